@@ -1,0 +1,29 @@
+"""Errors a user can act on: one line that names the file, the field and the remedy."""
+
+from __future__ import annotations
+
+
+class OclBenchError(Exception):
+    """An expected error. The command line prints its message as one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class UsageError(OclBenchError):
+    """A wrong name, option, card or model (exit code 2)."""
+
+
+class DataMissingError(OclBenchError):
+    """Data that was asked for is not on this machine (exit code 3)."""
+
+    exit_code = 3
+
+
+class SampleError(OclBenchError):
+    """One sample cannot be read or scored. It is recorded as failed; the other samples are kept (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, sample_id: str, message: str) -> None:
+        super().__init__(f"sample {sample_id}: {message}")
+        self.sample_id = sample_id

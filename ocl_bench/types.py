@@ -1,0 +1,114 @@
+"""The containers that travel along the corridor: Sample, Truth, Batch, Prediction.
+
+All are frozen dataclasses. Shapes use B images, K slots, D channels, T frames, and H x W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VOID = -1
+"""Label of a pixel without annotation."""
+OVERLAP = -2
+"""Label of a pixel that two or more objects claim."""
+
+MaskSource = Literal["decoder", "attention", "clusters", "truth", "none"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an image really shows. It stays with the adapter and never enters a `Batch`.
+
+    labels: (H, W) int16. 0 is background, 1.. are objects, `VOID` (-1) and `OVERLAP` (-2) are special.
+    categories: category id of object i at index i - 1, or empty when the data set has none.
+    """
+
+    labels: np.ndarray
+    categories: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as its reader returns it, before the protocol touches it.
+
+    image: (H, W, 3) uint8 RGB. truth: label map of the same size.
+    """
+
+    id: str
+    image: np.ndarray
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model sees.
+
+    image: (B, 3, H, W) float32 in [0, 1], un-normalised, cropped and resized by the protocol.
+    video: (B, T, 3, H, W) instead of `image` in the video family.
+    boxes: one (N, 4) float32 tensor per image, xyxy pixels, only where the task card grants them.
+    noise_seed: seed of the slot noise; use `noise()` rather than the global generator.
+    """
+
+    ids: tuple[str, ...]
+    image: Tensor
+    video: Tensor | None = None
+    boxes: tuple[Tensor, ...] | None = None
+    noise_seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def noise(self, *shape: int, stream: str = "slots") -> Tensor:
+        """Standard normal noise (B, *shape) float32 on the CPU.
+
+        Row b depends only on (noise_seed, stream, ids[b]), so a prediction does not change with the order of the
+        samples, the batch, the worker or the rank.
+        """
+        return torch.stack([_sample_noise(self.noise_seed, stream, i, shape) for i in self.ids])
+
+
+def _sample_noise(seed: int, stream: str, sample_id: str, shape: Sequence[int]) -> Tensor:
+    digest = hashlib.blake2b(f"{seed}|{stream}|{sample_id}".encode(), digest_size=8).digest()
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") % (2**63))
+    return torch.randn(tuple(shape), generator=generator)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model returns. Every field is optional; an adapter names the fields that it needs.
+
+    masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
+    mask_source: where the masks come from; it is printed in the signature.
+    slots: (B, K, D). tokens: (B, D, h, w) dense features. embedding: (B, D), one vector per image.
+    boxes: (B, N, 4) xyxy pixels, scores: (B, N), labels: (B, N).
+    """
+
+    masks: Tensor | None = None
+    mask_source: MaskSource = "none"
+    slots: Tensor | None = None
+    tokens: Tensor | None = None
+    embedding: Tensor | None = None
+    boxes: Tensor | None = None
+    scores: Tensor | None = None
+    labels: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything with this method is a model. There is no base class.
+
+    Optional attributes: `input_size` (int, else the card's `input` is used), `supervision`, `privilege`,
+    `needs_truth` (oracles only: `predict(batch, truth)`).
+    """
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predict for a batch; must not depend on the other samples of the batch."""
+        ...
