@@ -1,0 +1,52 @@
+# make demo   environment, installation, main job
+# make test   environment, installation, tests
+#
+# Settings: PYTHON=python3.12 (any Python >= 3.11), WORKERS=4 (test processes), and PIP_FLAGS for pip, for example
+# PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu' for the CPU build of torch on Linux.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DELETE_ON_ERROR:
+.PHONY: demo test install lint format types gate docs clean
+
+demo: install
+	$(BIN)/ocl-bench eval --model dias --task clevrtex
+
+# One thread per test process: torch's own threads would only compete with the other processes.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=5
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ocl-bench needs Python 3.11 or newer, this is %d.%d; name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/mypy
+
+gate: install
+	$(BIN)/ocl-bench regress --baseline leaderboards/golden
+
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site

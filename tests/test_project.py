@@ -1,0 +1,156 @@
+"""What the project says about itself holds: versions agree, links lead somewhere, documented commands exist."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+
+import ocl_bench
+from ocl_bench import cli
+from ocl_bench.paths import bundled
+from ocl_bench.spec import load_task
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, line) of every shell line in the documents that starts with `ocl-bench`."""
+    for page in PAGES:
+        for body in blocks(page, "bash"):
+            for line in body.splitlines():
+                if line.startswith("ocl-bench "):
+                    yield page.name, line
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and mkdocs make of a page's headings."""
+    text = FENCE.sub("", page.read_text())
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def complaint(line: str) -> str | None:
+    """What is wrong with a documented command line, or None."""
+    words = shlex.split(line.split(">")[0], comments=True)[1:]
+    command: click.Command = typer.main.get_command(cli.app)
+    context = click.Context(command)
+    while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        if found is None:
+            return f"there is no command '{words[0]}'"
+        command, context, words = found, click.Context(found, parent=context), words[1:]
+    known = {name for parameter in command.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
+    return f"'{command.name}' has no option {unknown}" if unknown else None
+
+
+def test_versions_agree() -> None:
+    version = PROJECT["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    changelog = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert ocl_bench.__version__ == version
+    assert importlib.metadata.version("ocl-bench") == version
+    assert citation["version"] == version
+    assert changelog is not None and changelog[1] == version
+
+
+def test_console_script_is_the_command_line() -> None:
+    assert PROJECT["project"]["scripts"]["ocl-bench"] == "ocl_bench.cli:main"
+    assert callable(cli.main)
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    def normal(requirement: str) -> str:
+        return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()
+
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert "torch==2.13.0" in lines
+    assert all("==" in line for line in lines)
+    pinned = {normal(line) for line in lines}
+    wanted = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
+    assert {normal(requirement) for requirement in wanted} - pinned == set()
+
+
+def test_citation_names_the_papers() -> None:
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    readme = (ROOT / "README.md").read_text()
+    cited = {reference["url"].rsplit("/", 1)[1] for reference in references}
+    assert {"2507.23755", "2506.05409", "2205.15288", "2508.03411", "2412.14295"} <= cited
+    assert {number for number in cited if number not in readme} == set()
+    assert all(author["family-names"] and author["given-names"] for r in references for author in r["authors"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    listed = {file for entry in navigation for file in entry.values()}
+    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize(("page", "line"), list(commands()))
+def test_documented_command_exists(page: str, line: str) -> None:
+    assert complaint(line) is None, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("line", ["ocl-bench evaluate", "ocl-bench eval --modell dias"])
+def test_the_command_check_sees_mistakes(line: str) -> None:
+    assert complaint(line) is not None
+
+
+def test_documented_cards_and_models_exist() -> None:
+    lines = [shlex.split(line.split(">")[0], comments=True) for _, line in commands()]
+    pairs = {(a, b) for words in lines for a, b in itertools.pairwise(words)}
+    tasks = {name for option, name in pairs if option == "--task" and not name.endswith(".yaml")}
+    assert tasks and {name for name in tasks if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "\nfamily:" in page.read_text()], ids=lambda page: page.name
+)
+def test_documented_task_card_is_valid(page: Path, tmp_path: Path) -> None:
+    for number, body in enumerate(blocks(page, "yaml")):
+        card = tmp_path / f"card{number}.yaml"
+        card.write_text(body)
+        assert load_task(card).main in load_task(card).metrics
+
+
+def test_readme_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of the README, as it stands there, goes through the corridor; its class is at most 8 lines."""
+    (source,) = blocks(ROOT / "README.md", "python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OCL_BENCH_DATA", raising=False)
+    monkeypatch.delenv("OCL_BENCH_RESULTS", raising=False)
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(source, "README.md", "exec"), names)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 8
+    assert names["result"].counts.scored == 16  # type: ignore[attr-defined]

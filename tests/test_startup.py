@@ -1,0 +1,57 @@
+"""`--help` and `list` stay light: nothing heavy is imported before there is something to compute.
+
+The time itself is not asserted, it depends on the machine; what makes it long is.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "matplotlib",
+    "numpy.linalg",
+    "pandas",
+    "pyarrow",
+    "pycocotools",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchmetrics",
+    "transformers",
+}
+
+
+def imported(code: str) -> set[str]:
+    """Names of the modules that a fresh interpreter imports while it runs `code`, which must succeed."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = [line for line in run.stderr.splitlines() if line.startswith("import time:")]
+    other = "\n".join(line for line in run.stderr.splitlines() if not line.startswith("import time:"))
+    assert run.returncode == 0, f"exit code {run.returncode}\n{run.stdout}\n{other}"
+    return {line.rsplit("|", 1)[1].strip() for line in lines}
+
+
+def command(*arguments: str) -> str:
+    """The source of a program that does what the console script does."""
+    return f"import sys; sys.argv = {['ocl-bench', *arguments]!r}; from ocl_bench.cli import main; main()"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("eval", "--help")])
+def test_command_line_starts_without_heavy_imports(arguments: tuple[str, ...]) -> None:
+    modules = imported(command(*arguments))
+    assert "ocl_bench.cli" in modules
+    assert not modules & HEAVY
+
+
+def test_package_import_is_light() -> None:
+    assert not imported("import ocl_bench") & HEAVY
+
+
+def test_the_check_sees_heavy_imports() -> None:
+    assert "numpy.linalg" in imported("import numpy")
