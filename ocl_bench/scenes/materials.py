@@ -1,0 +1,131 @@
+"""Solid textures: 60 materials of the `full` variant and 25 unseen ones of `outd`.
+
+A material is a texture kind, two colours and a frequency. The table is drawn once from a fixed seed; each use of a
+material jitters its colours a little and turns and shifts the texture, so no two surfaces are equal.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+N_FULL = 60
+N_UNSEEN = 25
+_VOLUME = 32
+
+
+@dataclass(frozen=True)
+class Material:
+    """name, texture kind, two RGB colours in [0, 1], frequency in periods per unit length, shininess in [0, 1]."""
+
+    name: str
+    kind: str
+    first: tuple[float, float, float]
+    second: tuple[float, float, float]
+    frequency: float
+    gloss: float
+
+
+@functools.cache
+def noise_volume() -> Tensor:
+    """Periodic random volume (1, 1, 33, 33, 33) in [0, 1]; the last slice of each axis repeats the first."""
+    values = torch.rand(_VOLUME, _VOLUME, _VOLUME, generator=torch.Generator().manual_seed(20260101))
+    return F.pad(values[None, None], (0, 1, 0, 1, 0, 1), mode="circular")
+
+
+def noise(points: Tensor) -> Tensor:
+    """Smooth noise in [0, 1] at (N, 3) points; one cell a unit, period 32."""
+    wrapped = points % _VOLUME
+    cell = wrapped.floor()
+    fraction = wrapped - cell
+    smooth = cell + fraction * fraction * (3 - 2 * fraction)
+    grid = smooth[:, [2, 1, 0]] * (2 / _VOLUME) - 1
+    return F.grid_sample(noise_volume(), grid[None, None, None], align_corners=True).reshape(-1)
+
+
+def fractal_noise(points: Tensor) -> Tensor:
+    """Three octaves of `noise`, in [0, 1]."""
+    return (noise(points) * 4 + noise(points * 2.03 + 7.1) * 2 + noise(points * 4.1 + 3.7)) / 7
+
+
+def _wave(phase: Tensor, sharpness: float) -> Tensor:
+    return 0.5 + 0.5 * torch.tanh(sharpness * torch.sin(2 * torch.pi * phase))
+
+
+def _band(value: Tensor, width: float) -> Tensor:
+    """1 inside a band of the given width around whole numbers, with a soft edge."""
+    distance = (value - value.round()).abs()
+    return ((width - distance) * 12).clamp(0, 1)
+
+
+def _bricks(p: Tensor) -> Tensor:
+    row = p[:, 2] * 1.6
+    shifted = p[:, 0] + 0.5 * (row.floor() % 2)
+    return torch.maximum(_band(row, 0.1), torch.maximum(_band(shifted, 0.07), _band(p[:, 1] + 0.5, 0.07)))
+
+
+def _dots(p: Tensor) -> Tensor:
+    offset = p - p.round()
+    return ((0.36 - offset.norm(dim=1)) * 12).clamp(0, 1)
+
+
+TEXTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "plain": lambda p: 0.35 * noise(p * 4),
+    "clouds": lambda p: ((fractal_noise(p * 1.5) - 0.5) * 4 + 0.5).clamp(0, 1),
+    "checker": lambda p: p.floor().sum(1) % 2,
+    "stripes": lambda p: _wave(p[:, 0] + 0.1 * noise(p * 2), 4),
+    "dots": _dots,
+    "rings": lambda p: _wave(p[:, :2].norm(dim=1) * 1.4 + 0.5 * noise(p * 1.3), 2.5),
+    "marble": lambda p: _wave(p[:, 0] + 1.6 * fractal_noise(p * 1.2), 1.5),
+    "lattice": lambda p: torch.stack([_band(p[:, k], 0.13) for k in range(3)]).amax(0),
+    "camouflage": lambda p: ((noise(p * 1.7) - 0.5) * 14 + 0.5).clamp(0, 1),
+    "zigzag": lambda p: _wave(p[:, 0] + 0.6 * (p[:, 1] - p[:, 1].round()).abs() + 0.2 * p[:, 2], 4),
+    "bricks": _bricks,
+    "speckle": lambda p: ((noise(p * 5) - 0.62) * 10).clamp(0, 1),
+}
+FULL_KINDS = tuple(TEXTURES)[:10]
+TEXTURE_NAMES = tuple(TEXTURES)
+
+
+def _hsv(h: float, s: float, v: float) -> tuple[float, float, float]:
+    return colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0.0), 1.0), min(max(v, 0.05), 1.0))
+
+
+def _draw(rng: np.random.Generator, kind: str, name: str) -> Material:
+    hue, saturation, value = rng.uniform(), rng.uniform(0.15, 0.85), rng.uniform(0.35, 0.95)
+    first = _hsv(hue, saturation, value)
+    if rng.uniform() < 0.65:  # a darker neighbour of the first colour, else any other colour
+        second = _hsv(hue + rng.normal(0, 0.04), saturation * rng.uniform(0.6, 1.2), value * rng.uniform(0.35, 0.65))
+    else:
+        second = _hsv(rng.uniform(), rng.uniform(0.1, 0.8), rng.uniform(0.2, 0.95))
+    gloss = float(rng.uniform(0.2, 0.6)) if rng.uniform() < 0.35 else 0.0
+    return Material(name, kind, first, second, float(rng.uniform(1.6, 3.6)), gloss)
+
+
+@functools.cache
+def material_table() -> tuple[Material, ...]:
+    """All materials: ids 0..59 belong to `full` and `camo`, 60..84 to `outd` only (two of the kinds are new there)."""
+    rng = np.random.default_rng(20260102)
+    full = [
+        _draw(rng, FULL_KINDS[i % len(FULL_KINDS)], f"{FULL_KINDS[i % len(FULL_KINDS)]}-{i:02d}") for i in range(N_FULL)
+    ]
+    kinds = [TEXTURE_NAMES[i % len(TEXTURE_NAMES)] for i in range(N_UNSEEN)]
+    unseen = [_draw(rng, kind, f"{kind}-{N_FULL + i:02d}") for i, kind in enumerate(kinds)]
+    return tuple(full + unseen)
+
+
+def paint(points: Tensor, kind: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Colour (N, 3) of surface points (N, 3) in texture space, by kind id (N,) and two colours (N, 3)."""
+    blend = torch.zeros(len(points))
+    for index, texture in enumerate(TEXTURES.values()):
+        chosen = (kind == index).nonzero()[:, 0]
+        if len(chosen):
+            blend[chosen] = texture(points[chosen])
+    return torch.lerp(first, second, blend[:, None])
