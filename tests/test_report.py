@@ -1,0 +1,161 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocl_bench.errors import UsageError
+from ocl_bench.report.curves import read_log, smooth, write_curves
+from ocl_bench.report.figure import PALETTE
+from ocl_bench.report.overlays import Panel, _contours, _fit, _overlay, choose, predicted_colours, write_overlays
+
+
+def _panel(index: int, value: float) -> Panel:
+    image = np.full((16, 16, 3), 10 * index, dtype=np.uint8)
+    truth = np.zeros((8, 8), dtype=np.int16)
+    truth[2:5, 2:5] = 1
+    return Panel(f"CLEVRTEX_full_{index:06d}", value, image, truth, truth + 3)
+
+
+def test_choose_takes_the_extremes_and_the_middle() -> None:
+    values = [float(v) for v in range(101)]
+    chosen = choose(values, per_section=3)
+    assert chosen == {"best": [100, 99, 98], "median": [51, 50, 49], "worst": [2, 1, 0]}
+    assert choose(values, per_section=3, direction=-1)["best"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("n", range(1, 15))
+def test_choose_never_shows_an_image_twice(n: int) -> None:
+    chosen = choose([0.1 * i for i in range(n)])
+    shown = [index for indices in chosen.values() for index in indices]
+    assert len(shown) == len(set(shown))
+    assert chosen["best"][0] == n - 1
+    assert all(len(indices) <= 4 for indices in chosen.values())
+    assert len(shown) == 12 if n >= 12 else n - 2 <= len(shown) <= n or len(shown) == 3
+
+
+def test_choose_leaves_out_images_without_a_value() -> None:
+    assert choose([math.nan, 0.2, math.nan]) == {"best": [1], "median": [], "worst": []}
+
+
+def test_choosing_again_among_the_chosen_changes_nothing() -> None:
+    values = np.random.default_rng(0).random(50)
+    first = choose(list(values))
+    order = [index for indices in first.values() for index in indices]
+    again = choose([float(values[i]) for i in order])
+    assert {name: [order[i] for i in indices] for name, indices in again.items()} == first
+
+
+def test_a_matched_segment_has_the_colour_of_its_object() -> None:
+    truth = np.zeros((8, 8), dtype=int)
+    truth[:4, :4], truth[4:, 4:] = 1, 2
+    prediction = np.where(truth == 0, 7, np.where(truth == 1, 5, 3))
+    prediction[7, 0] = 9
+    colours = predicted_colours(truth, prediction)
+    assert colours[7] is None
+    assert np.array_equal(colours[5], PALETTE[0])
+    assert np.array_equal(colours[3], PALETTE[1])
+    assert np.array_equal(colours[9], PALETTE[2])
+
+
+def test_void_takes_no_part_in_the_matching() -> None:
+    truth = np.full((4, 4), -1)
+    truth[0] = 1
+    prediction = np.where(truth == 1, 2, 6)
+    colours = predicted_colours(truth, prediction)
+    assert np.array_equal(colours[2], PALETTE[0])
+    assert np.array_equal(colours[6], PALETTE[1])
+
+
+def test_overlay_dims_background_colours_objects_and_whitens_void() -> None:
+    image = np.full((12, 12, 3), (200, 100, 0), dtype=np.uint8)
+    labels = np.zeros((12, 12), dtype=int)
+    labels[:, 4:8], labels[:, 8:] = 1, -1
+    out = _overlay(image, labels, {0: None, 1: PALETTE[1]})
+    assert len(set(out[6, 1])) == 1 and out[6, 1, 0] < 100
+    assert out[6, 5, 0] > out[6, 5, 2]
+    assert tuple(out[6, 10]) == (255, 255, 255)
+    assert tuple(out[6, 3]) == tuple(out[6, 4]) == (255, 255, 255)  # the contour
+    assert not _contours(np.ones((5, 5))).any()
+
+
+def test_fit_keeps_labels() -> None:
+    labels = np.array([[0, 1], [2, 3]])
+    assert np.array_equal(_fit(labels, (4, 4)), labels.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(_fit(labels.repeat(3, 0).repeat(3, 1), (2, 2)), labels)
+
+
+def test_the_palette_has_distinct_colours() -> None:
+    distances = np.abs(PALETTE[:, None].astype(int) - PALETTE[None]).sum(-1)
+    assert distances[~np.eye(len(PALETTE), dtype=bool)].min() > 60
+
+
+def test_write_overlays_writes_the_same_bytes_again(tmp_path: Path) -> None:
+    panels = [_panel(i, i / 10) for i in range(7)]
+    first = write_overlays(tmp_path / "a" / "grid.png", panels, metric="mbo_fg", title="t").read_bytes()
+    assert write_overlays(tmp_path / "grid.png", panels, metric="mbo_fg", title="t").read_bytes() == first
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.width > 900 and picture.height > 500
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "grid.png"]
+
+
+def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mbo_fg"):
+        write_overlays(tmp_path / "grid.png", [_panel(0, math.nan)], metric="mbo_fg")
+
+
+def _log(path: Path, *records: object) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_read_log_keeps_the_last_value_of_a_step(tmp_path: Path) -> None:
+    log = _log(
+        tmp_path / "log.jsonl",
+        {"step": 0, "loss": 2.0, "lr": 0.1},
+        {"step": 1, "loss": 1.5, "loss_distill": 0.5},
+        {"step": 1, "val": {"ari": 0.25}},
+        {"step": 1, "loss": 1.0},
+    )
+    losses, metrics = read_log(log)
+    assert losses == {"loss": {0: 2.0, 1: 1.0}, "loss_distill": {1: 0.5}}
+    assert metrics == {"ari": {1: 0.25}}
+
+
+def test_read_log_passes_over_an_unfinished_last_line_only(tmp_path: Path) -> None:
+    log = _log(tmp_path / "log.jsonl", {"step": 0, "loss": 2.0})
+    whole = log.read_text()
+    log.write_text(whole + '{"step": 1, "lo')
+    assert read_log(log)[0] == {"loss": {0: 2.0}}
+    log.write_text('{"step": 1, "lo\n' + whole)
+    with pytest.raises(UsageError, match="line 1"):
+        read_log(log)
+
+
+def test_write_curves(tmp_path: Path) -> None:
+    log = _log(tmp_path / "log.jsonl", *({"step": i, "loss": 1 / (i + 1), "val": {"ari": i / 9}} for i in range(9)))
+    write_curves(tmp_path / "curves.png", log)
+    with Image.open(tmp_path / "curves.png") as both:
+        both_width = both.width
+    write_curves(tmp_path / "loss.png", _log(log, {"step": 0, "loss": -1.0}, {"step": 1, "loss": 2.0}))
+    with Image.open(tmp_path / "loss.png") as one:
+        assert one.width * 2 == both_width
+    with pytest.raises(UsageError, match="nothing to draw"):
+        write_curves(tmp_path / "x.png", _log(log, {"step": 0, "lr": 1.0}))
+    with pytest.raises(UsageError, match="cannot be read"):
+        write_curves(tmp_path / "x.png", tmp_path / "absent.jsonl")
+
+
+def test_smooth_keeps_a_constant_and_skips_nan() -> None:
+    assert np.allclose(smooth(np.full(500, 3.0)), 3.0)
+    assert np.isfinite(smooth(np.array([1.0, math.nan, 1.0]))).all()
+    assert smooth(np.array([0.0, 3.0, 0.0]))[1] == 1.0
+
+
+def test_matplotlib_is_imported_late() -> None:
+    code = "import sys, ocl_bench.report.curves, ocl_bench.report.overlays; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
