@@ -1,0 +1,277 @@
+"""DIAS: slot attention with re-initialisation and self-distillation (Zhao et al., ACM MM 2025, arXiv:2507.23755).
+
+    image -> frozen encoder -> projection -> slot attention -> [merge, aggregate again] -> decoder -> masks
+
+Every addition of DIAS is a flag, so its baselines are the same code with the flags off:
+
+* `distill`: the attention of the first iteration learns from that of the last (self-distillation);
+* `merge_threshold`: redundant slots are merged and the rest re-initialises an extra aggregation (*our reconstruction*,
+  the official release leaves it out; see `layers/merging.py`);
+* `decoder`: "transformer", the random-subset masked decoder of DIAS, or "mlp", the broadcast decoder of DINOSAUR.
+
+Without the first two it is plain slot attention; with the MLP decoder it is DINOSAUR (arXiv:2209.14860).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..types import Batch, Prediction
+from .checkpoints import rename_keys
+from .encoder import STRIDE, Encoder
+from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
+from .layers.initialisation import SharedGaussian, zero_biases
+from .layers.merging import merge_slots
+from .layers.slot_attention import SlotAttention
+from .layers.vit import dinov2_small_registers
+
+OFFICIAL_NAMES = (
+    (r"m\.encode_backbone\.1\.", "encoder.vit."),
+    (r"m\.encode_project\.", "project."),
+    (r"m\.initializ\.logstd$", "initialisation.log_std"),
+    (r"m\.initializ\.", "initialisation."),
+    (r"m\.aggregat\.norm1q\.", "aggregation.norm_queries."),
+    (r"m\.aggregat\.norm1kv\.", "aggregation.norm_inputs."),
+    (r"m\.aggregat\.norm2\.", "aggregation.norm_update."),
+    (r"m\.aggregat\.proj_q\.", "aggregation.to_queries."),
+    (r"m\.aggregat\.proj_k\.", "aggregation.to_keys."),
+    (r"m\.aggregat\.proj_v\.", "aggregation.to_values."),
+    (r"m\.aggregat\.rnn\.", "aggregation.gru."),
+    (r"m\.aggregat\.ffn\.", "aggregation.mlp."),
+    (r"m\.decode\.mask_token$", "decoder.mask_token"),
+    (r"m\.decode\.posit_embed\._pe$", "decoder.positions"),
+    (r"m\.decode\.project1\.", "decoder.embed_tokens."),
+    (r"m\.decode\.project2\.", "decoder.embed_slots."),
+    (r"m\.decode\.norm0\.", "decoder.norm_in."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.self_attention."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.multihead_attn\.", r"decoder.layers.\1.cross_attention."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.linear1\.", r"decoder.layers.\1.mlp.0."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.linear2\.", r"decoder.layers.\1.mlp.2."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.norm1\.", r"decoder.layers.\1.norm_self."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.norm2\.", r"decoder.layers.\1.norm_cross."),
+    (r"m\.decode\.backbone\.layers\.(\d+)\.norm3\.", r"decoder.layers.\1.norm_mlp."),
+)
+"""Names of the official checkpoints (Genera1Z/DIAS, commit cc1d545) -> names here; each pattern starts a key."""
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One forward pass. B images, K slots, P tokens, D token and C slot channels.
+
+    slots: (B, K, C), those that were decoded. slot_mask: (B, K) bool, True = valid, None = all are.
+    attention: maps (B, K, P) of the iterations of the first aggregation. final_attention: (B, K, P), the last map of
+    the last aggregation. reconstruction: (B, P, D). masks: (B, K, P), the decoder's.
+    """
+
+    slots: Tensor
+    slot_mask: Tensor | None
+    attention: list[Tensor]
+    final_attention: Tensor
+    reconstruction: Tensor
+    masks: Tensor
+
+
+class DIAS(nn.Module):
+    """The model around a frozen encoder. Options as in `build`; `feature_dim` is D and `tokens` is P of the encoder."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        feature_dim: int,
+        tokens: int,
+        input_size: int,
+        slots: int,
+        slot_dim: int,
+        iterations: int = 3,
+        decoder: Literal["transformer", "mlp"] = "transformer",
+        decoder_layers: int = 4,
+        decoder_heads: int = 4,
+        decoder_hidden: int = 256,
+        attention_prior: bool = False,
+        distill: bool = True,
+        merge_threshold: float | None = None,
+        merge_probability: float = 1.0,
+        merge_iterations: int = 1,
+        mask_source: Literal["decoder", "attention"] = "decoder",
+    ) -> None:
+        super().__init__()
+        self.input_size, self.slots, self.slot_dim = input_size, slots, slot_dim
+        self.distill, self.attention_prior, self.mask_source = distill, attention_prior, mask_source
+        self.merge_threshold, self.merge_probability = merge_threshold, merge_probability
+        self.merge_iterations = merge_iterations
+        self.encoder = encoder.requires_grad_(False)
+        self.project = nn.Sequential(
+            nn.LayerNorm(feature_dim),
+            nn.Linear(feature_dim, feature_dim),
+            nn.GELU(),
+            nn.Linear(feature_dim, feature_dim),
+        )
+        self.initialisation = SharedGaussian(slot_dim)
+        self.aggregation = SlotAttention(feature_dim, slot_dim, iterations)
+        self.decoder: nn.Module
+        if decoder == "transformer":
+            self.decoder = RandomMaskDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_heads)
+        else:
+            self.decoder = BroadcastDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_hidden)
+        for part in (self.project, self.aggregation, self.decoder):
+            zero_biases(part)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Tensor:
+        """The frozen encoder's tokens (B, D, h, w): input of the slots and target of the reconstruction."""
+        return self.encoder(batch.image.to(self.initialisation.mean))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        """Soft masks (B, K, h, w), slots (B, K, C), zero where merged away, and tokens (B, D, h, w)."""
+        tokens = self.encode(batch)
+        noise = batch.noise(self.slots, self.slot_dim).to(tokens)
+        result = self.decompose(tokens.flatten(2).transpose(1, 2), noise)
+        masks = result.masks if self.mask_source == "decoder" else result.final_attention
+        masks = masks.reshape(*masks.shape[:2], *tokens.shape[-2:])
+        slots = result.slots if result.slot_mask is None else result.slots * result.slot_mask.unsqueeze(-1)
+        return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens)
+
+    def decompose(
+        self, features: Tensor, noise: Tensor, *, visible: Tensor | None = None, merge: bool = True
+    ) -> Decomposition:
+        """Explain tokens by slots.
+
+        features: (B, P, D) raw encoder tokens. noise: (B, K, C) standard normal. visible: (B, P) bool, the tokens the
+        transformer decoder sees; None = all, as in evaluation. merge: False skips the merging, not the extra
+        aggregation.
+        """
+        inputs = self.project(features)
+        slots, attention = self.aggregation(inputs, self.initialisation(noise))
+        slot_mask, final_attention = None, attention[-1]
+        if self.merge_threshold is not None:
+            if merge:
+                slots, slot_mask = merge_slots(slots, self.merge_threshold)
+            slots, extra = self.aggregation(inputs, slots, slot_mask, self.merge_iterations)
+            final_attention = extra[-1]
+        prior = {"prior": final_attention} if self.attention_prior else {}
+        reconstruction, masks = self.decoder(slots, features, visible=visible, slot_mask=slot_mask, **prior)
+        return Decomposition(slots, slot_mask, attention, final_attention, reconstruction, masks)
+
+    def loss(
+        self,
+        features: Tensor,
+        *,
+        noise: Tensor,
+        visible: Tensor | None,
+        merge_coin: float = 0.0,
+        distill_weight: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """The training loss, a pure function of its arguments and the weights.
+
+        features: (B, P, D) raw encoder tokens of any float type, without gradient. noise: (B, K, C) standard normal.
+        visible: (B, P) bool from `layers.decoders.random_visible`. merge_coin: uniform number in [0, 1); slots are
+        merged when it is below `merge_probability`. distill_weight: from `distillation_weight`.
+        Returns scalars: "reconstruction" (mean squared error), "distillation" (unweighted, only with `distill`) and
+        "total".
+        """
+        features = features.detach().to(self.initialisation.mean.dtype)
+        result = self.decompose(features, noise, visible=visible, merge=merge_coin < self.merge_probability)
+        reconstruction = F.mse_loss(result.reconstruction, features)
+        if not self.distill:
+            return {"total": reconstruction, "reconstruction": reconstruction.detach()}
+        distillation = distillation_loss(student=result.attention[0], teacher=result.attention[-1])
+        return {
+            "total": reconstruction + distill_weight * distillation,
+            "reconstruction": reconstruction.detach(),
+            "distillation": distillation.detach(),
+        }
+
+    def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of an official checkpoint (all keys start with `m.`); others are returned unchanged."""
+        if not any(key.startswith("m.") for key in state):
+            return state
+        return rename_keys(state, OFFICIAL_NAMES)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Self-distillation between two slot-softmax maps (B, K, P) of one forward pass; a scalar.
+
+    Cross entropy over the slots, mean over images and tokens. The student is already a probability and is nevertheless
+    passed as logits, a second softmax, as in the official code: with K slots the value lies between about
+    log(e + K - 1) - 1 and log(K) and never reaches 0. The teacher gets no gradient.
+    """
+    return F.cross_entropy(student, teacher.detach())
+
+
+def distillation_weight(step: int, steps: int) -> float:
+    """Weight of the distillation at a step: (1 - cos(pi step / steps)) / 2, from 0 at the start to 1 at the end."""
+    return 0.5 * (1 - math.cos(math.pi * step / steps))
+
+
+class DinoEncoder(nn.Module):
+    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers at 224 pixels, (B, 3, 256, 256) -> (B, 384, 16, 16).
+
+    The image in [0, 1] is normalised first and then resized by 0.875 (bicubic, no antialias), in this order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = dinov2_small_registers(grid=16)
+        mean, std = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", (mean / 255).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", (std / 255).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (B, 3, 256, 256) in [0, 1] -> raw output of block 12, no final norm, (B, 384, 16, 16)."""
+        image = (image - self.mean) / self.std
+        return self.vit.patch_grid(F.interpolate(image, scale_factor=0.875, mode="bicubic"))
+
+
+def build(
+    *,
+    encoder: Literal["cnn", "dinov2s14reg"] = "cnn",
+    dim: int = 64,
+    width: int = 64,
+    depth: int = 3,
+    input_size: int = 128,
+    slots: int = 11,
+    slot_dim: int = 64,
+    **options: Any,
+) -> DIAS:
+    """Factory of the cards `dias`, `dias-paper`, `slot-attention` and `dinosaur`.
+
+    encoder: "cnn" (`encoder.Encoder(width, dim, depth)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
+    paper's, 256 pixels). slots: K. slot_dim: C. options: the remaining keywords of `DIAS`.
+    """
+    _check_choice("encoder", encoder, ("cnn", "dinov2s14reg"))
+    _check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
+    _check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
+    threshold = options.get("merge_threshold")
+    if threshold is not None and not 0 <= threshold <= 2:
+        raise UsageError(
+            f"option merge_threshold: {threshold} is no cosine distance; use 0 to 2, or null for no merging"
+        )
+    if options.get("attention_prior") and options.get("decoder") != "mlp":
+        raise UsageError("option attention_prior: belongs to the mlp decoder; add decoder=mlp")
+    if options.get("decoder", "transformer") == "transformer":
+        feature_dim = 384 if encoder == "dinov2s14reg" else dim
+        if feature_dim % options.get("decoder_heads", 4):
+            raise UsageError(f"option decoder_heads: must divide the token width {feature_dim}")
+    shared = {"slots": slots, "slot_dim": slot_dim, **options}
+    if encoder == "dinov2s14reg":
+        return DIAS(DinoEncoder(), feature_dim=384, tokens=256, input_size=256, **shared).eval()
+    if input_size % STRIDE or input_size < 2 * STRIDE:
+        raise UsageError(f"option input_size: {input_size} must be a multiple of {STRIDE}, at least {2 * STRIDE}")
+    tokens = (input_size // STRIDE) ** 2
+    return DIAS(Encoder(width, dim, depth), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+
+
+def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"option {option}: '{value}' is unknown; use {' or '.join(allowed)}")

@@ -1,0 +1,86 @@
+"""The small convolutional encoder of the embedded world: an image becomes a 16x16 grid of local tokens.
+
+It is trained on rendered scenes before any slot model and then frozen (`ocl_bench/models/cards/encoder.yaml` says what
+it saw). Its receptive field is small and it normalises each position by itself, so a token knows its neighbourhood
+only: nothing leaks from the rest of the image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..types import Batch, Prediction
+
+STRIDE = 8
+"""Image pixels per token side."""
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position of (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="reflect")
+
+
+class _Residual(nn.Module):
+    """norm -> convolution of side `kernel` to twice the width -> GELU -> 1x1 back, added to the input."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        first = _conv(width, 2 * width) if kernel == 3 else nn.Conv2d(width, 2 * width, 1)
+        self.body = nn.Sequential(_ChannelNorm(width), first, nn.GELU(), nn.Conv2d(2 * width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Encoder(nn.Module):
+    """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8), each with a root mean square of 1.
+
+    width: channels of the trunk. dim: D of the tokens. depth: residual blocks at stride 4. The receptive field is
+    15 + 8 * depth pixels, 39 by default. H and W must be multiples of 8 and at least 16.
+    """
+
+    input_size = 128
+
+    def __init__(self, width: int = 64, dim: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.dim = dim
+        self.receptive_field = 15 + 8 * depth
+        self.stem = nn.Sequential(
+            _conv(3, width // 2, stride=2), _ChannelNorm(width // 2), nn.GELU(), _conv(width // 2, width, stride=2)
+        )
+        self.blocks = nn.Sequential(*(_Residual(width, 3) for _ in range(depth)))
+        self.reduce = nn.Sequential(_ChannelNorm(width), _conv(width, 2 * width, stride=2))
+        self.mix = _Residual(2 * width, 1)
+        self.head = nn.Sequential(_ChannelNorm(2 * width), nn.Conv2d(2 * width, dim, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8)."""
+        if image.shape[-1] % STRIDE or image.shape[-2] % STRIDE:
+            raise UsageError(f"encoder: image sides {tuple(image.shape[-2:])} must be multiples of {STRIDE}")
+        x = ((image - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
+        x = self.head(self.mix(self.reduce(self.blocks(self.stem(x)))))
+        return F.normalize(x, dim=1) * self.dim**0.5
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Tensor:
+        """Tokens (B, D, h, w) of a batch."""
+        parameter = next(self.parameters())
+        return self(batch.image.to(parameter))
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Dense features only; a clustering floor such as `kmeans-features` turns them into masks."""
+        return Prediction(tokens=self.encode(batch))
+
+
+def build(**options: int) -> Encoder:
+    """Factory of the card `encoder`; options as in `Encoder`."""
+    return Encoder(**options).eval()

@@ -1,0 +1,58 @@
+"""Slot attention (Locatello et al. 2020, arXiv:2006.15055), with the numerical details of DIAS (arXiv:2507.23755).
+
+Slots compete for tokens: the softmax runs over the *slots*, so every token distributes one unit of attention among
+them. Each slot then takes the weighted mean of the tokens it won and a GRU folds that mean into its state.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class SlotAttention(nn.Module):
+    """Iterative competitive attention; one set of weights for all iterations, hence for any number of slots.
+
+    input_dim: D of the tokens. slot_dim: C of the slots. iterations: default number of rounds.
+    """
+
+    def __init__(self, input_dim: int, slot_dim: int, iterations: int = 3) -> None:
+        super().__init__()
+        self.iterations = iterations
+        self.scale = slot_dim**-0.5
+        self.norm_inputs = nn.LayerNorm(input_dim)
+        self.to_keys = nn.Linear(input_dim, slot_dim, bias=False)
+        self.to_values = nn.Linear(input_dim, slot_dim, bias=False)
+        self.norm_queries = nn.LayerNorm(slot_dim)
+        self.to_queries = nn.Linear(slot_dim, slot_dim, bias=False)
+        self.gru = nn.GRUCell(slot_dim, slot_dim)
+        self.norm_update = nn.LayerNorm(slot_dim)
+        self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), nn.GELU(), nn.Linear(4 * slot_dim, slot_dim))
+
+    def forward(
+        self, inputs: Tensor, slots: Tensor, slot_mask: Tensor | None = None, num_iter: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Refine the slots.
+
+        inputs: (B, P, D) tokens. slots: (B, K, C) initial slots. slot_mask: (B, K) bool, True = takes part.
+        num_iter: number of rounds, `iterations` by default.
+        Returns the slots (B, K, C) and the attention map (B, K, P) of *every* round (each sums to 1 over the slots).
+        """
+        tokens = self.norm_inputs(inputs)
+        keys, values = self.to_keys(tokens), self.to_values(tokens)
+        maps = []
+        for _ in range(self.iterations if num_iter is None else num_iter):
+            queries = self.to_queries(self.norm_queries(slots)) * self.scale
+            logits = queries @ keys.transpose(1, 2)
+            if slot_mask is not None:
+                logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
+            attention = logits.softmax(dim=1)
+            maps.append(attention)
+            # The weighted mean over tokens; the small constant guards slots that won nothing.
+            weights = attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
+            slots = self._update(slots, weights @ values)
+        return slots, maps
+
+    def _update(self, slots: Tensor, won: Tensor) -> Tensor:
+        """Fold what a slot won (B, K, C) into its state: GRU on the un-normalised slot, then a residual MLP."""
+        state = self.gru(won.flatten(0, 1), slots.flatten(0, 1).to(won.dtype)).view_as(slots)
+        return state + self.mlp(self.norm_update(state))
