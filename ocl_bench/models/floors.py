@@ -1,0 +1,160 @@
+"""Floors that look at nothing and ceilings that look at the truth.
+
+A number of a model means little without them: on rendered scenes blind blocks reach FG-ARI 0.55. The floors that
+look at pixels or at another model's tokens are in `clustering.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UsageError
+from ..types import Batch, Prediction
+
+
+class SingleSlot:
+    """Every pixel in one slot; ARI and FG-ARI are 0 wherever the truth has two segments."""
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Label maps (B, H, W) int64 of zeros."""
+        height, width = batch.image.shape[-2:]
+        return _labels(torch.zeros(len(batch), height, width, dtype=torch.int64))
+
+
+class Grid:
+    """Equal rectangles, `rows` x `columns`, numbered row by row."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows = rows
+        self.columns = columns
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Label maps (B, H, W) int64 with labels 0 .. rows * columns - 1."""
+        height, width = batch.image.shape[-2:]
+        row = torch.arange(height) * self.rows // height
+        column = torch.arange(width) * self.columns // width
+        one = row[:, None] * self.columns + column
+        return _labels(one.expand(len(batch), height, width).contiguous())
+
+
+class Random:
+    """One of `slots` labels per pixel, independent and equally likely, drawn from the batch's noise."""
+
+    def __init__(self, slots: int) -> None:
+        # Comparing the normal noise with its own quantiles gives exactly uniform labels without any rounding.
+        self.quantiles = torch.special.ndtri(torch.arange(1, slots, dtype=torch.float64) / slots).float()
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Label maps (B, H, W) int64 with labels 0 .. slots - 1."""
+        height, width = batch.image.shape[-2:]
+        return _labels(torch.bucketize(batch.noise(height, width, stream="random"), self.quantiles))
+
+
+class Oracle:
+    """The truth itself. Pixels that are void or claimed twice get slots of their own, which hold nothing else."""
+
+    needs_truth = True
+
+    def predict(self, batch: Batch, truth: Sequence[np.ndarray]) -> Prediction:
+        """Label maps (B, H, W) int64 from per-image truth (h, w) integer.
+
+        Where the images differ in size, all are enlarged to the largest one by nearest neighbour (pixel centres),
+        which the same rule undoes exactly.
+        """
+        maps = [_without_negatives(labels) for labels in _checked(batch, truth)]
+        height = max(m.shape[0] for m in maps)
+        width = max(m.shape[1] for m in maps)
+        return _labels(torch.stack([_enlarge(m, height, width) for m in maps]), source="truth")
+
+
+class PatchOracle:
+    """The truth seen through a token grid: each slot's mask is its share of each of `grid` x `grid` cells.
+
+    This is the best that a model can do that decides per token and upsamples softly. Void and doubly claimed pixels
+    belong to no slot.
+    """
+
+    needs_truth = True
+
+    def __init__(self, grid: int) -> None:
+        self.grid = grid
+
+    def predict(self, batch: Batch, truth: Sequence[np.ndarray]) -> Prediction:
+        """Soft masks (B, G, grid, grid) float32; G is the largest number of labels in one image of the batch.
+
+        Images with fewer labels are filled up with empty slots, so their other masks do not depend on the batch.
+        """
+        shares = [self._shares(labels) for labels in _checked(batch, truth)]
+        masks = torch.zeros(len(shares), max(1, *(len(s) for s in shares)), self.grid, self.grid)
+        for b, share in enumerate(shares):
+            masks[b, : len(share)] = share
+        return Prediction(masks=masks.to(batch.image.device), mask_source="truth")
+
+    def _shares(self, labels: np.ndarray) -> Tensor:
+        present = np.unique(labels[labels >= 0])
+        one_hot = torch.from_numpy(labels == present[:, None, None]).float()
+        return F.adaptive_avg_pool2d(one_hot, self.grid)
+
+
+def build_single_slot() -> SingleSlot:
+    """The floor `single-slot`."""
+    return SingleSlot()
+
+
+def build_grid(rows: int = 3, columns: int = 3) -> Grid:
+    """The floor `grid`. Raises UsageError when a side is not a positive integer."""
+    return Grid(positive("rows", rows), positive("columns", columns))
+
+
+def build_random(slots: int = 11) -> Random:
+    """The floor `random`. Raises UsageError when `slots` is not a positive integer."""
+    return Random(positive("slots", slots))
+
+
+def build_oracle() -> Oracle:
+    """The ceiling `oracle`."""
+    return Oracle()
+
+
+def build_patch_oracle(grid: int = 16) -> PatchOracle:
+    """The ceiling `patch-oracle`. Raises UsageError when `grid` is not a positive integer."""
+    return PatchOracle(positive("grid", grid))
+
+
+def positive(name: str, value: int) -> int:
+    """Return `value` if it is an integer >= 1, else raise UsageError naming the option."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"option '{name}': {value!r} is not an integer >= 1; pass for example {name}=3")
+    return value
+
+
+def _labels(labels: Tensor, source: str = "none") -> Prediction:
+    return Prediction(masks=labels, mask_source="truth" if source == "truth" else "none")
+
+
+def _checked(batch: Batch, truth: Sequence[np.ndarray]) -> list[np.ndarray]:
+    if len(truth) != len(batch):
+        raise UsageError(f"truth: {len(truth)} label maps for a batch of {len(batch)}; pass one (H, W) map per image")
+    maps = [np.asarray(labels) for labels in truth]
+    for sample_id, labels in zip(batch.ids, maps, strict=True):
+        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+            raise UsageError(
+                f"truth of sample {sample_id}: {labels.dtype} of shape {labels.shape}; pass an integer (H, W) map"
+            )
+    return maps
+
+
+def _without_negatives(labels: np.ndarray) -> np.ndarray:
+    labels = labels.astype(np.int64)
+    return np.where(labels < 0, max(int(labels.max()), -1) - labels, labels)
+
+
+def _enlarge(labels: np.ndarray, height: int, width: int) -> Tensor:
+    rows = ((2 * np.arange(height) + 1) * labels.shape[0]) // (2 * height)
+    columns = ((2 * np.arange(width) + 1) * labels.shape[1]) // (2 * width)
+    return torch.from_numpy(labels[np.ix_(rows, columns)])
