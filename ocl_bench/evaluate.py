@@ -1,0 +1,368 @@
+"""The corridor: the only loop that evaluates anything.
+
+Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. Rows are bit-equal for
+any order, shard, worker or rank count at one batch size and thread count, and memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import results as records
+from .adapters import Adapter, get_adapter
+from .errors import UsageError
+from .machine import choose_device, peak_memory_mb, thread_count, threads
+from .paths import results_root
+from .registry import LoadedModel, get_model, get_task
+from .results import Result
+from .runner import Runner
+from .shards import Shard, WorkFolder, merge, split
+from .spec import METRIC_VERSION, TaskSpec
+
+if TYPE_CHECKING:
+    import pandas
+
+    from .data import OpenData
+
+DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that torchrun started (WORLD_SIZE, RANK): rank r computes shards r, r + world, .."""
+
+    world: int
+    rank: int
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Ranks as torchrun names them, else one process. Raises UsageError when they are inconsistent."""
+        try:
+            world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        except ValueError as error:
+            raise UsageError("WORLD_SIZE and RANK must be integers; start ranks with torchrun") from error
+        if not 0 <= rank < world:
+            raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}; start ranks with torchrun")
+        return cls(world, rank)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one evaluation needs, resolved: what `run` computes is a function of this."""
+
+    task: TaskSpec
+    model: LoadedModel
+    data: OpenData
+    adapter: Adapter
+    noise_seeds: tuple[int, ...]
+    batch_size: int
+    device: str
+    threads: int
+    limit: int | None = None
+    split: str | None = None
+    stand_in_seed: int | None = None
+
+    @property
+    def ids_sha256(self) -> str:
+        """Hash of the sorted sample ids: which images, whatever their order."""
+        return hashlib.sha256("\n".join(sorted(self.data.ids)).encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
+        return records.digest(
+            {
+                "task": self.task.hash,
+                "metric_version": METRIC_VERSION,
+                "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
+                "split": [self.split, self.stand_in_seed],
+                "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
+                "source": self.model.source_sha256,
+                "noise_seeds": list(self.noise_seeds),
+                "dtype": DTYPE,
+            }
+        )
+
+    def folder(self, results: Path) -> Path:
+        """Where the result goes: `<results>/<task>/<model>`."""
+        return results / self.task.name / path_name(self.model.name)
+
+
+def evaluate(
+    model: Any,
+    task: str | Path | TaskSpec,
+    *,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    noise_seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    split: str | None = None,
+    stand_in_seed: int | None = None,
+    results: str | Path | None = None,
+    save_predictions: bool = False,
+    options: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    force: bool = False,
+) -> Result:
+    """Score a model on a task and write the result.
+
+    model: a name (see `ocl-bench list models`), `name:SEED`, `path.py:build`, or any object with `predict`.
+    task: a name, a path of a task card, or a TaskSpec. noise_seeds: by default those of the card.
+    results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`. A finished result with the same key is
+    reused (`Result.reused`) unless `force`; a killed run goes on where it stopped.
+
+    Raises UsageError (wrong name, card or prediction) and DataMissingError. Samples that cannot be read or scored are
+    listed in `counts.failed`, the others are kept.
+    """
+    plan = make_plan(
+        model,
+        task,
+        data_root=data_root,
+        limit=limit,
+        noise_seeds=noise_seeds,
+        device=device,
+        batch_size=batch_size,
+        split=split,
+        stand_in_seed=stand_in_seed,
+        options=options,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
+
+
+def make_plan(
+    model: Any,
+    task: str | Path | TaskSpec,
+    *,
+    data: OpenData | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    noise_seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    split: str | None = None,
+    stand_in_seed: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Plan:
+    """Resolve names, build the model and open the data (unless `data` is given). Raises UsageError first."""
+    spec = get_task(task)
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit}: must be at least 1")
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size}: must be at least 1")
+    device = choose_device(device)
+    loaded = model if isinstance(model, LoadedModel) else None
+    if loaded is None:
+        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
+    if spec.family not in loaded.card.families:
+        offered = ", ".join(loaded.card.families) or "none (an encoder for other models)"
+        raise UsageError(f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}")
+    _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
+    if data is None:
+        from .data import open_data
+
+        root = Path(data_root) if data_root is not None else None
+        data = open_data(spec, data_root=root, limit=limit, split=split, stand_in_seed=stand_in_seed, progress=progress)
+    if not data.ids:
+        raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
+    seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
+    return Plan(
+        spec, loaded, data, get_adapter(spec), seeds, batch_size, device, thread_count(), limit, split, stand_in_seed
+    )
+
+
+def run(
+    plan: Plan,
+    *,
+    results: str | Path | None = None,
+    save_predictions: bool = False,
+    progress: bool = True,
+    force: bool = False,
+) -> Result:
+    """Compute a plan, or reuse its finished result. With ranks, all return the same result."""
+    ranks = Ranks.from_environment()
+    if ranks.world > 1 and (force or not plan.model.reusable):
+        raise UsageError("with several ranks, name the model (a card or path.py:build) and do not use --force")
+    folder = plan.folder(Path(results) if results is not None else results_root())
+    stem = plan.key[:8]
+    if plan.model.reusable and not force and (found := _finished(folder / f"{stem}.json", plan, save_predictions)):
+        return found
+    predictions = folder / f"{stem}.predictions" if save_predictions else None
+    work = WorkFolder(folder / f"{stem}.work", {**asdict(_setup(plan)), "predictions": save_predictions})
+    if force or not plan.model.reusable:
+        work.remove()
+    shards = split_plan(plan)
+    _compute(plan, work, shards, ranks, predictions, progress)
+    if ranks.rank > 0:
+        while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):
+            time.sleep(0.1)
+        return found
+    work.wait(range(len(shards)))
+    finished = [shard for index in range(len(shards)) if (shard := work.read(index)) is not None]
+    result, rows = _collect(plan, finished)
+    written = records.write_result(result, rows, folder)
+    work.remove()
+    return written
+
+
+def split_plan(plan: Plan) -> list[range]:
+    """The shards of a plan, as positions in `plan.data.ids`."""
+    return split(len(plan.data.ids))
+
+
+def _compute(
+    plan: Plan, work: WorkFolder, shards: list[range], ranks: Ranks, predictions: Path | None, progress: bool
+) -> None:
+    """Compute and write the shards of this rank that are not there yet."""
+    runner = Runner(plan, predictions)
+    mine = range(ranks.rank, len(shards), ranks.world)
+    total = sum(len(shards[index]) for index in mine)
+    with threads(plan.threads), _progress(plan, total, progress and ranks.rank == 0) as advance:
+        for index in mine:
+            if work.read(index) is not None:
+                advance(len(shards[index]))
+                continue
+            work.write(index, runner.shard(shards[index], advance))
+
+
+def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFrame]:
+    """Rows of all shards, and the result that sums them up."""
+    rows = merge(shards)
+    failed = tuple(failure for shard in shards for failure in shard.failed)
+    scored = int(rows["id"].nunique())
+    if not scored:
+        raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
+    mask_source = next(shard.mask_source for shard in shards if shard.mask_source)
+    objects = rows.drop_duplicates("id")["n_objects"]
+    seconds = sum(shard.seconds_total for shard in shards)
+    task, model = plan.task, plan.model
+    result = Result(
+        identity=records.identity(plan.key, "failed samples" if failed else "complete"),
+        task=records.TaskSection(
+            name=task.name,
+            version=task.version,
+            hash=task.hash,
+            signature=task.signature(mask_source),
+            main=task.main,
+            metrics=task.metrics,
+        ),
+        data=records.DataSection(
+            kind=plan.data.kind,
+            revision=plan.data.revision,
+            ids_sha256=plan.ids_sha256,
+            limit=plan.limit,
+            split=plan.split,
+            stand_in_seed=plan.stand_in_seed,
+        ),
+        model=_model_section(model, mask_source),
+        seeds=records.Seeds(noise=plan.noise_seeds),
+        setup=records.Setup(**asdict(_setup(plan))),
+        counts=records.Counts(
+            attempted=len(plan.data.ids),
+            scored=scored,
+            failed=failed,
+            single_object_share=float((objects == 1).mean()),
+        ),
+        metrics=plan.adapter.summarise(rows, task, mask_source),
+        cost=records.Cost(
+            seconds_total=seconds,
+            seconds_model=sum(shard.seconds_model for shard in shards),
+            images_per_second=len(rows) / seconds if seconds > 0 else None,
+            peak_memory_mb=peak_memory_mb(),
+        ),
+        rows=records.RowsFile(file="", sha256=""),
+    )
+    return result, rows
+
+
+def _model_section(model: LoadedModel, mask_source: str) -> records.ModelSection:
+    return records.ModelSection(
+        name=model.name,
+        card=model.card.name if model.card.source != "user:object" else "",
+        options=dict(model.options),
+        checkpoint_sha256=model.checkpoint_sha256,
+        parameters=model.parameters,
+        supervision=model.card.supervision,
+        privilege=model.card.privilege,
+        role=model.card.role,
+        mask_source=mask_source,
+        training_seed=model.training_seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Setup:
+    device: str
+    dtype: str
+    threads: int
+    batch_size: int
+    versions: dict[str, str]
+
+
+def _setup(plan: Plan) -> _Setup:
+    return _Setup(plan.device, DTYPE, plan.threads, plan.batch_size, records.package_versions())
+
+
+def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: bool = False) -> Result | None:
+    """The finished result of this plan with its rows, or None when there is none that can be trusted."""
+    if not path.is_file():
+        return None
+    try:
+        result = records.read_result(path)
+    except UsageError:
+        return None  # damaged or of an unknown format: computed again
+    rows = path.parent / result.rows.file
+    if result.identity.key != plan.key or (result.identity.status != "complete" and not failed_too):
+        return None
+    if not rows.is_file() or hashlib.sha256(rows.read_bytes()).hexdigest() != result.rows.sha256:
+        return None
+    if save_predictions and not path.with_suffix(".predictions").is_dir():
+        return None
+    result._reused = True
+    return result
+
+
+def path_name(name: str) -> str:
+    """A model name as a file name: `dias:1` is `dias-1`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+@contextmanager
+def _progress(plan: Plan, total: int, enabled: bool) -> Iterator[Any]:
+    """A function that advances a progress bar on stderr by a number of images."""
+    if not enabled:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task(f"{plan.model.name} on {plan.task.name}", total=total)
+        yield lambda count: bar.advance(line, count)
+
+
+class _CallableModule(ModuleType):
+    """Importing `ocl_bench.evaluate` puts this module where the function of that name was: let it act as one."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Result:
+        return evaluate(*arguments, **keywords)
+
+
+sys.modules[__name__].__class__ = _CallableModule

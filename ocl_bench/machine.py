@@ -1,0 +1,48 @@
+"""The machine that evaluates: device, threads, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .errors import UsageError
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the GPU when there is one. Raises UsageError for a device that torch does not know or have."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{device}' is not available ({str(error).splitlines()[0][:120]}); use cpu") from error
+    return device
+
+
+def thread_count() -> int:
+    """Threads of torch: at most 4, the processors that we may use and OMP_NUM_THREADS, if it is set."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(4, processors, int(limit) if limit.isdigit() and int(limit) else processors))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use this many threads, then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,260 @@
+"""From a name to a task card or a model: card names, `name:SEED`, `path.py:build`, entry points and plain objects."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .paths import PACKAGE, bundled
+from .spec import ModelCard, TaskSpec, load_model_card, load_task
+
+MODEL_GROUP = "ocl_bench.models"
+TASK_GROUP = "ocl_bench.tasks"
+WEIGHTS = PACKAGE / "weights"
+CARDS = PACKAGE / "models" / "cards"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict, with what a result says about it.
+
+    options: the options it was built with (card and caller merged).
+    source_sha256: hash of a user's own file, so that an edited file is another model; empty for bundled models.
+    reusable: False when nothing identifies the model (a live object): its results are never reused or resumed.
+    """
+
+    model: Any
+    card: ModelCard
+    name: str
+    checkpoint_sha256: str
+    parameters: int
+    training_seed: int | None
+    options: Mapping[str, Any]
+    source_sha256: str = ""
+    reusable: bool = True
+
+    @property
+    def needs_truth(self) -> bool:
+        """True only for ceilings. Raises UsageError when any other model asks for the truth."""
+        wanted = bool(getattr(self.model, "needs_truth", False))
+        if wanted and self.card.role != "ceiling":
+            raise UsageError(
+                f"model {self.name}: needs_truth is reserved for bundled ceilings (its role is '{self.card.role}')"
+            )
+        return wanted
+
+
+def task_names() -> list[str]:
+    """Names of the bundled task cards and of tasks offered by installed packages."""
+    return sorted({p.stem for p in bundled("tasks").glob("*.yaml")} | set(_offered(TASK_GROUP)))
+
+
+def model_names() -> list[str]:
+    """Names of the bundled model cards and of models offered by installed packages."""
+    return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(_offered(MODEL_GROUP)))
+
+
+def get_task(task: str | Path | TaskSpec) -> TaskSpec:
+    """A task card by name, by path of a YAML file, or as it is. Raises UsageError with a suggestion."""
+    if isinstance(task, TaskSpec):
+        return task
+    text = str(task)
+    if text.endswith((".yaml", ".yml")):
+        return load_task(Path(text))
+    card = bundled("tasks") / f"{text}.yaml"
+    if re.fullmatch(r"[\w.-]+", text) and card.is_file():
+        return load_task(card)
+    if text in (offered := _offered(TASK_GROUP)):
+        value = offered[text].load()
+        value = value() if callable(value) and not isinstance(value, TaskSpec) else value
+        return value if isinstance(value, TaskSpec) else load_task(Path(value))
+    raise UsageError(_unknown("task", text, task_names()))
+
+
+def get_card(name: str) -> ModelCard:
+    """The card of a bundled model. Raises UsageError with a suggestion."""
+    path = CARDS / f"{name}.yaml"
+    if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
+        raise UsageError(_unknown("model", name, model_names()))
+    return load_model_card(path)
+
+
+def get_model(
+    name: Any,
+    *,
+    checkpoint: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> LoadedModel:
+    """Build a model and load its weights.
+
+    name: a card name, `name:SEED` (another training seed), `path.py:build`, an entry point name, or any object with
+    `predict`. checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors) instead of the bundled weights.
+    options: keyword arguments for the model's factory. Raises UsageError.
+    """
+    options = dict(options or {})
+    if not isinstance(name, str):
+        return _from_object(name, checkpoint, options, device)
+    if match := re.fullmatch(r"(?P<path>.+\.py):(?P<attribute>\w+)", name):
+        return _from_file(Path(match["path"]), match["attribute"], checkpoint, options, device)
+    base, _, seed = name.partition(":")
+    if seed and not seed.isdigit():
+        raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")
+    if not (CARDS / f"{base}.yaml").is_file() and base in (offered := _offered(MODEL_GROUP)):
+        return _from_entry_point(base, offered[base], checkpoint, options, device)
+    return _from_card(get_card(base), int(seed) if seed else None, checkpoint, options, device)
+
+
+def _from_card(
+    card: ModelCard, seed: int | None, checkpoint: str | Path | None, options: dict[str, Any], device: str
+) -> LoadedModel:
+    module, attribute = card.source.split(":")
+    merged = {**card.options, **options}
+    model = _build(card.name, getattr(importlib.import_module(module), attribute), merged)
+    bundled_seed = card.training.seed if card.training else None
+    path = Path(checkpoint) if checkpoint else WEIGHTS / card.weights if card.weights else None
+    if seed is not None and seed != bundled_seed and not checkpoint:
+        raise UsageError(
+            f"model {card.name}:{seed}: the weights of training seed {seed} are not bundled; "
+            f"train them (`ocl-bench train --model {card.name} --seed {seed}`) and pass --checkpoint FILE"
+        )
+    sha256 = _load_weights(card.name, model, path, "" if checkpoint else card.sha256)
+    name = card.name if seed is None or seed == bundled_seed else f"{card.name}:{seed}"
+    training_seed = seed if seed is not None else None if checkpoint else bundled_seed
+    return LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), training_seed, merged)
+
+
+def _from_file(
+    path: Path, attribute: str, checkpoint: str | Path | None, options: dict[str, Any], device: str
+) -> LoadedModel:
+    name = f"{path.stem}-{attribute}"
+    if not path.is_file():
+        raise UsageError(f"model {path}:{attribute}: {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"ocl_bench_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"model {path}: importing it failed ({type(error).__name__}: {error})") from error
+    if not hasattr(module, attribute):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise UsageError(f"model {path}: has no '{attribute}'{_suggest(attribute, public)}")
+    source = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _from_user(name, getattr(module, attribute), checkpoint, options, device, source)
+
+
+def _from_entry_point(
+    name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
+) -> LoadedModel:
+    version = entry.dist.version if entry.dist else ""
+    source = hashlib.sha256(f"{entry.value}|{version}".encode()).hexdigest()
+    return _from_user(name, entry.load(), checkpoint, options, device, source)
+
+
+def _from_user(
+    name: str, factory: Any, checkpoint: str | Path | None, options: dict[str, Any], device: str, source: str
+) -> LoadedModel:
+    already = hasattr(factory, "predict") and not inspect.isclass(factory)
+    model = factory if already else _build(name, factory, options)
+    sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")
+    card = _card_of(name, model)
+    return LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), None, options, source)
+
+
+def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:
+    if options or checkpoint:
+        raise UsageError("options and checkpoint belong to models given by name; this one is built already")
+    if inspect.isclass(model):
+        raise UsageError(f"model {model.__name__} is a class; pass an instance: {model.__name__}()")
+    card = _card_of(getattr(model, "name", None) or type(model).__name__, model)
+    return LoadedModel(_ready(model, device), card, card.name, "", _parameters(model), None, {}, reusable=False)
+
+
+def _card_of(name: Any, model: Any) -> ModelCard:
+    """A card for a model without one. Its role is always `model`: only bundled cards can declare a ceiling."""
+    if not callable(getattr(model, "predict", None)):
+        raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
+    plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
+    try:
+        return ModelCard(
+            name=plain,
+            source="user:object",
+            input=getattr(model, "input_size", None),
+            supervision=getattr(model, "supervision", "none"),
+            privilege=getattr(model, "privilege", "none"),
+        )
+    except ValueError as error:
+        raise UsageError(f"model {name}: input_size, supervision or privilege is not valid ({error})") from error
+
+
+def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    if not callable(factory):
+        raise UsageError(f"model {name}: {type(factory).__name__} is neither a model nor a function that builds one")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        known = [key for key in signature.parameters if key not in ("args", "kwargs")]
+        raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
+    try:
+        model = factory(**options)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"model {name}: building it failed ({type(error).__name__}: {error})") from error
+    if not callable(getattr(model, "predict", None)):
+        raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
+    return model
+
+
+def _ready(model: Any, device: str) -> Any:
+    if callable(getattr(model, "to", None)):
+        model = model.to(device)
+    if callable(getattr(model, "eval", None)):
+        model.eval()
+    return model
+
+
+def _parameters(model: Any) -> int:
+    if not callable(getattr(model, "parameters", None)):
+        return 0
+    return sum(int(parameter.numel()) for parameter in model.parameters())
+
+
+def _load_weights(name: str, model: Any, path: Path | None, expected: str) -> str:
+    """Load a checkpoint strictly and return the SHA-256 of its file ('' without one)."""
+    if path is None:
+        return ""
+    if not path.is_file():
+        raise UsageError(f"model {name}: checkpoint {path} does not exist")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if expected and sha256 != expected:
+        raise UsageError(f"model {name}: {path} has SHA-256 {sha256[:12]}..., its card says {expected[:12]}...")
+    if not callable(getattr(model, "load_state_dict", None)):
+        raise UsageError(f"model {name}: has no load_state_dict, so checkpoint {path} cannot be loaded")
+    from .models.checkpoints import load_weights
+
+    load_weights(model, path)
+    return sha256
+
+
+def _offered(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    return f"unknown {kind} '{name}'{_suggest(name, known)}; see `ocl-bench list {kind}s`"
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

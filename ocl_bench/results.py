@@ -1,0 +1,339 @@
+"""What one evaluation writes, and how it is read again. Everything later reads only results.
+
+`result.schema.json` beside this file is the JSON Schema of `Result`; numbers are finite or null, never NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from .errors import UsageError
+from .paths import PACKAGE
+from .spec import Privilege, Supervision
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
+"""Number of the result format. A change of the format raises it and adds a step to `MIGRATIONS`."""
+SCHEMA_FILE = PACKAGE / "result.schema.json"
+_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accelerate")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Identity(_Section):
+    """Which evaluation this is. `key` is the SHA-256 of everything that can change a number."""
+
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    created: str
+    command: str
+    status: Literal["complete", "failed samples"]
+    suite_version: str
+    commit: str
+    dirty: bool
+
+
+class TaskSection(_Section):
+    """The protocol; `signature` without the metric's name."""
+
+    name: str
+    version: int
+    hash: str
+    signature: str
+    main: str
+    metrics: tuple[str, ...]
+
+
+class DataSection(_Section):
+    """The data; `ids_sha256` is the hash of the sorted sample ids."""
+
+    kind: Literal["embedded", "official", "supplied"]
+    revision: str
+    ids_sha256: str
+    limit: int | None
+    split: str | None
+    stand_in_seed: int | None
+
+
+class ModelSection(_Section):
+    """The model; `supervision` is what training saw, `privilege` what inference gets."""
+
+    name: str
+    card: str
+    options: dict[str, Any]
+    checkpoint_sha256: str
+    parameters: int
+    supervision: Supervision
+    privilege: Privilege
+    role: str
+    mask_source: str
+    training_seed: int | None
+
+
+class Seeds(_Section):
+    """Noise seeds: draws of the slots at evaluation, not training seeds."""
+
+    noise: tuple[int, ...]
+
+
+class Setup(_Section):
+    """Where it ran: recorded, not part of the key."""
+
+    device: str
+    dtype: str
+    threads: int
+    batch_size: int
+    versions: dict[str, str]
+
+
+class Failure(_Section):
+    """A sample that could not be read or scored."""
+
+    id: str
+    error: str
+
+
+class Counts(_Section):
+    """Images attempted and scored; `single_object_share` is the share of scored images with exactly one object."""
+
+    attempted: int
+    scored: int
+    failed: tuple[Failure, ...]
+    single_object_share: float | None
+
+
+class MetricValue(_Section):
+    """One number with its interval. `value` is None when the metric is valid on no image."""
+
+    value: float | None
+    se: float | None
+    ci95: tuple[float, float] | None
+    n_valid: int
+    direction: Literal[1, -1]
+    signature: str
+
+
+class Cost(_Section):
+    """Seconds of the loop and of `predict` alone; images per second of the loop; resident memory at its peak."""
+
+    seconds_total: float
+    seconds_model: float
+    images_per_second: float | None
+    peak_memory_mb: float
+
+
+class RowsFile(_Section):
+    """The per-image values beside the JSON file."""
+
+    file: str
+    sha256: str
+
+
+class Result(_Section):
+    """Everything that one evaluation says. `path` is where the JSON file lies, once written or read."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    identity: Identity
+    task: TaskSection
+    data: DataSection
+    model: ModelSection
+    seeds: Seeds
+    setup: Setup
+    counts: Counts
+    metrics: dict[str, MetricValue]
+    cost: Cost
+    rows: RowsFile
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+    )
+    _path: Path | None = PrivateAttr(default=None)
+    _reused: bool = PrivateAttr(default=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The JSON file of this result."""
+        return self._path
+
+    @property
+    def reused(self) -> bool:
+        """True when `evaluate` found this result finished instead of computing it."""
+        return self._reused
+
+    @property
+    def rows_path(self) -> Path | None:
+        """The Parquet file with the per-image values."""
+        return self._path.parent / self.rows.file if self._path else None
+
+    def value(self, metric: str) -> float | None:
+        """The value of one metric. Raises UsageError when the result does not have it."""
+        if metric not in self.metrics:
+            raise UsageError(f"metric '{metric}' is not in this result; it has {', '.join(self.metrics)}")
+        return self.metrics[metric].value
+
+    def to_json(self) -> str:
+        """The result as it is written: indented JSON in a fixed order."""
+        return (
+            json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False, ensure_ascii=False)
+            + "\n"
+        )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a result; `result.schema.json` holds the same (a test compares them)."""
+    schema = Result.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Step from format n to n + 1, by n. Old results stay readable; empty while the first format is the only one."""
+
+
+def migrate(content: Mapping[str, Any], migrations: Mapping[int, Any] | None = None, to: int = SCHEMA) -> dict:
+    """Bring the content of an older result file to the format `to`. Raises UsageError for an unknown format."""
+    steps = MIGRATIONS if migrations is None else migrations
+    migrated = dict(content)
+    number = migrated.get("schema")
+    if not isinstance(number, int) or number > to:
+        raise UsageError(f"field 'schema': {number!r} is not a format of this version (up to {to}); update ocl-bench")
+    for step in range(number, to):
+        if step not in steps:
+            raise UsageError(f"field 'schema': no migration from format {step}")
+        migrated = {**steps[step](migrated), "schema": step + 1}
+    return migrated
+
+
+def read_result(path: Path | str) -> Result:
+    """Read a result file of any format. Raises UsageError naming the file and the field."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a JSON file ({error})") from error
+    try:
+        result = Result.model_validate(migrate(content) if isinstance(content, dict) else content)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "result"
+        raise UsageError(f"{path}: field '{field}': {first['msg']}; evaluate again to rewrite it") from error
+    result._path = path
+    return result
+
+
+def read_rows(path: Path | str) -> pandas.DataFrame:
+    """Per-image rows: id, noise_seed, n_objects and a float64 column for each metric (NaN = not valid).
+
+    path: the Parquet file, or the JSON file beside it. Raises UsageError when it is missing or not readable.
+    """
+    import pandas
+
+    path = Path(path)
+    path = path.with_suffix(".parquet") if path.suffix == ".json" else path
+    try:
+        return pandas.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: per-image rows cannot be read ({error})") from error
+
+
+def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str | None = None) -> Result:
+    """Write `<stem>.parquet`, then `<stem>.json` (by default the first 8 of the key), each atomically.
+
+    Returns the result with `rows` filled in and `path` set.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = stem or result.identity.key[:8]
+    parquet = folder / f"{stem}.parquet"
+    write_atomically(parquet, lambda target: rows.to_parquet(target, index=False, compression="zstd"))
+    section = RowsFile(file=parquet.name, sha256=hashlib.sha256(parquet.read_bytes()).hexdigest())
+    written = result.model_copy(update={"rows": section})
+    text = written.to_json()
+    path = folder / f"{stem}.json"
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+    written._path = path
+    return written
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a temporary file in the same folder, then rename it: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of the canonical JSON of `content`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def identity(key: str, status: Literal["complete", "failed samples"]) -> Identity:
+    """Provenance of a result made now: time, command line, version, git commit and whether the tree was dirty."""
+    commit, dirty = git_state()
+    return Identity(
+        key=key,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        status=status,
+        suite_version=version("ocl-bench"),
+        commit=commit,
+        dirty=dirty,
+    )
+
+
+def command_line() -> str:
+    """The command that runs, with the program by its name and without its folder."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+@lru_cache(maxsize=1)
+def git_state() -> tuple[str, bool]:
+    """Commit of the source checkout and whether it has changes; ('', False) for an installed package."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return "", False
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--", "ocl_bench", "tasks"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "", False  # no git on this machine: the version still says what ran
+    return commit.stdout.strip(), bool(status.stdout.strip())
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,183 @@
+"""One shard of the corridor: read, predict, score. Truth goes from the reader to the adapter, past the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import OclBenchError, SampleError, UsageError
+from .results import Failure
+from .shards import Shard
+from .types import OVERLAP, Batch, Prediction, Truth
+
+if TYPE_CHECKING:
+    from .evaluate import Plan
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample after the protocol: image (3, S, S) float32, truth at the size on which it is scored."""
+
+    id: str
+    image: Tensor
+    truth: Truth
+
+
+class Runner:
+    """Computes shards of a plan; keeps no more than one batch in memory."""
+
+    def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
+        self.plan = plan
+        self.predictions = predictions
+        self.input_size = input_size(plan)
+        self.mask_source = ""
+        self.seconds_model = 0.0
+
+    def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
+        """Rows of these positions in `plan.data.ids`; batches never cross a shard."""
+        import pandas
+
+        start, self.seconds_model = time.perf_counter(), 0.0
+        rows: list[dict[str, Any]] = []
+        failed: list[Failure] = []
+        for first in range(0, len(positions), self.plan.batch_size):
+            chosen = positions[first : first + self.plan.batch_size]
+            items, unreadable = self.read(chosen)
+            scored, unscored = self._score(items)
+            rows += scored
+            failed += unreadable + unscored
+            advance(len(chosen))
+        columns = ["id", "noise_seed", "n_objects", *self.plan.task.metrics]
+        frame = pandas.DataFrame(rows, columns=columns)
+        frame = frame.astype(
+            {"id": object, "noise_seed": "int64", **dict.fromkeys(self.plan.task.metrics, "float64")}
+        ).astype({"n_objects": "int64"})
+        return Shard(frame, tuple(failed), self.mask_source, time.perf_counter() - start, self.seconds_model)
+
+    def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
+        """Samples after the protocol, and those that cannot be read."""
+        items, failed = [], []
+        for position in positions:
+            try:
+                items.append(self._item(position))
+            except SampleError as error:
+                failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
+        return items, failed
+
+    def _item(self, position: int) -> Item:
+        from .data.transforms import prepare
+
+        protocol = self.plan.task.protocol
+        sample = self.plan.data.reader[position]
+        image, labels = prepare(sample, protocol, self.input_size)
+        if protocol.overlap == "error" and (labels == OVERLAP).any():
+            raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
+        return Item(sample.id, image, Truth(labels, sample.truth.categories))
+
+    def _score(self, items: list[Item]) -> tuple[list[dict[str, Any]], list[Failure]]:
+        rows: list[dict[str, Any]] = []
+        failed: list[Failure] = []
+        for seed in self.plan.noise_seeds:
+            items, labels, failures = self.label_maps(items, seed)
+            failed += failures
+            if not items:
+                break
+            values = self.plan.adapter.score([item.truth for item in items], labels, self.plan.task)
+            for item, label_map, value in zip(items, labels, values, strict=True):
+                rows.append({"id": item.id, "noise_seed": seed, **value})
+                if self.predictions is not None:
+                    write_label_map(prediction_path(self.predictions, item.id, seed), label_map)
+        lost = {failure.id for failure in failed}  # one image, one vote: a sample that fails for one seed fails
+        order = {item.id: position for position, item in enumerate(items)}
+        rows = [row for row in rows if row["id"] not in lost]
+        return sorted(rows, key=lambda row: order[row["id"]]), failed
+
+    def label_maps(self, items: list[Item], seed: int) -> tuple[list[Item], list[np.ndarray], list[Failure]]:
+        """Predicted segment ids of up to one batch of items: those that worked, their maps, and the failures."""
+        failed: list[Failure] = []
+        while items:
+            try:
+                prediction = self._predict(items, seed)
+            except SampleError as error:  # a model that reads files may fail for one image
+                if error.sample_id not in {item.id for item in items}:
+                    raise
+                failed.append(Failure(id=error.sample_id, error=str(error)))
+                items = [item for item in items if item.id != error.sample_id]
+                continue
+            finite = self.plan.adapter.finite(prediction)[: len(items)]
+            if not finite.any():
+                raise UsageError(
+                    f"model {self.plan.model.name}: Prediction.{self.plan.adapter.needs[0]} is not finite (NaN or "
+                    f"infinity) for every image of a batch, first {items[0].id}; expected finite values"
+                )
+            maps = self.plan.adapter.label_maps(prediction, self._shapes(items))
+            message = f"model {self.plan.model.name}: Prediction.{self.plan.adapter.needs[0]} is not finite"
+            failed += [
+                Failure(id=item.id, error=f"sample {item.id}: {message}")
+                for item, fine in zip(items, finite, strict=True)
+                if not fine
+            ]
+            kept = [position for position, fine in enumerate(finite) if fine]
+            return [items[k] for k in kept], [maps[k] for k in kept], failed
+        return [], [], failed
+
+    def _shapes(self, items: list[Item]) -> list[tuple[int, int]]:
+        shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
+        return shapes + shapes[-1:] * (self.plan.batch_size - len(items))
+
+    def _predict(self, items: list[Item], seed: int) -> Prediction:
+        """Predict a batch that is padded to the batch size by repeating its last image."""
+        plan, model = self.plan, self.plan.model.model
+        padded = items + items[-1:] * (plan.batch_size - len(items))
+        image = torch.stack([item.image for item in padded])
+        if callable(getattr(model, "to", None)):  # only such a model can be on another device
+            image = image.to(plan.device)
+        batch = Batch(tuple(item.id for item in padded), image, noise_seed=seed)
+        truth = ([item.truth.labels for item in padded],) if plan.model.needs_truth else ()
+        start = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                prediction = model.predict(batch, *truth)
+            if plan.device.startswith("cuda"):
+                torch.cuda.synchronize()
+        except OclBenchError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else ""
+            raise UsageError(
+                f"model {plan.model.name}: predict failed on a batch of {len(padded)} images of side "
+                f"{self.input_size} ({type(error).__name__}: {reason})"
+            ) from error
+        self.seconds_model += time.perf_counter() - start
+        prediction = plan.adapter.check(prediction, len(padded), plan.model.name)
+        self.mask_source = prediction.mask_source
+        return prediction
+
+
+def input_size(plan: Plan) -> int:
+    """Side of the square that the model sees: the model's own, else its card's, else the task card's `input`."""
+    own = getattr(plan.model.model, "input_size", None) or plan.model.card.input
+    return int(own or plan.task.protocol.input)
+
+
+def prediction_path(folder: Path, sample_id: str, seed: int) -> Path:
+    """`<folder>/seed-<n>/<id>.png`. Raises SampleError for an id that would leave the folder."""
+    path = Path(f"{sample_id}.png")
+    if path.is_absolute() or ".." in path.parts:
+        raise SampleError(sample_id, "is not usable as a file name")
+    return folder / f"seed-{seed}" / path
+
+
+def write_label_map(path: Path, labels: np.ndarray) -> None:
+    """Write segment ids as PNG, 8 bit where they fit, else 16 bit."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels.astype(np.uint8 if labels.max() < 256 else np.uint16)).save(path)
