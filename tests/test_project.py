@@ -18,6 +18,7 @@ import yaml
 import ocl_bench
 from ocl_bench import cli
 from ocl_bench.paths import bundled
+from ocl_bench.results import Result
 from ocl_bench.spec import load_task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,6 +140,15 @@ def test_documented_task_card_is_valid(page: Path, tmp_path: Path) -> None:
         card = tmp_path / f"card{number}.yaml"
         card.write_text(body)
         assert load_task(card).main in load_task(card).metrics
+
+
+def test_result_page_names_every_field() -> None:
+    page = (ROOT / "docs" / "result-schema.md").read_text()
+    documented = {row[0]: set(row[1:]) for row in (re.findall(r"`(\w+)`", line) for line in page.splitlines()) if row}
+    for name, field in Result.model_fields.items():
+        section = field.alias or name
+        fields: dict[str, Any] = getattr(field.annotation, "model_fields", {})
+        assert section in documented and set(fields) - documented[section] == set(), section
 
 
 def test_readme_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

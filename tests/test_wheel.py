@@ -80,6 +80,7 @@ def test_installed_wheel_finds_what_it_ships(installed: Path, tmp_path: Path) ->
     for folder in ("tasks", "leaderboards"):
         assert Path(report[folder]) == installed / "ocl_bench" / "_bundled" / folder
     assert {"clevrtex", "clevrtex-camo", "clevrtex-ood", "clevrtex-dias-v3"} <= set(report["task_names"])
+    assert (installed / "bin" / "ocl-bench").is_file()
     assert {"dias", "single-slot", "grid", "kmeans", "patch-oracle"} <= set(report["model_names"])
 
 
