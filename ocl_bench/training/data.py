@@ -1,0 +1,194 @@
+"""Training scenes and frozen features, cached in chunks that are written atomically and read through memory maps.
+
+A chunk holds `CHUNK` consecutive scenes. Scene i is a pure function of (variant, revision, split, i), so chunks are
+shared by every training that uses the same revision, whatever number of scenes it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..paths import cache_root
+from ..results import write_atomically
+from .recipe import Scenes
+
+CHUNK = 64
+RENDERED = 160
+CROPPED = 128
+"""Side in pixels after the official central crop of 0.8: 128 of 160, without resampling."""
+
+Renderer = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class ChunkedArray:
+    """N rows in files of `CHUNK` rows each, as memory maps; `array[indices]` copies the asked rows."""
+
+    chunks: tuple[np.ndarray, ...]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Rows (n, ...) in the order asked."""
+        rows = [self.chunks[int(i) // CHUNK][int(i) % CHUNK] for i in indices]
+        return torch.from_numpy(np.stack(rows))
+
+
+@dataclass(frozen=True)
+class TrainingScenes:
+    """Cropped training scenes.
+
+    images: (N, 3, 128, 128) uint8. labels: (N, 128, 128) uint8, 0 background; only objectives whose model card says
+    `supervision: boxes` may look at them. key: name of the scenes, part of the key of cached features.
+    """
+
+    images: ChunkedArray
+    labels: ChunkedArray
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def training_scenes(
+    scenes: Scenes, *, workers: int | None = None, progress: bool = True, renderer: Renderer | None = None
+) -> TrainingScenes:
+    """Open the training scenes, rendering the missing chunks in parallel processes.
+
+    renderer: a picklable stand-in for `ocl_bench.scenes.render` (tests). Raises UsageError for a variant or revision
+    that the renderer refuses.
+    """
+    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
+    folder = cache_root() / "training" / "scenes" / key
+    chunk_count = -(-scenes.count // CHUNK)
+    missing = [chunk for chunk in range(chunk_count) if not _chunk_path(folder, "labels", chunk).exists()]
+    make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split, renderer)
+    try:
+        _in_parallel(make, missing, workers, f"rendering {key}" if progress else "")
+    except ValueError as error:
+        raise UsageError(f"field 'train.scenes': {error}") from error
+    return TrainingScenes(
+        images=_open_chunks(folder, "images", scenes.count),
+        labels=_open_chunks(folder, "labels", scenes.count),
+        key=key,
+    )
+
+
+def _render_chunk(folder: str, variant: str, revision: int, split: str, renderer: Renderer | None, chunk: int) -> None:
+    """Render one chunk and store it; labels are written last, so a chunk with labels is complete."""
+    torch.set_num_threads(1)
+    indices = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
+    rendered = (renderer or _default_renderer())(variant, revision, split, indices, size=RENDERED)
+    margin = (RENDERED - CROPPED) // 2
+    crop = slice(margin, margin + CROPPED)
+    _save_chunk(Path(folder), "images", chunk, rendered.image[:, :, crop, crop])
+    _save_chunk(Path(folder), "labels", chunk, rendered.labels[:, crop, crop])
+
+
+def _default_renderer() -> Renderer:
+    from ..scenes import render
+
+    return render
+
+
+def frozen_features(
+    encode: Callable[[Tensor], Tensor],
+    scenes: TrainingScenes,
+    encoder_key: str,
+    *,
+    device: torch.device,
+    flip: bool = False,
+    progress: bool = True,
+) -> ChunkedArray:
+    """Features of the training scenes by a frozen encoder: rows (P, D) float16, cached under its hash and the scenes'.
+
+    encode: (B, 3, H, W) float32 in [0, 1] -> (B, D, h, w). flip: features of the mirrored images instead.
+    Computed in float32 on `device`.
+    """
+    folder = cache_root() / "training" / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
+    missing = [c for c in range(len(scenes.images.chunks)) if not _chunk_path(folder, "features", c).exists()]
+    for chunk in _track(missing, "encoding scenes" if progress and missing else ""):
+        images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
+        with torch.no_grad():
+            features = encode(images.flip(-1) if flip else images)
+        _save_chunk(folder, "features", chunk, features.flatten(2).transpose(1, 2).half())
+    return _open_chunks(folder, "features", len(scenes))
+
+
+def object_boxes(labels: Tensor, most: int) -> Tensor:
+    """Boxes of the objects in label maps: (B, H, W) integers -> (B, most, 4) float32 xyxy pixels, NaN where absent.
+
+    Row k is label k + 1; x2 and y2 are exclusive.
+    """
+    height, width = labels.shape[-2:]
+    present = labels.unsqueeze(1) == torch.arange(1, most + 1, device=labels.device).view(1, most, 1, 1)
+    columns, rows = present.any(2), present.any(3)
+    x, y = torch.arange(width, device=labels.device), torch.arange(height, device=labels.device)
+    sides = [
+        torch.where(columns, x, width).amin(2),
+        torch.where(rows, y, height).amin(2),
+        torch.where(columns, x, -1).amax(2) + 1,
+        torch.where(rows, y, -1).amax(2) + 1,
+    ]
+    boxes = torch.stack(sides, dim=-1).float()
+    return boxes.masked_fill(~columns.any(2, keepdim=True), float("nan"))
+
+
+def _chunk_path(folder: Path, kind: str, chunk: int) -> Path:
+    return folder / f"{kind}-{chunk:06d}.npy"
+
+
+def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
+    array = np.ascontiguousarray(rows.cpu().numpy())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(_chunk_path(folder, kind, chunk), partial(_save_array, array))
+
+
+def _save_array(array: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
+    chunks = []
+    for chunk in range(-(-count // CHUNK)):
+        path = _chunk_path(folder, kind, chunk)
+        try:
+            chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read ({error}); remove it, it is made again") from error
+    return ChunkedArray(tuple(chunks), count)
+
+
+def _in_parallel(work: Callable[[int], None], chunks: list[int], workers: int | None, title: str) -> None:
+    workers = min(len(chunks), workers or len(os.sched_getaffinity(0)))
+    if workers <= 1:
+        for chunk in _track(chunks, title if chunks else ""):
+            work(chunk)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in _track(pool.map(work, chunks), title, total=len(chunks)):
+            pass
+
+
+def _track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+    if not title:
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=title, total=total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,293 @@
+"""The one training loop. What is learnt is an `Objective`; how it is learnt is a `Recipe`; where it runs is `Ranks`.
+
+Batch t is a pure function of (seed, t), so weights, optimiser state and t are all that a resume needs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..results import write_atomically
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .ranks import Ranks
+from .recipe import Recipe
+from .schedules import learning_rate
+
+
+class Objective(Protocol):
+    """What is learnt."""
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """The global batch of a step, a pure function of (seed, step): CPU tensors with one row per image, and plain
+        numbers that all ranks share."""
+        ...
+
+    def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
+        """Loss terms of this rank's rows, scalars, `total` among them; their mean over ranks is that of the batch."""
+        ...
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on the validation split, the most telling one first."""
+        ...
+
+
+@dataclass
+class Trained:
+    """How a training ended. steps: finished ones. numbers: last validation. seconds: over all visits."""
+
+    steps: int
+    finished: bool
+    numbers: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class _Progress:
+    step: int = 0
+    seconds: float = 0.0
+    numbers: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    ranks: Ranks,
+    minutes: float | None = None,
+    resume: bool = True,
+    compile_model: bool = False,
+    progress: bool = True,
+) -> Trained:
+    """Train to `recipe.steps`, or for `minutes` of this visit, and leave `last.pt` and `log.jsonl` in `out`.
+
+    resume: continue from `out/last.pt` when it is there. Raises UsageError when that file belongs to another recipe
+    or seed, when the batch cannot be split over the ranks, and when the loss is not finite.
+    """
+    if recipe.batch % ranks.size:
+        raise UsageError(f"field 'train.batch': {recipe.batch} images cannot be split over {ranks.size} ranks evenly")
+    model.to(ranks.device).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = _optimizer(recipe, parameters)
+    at = _restore(out / "last.pt", model, optimizer, _identity(recipe, seed)) if resume else _Progress()
+    log = _Log(out / "log.jsonl", at.step, ranks.main)
+    if compile_model:
+        _compile(model)
+
+    def checkpoint() -> None:
+        if ranks.main:
+            state = Checkpoint(
+                at.step, model.state_dict(), optimizer.state_dict(), _identity(recipe, seed), seconds=at.spent
+            )
+            save_checkpoint(out / "last.pt", state)
+        ranks.state.wait_for_everyone()
+
+    deadline = None if minutes is None else at.started + 60 * minutes
+    saved = validated = at.step if at.step else -1
+    with _bar(recipe.steps, at.step, progress and ranks.main) as show, _Batches(objective, at.step) as batches:
+        while at.step < recipe.steps:
+            terms = _step(model, objective, batches.take(recipe.steps), recipe, at.step, optimizer, parameters, ranks)
+            if at.step % recipe.log_every == 0 or at.step == recipe.steps - 1:
+                log.train(at.step, _finite(terms, at.step, ranks, out), optimizer.param_groups[0]["lr"])
+            at.step += 1
+            show(at.step, log.last, at.numbers)
+            stop = deadline is not None and ranks.any(time.monotonic() >= deadline)
+            if at.step % recipe.checkpoint_every == 0:
+                checkpoint()
+                saved = at.step
+            if at.step % recipe.validate_every == 0 and at.step < recipe.steps and not stop:
+                at.numbers = _validate(model, objective, ranks)
+                log.validation(at.step, at.numbers)
+                validated = at.step
+            if stop:
+                break
+        if saved != at.step:
+            checkpoint()
+    if validated != at.step or not at.numbers:
+        at.numbers = _validate(model, objective, ranks)
+        log.validation(at.step, at.numbers)
+    return Trained(at.step, at.step >= recipe.steps, at.numbers, at.spent)
+
+
+def _step(
+    model: nn.Module,
+    objective: Objective,
+    inputs: dict[str, Any],
+    recipe: Recipe,
+    step: int,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    ranks: Ranks,
+) -> dict[str, Tensor]:
+    """One update; returns this rank's loss terms, detached."""
+    rate = learning_rate(
+        step, recipe.steps, recipe.lr, warmup=recipe.warmup_steps, schedule=recipe.schedule, floor=recipe.floor
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    with ranks.autocast():
+        terms = objective.loss(model, ranks.share(inputs), step / recipe.steps)
+    terms["total"].backward()
+    ranks.average_gradients(parameters)
+    if recipe.clip:
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    optimizer.step()
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def _validate(model: nn.Module, objective: Objective, ranks: Ranks) -> dict[str, float]:
+    """Validate in evaluation mode on the main rank while the others wait."""
+    numbers: dict[str, float] = {}
+    if ranks.main:
+        model.eval()
+        with torch.no_grad():
+            numbers = objective.validate(model)
+        model.train()
+    ranks.state.wait_for_everyone()
+    return numbers
+
+
+def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dict[str, float]:
+    names = sorted(terms)
+    values = ranks.mean(torch.stack([terms[name].float() for name in names])).tolist()
+    numbers = dict(zip(names, values, strict=True))
+    if not all(abs(value) < float("inf") for value in values):
+        raise UsageError(f"{out}: loss is not finite at step {step} ({numbers}); lower `lr` or use --precision fp32")
+    return numbers
+
+
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if not parameters:
+        raise UsageError("this model has no trainable parameters; nothing to train")
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def _identity(recipe: Recipe, seed: int) -> dict[str, Any]:
+    return {**recipe.identity, "seed": seed}
+
+
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> _Progress:
+    if not path.exists():
+        return _Progress()
+    checkpoint = load_checkpoint(path)
+    for name, value in identity.items():
+        if checkpoint.identity.get(name) != value:
+            raise UsageError(
+                f"{path}: was trained with {name} = {checkpoint.identity.get(name)}, not {value}; "
+                "use the same recipe, another --out, or --no-resume"
+            )
+    try:
+        model.load_state_dict(checkpoint.model, strict=True)
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{path}: does not fit the model ({str(error).splitlines()[-1].strip()[:160]})") from error
+    return _Progress(step=checkpoint.step, seconds=checkpoint.seconds)
+
+
+def _compile(model: nn.Module) -> None:
+    """Compile what the loop calls: `model.loss` where there is one, else `forward`."""
+    loss = getattr(model, "loss", None)
+    if callable(loss):
+        model.loss = torch.compile(loss)  # type: ignore[assignment]
+    else:
+        model.compile()
+
+
+class _Batches:
+    """Makes the next batch in a thread while the current one is learnt from."""
+
+    def __init__(self, objective: Objective, first: int) -> None:
+        self.objective, self.step = objective, first
+        self.pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> _Batches:
+        self.next = self.pool.submit(self.objective.batch, self.step)
+        return self
+
+    def take(self, end: int) -> dict[str, Any]:
+        """The batch of the current step; starts the one after it unless that is step `end`."""
+        inputs = self.next.result()
+        self.step += 1
+        if self.step < end:
+            self.next = self.pool.submit(self.objective.batch, self.step)
+        return inputs
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Log:
+    """`log.jsonl`: one line per logged step, after a resume without the lines that the checkpoint does not know."""
+
+    def __init__(self, path: Path, step: int, enabled: bool) -> None:
+        self.path, self.enabled = path, enabled
+        self.last: dict[str, float] = {}
+        if enabled:
+            lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() and step else []
+            kept = [line for line in lines if _logged_before(line, step)]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+
+    def train(self, step: int, terms: dict[str, float], rate: float) -> None:
+        """Append the loss terms of a step: `loss` is the total, `loss_NAME` its parts."""
+        self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
+        self._append({"step": step, **self.last, "lr": rate})
+
+    def validation(self, step: int, numbers: dict[str, float]) -> None:
+        """Append validation numbers after `step` steps."""
+        self._append({"step": step, "val": numbers})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.enabled:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _logged_before(line: str, step: int) -> bool:
+    """True for complete lines of training steps before `step` and of validations up to it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return False  # a kill in the middle of a line
+    return bool(row["step"] < step or ("val" in row and row["step"] == step))
+
+
+@contextmanager
+def _bar(steps: int, done: int, enabled: bool) -> Iterator[Callable[[int, dict[str, float], dict[str, float]], None]]:
+    """A progress bar on stderr with the loss and the first validation number; yields its update function."""
+    if not enabled:
+        yield lambda step, terms, numbers: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=steps, completed=done, told="")
+
+        def show(step: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
+            told = [f"loss {terms['loss']:.4f}"] if terms else []
+            told += [f"val {name} {value:.3f}" for name, value in list(numbers.items())[:1]]
+            bar.update(task, completed=step, told="  ".join(told))
+
+        yield show

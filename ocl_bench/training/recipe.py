@@ -1,0 +1,89 @@
+"""A training recipe: the `train:` mapping of a model card, checked, with overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Scenes(BaseModel):
+    """Which rendered scenes are trained on. Evaluation splits are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    variant: str = "full"
+    revision: int = 1
+    split: Literal["train"] = "train"
+    count: int = Field(default=10_000, gt=0)
+
+
+class Recipe(BaseModel):
+    """How a model is trained.
+
+    lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. floor: last learning rate as a share
+    of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of all ranks together.
+    objective: `kind` and the options of that objective. The `*_every` fields are in steps and change no number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(gt=0)
+    batch: int = Field(default=32, gt=0)
+    lr: float = Field(default=2e-4, gt=0)
+    warmup: float = Field(default=0.05, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    floor: float = Field(default=1e-3, ge=0, le=1)
+    clip: float = Field(default=1.0, ge=0)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0)
+    precision: Precision = "auto"
+    scenes: Scenes = Scenes()
+    objective: dict[str, Any] = {}
+    validate_every: int = Field(default=500, gt=0)
+    validate_limit: int = Field(default=64, gt=0)
+    checkpoint_every: int = Field(default=250, gt=0)
+    log_every: int = Field(default=10, gt=0)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Warm-up in steps."""
+        return round(self.warmup * self.steps if self.warmup < 1 else self.warmup)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that must be equal for a resume to continue the same training."""
+        bookkeeping = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision"}
+        return self.model_dump(mode="json", exclude=bookkeeping)
+
+
+def read_recipe(train: dict[str, Any], where: str | Path, **overrides: Any) -> Recipe:
+    """Check a card's `train:` mapping after overrides (`lr=1e-3`, dotted: `{"scenes.count": 100}`; None = keep).
+
+    Raises UsageError naming the card and the field.
+    """
+    if not train:
+        raise UsageError(f"{where}: field 'train' is empty; this model has no training recipe")
+    merged = _merge(train, {name: value for name, value in overrides.items() if value is not None})
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: field 'train.{field}': {first['msg']}; see docs/training.md") from error
+
+
+def _merge(train: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: dict(value) if isinstance(value, dict) else value for name, value in train.items()}
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        place = merged
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--set {dotted}: '{parent}' is not a mapping; see docs/training.md")
+        place[last] = value
+    return merged

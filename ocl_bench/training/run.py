@@ -1,0 +1,266 @@
+"""`ocl-bench train`: from the name of a model card to weights, a log and the record of how they were made."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UsageError
+from ..registry import get_card, get_model, get_task
+from ..results import git_state, write_atomically
+from ..spec import ModelCard, TaskSpec
+from .checkpoint import export_weights, state_sha256
+from .data import TrainingScenes, frozen_features, training_scenes
+from .dias_objective import SlotObjective, SlotOptions
+from .encoder_objectives import EncoderObjective, EncoderOptions
+from .loop import Objective, Trained, fit
+from .ranks import Ranks, start_ranks
+from .recipe import Precision, Recipe, read_recipe
+from .schedules import stream_seed
+
+CLUSTERS = 7
+"""K of the feature clustering that validates an encoder."""
+
+
+def train(
+    model_name: str,
+    task: str | TaskSpec = "clevrtex",
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    compile_model: bool = False,
+    world_size: int | None = None,
+    scenes: int | None = None,
+    overrides: dict[str, Any] | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a bundled model by the recipe of its card, or go on with a training that was stopped.
+
+    minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
+    `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
+    Writes `last.pt`, `log.jsonl`, `<model>.safetensors` (float16), `training.json` and `curves.png` into `out`;
+    returns the content of `training.json`. Raises UsageError.
+    """
+    card, spec = get_card(model_name), get_task(task)
+    changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
+    recipe = read_recipe(card.train, f"model card {card.name}", **changes)
+    ranks = start_ranks(device, recipe.precision, world_size)
+    out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
+    model = build_untrained(card, seed)
+    objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress)
+    trained = fit(
+        model,
+        objective,
+        recipe,
+        seed=seed,
+        out=out,
+        ranks=ranks,
+        minutes=minutes,
+        resume=resume,
+        compile_model=compile_model,
+        progress=progress,
+    )
+    record = _record(card, spec, recipe, seed, ranks, trained)
+    if ranks.main:
+        record["sha256"] = export_weights(model, out / f"{card.name}.safetensors")
+        text = json.dumps(record, indent=2) + "\n"
+        write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+        _draw_curves(out, f"{card.name}, seed {seed}")
+    return record
+
+
+def build_untrained(card: ModelCard, seed: int) -> nn.Module:
+    """The card's model with fresh weights, a pure function of the seed. Raises UsageError when it cannot be trained."""
+    module, attribute = card.source.split(":")
+    torch.manual_seed(stream_seed(seed, "weights", 0))
+    model = getattr(importlib.import_module(module), attribute)(**card.options)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model {card.name}: is no torch module, there is nothing to train")
+    return model
+
+
+def build_objective(
+    model: nn.Module,
+    card: ModelCard,
+    task: TaskSpec,
+    recipe: Recipe,
+    seed: int,
+    ranks: Ranks,
+    *,
+    progress: bool = True,
+    scenes: TrainingScenes | None = None,
+) -> Objective:
+    """The objective that `train.objective.kind` names: `slots`, `neighbour` or `boxes`.
+
+    Renders missing scenes and encodes them on the first rank of each machine. Raises UsageError, also when the
+    objective looks at boxes and the card does not say so.
+    """
+    kind = recipe.objective.get("kind")
+    with ranks.state.local_main_process_first():
+        scenes = scenes or training_scenes(recipe.scenes, progress=progress and ranks.main)
+    if kind == "slots":
+        return _slot_objective(model, card, task, recipe, seed, ranks, scenes, progress)
+    if kind not in ("neighbour", "boxes"):
+        raise UsageError(
+            f"model card {card.name}: field 'train.objective.kind': {kind!r}; use slots, neighbour or boxes"
+        )
+    if kind == "boxes" and card.supervision == "none":
+        raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
+    return EncoderObjective(
+        scenes,
+        _options(EncoderOptions, recipe, card),
+        seed,
+        recipe.batch,
+        partial(validate_encoder, task=task, limit=recipe.validate_limit, device=ranks.device.type),
+        ranks.gather,
+    )
+
+
+def _slot_objective(
+    model: Any,
+    card: ModelCard,
+    task: TaskSpec,
+    recipe: Recipe,
+    seed: int,
+    ranks: Ranks,
+    scenes: TrainingScenes,
+    progress: bool,
+) -> SlotObjective:
+    options = _options(SlotOptions, recipe, card)
+    encoder = get_model(options.encoder, checkpoint=options.encoder_checkpoint or None).model
+    try:
+        model.encoder.load_state_dict(encoder.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:160]
+        raise UsageError(f"model {card.name}: its encoder is not that of card {options.encoder} ({reason})") from error
+    model.requires_grad_(True).encoder.requires_grad_(False)
+    frozen = model.encoder.to(ranks.device).eval()
+    make = partial(
+        frozen_features, frozen, scenes, state_sha256(frozen), device=ranks.device, progress=progress and ranks.main
+    )
+    with ranks.state.local_main_process_first():
+        features = make()
+        mirrored = make(flip=True) if options.flip else None
+    return SlotObjective(
+        features,
+        mirrored,
+        options,
+        seed,
+        recipe.batch,
+        slots=model.slots,
+        slot_dim=model.slot_dim,
+        merge_probability=model.merge_probability if model.merge_threshold is not None else 0.0,
+        validator=partial(validate_masks, task=task, limit=recipe.validate_limit, device=ranks.device.type),
+    )
+
+
+def _options(kind: Callable[..., Any], recipe: Recipe, card: ModelCard) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return kind(**recipe.objective)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"model card {card.name}: field 'train.objective.{field}': {first['msg']}") from error
+
+
+def validate_masks(model: Any, *, task: TaskSpec, limit: int, device: str) -> dict[str, float]:
+    """The task's metrics on the first `limit` samples of its validation split, the main metric first."""
+    from ..evaluate import evaluate
+
+    with tempfile.TemporaryDirectory() as results, _alone():
+        result = evaluate(
+            model,
+            task,
+            split="val",
+            limit=limit,
+            noise_seeds=(0,),
+            device=device,
+            results=Path(results),
+            progress=False,
+        )
+    names = [task.main, *(name for name in task.metrics if name != task.main)]
+    values = {name: result.metrics[name].value for name in names}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hide torchrun's names: `evaluate` would split the samples over ranks, but only the first rank validates."""
+    hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def validate_encoder(model: Any, *, task: TaskSpec, limit: int, device: str) -> dict[str, float]:
+    """The same for clusters of an encoder's tokens: farthest-point seeds (`fps_*`) and k-means (`kmeans_*`), K = 7.
+
+    The main metric, ARI and FG-ARI only, so that the curves can be read.
+    """
+    from ..models.clustering import build_fps_features, build_kmeans_features
+
+    numbers: dict[str, float] = {}
+    for name, build in (("fps", build_fps_features), ("kmeans", build_kmeans_features)):
+        clusters = build(encoder=model, clusters=CLUSTERS)
+        values = validate_masks(clusters, task=task, limit=limit, device=device)
+        numbers |= {f"{name}_{metric}": values[metric] for metric in (task.main, "ari", "fg_ari") if metric in values}
+    return numbers
+
+
+def _record(
+    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained
+) -> dict[str, Any]:
+    """What a card's `training:` section records, and the share of the training that is done."""
+    commit, dirty = git_state()
+    scenes = recipe.scenes
+    return {
+        "model": card.name,
+        "options": card.options,
+        "supervision": card.supervision,
+        "finished": trained.finished,
+        "trained_on": f"{scenes.count} embedded scenes of {scenes.variant}, {scenes.split} split",
+        "machine": _machine(ranks),
+        "recipe": recipe.model_dump(mode="json") | {"precision": "bf16" if ranks.bf16 else "fp32"},
+        "seed": seed,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "commit": commit + ("-dirty" if dirty else ""),
+        "data": f"embedded-{scenes.variant}-r{scenes.revision}",
+        "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
+        "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
+    }
+
+
+def _machine(ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        name = torch.cuda.get_device_name(ranks.device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{name}, {ranks.size} rank(s), torch {torch.__version__}"
+
+
+def _draw_curves(out: Path, title: str) -> None:
+    from ..report.curves import write_curves
+
+    write_curves(out / "curves.png", out / "log.jsonl", title=title)

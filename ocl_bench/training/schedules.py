@@ -1,0 +1,53 @@
+"""The learning rate and the batches as pure functions of the step, and the seeds of everything that is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+
+Schedule = Literal["cosine", "constant"]
+
+
+def learning_rate(
+    step: int, steps: int, peak: float, *, warmup: int = 0, schedule: Schedule = "cosine", floor: float = 1e-3
+) -> float:
+    """Learning rate of step `step` of `steps`: linear from 0 to `peak`, then cosine to `floor * peak` (or constant).
+
+    Step 0 has rate 0 when there is a warm-up, as in the official DIAS training (arXiv:2507.23755).
+    """
+    if step < warmup:
+        return peak * step / warmup
+    if schedule == "constant":
+        return peak
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def stream_seed(seed: int, stream: str, step: int) -> int:
+    """A 63-bit seed that depends only on (seed, name of the stream, step)."""
+    digest = hashlib.blake2b(f"{seed}|{stream}|{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % 2**63
+
+
+def generator(seed: int, stream: str, step: int) -> torch.Generator:
+    """A CPU generator for one stream of one step."""
+    return torch.Generator("cpu").manual_seed(stream_seed(seed, stream, step))
+
+
+def sample_indices(seed: int, step: int, batch: int, count: int) -> np.ndarray:
+    """Which of `count` scenes are in batch `step`: (batch,) int64, epochs of shuffled scenes without replacement.
+
+    Position n of the endless sequence of epochs is scene `permutation(seed, n // count)[n % count]`, so a batch that
+    crosses the end of an epoch takes the rest from the next one.
+    """
+    positions = np.arange(step * batch, (step + 1) * batch)
+    out = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(positions // count):
+        order = np.random.default_rng(stream_seed(seed, "epoch", int(epoch))).permutation(count)
+        chosen = positions // count == epoch
+        out[chosen] = order[positions[chosen] % count]
+    return out
