@@ -207,7 +207,7 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cross_entropy(student, teacher.detach())
 
 
-def distillation_weight(step: int, steps: int) -> float:
+def distillation_weight(step: float, steps: float) -> float:
     """Weight of the distillation at a step: (1 - cos(pi step / steps)) / 2, from 0 at the start to 1 at the end."""
     return 0.5 * (1 - math.cos(math.pi * step / steps))
 
