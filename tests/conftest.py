@@ -1,0 +1,19 @@
+"""Tests have places of their own: no data, cache or results of the person who runs them takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Cache and results below pytest's temporary folder, no official data, no network of the hub, no window."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OCL_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OCL_BENCH_RESULTS", str(tmp_path_factory.mktemp("results")))
+        patch.delenv("OCL_BENCH_DATA", raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("MPLBACKEND", "Agg")
+        yield
