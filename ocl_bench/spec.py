@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from .errors import UsageError
 
@@ -82,12 +82,18 @@ class TaskSpec(_Card):
     noise_seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = Field(min_length=1)
     main: str
+    _home: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _main_is_a_metric(self) -> TaskSpec:
         if self.main not in self.metrics:
             raise ValueError(f"main: '{self.main}' is not in metrics {list(self.metrics)}")
         return self
+
+    @property
+    def home(self) -> Path | None:
+        """Folder of the file that the card was read from; a relative `data.folder` may lie beside it. Not hashed."""
+        return self._home
 
     @property
     def hash(self) -> str:
@@ -156,7 +162,9 @@ class ModelCard(_Card):
 
 def load_task(path: Path) -> TaskSpec:
     """Read a task card. Raises UsageError naming the file and the field."""
-    return _load(path, TaskSpec)
+    task = _load(path, TaskSpec)
+    task._home = Path(path).resolve().parent
+    return task
 
 
 def load_model_card(path: Path) -> ModelCard:

@@ -1,1 +1,56 @@
+"""Readers: from official on-disk layouts (or a rendered stand-in in the same layout) to samples."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import DataMissingError, UsageError
+from ..spec import TaskSpec
+from .base import OpenData, Reader, Request
+from .clevrtex import open_clevrtex
+from .folder import open_folder
+
+__all__ = ["READERS", "OpenData", "Reader", "open_data"]
+
+READERS: dict[str, Callable[[Request], OpenData]] = {"clevrtex": open_clevrtex, "folder": open_folder}
+"""Name in a task card's `data.reader` -> function that opens the data."""
+
+
+def open_data(
+    task: TaskSpec,
+    *,
+    data_root: Path | None = None,
+    limit: int | None = None,
+    split: str | None = None,
+    stand_in_seed: int | None = None,
+    progress: bool = True,
+) -> OpenData:
+    """Open the data of a task: real data when there is a root for it, else the stand-in (rendered when absent).
+
+    Args:
+        task: the task card.
+        data_root: folder with real data; None reads `OCL_BENCH_DATA`, and where that is unset takes the stand-in.
+        limit: keep the first `limit` samples (a stand-in renders no more than these).
+        split: another split than the card's.
+        stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
+        progress: draw a progress bar on stderr while a stand-in is rendered.
+
+    Raises:
+        UsageError: unknown reader, split or option. DataMissingError: a root was given, but the data is not in it.
+        A corrupt sample raises SampleError later, at `reader[i]`, and leaves the others alone.
+    """
+    if task.data.reader not in READERS:
+        near = difflib.get_close_matches(task.data.reader, READERS, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(sorted(READERS))}"
+        raise UsageError(f"task '{task.name}': data.reader '{task.data.reader}' is unknown; {hint}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: give a number of samples of 1 or more")
+    if stand_in_seed is not None and stand_in_seed < 1:
+        raise UsageError(f"--stand-in-seed {stand_in_seed}: give 1 or more (0 is the shipped split)")
+    root = Path(data_root).expanduser() if data_root is not None else None
+    if root is not None and not root.is_dir():
+        raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
+    request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress)
+    return READERS[task.data.reader](request)

@@ -1,0 +1,96 @@
+"""What every reader shares: the request, the opened data, and the choice between real data and the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from .. import paths
+from ..errors import UsageError
+from ..spec import DataSpec, TaskSpec
+from ..types import Sample
+
+DataKind = Literal["embedded", "official", "supplied"]
+
+
+class Reader(Protocol):
+    """Turns one layout into samples. Opening lists names only; pixels are read by `reader[i]`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Sample ids, in the order of the indices."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when one of its files is missing, broken or contradicts another."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """Opened data of a task.
+
+    kind: `embedded` (stand-in), `official` or `supplied` (brought by the user); results of different kinds never rank
+    together. revision: changes when the content does; it is part of each result's key. root: folder that holds the
+    files. ids: sample ids in order. note: one line for the user.
+    """
+
+    reader: Reader
+    kind: DataKind
+    revision: str
+    root: Path
+    ids: tuple[str, ...]
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `open_data`, checked."""
+
+    task: TaskSpec
+    data_root: Path | None
+    limit: int | None
+    split: str
+    stand_in_seed: int | None
+    progress: bool
+
+    @property
+    def data(self) -> DataSpec:
+        """The data section of the task card."""
+        return self.task.data
+
+    @property
+    def root(self) -> Path | None:
+        """Where real data is: `data_root`, else `OCL_BENCH_DATA`; None asks for the stand-in.
+
+        An explicit stand-in seed goes before the environment variable, but contradicts an explicit `data_root`.
+        """
+        if self.stand_in_seed is not None:
+            if self.data_root is not None:
+                raise UsageError("--stand-in-seed renders scenes, --data-root reads real ones: give only one of them")
+            return None
+        return self.data_root if self.data_root is not None else paths.data_root()
+
+
+class SampleSequence:
+    """Length and iteration for a reader that has `ids` and `__getitem__`."""
+
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))

@@ -1,0 +1,145 @@
+"""Write rendered scenes in CLEVRTEX's official layout (karazijal/clevrtex-generation, `generate.py`).
+
+    <folder>/<number // 1000>/CLEVRTEX_<variant>_<6 digits>.png, .._flat.png (palette mask), .json (metadata)
+
+Written are the image, the mask and the metadata; the official albedo, depth, normal and shadow files have no stand-in.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SHARD = 1000
+"""Scenes per numbered folder in the official data."""
+
+CHUNK = 16
+"""Scenes that are rendered together."""
+
+MASK_SUFFIX = "_flat.png"
+
+
+@dataclass(frozen=True)
+class WriteJob:
+    """Scenes to render and write. Scene i of the split gets the number `first + i`."""
+
+    folder: str
+    variant: str
+    revision: int
+    split: str
+    seed: int
+    size: int
+    first: int
+    indices: tuple[int, ...]
+
+    def to_json(self) -> str:
+        """As text for a worker process; `from_json` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WriteJob:
+        """The job that `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "indices": tuple(fields["indices"])})
+
+
+def scene_path(folder: Path, variant: str, number: int) -> Path:
+    """Path of the image of a scene; its mask and metadata have the same stem."""
+    return Path(folder) / str(number // SHARD) / f"CLEVRTEX_{variant}_{number:06d}.png"
+
+
+def scene_is_complete(folder: Path, variant: str, number: int) -> bool:
+    """True when image, mask and metadata of the scene are there."""
+    image = scene_path(folder, variant, number)
+    return image.is_file() and _mask_path(image).is_file() and image.with_suffix(".json").is_file()
+
+
+def write_scenes(job: WriteJob, on_chunk: Callable[[int], None]) -> None:
+    """Render and write the scenes of a job; `on_chunk(n)` is called after each n of them."""
+    from .. import scenes
+
+    for start in range(0, len(job.indices), CHUNK):
+        indices = job.indices[start : start + CHUNK]
+        rendered = scenes.render(job.variant, job.revision, job.split, indices, size=job.size, seed=job.seed)
+        for position, i in enumerate(indices):
+            image = rendered.image[position].permute(1, 2, 0).cpu().numpy()
+            labels = rendered.labels[position].cpu().numpy()
+            write_scene(Path(job.folder), job.variant, job.first + i, image, labels, rendered.objects[position])
+        on_chunk(len(indices))
+
+
+def write_scene(
+    folder: Path, variant: str, number: int, image: np.ndarray, labels: np.ndarray, objects: list[dict[str, Any]]
+) -> None:
+    """Write one scene, each file atomically, the image last: who sees an image finds its mask and metadata.
+
+    image: (H, W, 3) uint8. labels: (H, W) uint8, 0 background, i the object i - 1 of `objects`.
+    Raises ValueError when a label has no object.
+    """
+    if int(labels.max(initial=0)) > len(objects):
+        raise ValueError(f"scene {number}: mask label {labels.max()} but {len(objects)} objects")
+    path = scene_path(folder, variant, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = _palette_image(labels)
+    metadata = {
+        "num_objects": len(objects),
+        "split": variant,
+        "image_index": number,
+        "image_filename": path.name,
+        "mask_filename": _mask_path(path).name,
+        "objects": [{**entry, "index": i} for i, entry in enumerate(objects, start=1)],
+    }
+    _write(path.with_suffix(".json"), lambda file: file.write(json.dumps(metadata, default=_plain).encode()))
+    _write(_mask_path(path), lambda file: mask.save(file, format="PNG"))
+    _write(path, lambda file: Image.fromarray(image).save(file, format="PNG", compress_level=1))
+
+
+def mask_palette() -> list[int]:
+    """256 different colours as a flat list R, G, B, ..: black for the background, then hues a golden angle apart.
+
+    They must differ, because some loaders (DIAS) tell objects apart by colour rather than by palette number.
+    """
+    colours = [(0, 0, 0)]
+    for i in range(1, 256):
+        red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 1 - 0.5 * (i % 3) / 2, 1 - 0.45 * (i % 5) / 4)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return [value for colour in colours for value in colour]
+
+
+def main() -> None:
+    """Worker process: a job as JSON on stdin, the number of scenes after each chunk on stdout."""
+    import torch
+
+    torch.set_num_threads(1)
+    write_scenes(WriteJob.from_json(sys.stdin.read()), lambda n: print(n, flush=True))
+
+
+def _palette_image(labels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(mask_palette())
+    return image
+
+
+def _mask_path(image: Path) -> Path:
+    return image.with_name(image.stem + MASK_SUFFIX)
+
+
+def _write(path: Path, write: Callable[[Any], Any]) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(scratch, "wb") as file:
+        write(file)
+    os.replace(scratch, path)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors in the metadata as lists."""
+    return value.tolist()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_trees import card
+from PIL import Image
+
+from ocl_bench.data import open_data
+from ocl_bench.data.stand_in import StandInTree
+from ocl_bench.errors import UsageError
+from ocl_bench.scenes.writer import mask_palette, scene_path
+
+STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 24}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_stand_in_is_rendered_once_in_the_official_layout(rendered, private_places):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    data = open_data(task, progress=False)
+    assert data.kind == "embedded" and data.revision.startswith("embedded-r1-")
+    assert data.root == private_places / "stand-ins/clevrtex/full-r1/test/clevrtex_full"
+    assert data.ids[0] == "CLEVRTEX_full_000000" and len(data.ids) == 24
+    assert (data.root / "0/CLEVRTEX_full_000023_flat.png").is_file()
+    assert "embedded" in data.note and "--data-root" in data.note and "\n" not in data.note
+    sample = data.reader[3]
+    assert sample.image.shape == (160, 160, 3) and sample.truth.labels.dtype == np.int16
+    assert set(np.unique(sample.truth.labels)) == {0, 1, 2}
+    assert data.reader.metadata(3)["objects"][1] == {"shape": "sphere", "depth": 3.0, "index": 2}
+    before = len(rendered)
+    open_data(task, progress=False)
+    assert len(rendered) == before
+
+
+def test_limit_renders_only_the_first_and_a_later_run_adds_the_rest_with_the_same_bytes(
+    rendered, tmp_path, monkeypatch
+):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    few = open_data(task, limit=5, progress=False)
+    assert few.ids == tuple(f"CLEVRTEX_full_{i:06d}" for i in range(5))
+    assert sum(len(call[2]) for call in rendered) == 5
+    whole = open_data(task, progress=False)
+    assert sum(len(call[2]) for call in rendered) == 24
+    assert open_data(task, limit=5, progress=False).ids == few.ids
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "other"))
+    fresh = open_data(task, progress=False)
+    assert files(fresh.root) == files(whole.root)
+    assert fresh.revision == whole.revision == few.revision
+
+
+def test_a_lost_file_is_rendered_again(rendered):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    data = open_data(task, progress=False)
+    before = files(data.root)
+    scene_path(data.root, "full", 7).unlink()
+    scene_path(data.root, "full", 9).with_suffix(".json").unlink()
+    again = open_data(task, progress=False)
+    assert rendered[-1][2] == (7, 9)
+    assert files(again.root) == before
+
+
+def test_a_killed_run_leaves_no_half_scene(rendered, monkeypatch):
+    from ocl_bench.scenes import writer
+
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    real, count = os.replace, 0
+
+    def stumble(source, target):
+        nonlocal count
+        count += 1
+        if count == 20:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(writer.os, "replace", stumble)
+    with pytest.raises(KeyboardInterrupt):
+        open_data(task, progress=False)
+    monkeypatch.setattr(writer.os, "replace", real)
+    data = open_data(task, progress=False)
+    assert len(data.ids) == 24
+    assert all(sample.truth.labels.max() == 2 for sample in data.reader)
+
+
+def test_seed_and_split_have_their_own_trees(rendered, private_places):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    shipped = open_data(task, limit=2, progress=False)
+    fresh = open_data(task, limit=2, stand_in_seed=3, progress=False)
+    val = open_data(task, limit=2, split="val", progress=False)
+    assert fresh.root.parent.name == "test-seed3" and "never ranked" in fresh.note
+    assert rendered[1][:2] == ("test", 3)
+    assert val.ids[0] == "CLEVRTEX_full_005000"
+    assert len({shipped.revision, fresh.revision, val.revision}) == 3
+    assert not np.array_equal(shipped.reader[0].image, fresh.reader[0].image)
+
+
+def test_another_split_may_be_longer_but_the_card_fixes_its_own(rendered):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    assert len(open_data(task, limit=30, progress=False)) == 24
+    assert len(open_data(task, limit=30, split="train", progress=False)) == 30
+
+
+def test_unsplit_variants_use_the_test_scenes(rendered):
+    task = card(variant="camo", split="all", stand_in={**STAND_IN, "variant": "camo", "samples": 3})
+    data = open_data(task, progress=False)
+    assert data.ids == tuple(f"CLEVRTEX_camo_{i:06d}" for i in range(3)) and rendered[0][0] == "test"
+    assert open_data(task, split="val", progress=False).ids == data.ids
+
+
+def test_wrong_seed_is_refused(rendered, tmp_path):
+    task = card(variant="full", split="test", stand_in=STAND_IN)
+    with pytest.raises(UsageError, match="stand-in-seed 0"):
+        open_data(task, stand_in_seed=0)
+    with pytest.raises(UsageError, match="only one of them"):
+        open_data(task, stand_in_seed=2, data_root=tmp_path)
+
+
+def test_unwritable_cache_is_one_line(rendered, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="OCL_BENCH_CACHE") as caught:
+        open_data(card(variant="full", split="test", stand_in=STAND_IN), progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_mask_colours_are_distinct_so_that_colour_coded_loaders_agree(rendered):
+    palette = np.array(mask_palette()).reshape(256, 3)
+    assert len(np.unique(palette, axis=0)) == 256 and not palette[0].any()
+    data = open_data(card(variant="full", split="test", stand_in=STAND_IN), limit=1, progress=False)
+    mask = Image.open(data.root / "0/CLEVRTEX_full_000000_flat.png")
+    colours = np.asarray(mask.convert("RGB")).reshape(-1, 3)
+    labels = np.asarray(mask).ravel()
+    assert len(np.unique(colours, axis=0)) == len(np.unique(labels))
+
+
+def test_opening_512_scenes_is_quick_and_silent(rendered, capfd):
+    tree = {**STAND_IN, "samples": 512}
+    task = card(variant="full", split="test", stand_in=tree)
+    StandInTree("full", 1, "test").ensure(512, progress=False)
+    start = time.perf_counter()
+    data = open_data(task)
+    assert time.perf_counter() - start < 3
+    assert len(data) == 512
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeypatch):
+    from ocl_bench import scenes
+
+    if not hasattr(scenes, "render"):
+        pytest.fail("ocl_bench.scenes.render is missing")
+    tree = StandInTree("full", 1, "test")
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
+    one = tree.ensure(3, progress=False, workers=1)
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "there"))
+    many = tree.ensure(33, progress=False, workers=2)
+    expected = files(one)
+    written = files(many)
+    assert {name: written[name] for name in expected} == expected
+    assert len(written) == 99
+    assert torch.get_num_threads() >= 1
