@@ -1,0 +1,186 @@
+"""A leaderboard as CSV (every field, one line a row) and as Markdown (to be read)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..published import PublishedRow, PublishedTable
+
+if TYPE_CHECKING:
+    from ..ranking import Board, Cell, Group, Reference, Row
+
+_HEAD = ("rank", "not_separable_from_best", "model", "data", "revision", "supervision", "privilege", "role")
+_TAIL = (
+    "training_seeds",
+    "noise_seeds",
+    "options",
+    "signature",
+    "task_version",
+    "task_hash",
+    "suite",
+    "command",
+    "source",
+    "note",
+)
+
+
+def to_csv(board: Board) -> str:
+    """All ranked and published rows; fractions with 6 decimals; a missing cell is empty."""
+    names = [f"{metric}{part}" for metric in board.task.metrics for part in ("", "_low", "_high", "_sd", "_n_valid")]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_HEAD, *names, *_TAIL])
+    for group, rows in board.groups:
+        for row in rows:
+            writer.writerow(_result_line(board.task, group, row))
+    for published in _sorted_published(board):
+        writer.writerow(_published_line(board.task, board.published, published))
+    return stream.getvalue()
+
+
+def _result_line(task: Reference, group: Group, row: Row) -> list[str]:
+    tied = {None: "", True: "yes", False: "no"}[row.tied_with_best]
+    head = [row.rank, tied, row.model, group.kind, group.revision, group.supervision, group.privilege, row.role]
+    cells = [part for metric in task.metrics for part in _cell(row.cells.get(metric))]
+    seeds = [" ".join(map(str, row.training_seeds)), " ".join(map(str, row.noise_seeds))]
+    provenance = [row.options, row.signature, str(task.version), task.hash[:12], row.version, row.command, row.source]
+    return [*head, *cells, *seeds, *provenance, ""]
+
+
+def _cell(cell: Cell | None) -> list[str]:
+    if cell is None:
+        return [""] * 5
+    numbers = (cell.value, cell.low, cell.high, cell.sd)
+    return [*("" if x is None else f"{x:.6f}" for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
+
+
+def _sorted_published(board: Board) -> list[PublishedRow]:
+    if board.published is None:
+        return []
+    rows, main = board.published.rows, board.task.main
+
+    def place(row: PublishedRow) -> tuple[bool, float, str]:
+        value = row.metrics[main].value if main in row.metrics else float("-inf")
+        return row.comparable == "no", -board.direction * value, row.model
+
+    return sorted(rows, key=place)
+
+
+def _published_line(task: Reference, table: PublishedTable | None, row: PublishedRow) -> list[str]:
+    assert table is not None
+    head = ["published", "", row.model, "published", "", row.supervision, row.privilege, "model"]
+    cells = []
+    for metric in task.metrics:
+        value = row.metrics.get(metric)
+        spread = "" if value is None or value.spread is None else f"{value.spread * table.scale:.6f}"
+        cells += ["" if value is None else f"{value.value * table.scale:.6f}", "", "", spread, ""]
+    seeds = [" ".join(map(str, row.seeds)), ""]
+    note = f"comparable: {row.comparable}, {row.why}; {row.evidence}; {row.paper}"
+    return [*head, *cells, *seeds, "", row.protocol, str(table.version), "", "", "", row.source, note]
+
+
+def to_markdown(board: Board) -> str:
+    """The board as a page: one table for each group, then what is not ranked, published rows, signatures, commands."""
+    task = board.task
+    lines = [
+        f"# {task.name} v{task.version}",
+        "",
+        *([task.title + ".", ""] if task.title else []),
+        f"Sorted by `{task.main}`. Brackets hold the 95 % bootstrap interval over images; ± is the sample deviation "
+        "over training seeds. ● marks the best row of a group and every row that the paired bootstrap over images "
+        "cannot separate from it. Floors and ceilings are shown but not ranked; a single training seed stands below "
+        "the mean of its method. Rows rank only within one table.",
+        "",
+        f"Task hash `{task.hash[:12]}`. Built by `ocl-bench leaderboard`; do not edit.",
+        "",
+    ]
+    signatures: dict[str, str] = {}
+    for group, rows in board.groups:
+        lines += [*_group_section(task, group, rows, signatures), ""]
+    if not board.groups:
+        lines += ["No ranked results yet.", ""]
+    if board.excluded:
+        lines += ["---", "", "Not ranked:", ""]
+        lines += [f"- {e.model}: {e.reason} (`{e.source}`)" for e in board.excluded] + [""]
+    lines += [*_published_section(board), ""]
+    if signatures:
+        lines += ["## Signatures", ""] + [f"- {letter}: `{text}`" for text, letter in signatures.items()] + [""]
+        lines += ["## Commands", "", *_commands(board), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _group_section(task: Reference, group: Group, rows: Sequence[Row], signatures: dict[str, str]) -> list[str]:
+    words = {"embedded": "Embedded data", "official": "Official data", "supplied": "Supplied data"}
+    heading = f"## {words[group.kind]} (revision {group.revision}), supervision: {group.supervision}"
+    table = [["rank", "model", "role", *(f"`{metric}`" for metric in task.metrics), "n", "noise seeds", "signature"]]
+    for row in rows:
+        letter = signatures.setdefault(row.signature, _letter(len(signatures)))
+        rank = f"{row.rank} ●" if row.tied_with_best else row.rank
+        cells = [_text(row.cells.get(metric)) for metric in task.metrics]
+        noise = " ".join(map(str, row.noise_seeds))
+        table.append([rank, row.model, row.role, *cells, _counts(task, row), noise, letter])
+    return [f"{heading}, privilege: {group.privilege}", "", *_table(table)]
+
+
+def _text(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
+    interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
+    return f"{cell.value:.3f}{spread}{interval}"
+
+
+def _counts(task: Reference, row: Row) -> str:
+    """Valid images of the main metric, then of each metric that has another number."""
+    counts = {metric: cell.n_valid for metric, cell in row.cells.items()}
+    main = counts.get(task.main)
+    others = [f"{metric} {n}" for metric, n in counts.items() if n != main]
+    return ", ".join([str(main), *others])
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else f"s{index}"
+
+
+def _published_section(board: Board) -> list[str]:
+    lines = ["## Published numbers", ""]
+    table = board.published
+    if table is None or not table.rows:
+        name = board.task.name
+        sentence = "None: no paper's number has been sourced for this protocol yet"
+        return [*lines, f"{sentence} (they would stand in `leaderboards/published/{name}.yaml`)."]
+    lines += ["Never ranked: no per-image values, so nothing can be tested. Compare with official data only.", ""]
+    present = [metric for metric in board.task.metrics if any(metric in row.metrics for row in table.rows)]
+    body = [["model", *(f"`{metric}`" for metric in present), "training seeds", "protocol", "comparable", "source"]]
+    for row in _sorted_published(board):
+        cells = [_published_text(row, metric, table.scale) for metric in present]
+        comparable = f"{row.comparable}: {row.why}"
+        seeds = " ".join(map(str, row.seeds)) or "not stated"
+        body.append([row.model, *cells, seeds, row.protocol, comparable, f"{row.paper}. {row.source}; {row.evidence}"])
+    lines += _table(body)
+    lines += ["", *(f"- `{name}`: {text}" for name, text in table.protocols.items())]
+    return [*lines, *(f"- Left out: {text}" for text in table.left_out)]
+
+
+def _published_text(row: PublishedRow, metric: str, scale: float) -> str:
+    value = row.metrics.get(metric)
+    if value is None:
+        return ""
+    spread = "" if value.spread is None else f" ± {value.spread * scale:.3f}"
+    return f"{value.value * scale:.3f}{spread}"
+
+
+def _commands(board: Board) -> Iterable[str]:
+    for _, rows in board.groups:
+        for row in rows:
+            if row.command:
+                yield f"- {row.model}: `{row.command}` (ocl-bench {row.version}; `{row.source}`)"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    plain = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    head, *body = (f"| {' | '.join(row)} |" for row in plain)
+    return [head, f"|{'---|' * len(rows[0])}", *body]
