@@ -168,7 +168,7 @@ class DIAS(nn.Module):
         noise: Tensor,
         visible: Tensor | None,
         merge_coin: float = 0.0,
-        distill_weight: float = 1.0,
+        distill_weight: float | Tensor = 1.0,
     ) -> dict[str, Tensor]:
         """The training loss, a pure function of its arguments and the weights.
 

@@ -1,0 +1,291 @@
+"""DIAS: official checkpoints at full size, its flags, its contract (parity is in `test_dias_parity.py`)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ocl_bench.errors import UsageError
+from ocl_bench.models.checkpoints import load_weights, save_weights
+from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight
+from ocl_bench.paths import PACKAGE
+from ocl_bench.spec import load_model_card
+from ocl_bench.types import Batch
+
+# --- official checkpoints at full size ------------------------------------------------------------------------------
+
+
+def official_shapes() -> dict[str, tuple[int, ...]]:
+    """Every tensor of an official checkpoint (specs of Genera1Z/DIAS at cc1d545): 242 names."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(prefix: str, **names: tuple[int, ...]) -> None:
+        shapes.update({f"m.{prefix}{name.replace('__', '.')}": shape for name, shape in names.items()})
+
+    vit = "encode_backbone.1."
+    add(vit, cls_token=(1, 1, 384), reg_token=(1, 4, 384), pos_embed=(1, 256, 384))
+    add(vit, patch_embed__proj__weight=(384, 3, 14, 14), patch_embed__proj__bias=(384,))
+    for block in range(12):
+        at = f"{vit}blocks.{block}."
+        add(at, norm1__weight=(384,), norm1__bias=(384,), norm2__weight=(384,), norm2__bias=(384,))
+        add(at, attn__qkv__weight=(1152, 384), attn__qkv__bias=(1152,))
+        add(at, attn__proj__weight=(384, 384), attn__proj__bias=(384,), ls1__gamma=(384,), ls2__gamma=(384,))
+        add(at, mlp__fc1__weight=(1536, 384), mlp__fc1__bias=(1536,))
+        add(at, mlp__fc2__weight=(384, 1536), mlp__fc2__bias=(384,))
+    for index, shape in {0: (384,), 1: (384, 384), 3: (384, 384)}.items():
+        add(f"encode_project.{index}.", weight=shape, bias=(384,))
+    add("initializ.", mean=(1, 1, 256), logstd=(1, 1, 256))
+    for norm, width in {"norm1q": 256, "norm1kv": 384, "norm2": 256}.items():
+        add(f"aggregat.{norm}.", weight=(width,), bias=(width,))
+    add("aggregat.", proj_q__weight=(256, 256), proj_k__weight=(256, 384), proj_v__weight=(256, 384))
+    add("aggregat.rnn.", weight_ih=(768, 256), weight_hh=(768, 256), bias_ih=(768,), bias_hh=(768,))
+    add("aggregat.ffn.0.", weight=(1024, 256), bias=(1024,))
+    add("aggregat.ffn.2.", weight=(256, 1024), bias=(256,))
+    add("decode.", mask_token=(1, 1, 384), posit_embed___pe=(1, 256, 384), norm0__weight=(384,))
+    for index, width in {1: 384, 2: 256}.items():
+        add(f"decode.project{index}.0.", weight=(384, width))
+        add(f"decode.project{index}.1.", weight=(384,), bias=(384,))
+    for layer in range(4):
+        at = f"decode.backbone.layers.{layer}."
+        for attention in ("self_attn", "multihead_attn"):
+            add(f"{at}{attention}.", in_proj_weight=(1152, 384), out_proj__weight=(384, 384))
+        add(at, linear1__weight=(1536, 384), linear2__weight=(384, 1536), norm2__weight=(384,), norm3__weight=(384,))
+        if layer:
+            add(at, norm1__weight=(384,))
+    return shapes
+
+
+def official_state() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in official_shapes().items()}
+
+
+def paper_model() -> DIAS:
+    model = build(**load_model_card(PACKAGE / "models" / "cards" / "dias-paper.yaml").options)
+    assert isinstance(model, DIAS)
+    return model
+
+
+def test_paper_model_has_the_size_of_the_official_one() -> None:
+    model = paper_model()
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    assert count == {
+        "encoder": 21_629_184,
+        "project": 296_448,
+        "initialisation": 512,
+        "aggregation": 1_184_256,
+        "decoder": 9_787_776,
+    }
+    assert sum(count.values()) == 32_898_176
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 11_268_992
+
+
+def test_official_checkpoint_loads_strictly_and_round_trips(tmp_path: Path) -> None:
+    state = official_state()
+    assert len(state) == 242
+    torch.save(state, tmp_path / "42-0029.pth")
+    model = paper_model()
+    load_weights(model, tmp_path / "42-0029.pth")
+    loaded = model.state_dict()
+    ours = model.translate_checkpoint(state)
+    assert set(ours) == set(loaded)
+    assert all(torch.equal(loaded[name], value) for name, value in ours.items())
+    assert torch.equal(loaded["decoder.layers.3.mlp.2.weight"], state["m.decode.backbone.layers.3.linear2.weight"])
+    save_weights(model, tmp_path / "own.safetensors", dtype=torch.float32)
+    again = paper_model()
+    load_weights(again, tmp_path / "own.safetensors")
+    assert all(torch.equal(value, loaded[name]) for name, value in again.state_dict().items())
+
+
+def test_every_renaming_rule_is_used() -> None:
+    for pattern, _ in OFFICIAL_NAMES:
+        assert any(re.match(pattern, name) for name in official_shapes()), pattern
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"m.decode.norm0.weight": None}, ["misses tensor 'decoder.norm_in.weight'", "(384,)"]),
+        ({"m.decode.norm0.weight": (383,)}, ["decoder.norm_in.weight", "(383,)", "(384,)"]),
+        ({"m.transit.weight": (2, 3)}, ["m.transit.weight", "(2, 3)", "no counterpart"]),
+        ({"m.decode.backbone.layers.0.norm1.weight": (384,)}, ["unexpected", "decoder.layers.0.norm_self.weight"]),
+    ],
+)
+def test_wrong_official_checkpoints_are_refused(
+    tmp_path: Path, change: dict[str, tuple[int, ...] | None], words: list[str]
+) -> None:
+    state = {name: torch.zeros(shape) for name, shape in (official_shapes() | change).items() if shape is not None}
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(UsageError, match=r"bad\.pth") as error:
+        load_weights(paper_model(), tmp_path / "bad.pth")
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_paper_encoder_normalises_then_resizes() -> None:
+    model = paper_model()
+    seen = []
+    model.encoder.vit.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    features = model.encode(Batch(ids=("a",), image=image))
+    assert features.shape == (1, 384, 16, 16)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    scaled = (image * 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    expected = F.interpolate(scaled, size=(224, 224), mode="bicubic")
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
+
+
+# --- flags, losses, contract ----------------------------------------------------------------------------------------
+
+
+def batch(count: int = 3, seed: int = 0, ids: str = "abcdefgh") -> Batch:
+    images = torch.stack([torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(ord(i))) for i in ids[:count]])
+    return Batch(ids=tuple(ids[:count]), image=images, noise_seed=seed)
+
+
+def small(**options: object) -> DIAS:
+    torch.manual_seed(0)
+    settings: dict = dict(dim=16, width=16, depth=1, input_size=32, slots=6, slot_dim=12, decoder_layers=2)
+    return build(**(settings | options))
+
+
+@pytest.mark.parametrize("name", ["dias", "slot-attention", "dinosaur"])
+@pytest.mark.parametrize("mask_source", ["decoder", "attention"])
+def test_predictions_keep_the_contract(name: str, mask_source: str) -> None:
+    card = load_model_card(PACKAGE / "models" / "cards" / f"{name}.yaml")
+    model = build(**(card.options | {"mask_source": mask_source}))
+    assert model.input_size == card.input == 128
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    prediction = model.predict(Batch(ids=("a", "b"), image=images))
+    assert prediction.mask_source == mask_source
+    assert prediction.masks is not None
+    assert prediction.masks.shape == (2, model.slots, 16, 16)
+    torch.testing.assert_close(prediction.masks.sum(1), torch.ones(2, 16, 16))
+    assert prediction.slots is not None
+    assert prediction.slots.shape == (2, model.slots, model.slot_dim)
+    assert prediction.tokens is not None
+    assert prediction.tokens.shape == (2, 64, 16, 16)
+    assert not prediction.masks.requires_grad
+
+
+def test_control_cards_differ_from_dias_only_by_their_flags() -> None:
+    def options(name: str) -> dict:
+        return load_model_card(PACKAGE / "models" / "cards" / f"{name}.yaml").options
+
+    def difference(name: str) -> set[str]:
+        dias, other = options("dias"), options(name)
+        return {key for key in dias.keys() | other.keys() if dias.get(key) != other.get(key)}
+
+    flags = {"distill", "merge_threshold", "merge_probability", "merge_iterations"}
+    assert {"distill", "merge_threshold"} <= difference("slot-attention") <= flags | {"slots"}
+    decoder = {"decoder", "decoder_layers", "decoder_heads", "decoder_hidden", "attention_prior"}
+    assert difference("dinosaur") <= flags | decoder | {"slots"}
+    assert json.dumps(options("dias"))
+
+
+def test_prediction_depends_on_the_sample_not_on_the_batch() -> None:
+    model = small(merge_threshold=0.2)
+    together = model.predict(batch(3))
+    reverse = model.predict(batch(3, ids="cba"))
+    alone = model.predict(batch(1))
+    assert together.masks is not None
+    assert reverse.masks is not None
+    assert alone.masks is not None
+    torch.testing.assert_close(together.masks, reverse.masks.flip(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.masks[:1], alone.masks, rtol=0, atol=1e-5)
+    other_noise = model.predict(batch(3, seed=1)).masks
+    assert other_noise is not None
+    assert not torch.allclose(together.masks, other_noise, atol=1e-4)
+
+
+def test_merging_blanks_masks_and_slots_and_needs_no_weights() -> None:
+    plain, merging = small(), small(merge_threshold=1.99, merge_probability=0.0)
+    merging.load_state_dict(plain.state_dict(), strict=True)
+    # A high threshold leaves two clusters or fewer, so the guard keeps all slots: only one more iteration happens.
+    guarded = merging.predict(batch())
+    longer = small(iterations=4)
+    assert guarded.masks is not None
+    torch.testing.assert_close(guarded.masks, longer.predict(batch()).masks)
+    for threshold in torch.linspace(0.05, 1.5, 30).tolist():
+        merging.merge_threshold = threshold
+        result = merging.predict(batch())
+        assert result.slots is not None
+        assert result.masks is not None
+        gone = (result.slots == 0).all(-1)
+        if gone.any():
+            break
+    assert gone.any()
+    assert (result.masks[gone] == 0).all()
+    assert (result.masks[~gone].flatten(1).sum(1) > 0).all()
+    assert ((~gone).sum(1) > 2).all()
+
+
+def test_flags_change_the_loss_and_only_as_promised() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 16, 16, generator=generator)
+    noise = torch.randn(2, 6, 12, generator=generator)
+    visible = torch.rand(2, 16, generator=generator) < 0.3
+    inputs = {"noise": noise, "visible": visible}
+    dias, plain = small(), small(distill=False)
+    with_distillation = dias.loss(features, distill_weight=0.5, **inputs)
+    without = plain.loss(features, distill_weight=0.5, **inputs)
+    assert set(without) == {"total", "reconstruction"}
+    expected = without["total"] + 0.5 * with_distillation["distillation"]
+    torch.testing.assert_close(with_distillation["total"], expected)
+    assert torch.equal(with_distillation["total"], dias.loss(features, distill_weight=0.5, **inputs)["total"])
+    merging = small(merge_threshold=0.3, merge_probability=0.25)
+    merged, passed = (merging.loss(features, merge_coin=coin, **inputs)["total"] for coin in (0.24, 0.25))
+    assert not torch.equal(merged, passed)
+    with_distillation["total"].backward()
+    trainable = [name for name, p in dias.named_parameters() if p.requires_grad]
+    assert all(p.grad is None for p in dias.encoder.parameters())
+    assert not any(name.startswith("encoder.") for name in trainable)
+    assert all(dict(dias.named_parameters())[name].grad is not None for name in trainable)
+
+
+def test_loss_falls_on_a_toy_problem() -> None:
+    """Two kinds of tokens, half an image each: a few steps must explain more than the mean does."""
+    torch.manual_seed(0)
+    model = small(distill=False, decoder="mlp", slots=3)
+    features = torch.randn(2, 16)[(torch.arange(16) // 8)].expand(8, 16, 16)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(60):
+        loss = model.loss(features, noise=torch.randn(8, 3, 12), visible=None)["total"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * features.var().item()
+
+
+def test_distillation_has_the_documented_range_and_weight() -> None:
+    uniform = torch.full((1, 7, 4), 1 / 7)
+    one_hot = F.one_hot(torch.tensor([[0, 1, 2, 3]]), 7).float().transpose(1, 2)
+    assert distillation_loss(uniform, uniform).item() == pytest.approx(math.log(7))
+    assert distillation_loss(one_hot, one_hot).item() == pytest.approx(math.log(math.e + 6) - 1)
+    weights = [distillation_weight(step, 100) for step in (0, 25, 50, 100)]
+    assert weights == pytest.approx([0, 0.1464466, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"encoder": "resnet"}, "encoder"),
+        ({"decoder": "cnn"}, "decoder"),
+        ({"mask_source": "slots"}, "mask_source"),
+        ({"merge_threshold": 3.0}, "merge_threshold"),
+        ({"attention_prior": True}, "attention_prior"),
+        ({"decoder_heads": 5}, "decoder_heads"),
+        ({"input_size": 100}, "input_size"),
+    ],
+)
+def test_wrong_options_name_the_option(options: dict, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        build(**options)
