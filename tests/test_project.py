@@ -115,6 +115,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
 
 
+def test_pages_that_messages_name_exist() -> None:
+    sources = [path.read_text() for path in (ROOT / "ocl_bench").rglob("*.py")]
+    named = {name for source in sources for name in re.findall(r"docs/[\w-]+\.md", source)}
+    assert named and {name for name in named if not (ROOT / name).is_file()} == set()
+
+
 @pytest.mark.parametrize(("page", "line"), list(commands()))
 def test_documented_command_exists(page: str, line: str) -> None:
     assert complaint(line) is None, f"{page}: {line}"
