@@ -122,16 +122,27 @@ def _from_card(
     merged = {**card.options, **options}
     model = _build(card.name, getattr(importlib.import_module(module), attribute), merged)
     bundled_seed = card.training.seed if card.training else None
+    another = seed is not None and seed != bundled_seed
+    if checkpoint is None and another:
+        checkpoint = _trained_here(card, seed)
     path = Path(checkpoint) if checkpoint else WEIGHTS / card.weights if card.weights else None
-    if seed is not None and seed != bundled_seed and not checkpoint:
-        raise UsageError(
-            f"model {card.name}:{seed}: the weights of training seed {seed} are not bundled; "
-            f"train them (`ocl-bench train --model {card.name} --seed {seed}`) and pass --checkpoint FILE"
-        )
     sha256 = _load_weights(card.name, model, path, "" if checkpoint else card.sha256)
-    name = card.name if seed is None or seed == bundled_seed else f"{card.name}:{seed}"
+    sha256 = sha256 or getattr(model, "checkpoint_sha256", "")  # a model that stands on another model's weights
+    card = card.model_copy(update={"supervision": getattr(model, "supervision", card.supervision)})
+    name = f"{card.name}:{seed}" if another else card.name
     training_seed = seed if seed is not None else None if checkpoint else bundled_seed
     return LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), training_seed, merged)
+
+
+def _trained_here(card: ModelCard, seed: int | None) -> Path:
+    """The weights that `ocl-bench train` left for another training seed than the bundled one."""
+    path = Path("runs") / f"{card.name}-seed{seed}" / f"{card.name}.safetensors"
+    if not path.is_file():
+        raise UsageError(
+            f"model {card.name}:{seed}: the weights of training seed {seed} are not bundled and {path} does not exist; "
+            f"run `ocl-bench train --model {card.name} --seed {seed}` or pass --checkpoint FILE"
+        )
+    return path
 
 
 def _from_file(
@@ -258,3 +269,12 @@ def _unknown(kind: str, name: str, known: list[str]) -> str:
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def find_card(name: str) -> TaskSpec | ModelCard:
+    """The task or model card of that name, or the task card at that path. Raises UsageError with a suggestion."""
+    if name.endswith((".yaml", ".yml")) or name in task_names():
+        return get_task(name)
+    if (CARDS / f"{name}.yaml").is_file():
+        return get_card(name)
+    raise UsageError(f"no card '{name}'{_suggest(name, task_names() + model_names())}; see `ocl-bench list`")

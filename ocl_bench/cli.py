@@ -1,0 +1,357 @@
+"""The command line: parse, call, print. Each verb imports what it needs, so `--help` and `list` start no torch.
+
+Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import OclBenchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .results import Result
+
+
+class _Group(TyperGroup):
+    """Turns expected errors into one line on stderr and their exit code. OCL_BENCH_DEBUG=1 shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OclBenchError as error:
+            if os.environ.get("OCL_BENCH_DEBUG"):
+                raise
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="How good is this object-centric model, really, and compared with what?",
+    epilog="Start with: ocl-bench eval --model dias --task clevrtex",
+)
+
+
+class What(StrEnum):
+    """What `list` lists."""
+
+    tasks = "tasks"
+    models = "models"
+    metrics = "metrics"
+
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
+TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with official data; by default OCL_BENCH_DATA.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
+Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]
+Results = Annotated[Path | None, typer.Option(help="Folder for results; by default OCL_BENCH_RESULTS or ./results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly the result as JSON on stdout.")]
+Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
+
+
+@app.command("eval")
+def evaluate_model(
+    model: ModelName,
+    task: TaskName,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    split: Split = None,
+    stand_in_seed: Annotated[
+        int | None, typer.Option(min=1, help="Render a fresh stand-in split from this seed (never ranked).")
+    ] = None,
+    option: Options = None,
+    checkpoint: Checkpoint = None,
+    results: Results = None,
+    save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
+    floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
+    pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
+    force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Score a model on a task, beside floors and ceiling."""
+    _go_offline(offline)
+    from .report.evaluation import evaluate_and_report
+
+    report = evaluate_and_report(
+        model,
+        task,
+        results=results,
+        save_predictions=save_predictions,
+        force=force,
+        floors=floors,
+        pictures=pictures,
+        data_root=data_root,
+        limit=limit,
+        noise_seeds=_seeds(seeds),
+        device=device,
+        batch_size=batch_size,
+        split=split,
+        stand_in_seed=stand_in_seed,
+        options=_options(option),
+        checkpoint=checkpoint,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    _print_result(report.result, json, report.references, report.paths)
+    if not json:
+        typer.echo(f"next: {report.next_command}")
+    raise typer.Exit(_exit_code(report.result))
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[What | None, typer.Argument(help="By default tasks and models.")] = None, json: Json = False
+) -> None:
+    """List tasks, models or metrics."""
+    from .registry import model_names, task_names
+
+    names: dict[str, list[str]] = {}
+    if what in (None, What.tasks):
+        names["tasks"] = task_names()
+    if what in (None, What.models):
+        names["models"] = model_names()
+    if what is What.metrics:
+        from .metrics import METRICS
+
+        names["metrics"] = sorted(METRICS)
+    if json:
+        _print_json(names[what.value] if what else names)
+        return
+    for kind, entries in names.items():
+        if what is None:
+            typer.echo(f"{kind}:")
+        for entry in entries:
+            typer.echo(entry if what else f"  {entry}")
+
+
+@app.command()
+def show(
+    card: Annotated[str, typer.Argument(help="Name of a task or a model, or the path of a task card.")],
+    json: Json = False,
+) -> None:
+    """Show a card: protocol, signature, data layout, weights and what they saw."""
+    from .console import make_console, print_model, print_task
+    from .registry import find_card
+    from .spec import TaskSpec
+
+    found = find_card(card)
+    if json:
+        _print_json(found.model_dump(mode="json"))
+    elif isinstance(found, TaskSpec):
+        print_task(make_console(), found)
+    else:
+        print_model(make_console(), found)
+
+
+@app.command("check-model")
+def check(
+    model: ModelName,
+    task: TaskName = "clevrtex",
+    option: Options = None,
+    checkpoint: Checkpoint = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Tell in seconds whether a model will work, and what to change if not."""
+    from dataclasses import asdict
+
+    from .check_model import check_model
+    from .console import make_console, print_checks
+
+    checks = check_model(model, task, checkpoint=checkpoint, options=_options(option), device=device)
+    if json:
+        _print_json([asdict(entry) for entry in checks])
+    else:
+        print_checks(make_console(), model, checks)
+    failed = [entry for entry in checks if not entry.passed]
+    if not failed and not json:
+        typer.echo(f"next: ocl-bench eval --model {model} --task {task} --limit 64")
+    raise typer.Exit(2 if failed else 0)
+
+
+@app.command()
+def score(
+    task: TaskName,
+    masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, or .npz with prediction and truth.")],
+    name: Annotated[str, typer.Option(help="Name under which the result is written.")] = "supplied-masks",
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    split: Split = None,
+    results: Results = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Score masks that exist already; no model needed."""
+    _go_offline(offline)
+    from .score import score_masks
+
+    result = score_masks(task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results)
+    _print_result(result, json)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="Result JSON of an evaluation with --save-predictions.")],
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Score the saved predictions of a run again; exit code 1 when a number differs."""
+    from .score import replay as replay_run
+
+    outcome = replay_run(run, data_root=data_root)
+    _print_result(outcome.now, json)
+    if not outcome.equal:
+        differences = ", ".join(f"{name} {value:+.3g}" for name, value in outcome.differences.items() if value)
+        typer.echo(f"not the stored numbers: {differences}", err=True)
+        raise typer.Exit(1)
+    typer.echo("equal to the stored numbers", err=True)
+
+
+@app.command()
+def tune(
+    model: ModelName,
+    task: TaskName,
+    option: Annotated[list[str], typer.Option("--option", "-o", help="key=3..15 or key=a,b is tuned; key=v is fixed.")],
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    split: Annotated[str, typer.Option(help="Validation split.")] = "val",
+    checkpoint: Checkpoint = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Choose one option of a model on the validation split by the main metric."""
+    from .console import make_console, print_tuning
+    from .tune import parse_values
+    from .tune import tune as tune_option
+
+    texts = dict(_split_option(text) for text in option)
+    several = {key: values for key, text in texts.items() if len(values := parse_values(text)) > 1}
+    if len(several) != 1:
+        raise UsageError("--option: exactly one option needs several values, such as slots=3..15")
+    (key, values) = next(iter(several.items()))
+    fixed = {name: parse_values(text)[0] for name, text in texts.items() if name != key}
+    outcome = tune_option(
+        model,
+        task,
+        key,
+        values,
+        split=split,
+        results=results,
+        options=fixed,
+        data_root=data_root,
+        limit=limit,
+        noise_seeds=_seeds(seeds),
+        device=device,
+        batch_size=batch_size,
+        checkpoint=checkpoint,
+    )
+    if json:
+        _print_json(outcome)
+        return
+    print_tuning(make_console(), key, outcome["main"], outcome["tried"], outcome["best"])
+    typer.echo(f"written: {outcome['path']}")
+    typer.echo(f"next: ocl-bench eval --model {model} --task {task} --option {key}={outcome['best']}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a result."""
+    from .results import SCHEMA_FILE
+
+    typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+
+
+def _print_result(
+    result: Result, json: bool, references: Any = (), paths: dict[str, Path | None] | None = None
+) -> None:
+    if json:
+        typer.echo(result.to_json(), nl=False)
+    else:
+        from .console import make_console, print_paths, print_result
+
+        console = make_console()
+        print_result(console, result, references)
+        print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
+    for failure in result.counts.failed[:5]:
+        typer.echo(f"failed: {failure.error}", err=True)
+    if len(result.counts.failed) > 5:
+        typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+
+
+def _exit_code(result: Result) -> int:
+    return 1 if result.counts.failed else 0
+
+
+def _print_json(content: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _split_option(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--option {text}: write key=value")
+    return key, value
+
+
+def _options(texts: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    return {key: yaml.safe_load(value) for key, value in map(_split_option, texts or [])}
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    from .tune import parse_values
+
+    seeds = parse_values(text)
+    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise UsageError(f"--seeds {text}: write numbers such as 0,1,2 or 0..2")
+    return seeds
+
+
+def _go_offline(offline: bool) -> None:
+    """Tell the libraries that could download something not to, before they are imported."""
+    if offline:
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
+            os.environ[name] = "1"
+
+
+def main() -> None:
+    """Entry point of the console script `ocl-bench`."""
+    app(prog_name="ocl-bench")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What `ocl-bench eval` adds to an evaluation: reference rows, a picture, the leaderboard, the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluate import Plan, make_plan, run
+from ..metrics import METRICS
+from ..paths import results_root
+from ..references import CHEAP, reference_results
+from ..results import Result, read_rows
+from ..runner import Runner
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result, the floors and ceilings to print below it, what was written, and what to do next."""
+
+    result: Result
+    references: list[Result]
+    paths: dict[str, Path | None]
+    next_command: str
+
+
+def evaluate_and_report(
+    model: Any,
+    task: Any,
+    *,
+    results: Path | None = None,
+    save_predictions: bool = False,
+    force: bool = False,
+    floors: bool = False,
+    pictures: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+    **keywords: Any,
+) -> Report:
+    """Evaluate, then gather everything that the command line prints. keywords: those of `make_plan`.
+
+    say: gets one line at a time about where the data comes from and what is reused.
+    """
+    plan = make_plan(model, task, **keywords)
+    say(plan.data.note)
+    root = results if results is not None else results_root()
+    result = run(plan, results=root, save_predictions=save_predictions, force=force)
+    if result.reused:
+        made = f"{result.identity.created}, commit {result.identity.commit[:8] or 'unknown'}"
+        say(f"this result was finished before ({made}); --force computes it again")
+    references = reference_results(result, [root])
+    if floors:
+        references = _with_floors(plan, result, references, root)
+    elif not references:
+        say("no stored floors for these images; --floors computes the cheap ones")
+    picture = _picture(plan, result, force or not result.reused) if pictures else None
+    paths = {"result": result.path, "per image": result.rows_path, "picture": picture}
+    if save_predictions and result.path:
+        paths["predictions"] = result.path.with_suffix(".predictions")
+    return Report(result, references, paths, _next_command(result, floors))
+
+
+def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
+    have = {reference.model.name for reference in references} | {result.model.name}
+    for name in CHEAP:
+        if name not in have:
+            other = make_plan(
+                name,
+                plan.task,
+                data=plan.data,
+                limit=plan.limit,
+                split=plan.split,
+                stand_in_seed=plan.stand_in_seed,
+                noise_seeds=plan.noise_seeds,
+                batch_size=plan.batch_size,
+            )
+            run(other, results=root)
+    return reference_results(result, [root])
+
+
+def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
+    """The grid of best, median and worst images beside the result; only these few are predicted again."""
+    from .overlays import Panel, choose, write_overlays
+
+    assert result.path is not None
+    path = result.path.with_suffix(".png")
+    if path.is_file() and not redraw:
+        return path
+    main = plan.task.main
+    rows = read_rows(result.path).groupby("id", sort=False)[main].mean().dropna()
+    if rows.empty:
+        return None
+    direction = METRICS[main].direction
+    indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})
+    values = {str(rows.index[i]): float(rows.iloc[i]) for i in indices}
+    positions = [position for position, sample_id in enumerate(plan.data.ids) if sample_id in values]
+    panels = []
+    for start in range(0, len(positions), plan.batch_size):
+        runner = Runner(plan)
+        items, _ = runner.read(positions[start : start + plan.batch_size])
+        kept, maps, _ = runner.label_maps(items, plan.noise_seeds[0])
+        for item, labels in zip(kept, maps, strict=True):
+            image = (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            panels.append(Panel(item.id, values[item.id], image, item.truth.labels, labels))
+    title = f"{result.model.name} on {plan.task.name} (data: {result.data.kind}), {main}"
+    return write_overlays(path, panels, metric=main, title=title, direction=direction)
+
+
+def _next_command(result: Result, floors: bool) -> str:
+    name, task = result.model.name, result.task.name
+    if result.data.limit is not None:
+        return f"ocl-bench eval --model {name} --task {task}   (all images)"
+    if result.model.role in ("floor", "ceiling") or floors:
+        return f"ocl-bench leaderboard --task {task}"
+    return f"ocl-bench eval --model {name} --task {task} --stand-in-seed 1   (is it tuned to the shipped scenes?)"
