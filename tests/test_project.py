@@ -17,6 +17,7 @@ import yaml
 
 import ocl_bench
 from ocl_bench import cli
+from ocl_bench.metrics import METRICS
 from ocl_bench.paths import bundled
 from ocl_bench.results import Result
 from ocl_bench.spec import load_task
@@ -138,14 +139,13 @@ def test_documented_cards_and_models_exist() -> None:
     assert tasks and {name for name in tasks if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "\nfamily:" in page.read_text()], ids=lambda page: page.name
-)
-def test_documented_task_card_is_valid(page: Path, tmp_path: Path) -> None:
-    for number, body in enumerate(blocks(page, "yaml")):
+def test_documented_task_cards_are_valid(tmp_path: Path) -> None:
+    bodies = [body for page in PAGES for body in blocks(page, "yaml") if "\nfamily:" in body]
+    assert bodies
+    for number, body in enumerate(bodies):
         card = tmp_path / f"card{number}.yaml"
         card.write_text(body)
-        assert load_task(card).main in load_task(card).metrics
+        assert set(load_task(card).metrics) <= set(METRICS)
 
 
 def test_result_page_names_every_field() -> None:
