@@ -54,11 +54,12 @@ class StandInTree:
 
         A scene is a pure function of its number, so a run that was killed goes on where it stopped, and a later call
         with a larger count adds the rest. Each file is written atomically, the image last. Raises UsageError when the
-        cache cannot be written.
+        cache cannot be written, or when this version does not render the revision.
         """
         pending = [i for i in range(count) if not scene_is_complete(self.folder, self.variant, self.first + i)]
         if not pending:
             return self.folder
+        self._check_revision()
         shares = _shares(pending, _processors() if workers is None else workers)
         jobs = [self._job(share) for share in shares]
         with _progress_bar(progress, f"rendering {self.variant}/{self.split}", len(pending)) as advance:
@@ -67,6 +68,16 @@ class StandInTree:
             else:
                 _run_in_processes(jobs, advance)
         return self.folder
+
+    def _check_revision(self) -> None:
+        from .. import scenes
+
+        if scenes.REVISIONS.get(self.variant) != self.revision:
+            known = ", ".join(f"{variant} {revision}" for variant, revision in scenes.REVISIONS.items())
+            raise UsageError(
+                f"data.stand_in: variant '{self.variant}' revision {self.revision} is not rendered by this version; "
+                f"it has {known}"
+            )
 
     def _job(self, indices: Sequence[int]) -> WriteJob:
         return WriteJob(

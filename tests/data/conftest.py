@@ -42,7 +42,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[int,
             torch.stack(images), torch.stack(masks), torch.zeros(len(masks), size, size), objects * len(masks)
         )
 
-    monkeypatch.setattr("ocl_bench.scenes.render", render, raising=False)
+    monkeypatch.setattr("ocl_bench.scenes.render", render)
+    monkeypatch.setattr("ocl_bench.scenes.REVISIONS", {"full": 1, "camo": 1, "outd": 1})
     monkeypatch.setattr("ocl_bench.data.stand_in._processors", lambda: 1)
     return calls
 

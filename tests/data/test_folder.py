@@ -174,3 +174,12 @@ def test_unknown_option_and_ambiguous_image(tmp_path):
     Image.fromarray(CODES).save(root / "images/a.png")
     with pytest.raises(UsageError, match=r"'a\.jpg' and 'a\.png'"):
         open_data(folder_card(root))
+
+
+def test_the_card_printed_in_the_documentation_is_valid_and_short(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    block = next(part.split("```")[0] for part in page.split("```yaml\n")[1:] if part.startswith("name: my-photos"))
+    assert len(block.strip().splitlines()) <= 12
+    write_folder(tmp_path / "my_photos")
+    (tmp_path / "my.yaml").write_text(block)
+    assert len(open_data(load_task(tmp_path / "my.yaml"))) == 2

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from data_trees import card
 from PIL import Image
 
+from ocl_bench import scenes
 from ocl_bench.data import open_data
-from ocl_bench.data.stand_in import StandInTree
+from ocl_bench.data.stand_in import StandInTree, _run_in_processes
 from ocl_bench.errors import UsageError
-from ocl_bench.scenes.writer import mask_palette, scene_path
+from ocl_bench.scenes.writer import WriteJob, mask_palette, scene_path
 
 STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 24}
 
@@ -151,19 +151,27 @@ def test_opening_512_scenes_is_quick_and_silent(rendered, capfd):
     assert captured.out == "" and captured.err == ""
 
 
+def test_unknown_revision_is_refused_before_anything_is_written(rendered, private_places):
+    task = card(variant="full", split="test", stand_in={**STAND_IN, "revision": 7})
+    with pytest.raises(UsageError, match="revision 7 is not rendered") as caught:
+        open_data(task, progress=False)
+    assert "\n" not in str(caught.value) and not private_places.exists()
+
+
 @pytest.mark.slow
 def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeypatch):
-    from ocl_bench import scenes
-
-    if not hasattr(scenes, "render"):
-        pytest.fail("ocl_bench.scenes.render is missing")
-    tree = StandInTree("full", 1, "test")
+    tree = StandInTree("full", scenes.REVISIONS["full"], "test")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
-    one = tree.ensure(3, progress=False, workers=1)
+    one = files(tree.ensure(3, progress=False, workers=1))
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "there"))
-    many = tree.ensure(33, progress=False, workers=2)
-    expected = files(one)
-    written = files(many)
-    assert {name: written[name] for name in expected} == expected
+    written = files(tree.ensure(33, progress=False, workers=2))
+    assert {name: written[name] for name in one} == one
     assert len(written) == 99
-    assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.slow
+def test_a_failing_worker_is_one_line(tmp_path):
+    job = WriteJob(str(tmp_path), "full", 99, "test", seed=0, size=32, first=0, indices=(0,))
+    with pytest.raises(UsageError, match=r"cannot be rendered \(ValueError: .*99") as caught:
+        _run_in_processes([job], lambda n: None)
+    assert "\n" not in str(caught.value)
