@@ -132,7 +132,13 @@ def test_the_command_check_sees_mistakes(line: str) -> None:
     assert complaint(line) is not None
 
 
-def test_documented_cards_and_models_exist() -> None:
+def test_documented_options_of_eval_exist() -> None:
+    rows = re.findall(r"^\| `(--[\w-]+)", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
+    assert len(rows) > 5
+    assert {row for row in rows if complaint(f"ocl-bench eval {row}") is not None} == set()
+
+
+def test_documented_cards_exist() -> None:
     lines = [shlex.split(line.split(">")[0], comments=True) for _, line in commands()]
     pairs = {(a, b) for words in lines for a, b in itertools.pairwise(words)}
     tasks = {name for option, name in pairs if option == "--task" and not name.endswith(".yaml")}
