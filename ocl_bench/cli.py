@@ -291,7 +291,7 @@ def schema() -> None:
 
 
 def _print_result(
-    result: Result, json: bool, references: Any = (), paths: dict[str, Path | None] | None = None
+    result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
 ) -> None:
     if json:
         typer.echo(result.to_json(), nl=False)

@@ -347,13 +347,14 @@ def path_name(name: str) -> str:
 @contextmanager
 def _progress(plan: Plan, total: int, enabled: bool) -> Iterator[Any]:
     """A function that advances a progress bar on stderr by a number of images."""
-    if not enabled:
-        yield lambda count: None
-        return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:  # a log file gets no control characters
+        yield lambda count: None
+        return
+    with Progress(console=console, transient=True) as bar:
         line = bar.add_task(f"{plan.model.name} on {plan.task.name}", total=total)
         yield lambda count: bar.advance(line, count)
 

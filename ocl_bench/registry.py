@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -10,13 +9,16 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 from .paths import PACKAGE, bundled
-from .spec import ModelCard, TaskSpec, load_model_card, load_task
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from .spec import ModelCard, TaskSpec
 
 MODEL_GROUP = "ocl_bench.models"
 TASK_GROUP = "ocl_bench.tasks"
@@ -66,6 +68,8 @@ def model_names() -> list[str]:
 
 def get_task(task: str | Path | TaskSpec) -> TaskSpec:
     """A task card by name, by path of a YAML file, or as it is. Raises UsageError with a suggestion."""
+    from .spec import TaskSpec, load_task  # pydantic and yaml are slow to import, and names do not need them
+
     if isinstance(task, TaskSpec):
         return task
     text = str(task)
@@ -83,6 +87,8 @@ def get_task(task: str | Path | TaskSpec) -> TaskSpec:
 
 def get_card(name: str) -> ModelCard:
     """The card of a bundled model. Raises UsageError with a suggestion."""
+    from .spec import load_model_card
+
     path = CARDS / f"{name}.yaml"
     if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
         raise UsageError(_unknown("model", name, model_names()))
@@ -196,6 +202,8 @@ def _card_of(name: Any, model: Any) -> ModelCard:
     """A card for a model without one. Its role is always `model`: only bundled cards can declare a ceiling."""
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
+    from .spec import ModelCard
+
     plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
     try:
         return ModelCard(
@@ -259,6 +267,8 @@ def _load_weights(name: str, model: Any, path: Path | None, expected: str) -> st
 
 
 def _offered(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import
+
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
@@ -267,6 +277,8 @@ def _unknown(kind: str, name: str, known: list[str]) -> str:
 
 
 def _suggest(name: str, known: list[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
