@@ -59,7 +59,7 @@ def ari_int64_legacy(counts: Contingency, background: int | None = 0) -> Scores:
 
     Two sums of the order of pixels^2 are multiplied in int64, which wraps around once one segment on each side covers
     about 84 % of a 256 x 256 image; everything after the product is float32. The value is then too high: a single slot
-    for everything scores .83 instead of 0. Read from Genera1Z/DIAS, `object_centric_bench/learn/metric.py`.
+    for everything can score .9 instead of 0. Read from Genera1Z/DIAS, `object_centric_bench/learn/metric.py`.
     """
     del background  # a segment like any other
     table = counts.table

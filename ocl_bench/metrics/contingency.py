@@ -131,7 +131,7 @@ def _flat_maps(truth: LabelMaps, prediction: LabelMaps) -> tuple[Any, Any]:
     shape = (truth.shape[0], int(np.prod(truth.shape[1:])))
     device = next((m.device for m in (truth, prediction) if isinstance(m, Tensor) and m.is_cuda), None)
     if device is not None:
-        first, second = (torch.as_tensor(maps, device=device) for maps in (truth, prediction))
+        first, second = (torch.as_tensor(maps, device=device).long() for maps in (truth, prediction))
         return first.reshape(shape), second.reshape(shape)
     return _array(truth).reshape(shape), _array(prediction).reshape(shape)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
@@ -31,7 +31,7 @@ def official(truth: np.ndarray, prediction: np.ndarray, slots: int) -> tuple[flo
 maps = arrays(np.int64, (6, 6), elements=st.integers(0, 4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(truth=maps, prediction=maps, slots=st.integers(5, 8))
 def test_official_definition(truth: np.ndarray, prediction: np.ndarray, slots: int) -> None:
     expected, depends_on_order = official(truth, prediction, slots)

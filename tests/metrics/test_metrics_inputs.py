@@ -8,7 +8,7 @@ import torch
 
 from ocl_bench.errors import UsageError
 from ocl_bench.metrics import METRICS, compute, contingency
-from ocl_bench.metrics.contingency import MAX_PREDICTED_COLUMNS, MAX_TRUTH_LABEL
+from ocl_bench.metrics.contingency import MAX_PREDICTED_COLUMNS, MAX_TRUTH_LABEL, _count, _prediction_columns
 from ocl_bench.types import OVERLAP, VOID
 
 GENERATOR = np.random.default_rng(3)
@@ -75,6 +75,15 @@ def test_large_predicted_ids_are_renumbered(device: str) -> None:
     dense, renumbered = compute(names, TRUTH, PREDICTION), compute(names, TRUTH, sparse)
     for name in names:
         np.testing.assert_allclose(dense[name][0], renumbered[name][0], rtol=0, atol=1e-12)
+
+
+def test_counting_as_on_a_gpu() -> None:
+    """The same code that counts CUDA tensors, on CPU tensors, so that it is tested everywhere."""
+    truth, prediction = (torch.from_numpy(maps).flatten(1).long() for maps in (TRUTH, PREDICTION))
+    renumbered, columns = _prediction_columns(torch.where(prediction == 5, 10**6, prediction))
+    counts = _count(truth, renumbered, rows=7, columns=columns, special=2)
+    np.testing.assert_array_equal(counts[:, 2:], slow_table(TRUTH, PREDICTION))
+    np.testing.assert_array_equal(counts[:, 0].sum(1), (TRUTH == OVERLAP).sum((1, 2)))
 
 
 def test_not_contiguous_maps() -> None:

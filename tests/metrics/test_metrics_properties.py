@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,7 +25,7 @@ rules = st.fixed_dictionaries(
         "empty": st.sampled_from(["skip", "one"]),
     }
 )
-properties = settings(max_examples=60, deadline=None)
+properties = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Scores = dict[str, tuple[np.ndarray, np.ndarray]]
 
