@@ -169,7 +169,15 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         model=model.name,
         base=base,
         role=model.role,
-        group=Group(data.kind, data.revision, data.ids_sha256, model.supervision, model.privilege),
+        privilege=model.privilege,
+        # A ceiling sees the truth; it stands unranked beside the models that it bounds.
+        group=Group(
+            data.kind,
+            data.revision,
+            data.ids_sha256,
+            model.supervision,
+            "none" if model.role == "ceiling" else model.privilege,
+        ),
         cells=cells,
         training_seeds=() if model.training_seed is None else (model.training_seed,),
         noise_seeds=result.seeds.noise,

@@ -78,6 +78,7 @@ class Row:
     model: str
     base: str
     role: str
+    privilege: str
     group: Group
     cells: dict[str, Cell]
     training_seeds: tuple[int, ...]

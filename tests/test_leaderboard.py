@@ -114,7 +114,7 @@ def test_ranks_marks_and_floors(tmp_path: Path) -> None:
     write(tmp_path / "r", "twin", _values(0.60, 2))
     write(tmp_path / "r", "bad", _values(0.30, 3))
     write(tmp_path / "r", "grid", _values(0.20, 4), role="floor")
-    write(tmp_path / "r", "oracle", np.ones(N), role="ceiling")
+    write(tmp_path / "r", "oracle", np.ones(N), role="ceiling", model__privilege="truth")
     lines, page = _build(tmp_path / "r", tmp_path / "out")
     by_model = {line["model"]: line for line in lines}
     assert lines[0]["model"] == "oracle"
@@ -122,6 +122,9 @@ def test_ranks_marks_and_floors(tmp_path: Path) -> None:
     assert by_model["good"]["not_separable_from_best"] == by_model["twin"]["not_separable_from_best"] == "yes"
     assert by_model["bad"]["not_separable_from_best"] == "no"
     assert by_model["grid"]["not_separable_from_best"] == ""
+    assert (
+        by_model["oracle"]["privilege"] == "truth" and page.count("privilege: none") == page.count("privilege: ") == 1
+    )
     assert "| 1 ● |" in page and "| 3 | bad |" in page
     assert float(by_model["bad"]["mbo_fg"]) == pytest.approx(float(_values(0.30, 3).mean()), abs=1e-6)
     assert (

@@ -43,7 +43,7 @@ def to_csv(board: Board) -> str:
 
 def _result_line(task: Reference, group: Group, row: Row) -> list[str]:
     tied = {None: "", True: "yes", False: "no"}[row.tied_with_best]
-    head = [row.rank, tied, row.model, group.kind, group.revision, group.supervision, group.privilege, row.role]
+    head = [row.rank, tied, row.model, group.kind, group.revision, group.supervision, row.privilege, row.role]
     cells = [part for metric in task.metrics for part in _cell(row.cells.get(metric))]
     seeds = [" ".join(map(str, row.training_seeds)), " ".join(map(str, row.noise_seeds))]
     provenance = [row.options, row.signature, str(task.version), task.hash[:12], row.version, row.command, row.source]
@@ -91,8 +91,8 @@ def to_markdown(board: Board) -> str:
         *([task.title + ".", ""] if task.title else []),
         f"Sorted by `{task.main}`. Brackets hold the 95 % bootstrap interval over images; ± is the sample deviation "
         "over training seeds. ● marks the best row of a group and every row that the paired bootstrap over images "
-        "cannot separate from it. Floors and ceilings are shown but not ranked; a single training seed stands below "
-        "the mean of its method. Rows rank only within one table.",
+        "cannot separate from it. Floors and ceilings (which see the truth) are shown but not ranked; a single "
+        "training seed stands below the mean of its method. Rows rank only within one table.",
         "",
         f"Task hash `{task.hash[:12]}`. Built by `ocl-bench leaderboard`; do not edit.",
         "",

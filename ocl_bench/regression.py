@@ -1,0 +1,358 @@
+"""The gate: measure the golden models again and compare, image by image.
+
+It fails when a metric fell beyond its tolerance (the paired bootstrap interval says whether by more than chance), when
+an exact golden changed on any image, and when a golden file contradicts itself: a stored value that is not the mean of
+its own rows, or one that lies above what is measured. A rise only warns: an unexplained gain is often a bug, too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from .errors import UsageError
+from .golden import (
+    EXACT,
+    Accepted,
+    Golden,
+    GoldenMetric,
+    GoldenTask,
+    Made,
+    Recipe,
+    Tolerance,
+    as_column,
+    golden_files,
+    golden_path,
+    read_golden,
+    write_golden,
+)
+from .registry import get_task
+from .results import Result, git_state, read_result, read_rows
+from .statistics import paired_difference
+
+if TYPE_CHECKING:
+    import pandas
+
+_MEAN_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the gate's report. `fail` turns the gate red, `warn` does not."""
+
+    level: Literal["fail", "warn"]
+    golden: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One golden file that was compared."""
+
+    golden: str
+    images: int
+    metrics: int
+    seconds: float
+
+
+@dataclass
+class Report:
+    """What the gate found."""
+
+    checked: list[Checked] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    accepted: list[Path] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command ends with exit code 1."""
+        return any(finding.level == "fail" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """The report to print: one line for each golden file, one for each finding, one verdict."""
+        out = []
+        for one in self.checked:
+            found = [finding for finding in self.findings if finding.golden == one.golden]
+            failed = any(finding.level == "fail" for finding in found)
+            word = "FAIL" if failed else "warn" if found else "ok  "
+            out.append(f"{word}  {one.golden}: {one.metrics} metrics on {one.images} images, {one.seconds:.1f} s")
+            out += [f"      {finding.level}: {finding.message}" for finding in found]
+        out += [f"accepted: {path}" for path in self.accepted]
+        verdict = "red: regression" if self.failed else "accepted" if self.accepted else "green: no regression"
+        return [*out, f"{verdict} ({len(self.checked)} golden files)"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A result with its per-image values: rows by sample id, one column for each metric, mean over noise seeds."""
+
+    result: Result
+    values: pandas.DataFrame
+
+
+def regress(
+    baseline: str | Path,
+    *,
+    candidate: str | Path | None = None,
+    accept: bool = False,
+    reason: str = "",
+    device: str = "cpu",
+) -> Report:
+    """Compare every golden file of `baseline` with what its model measures now.
+
+    candidate: a folder with results to compare instead of evaluating again. accept: write what was measured into the
+    golden files, with the `reason`. Raises UsageError for an unreadable golden file or an empty baseline.
+    """
+    if accept and not reason.strip():
+        raise UsageError("--accept needs --reason TEXT: it is written into the golden files")
+    baseline = Path(baseline)
+    report = Report()
+    for path in golden_files(baseline):
+        golden = read_golden(path)
+        start = time.perf_counter()
+        findings, measured = _check_file(golden, baseline, Path(candidate) if candidate else None, device)
+        if accept and measured is not None:
+            report.accepted.append(write_golden(_accepted(golden, measured, reason.strip()), baseline))
+        else:
+            report.findings += findings
+        seconds = time.perf_counter() - start
+        report.checked.append(Checked(golden.name, len(golden.ids), len(golden.metrics), seconds))
+    return report
+
+
+def _check_file(
+    golden: Golden, baseline: Path, candidate: Path | None, device: str
+) -> tuple[list[Finding], Measurement | None]:
+    task = get_task(golden.task.name)
+    findings = check_itself(golden, task.metrics)
+    if candidate is not None:
+        measured = _from_candidate(golden, candidate, task.hash)
+        if measured is None:
+            message = f"{candidate} holds no result of this task and model with all {len(golden.ids)} images"
+            return [*findings, Finding("fail", golden.name, message)], None
+    else:
+        measured = measure(golden.task.name, golden.model, golden.recipe, baseline, device)
+    if golden.task.hash != task.hash:
+        message = "made with another protocol (the task card changed); look at the change, then --accept --reason TEXT"
+        return [*findings, Finding("fail", golden.name, message)], measured
+    return [*findings, *compare(golden, measured.values)], measured
+
+
+def check_itself(golden: Golden, metrics: Sequence[str]) -> list[Finding]:
+    """Findings that need no evaluation: every metric of the task is there, every value is the mean of its own rows."""
+    findings = [
+        Finding("fail", golden.name, f"{metric}: the golden file has no value of this metric of the task")
+        for metric in metrics
+        if metric not in golden.metrics
+    ]
+    for metric, stored in golden.metrics.items():
+        mean = _mean(golden.values(metric))
+        value = math.nan if stored.value is None else stored.value
+        if not (_equal(value, mean, _MEAN_ROUNDING)):
+            message = f"{metric}: stored value {value:.9g} is not the mean of its own rows, {mean:.9g}"
+            findings.append(Finding("fail", golden.name, message))
+    return findings
+
+
+def compare(golden: Golden, values: pandas.DataFrame) -> list[Finding]:
+    """Findings from the comparison with per-image values measured now (rows by id, columns by metric)."""
+    missing = [i for i in golden.ids if i not in values.index]
+    if missing:
+        message = f"{len(missing)} of {len(golden.ids)} images were not scored, first {missing[0]}"
+        return [Finding("fail", golden.name, message)]
+    findings = []
+    for metric in golden.metrics:
+        if metric not in values:
+            findings.append(Finding("fail", golden.name, f"{metric}: not measured any more"))
+            continue
+        finding = _compare_metric(golden, metric, values.loc[list(golden.ids), metric].to_numpy(np.float64))
+        findings += [finding] if finding else []
+    return findings
+
+
+def _compare_metric(golden: Golden, metric: str, now: np.ndarray) -> Finding | None:
+    stored, then = golden.metrics[metric], golden.values(metric)
+    value = math.nan if stored.value is None else stored.value
+    allowed = golden.tolerance_of(metric).of(0.0 if math.isnan(value) else value)
+    mean = _mean(now)
+    fall = stored.direction * (value - mean)
+    first = _first_difference(golden, then, now, allowed)
+    lost = int((np.isfinite(then) & ~np.isfinite(now)).sum())
+    change = f"{metric}: {value:.6g} -> {mean:.6g}"
+    if lost:
+        return Finding("fail", golden.name, f"{change}; {lost} images lost their value; {first}")
+    if fall > allowed:
+        gap = paired_difference(stored.direction * then, stored.direction * now)
+        verdict = "excludes 0" if gap.low > 0 else "includes 0, yet the stored value lies above what is measured"
+        interval = f"paired 95 % interval of the fall [{gap.low:.3g}, {gap.high:.3g}] {verdict}"
+        return Finding(
+            "fail", golden.name, f"{change}, fell by {fall:.3g} (allowed {allowed:.1g}); {interval}; {first}"
+        )
+    if first and allowed <= EXACT and not fall < -allowed:
+        return Finding("fail", golden.name, f"{change}; the mean holds, but single images changed; {first}")
+    if fall < -allowed:
+        return Finding("warn", golden.name, f"{change}, rose by {-fall:.3g} (explain it, then --accept); {first}")
+    if np.isfinite(now).sum() != np.isfinite(then).sum():
+        return Finding("warn", golden.name, f"{change}; more images have a value than before; {first}")
+    return None
+
+
+def _first_difference(golden: Golden, then: np.ndarray, now: np.ndarray, allowed: float) -> str:
+    """Names the first image that differs by more than `allowed`, or ''."""
+    same = np.isclose(then, now, rtol=0, atol=allowed, equal_nan=True)
+    if same.all():
+        return ""
+    i = int(np.argmin(same))
+    return f"first differing image {golden.ids[i]}: {then[i]:.6g} -> {now[i]:.6g} ({int((~same).sum())} differ)"
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def _equal(a: float, b: float, rounding: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or abs(a - b) <= rounding * max(1.0, abs(b))
+
+
+def measure(task: str, model: str, recipe: Recipe, baseline: Path, device: str = "cpu") -> Measurement:
+    """Evaluate a model as `recipe` says. Nothing is reused from earlier runs, and `OCL_BENCH_DATA` plays no part."""
+    from .evaluate import evaluate
+
+    with tempfile.TemporaryDirectory() as folder, _without_official_data():
+        result = evaluate(
+            model,
+            task,
+            data_root=baseline / recipe.scenes if recipe.scenes else None,
+            limit=recipe.limit,
+            split=recipe.split,
+            noise_seeds=recipe.noise_seeds,
+            batch_size=recipe.batch_size,
+            device=device,
+            results=folder,
+            progress=False,
+        )
+        return Measurement(result, _per_image(result))
+
+
+def _per_image(result: Result) -> pandas.DataFrame:
+    assert result.path is not None
+    rows = read_rows(result.path)
+    return rows.groupby("id", sort=True)[list(result.metrics)].mean()
+
+
+@contextmanager
+def _without_official_data() -> Iterator[None]:
+    """Golden numbers come from stored or rendered scenes, whatever data the user has."""
+    value = os.environ.pop("OCL_BENCH_DATA", None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ["OCL_BENCH_DATA"] = value
+
+
+def _from_candidate(golden: Golden, folder: Path, task_hash: str) -> Measurement | None:
+    """The newest result below `folder` of the golden's task and model that has all its images, or None."""
+    found = []
+    for path in sorted((folder / golden.task.name).rglob("*.json")):
+        result = read_result(path)
+        if result.model.name == golden.model and result.task.hash == task_hash:
+            measured = Measurement(result, _per_image(result))
+            if set(golden.ids) <= set(measured.values.index):
+                found.append(measured)
+    return max(found, key=lambda measured: measured.result.identity.created, default=None)
+
+
+def make_golden(
+    task: str,
+    model: str,
+    baseline: str | Path,
+    *,
+    limit: int,
+    tolerance: Tolerance,
+    reason: str,
+    scenes: str = "",
+    tolerances: dict[str, Tolerance] | None = None,
+) -> Path:
+    """Measure a model and write its golden file anew, the reasons of an earlier one kept; returns the path.
+
+    scenes: data root below `baseline` with stored scenes, empty for the first `limit` scenes of the stand-in.
+    """
+    recipe = Recipe(scenes=scenes, limit=limit, noise_seeds=get_task(task).noise_seeds)
+    measured = measure(task, model, recipe, Path(baseline))
+    limits = _Limits(recipe, tolerance, tolerances or {})
+    earlier = golden_path(Path(baseline), measured.result.task.name, model)
+    before = read_golden(earlier) if earlier.is_file() else None
+    return write_golden(_record(model, limits, measured.result, measured.values, reason, before), Path(baseline))
+
+
+def _accepted(before: Golden, measured: Measurement, reason: str) -> Golden:
+    """The golden file with what was measured on its images, and the reason appended."""
+    same_images = set(before.ids) <= set(measured.values.index)
+    values = measured.values.loc[list(before.ids)] if same_images else measured.values
+    limits = _Limits(before.recipe, before.tolerance, before.tolerances)
+    return _record(before.model, limits, measured.result, values, reason, before)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a golden file keeps when its numbers are accepted anew."""
+
+    recipe: Recipe
+    tolerance: Tolerance
+    tolerances: dict[str, Tolerance]
+
+
+def _record(
+    model: str, limits: _Limits, result: Result, values: pandas.DataFrame, reason: str, before: Golden | None
+) -> Golden:
+    names = result.task.metrics
+    means = {name: _mean(values[name].to_numpy()) for name in names}
+    metrics = {
+        name: GoldenMetric(
+            value=mean if math.isfinite(mean) else None,
+            direction=result.metrics[name].direction,
+        )
+        for name, mean in means.items()
+    }
+    return Golden(
+        task=GoldenTask(name=result.task.name, version=result.task.version, hash=result.task.hash),
+        model=model,
+        recipe=limits.recipe,
+        made=Made(
+            data_revision=result.data.revision,
+            checkpoint_sha256=result.model.checkpoint_sha256,
+            suite_version=result.identity.suite_version,
+            commit=result.identity.commit,
+            versions=result.setup.versions,
+        ),
+        tolerance=limits.tolerance,
+        tolerances=limits.tolerances,
+        metrics=metrics,
+        ids=tuple(str(i) for i in values.index),
+        rows={name: as_column(values[name].to_numpy(np.float64)) for name in names},
+        accepted=(*(before.accepted if before else ()), _reason_entry(reason, metrics, before)),
+    )
+
+
+def _reason_entry(reason: str, metrics: dict[str, GoldenMetric], before: Golden | None) -> Accepted:
+    """Why the numbers changed, and from what to what."""
+    old = {name: metric.value for name, metric in before.metrics.items()} if before else {}
+    pairs = {name: (old.get(name), metric.value) for name, metric in metrics.items()}
+    return Accepted(
+        reason=reason,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=git_state()[0][:12],
+        changes={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
+    )
