@@ -111,7 +111,7 @@ def regress(
     """Compare every golden file of `baseline` with what its model measures now.
 
     candidate: a folder with results to compare instead of evaluating again. accept: write what was measured into the
-    golden files, with the `reason`. Raises UsageError for an unreadable golden file or an empty baseline.
+    golden files with a finding, with the `reason`. Raises UsageError for an unreadable golden file or no golden file.
     """
     if accept and not reason.strip():
         raise UsageError("--accept needs --reason TEXT: it is written into the golden files")
@@ -121,7 +121,7 @@ def regress(
         golden = read_golden(path)
         start = time.perf_counter()
         findings, measured = _check_file(golden, baseline, Path(candidate) if candidate else None, device)
-        if accept and measured is not None:
+        if accept and findings and measured is not None:
             report.accepted.append(write_golden(_accepted(golden, measured, reason.strip()), baseline))
         else:
             report.findings += findings

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+from typer.testing import CliRunner
 
+from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.leaderboard import build_leaderboard, make_board, stale_files
 from ocl_bench.registry import get_task
@@ -300,3 +302,22 @@ def test_stale_files_names_what_differs(tmp_path: Path) -> None:
     (tmp_path / "clevrtex.csv").write_text("rank\n")
     (tmp_path / "clevrtex.md").unlink()
     assert stale_files(tmp_path) == ["clevrtex.csv", "clevrtex.md"]
+
+
+def test_the_committed_tables_are_up_to_date() -> None:
+    assert stale_files() == []
+
+
+def test_the_verb_writes_where_it_is_told_and_refuses_an_unknown_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine", "m", _values(0.5))
+    command = ["leaderboard", "--task", "clevrtex", "--results", "mine", "--out", "tables"]
+    outcome = CliRunner().invoke(app, [*command, "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout) == {"written": ["tables/clevrtex.csv", "tables/clevrtex.md"]}
+    assert [line["model"] for line in _lines(tmp_path / "tables")] == ["m"]
+    outcome = CliRunner().invoke(app, ["leaderboard", "--task", "clevrtx"])
+    assert outcome.exit_code == 2 and "did you mean clevrtex" in outcome.stderr
+    assert not (tmp_path / "leaderboards").exists()

@@ -9,11 +9,14 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.evaluate import evaluate
-from ocl_bench.golden import Golden, Tolerance, read_golden
+from ocl_bench.golden import Golden, Tolerance, golden_files, read_golden
 from ocl_bench.metrics import METRICS
+from ocl_bench.paths import bundled
 from ocl_bench.registry import get_task
 from ocl_bench.regression import check_itself, compare, make_golden, regress
 
@@ -241,3 +244,25 @@ def test_a_metric_removed_from_the_golden_file_is_red() -> None:
     golden = _golden([0.5, 0.6])
     assert check_itself(golden, ["x"]) == []
     assert [finding.level for finding in check_itself(golden, ["x", "y"])] == ["fail"]
+
+
+def test_the_verb_ends_with_the_exit_code_of_the_verdict(baseline: Path) -> None:
+    (baseline / "clevrtex" / "kmeans.json").unlink()
+    outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline)])
+    assert outcome.exit_code == 0 and outcome.stdout.endswith("green: no regression (1 golden files)\n")
+    _edit(baseline, lambda content: content["metrics"]["ari"].update(value=0.99))
+    outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline), "--json"])
+    report = json.loads(outcome.stdout)
+    assert outcome.exit_code == 1 and report["failed"] is True
+    assert all(finding["golden"] == "clevrtex/patch-oracle" for finding in report["findings"])
+    outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline), "--accept"])
+    assert outcome.exit_code == 2 and "--reason" in outcome.stderr
+
+
+def test_the_committed_golden_files_agree_with_themselves_and_with_their_cards() -> None:
+    for path in golden_files(bundled("leaderboards") / "golden"):
+        golden = read_golden(path)
+        task = get_task(golden.task.name)
+        assert golden.task.hash == task.hash
+        assert check_itself(golden, task.metrics) == []
+        assert path.relative_to(bundled("leaderboards") / "golden").as_posix() == f"{golden.name}.json"
