@@ -283,6 +283,118 @@ def tune(
 
 
 @app.command()
+def train(
+    model: ModelName,
+    task: TaskName = "clevrtex",
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this visit.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop this visit after N minutes; go on later.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16; by default the card's.")] = None,
+    compile: Annotated[bool, typer.Option(help="Compile the model.")] = False,
+    world_size: Annotated[int | None, typer.Option(min=1, help="Refuse unless torchrun started so many ranks.")] = None,
+    scenes: Annotated[int | None, typer.Option(min=1, help="Number of training scenes.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="key=value for the recipe, such as lr=1e-3; repeatable.")
+    ] = None,
+    option: Options = None,
+    resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
+    json: Json = False,
+) -> None:
+    """Train a model by the recipe of its card, or go on with a training that was stopped."""
+    from .training import train as train_model
+
+    record = train_model(
+        model,
+        task,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        out=out,
+        device=device,
+        precision=precision,
+        compile_model=compile,
+        world_size=world_size,
+        scenes=scenes,
+        overrides=_options(set),
+        options=_options(option),
+        resume=resume,
+    )
+    if not record["main_rank"]:
+        return
+    if json:
+        _print_json(record)
+        return
+    for name, value in record["numbers"].items():
+        typer.echo(f"{name}: {value:.4f}")
+    typer.echo(f"{record['steps']} of {record['recipe']['steps']} steps; written: {record['weights']}")
+    typer.echo(f"next: {record['next']}")
+
+
+@app.command()
+def leaderboard(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="One task; by default all.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("leaderboards"),
+    committed: Annotated[
+        bool, typer.Option("--committed", help="Only committed results: the tables to commit.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when a committed table is old.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build one table per task (CSV, Markdown) from results and published rows."""
+    from .leaderboard import build_leaderboard, default_folders, stale_files
+
+    if check:
+        stale = stale_files()
+        if json:
+            _print_json({"stale": stale})
+        for name in stale:
+            typer.echo(
+                f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
+            )
+        raise typer.Exit(1 if stale else 0)
+    written = build_leaderboard(default_folders()[:1] if committed else results, out, task)
+    if json:
+        _print_json({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        typer.echo(f"written: {path}")
+    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")
+
+
+@app.command()
+def regress(
+    baseline: Annotated[Path | None, typer.Option(help="Folder with golden files; by default the bundled one.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="Compare these results instead of evaluating again.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Write what is measured into the golden files.")] = False,
+    reason: Annotated[str, typer.Option(help="Why the numbers changed; stored with --accept.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json: Json = False,
+) -> None:
+    """The gate: measure the golden models again; exit code 1 when a metric fell."""
+    from dataclasses import asdict
+
+    from .paths import bundled
+    from .regression import regress as run_gate
+
+    folder = baseline or bundled("leaderboards") / "golden"
+    report = run_gate(folder, candidate=candidate, accept=accept, reason=reason, device=device)
+    if json:
+        _print_json({"failed": report.failed, "findings": [asdict(finding) for finding in report.findings]})
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a result."""
     from .results import SCHEMA_FILE

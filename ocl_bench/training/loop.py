@@ -72,6 +72,7 @@ def fit(
     seed: int,
     out: Path,
     ranks: Ranks,
+    identity: dict[str, Any] | None = None,
     minutes: float | None = None,
     resume: bool = True,
     compile_model: bool = False,
@@ -79,91 +80,93 @@ def fit(
 ) -> Trained:
     """Train to `recipe.steps`, or for `minutes` of this visit, and leave `last.pt` and `log.jsonl` in `out`.
 
-    resume: continue from `out/last.pt` when it is there. Raises UsageError when that file belongs to another recipe
-    or seed, when the batch cannot be split over the ranks, and when the loss is not finite.
+    resume: continue from `out/last.pt` when it is there. identity: what else makes this training another one, such
+    as the model's options. Raises UsageError when `last.pt` belongs to another recipe, seed or identity, when the
+    batch cannot be split over the ranks, and when the loss is not finite.
     """
     if recipe.batch % ranks.size:
         raise UsageError(f"field 'train.batch': {recipe.batch} images cannot be split over {ranks.size} ranks evenly")
     model.to(ranks.device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = _optimizer(recipe, parameters)
-    at = _restore(out / "last.pt", model, optimizer, _identity(recipe, seed)) if resume else _Progress()
+    run = _Run(model, objective, recipe, ranks, out, parameters, _optimizer(recipe, parameters))
+    run.identity = {**recipe.identity, "seed": seed, **(identity or {})}
+    at = run.at = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _Progress()
     log = _Log(out / "log.jsonl", at.step, ranks.main)
     if compile_model:
         _compile(model)
-
-    def checkpoint() -> None:
-        if ranks.main:
-            state = Checkpoint(
-                at.step, model.state_dict(), optimizer.state_dict(), _identity(recipe, seed), seconds=at.spent
-            )
-            save_checkpoint(out / "last.pt", state)
-        ranks.state.wait_for_everyone()
-
     deadline = None if minutes is None else at.started + 60 * minutes
-    saved = validated = at.step if at.step else -1
+    saved, stop = at.step, False
     with _bar(recipe.steps, at.step, progress and ranks.main) as show, _Batches(objective, at.step) as batches:
-        while at.step < recipe.steps:
-            terms = _step(model, objective, batches.take(recipe.steps), recipe, at.step, optimizer, parameters, ranks)
+        while at.step < recipe.steps and not stop:
+            terms = run.step(batches.take(recipe.steps))
             if at.step % recipe.log_every == 0 or at.step == recipe.steps - 1:
-                log.train(at.step, _finite(terms, at.step, ranks, out), optimizer.param_groups[0]["lr"])
+                log.train(at.step, _finite(terms, at.step, ranks, out), run.rate)
             at.step += 1
             show(at.step, log.last, at.numbers)
             stop = deadline is not None and ranks.any(time.monotonic() >= deadline)
             if at.step % recipe.checkpoint_every == 0:
-                checkpoint()
+                run.checkpoint()
                 saved = at.step
             if at.step % recipe.validate_every == 0 and at.step < recipe.steps and not stop:
-                at.numbers = _validate(model, objective, ranks)
-                log.validation(at.step, at.numbers)
-                validated = at.step
-            if stop:
-                break
-        if saved != at.step:
-            checkpoint()
-    if validated != at.step or not at.numbers:
-        at.numbers = _validate(model, objective, ranks)
-        log.validation(at.step, at.numbers)
+                log.validation(at.step, run.validate())
+    if saved != at.step:
+        run.checkpoint()
+    log.validation(at.step, run.validate())
     return Trained(at.step, at.step >= recipe.steps, at.numbers, at.spent)
 
 
-def _step(
-    model: nn.Module,
-    objective: Objective,
-    inputs: dict[str, Any],
-    recipe: Recipe,
-    step: int,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    ranks: Ranks,
-) -> dict[str, Tensor]:
-    """One update; returns this rank's loss terms, detached."""
-    rate = learning_rate(
-        step, recipe.steps, recipe.lr, warmup=recipe.warmup_steps, schedule=recipe.schedule, floor=recipe.floor
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    with ranks.autocast():
-        terms = objective.loss(model, ranks.share(inputs), step / recipe.steps)
-    terms["total"].backward()
-    ranks.average_gradients(parameters)
-    if recipe.clip:
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    optimizer.step()
-    return {name: value.detach() for name, value in terms.items()}
+@dataclass
+class _Run:
+    """What the steps of one training share."""
 
+    model: nn.Module
+    objective: Objective
+    recipe: Recipe
+    ranks: Ranks
+    out: Path
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    identity: dict[str, Any] = field(default_factory=dict)
+    at: _Progress = field(default_factory=_Progress)
 
-def _validate(model: nn.Module, objective: Objective, ranks: Ranks) -> dict[str, float]:
-    """Validate in evaluation mode on the main rank while the others wait."""
-    numbers: dict[str, float] = {}
-    if ranks.main:
-        model.eval()
-        with torch.no_grad():
-            numbers = objective.validate(model)
-        model.train()
-    ranks.state.wait_for_everyone()
-    return numbers
+    @property
+    def rate(self) -> float:
+        """Learning rate of the current step."""
+        r = self.recipe
+        return learning_rate(self.at.step, r.steps, r.lr, warmup=r.warmup_steps, schedule=r.schedule, floor=r.floor)
+
+    def step(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """One update; returns this rank's loss terms, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.ranks.autocast():
+            terms = self.objective.loss(self.model, self.ranks.share(inputs), self.at.step / self.recipe.steps)
+        terms["total"].backward()
+        self.ranks.average_gradients(self.parameters)
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def checkpoint(self) -> None:
+        """The main rank writes `last.pt`, the others wait."""
+        if self.ranks.main:
+            model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+            save_checkpoint(
+                self.out / "last.pt", Checkpoint(self.at.step, model, optimizer, self.identity, self.at.spent)
+            )
+        self.ranks.state.wait_for_everyone()
+
+    def validate(self) -> dict[str, float]:
+        """Validate in evaluation mode on the main rank while the others wait; the numbers stay in `at`."""
+        if self.ranks.main:
+            self.model.eval()
+            with torch.no_grad():
+                self.at.numbers = self.objective.validate(self.model)
+            self.model.train()
+        self.ranks.state.wait_for_everyone()
+        return self.at.numbers
 
 
 def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dict[str, float]:
@@ -180,10 +183,6 @@ def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Op
         raise UsageError("this model has no trainable parameters; nothing to train")
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def _identity(recipe: Recipe, seed: int) -> dict[str, Any]:
-    return {**recipe.identity, "seed": seed}
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> _Progress:

@@ -109,7 +109,7 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
     if state.num_processes != asked:
         raise UsageError(
             f"--world-size {asked}: {state.num_processes} rank(s) are running; "
-            f"start with `torchrun --nproc-per-node {asked} -m ocl_bench train ... --world-size {asked}`"
+            f"start with `torchrun --nproc-per-node {asked} -m ocl_bench.cli train ... --world-size {asked}`"
         )
     place = torch.device("cpu") if on_cpu else state.device
     if place.type != state.device.type:

@@ -26,7 +26,7 @@ from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
 from .loop import Objective, Trained, fit
 from .ranks import Ranks, start_ranks
-from .recipe import Precision, Recipe, read_recipe
+from .recipe import Recipe, read_recipe
 from .schedules import stream_seed
 
 CLUSTERS = 7
@@ -42,11 +42,12 @@ def train(
     seed: int = 0,
     out: Path | str | None = None,
     device: str = "auto",
-    precision: Precision | None = None,
+    precision: str | None = None,
     compile_model: bool = False,
     world_size: int | None = None,
     scenes: int | None = None,
     overrides: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -54,10 +55,12 @@ def train(
 
     minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
     `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
+    options: options of the model instead of its card's, such as {"slots": 7}.
     Writes `last.pt`, `log.jsonl`, `<model>.safetensors` (float16), `training.json` and `curves.png` into `out`;
-    returns the content of `training.json`. Raises UsageError.
+    returns the content of `training.json` with `main_rank`, `weights` (path) and `next` (command). Raises UsageError.
     """
     card, spec = get_card(model_name), get_task(task)
+    card = card.model_copy(update={"options": {**card.options, **(options or {})}})
     changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
     ranks = start_ranks(device, recipe.precision, world_size)
@@ -71,25 +74,31 @@ def train(
         seed=seed,
         out=out,
         ranks=ranks,
+        identity={"model": card.name, "options": card.options},
         minutes=minutes,
         resume=resume,
         compile_model=compile_model,
         progress=progress,
     )
     record = _record(card, spec, recipe, seed, ranks, trained)
+    weights = out / f"{card.name}.safetensors"
     if ranks.main:
-        record["sha256"] = export_weights(model, out / f"{card.name}.safetensors")
+        record["sha256"] = export_weights(model, weights)
         text = json.dumps(record, indent=2) + "\n"
         write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
         _draw_curves(out, f"{card.name}, seed {seed}")
-    return record
+    following = _next_command(card, spec, weights, seed, out, options or {}, trained.finished)
+    return {**record, "main_rank": ranks.main, "weights": str(weights), "next": following}
 
 
 def build_untrained(card: ModelCard, seed: int) -> nn.Module:
     """The card's model with fresh weights, a pure function of the seed. Raises UsageError when it cannot be trained."""
     module, attribute = card.source.split(":")
     torch.manual_seed(stream_seed(seed, "weights", 0))
-    model = getattr(importlib.import_module(module), attribute)(**card.options)
+    try:
+        model = getattr(importlib.import_module(module), attribute)(**card.options)
+    except TypeError as error:
+        raise UsageError(f"model {card.name}: {error}; see `ocl-bench show {card.name}` for its options") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"model {card.name}: is no torch module, there is nothing to train")
     return model
@@ -248,6 +257,17 @@ def _record(
         "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
         "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
     }
+
+
+def _next_command(
+    card: ModelCard, task: TaskSpec, weights: Path, seed: int, out: Path, options: dict[str, Any], finished: bool
+) -> str:
+    chosen = "".join(f" --option {key}={json.dumps(value)}" for key, value in options.items())
+    if not finished:
+        return f"ocl-bench train --model {card.name} --task {task.name} --seed {seed} --out {out}{chosen}"
+    if card.role == "encoder":
+        return f"ocl-bench train --model dias --task {task.name} --set objective.encoder_checkpoint={weights}"
+    return f"ocl-bench eval --model {card.name} --task {task.name} --checkpoint {weights}{chosen}"
 
 
 def _machine(ranks: Ranks) -> str:

@@ -20,11 +20,12 @@ class _Rendered:
 
 
 def fake_render(variant, revision, split, indices, *, size):
-    """Scene i is filled with i; its rows are counted in the red channel, and pixel (16, 16) has label i + 1."""
+    """Scene i is filled with i; rows are counted in red, columns in blue, and pixel (16, 16) has label i + 1."""
     if revision != 1:
         raise ValueError(f"variant {variant} is at revision 1")
     image = torch.tensor(indices, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, size, size)
     image[:, 0] = torch.arange(size, dtype=torch.uint8).view(-1, 1)
+    image[:, 2] = torch.arange(size, dtype=torch.uint8)
     labels = torch.zeros(len(indices), size, size, dtype=torch.uint8)
     labels[:, 16, 16] = torch.tensor(indices, dtype=torch.uint8) + 1
     return _Rendered(image, labels)
