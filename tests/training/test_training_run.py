@@ -1,0 +1,120 @@
+"""`train` from card to weights, through the command line."""
+
+import json
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from ocl_bench.cli import app
+from ocl_bench.errors import UsageError
+from ocl_bench.registry import get_card, get_model
+from ocl_bench.training import data, run
+from ocl_bench.training.checkpoint import file_sha256
+from ocl_bench.training.recipe import Scenes
+
+ENCODER_OPTIONS = {"width": 8, "dim": 8, "depth": 1}
+DIAS_OPTIONS = {**ENCODER_OPTIONS, "slots": 3, "slot_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
+TRAIN = {"steps": 3, "batch": 2, "scenes": {"count": 4}, "validate_limit": 2, "log_every": 1, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def cards():
+    """Small cards of the encoder and of dias, by name."""
+    encoder, dias = get_card("encoder"), get_card("dias")
+    boxes = {"supervision": "boxes", "train": {**TRAIN, "objective": {"kind": "boxes", "anchors": 4}}}
+    return {
+        "encoder": encoder.model_copy(update={"options": ENCODER_OPTIONS, **boxes}),
+        "dias": dias.model_copy(
+            update={"options": {**dias.options, **DIAS_OPTIONS}, "train": {**TRAIN, "objective": {"kind": "slots"}}}
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cards):
+    """An encoder and a dias trained on its features, by the command line; returns the folder and what was printed."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OCL_BENCH_CACHE", str(out / "cache"))
+        patch.setattr(data, "CHUNK", 4)
+        patch.setattr(run, "training_scenes", partial(data.training_scenes, workers=1))
+        patch.setattr(run, "get_card", cards.__getitem__)
+        small_encoder = partial(get_model, options=ENCODER_OPTIONS)
+        patch.setattr(run, "get_model", small_encoder)
+        encoder = invoke("encoder", "--out", out / "encoder", "--device", "cpu")
+        checkpoint = f"objective.encoder_checkpoint={out / 'encoder' / 'encoder.safetensors'}"
+        dias = invoke("dias", "--out", out / "dias", "--set", checkpoint, "--seed", 2, "--device", "cpu", "--json")
+    return out, encoder, dias
+
+
+def invoke(model, *arguments):
+    result = CliRunner().invoke(app, ["train", "--model", model, *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_trained_weights_load_as_the_model_that_was_validated(trained):
+    out, _, printed = trained
+    record = json.loads(printed)
+    assert record["sha256"] == file_sha256(out / "dias" / "dias.safetensors")
+    assert (record["steps"], record["seed"], record["finished"]) == (3, 2, True)
+    assert {"val_mbo_fg", "val_ari", "val_fg_ari"} <= record["numbers"].keys()
+    model = get_model("dias", checkpoint=out / "dias" / "dias.safetensors", options=DIAS_OPTIONS).model
+    encoder = get_model("encoder", checkpoint=out / "encoder" / "encoder.safetensors", options=ENCODER_OPTIONS).model
+    for name, tensor in encoder.state_dict().items():
+        assert (model.encoder.state_dict()[name] == tensor).all()
+    again = run.validate_masks(model, task=run.get_task("clevrtex"), limit=2, device="cpu")
+    assert again["mbo_fg"] == pytest.approx(record["numbers"]["val_mbo_fg"], abs=5e-3)  # float16 weights
+
+
+def test_a_training_leaves_record_curves_and_the_next_command(trained):
+    out, printed, _ = trained
+    names = {path.name for path in (out / "encoder").iterdir()}
+    assert names == {"last.pt", "log.jsonl", "encoder.safetensors", "training.json", "curves.png"}
+    record = json.loads((out / "encoder" / "training.json").read_text())
+    assert record["supervision"] == "boxes"
+    assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
+    assert "fps_mbo_fg" in printed and "next: ocl-bench train --model dias" in printed
+
+
+def test_features_were_cached_plain_and_mirrored(trained):
+    folders = sorted(path.name for path in (trained[0] / "cache" / "training" / "features").glob("*/*"))
+    assert folders == ["full-r1-train", "full-r1-train-flipped"]
+
+
+def test_boxes_without_saying_so_are_refused(cards, monkeypatch):
+    card = cards["encoder"].model_copy(update={"supervision": "none"})
+    monkeypatch.setattr(run, "get_card", lambda name: card)
+    monkeypatch.setattr(run, "training_scenes", lambda scenes, progress: None)
+    with pytest.raises(UsageError, match="set `supervision: boxes`"):
+        run.train("encoder", device="cpu", progress=False)
+
+
+def test_fresh_weights_depend_on_the_seed_only(cards):
+    first, again, other = (run.build_untrained(cards["dias"], seed) for seed in (0, 0, 1))
+    same = [(a == b).all() for a, b in zip(first.parameters(), again.parameters(), strict=True)]
+    assert all(same)
+    assert not (first.project[1].weight == other.project[1].weight).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "told"),
+    [
+        ("grid", [], "no training recipe"),
+        ("dais", [], "did you mean dias"),
+        ("dias", ["--set", "lr=0"], "train.lr"),
+        ("dias", ["--world-size", "2"], "--world-size 2"),
+        ("dias", ["--option", "colour=1"], "colour"),
+    ],
+)
+def test_wrong_commands_are_one_line_and_exit_2(model, arguments, told, monkeypatch, cards):
+    monkeypatch.setattr(run, "get_card", lambda name: cards.get(name) or get_card(name))
+    result = CliRunner().invoke(app, ["train", "--model", model, "--device", "cpu", *arguments])
+    assert result.exit_code == 2
+    assert told in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_scenes_of_an_evaluation_split_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="split"):
+        Scenes(split="test")
