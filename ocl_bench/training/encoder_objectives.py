@@ -36,7 +36,8 @@ class EncoderOptions(BaseModel):
     anchors: sampled tokens per image. temperature: tau. radius: largest distance of a positive in tokens (`neighbour`).
     balance: 0 draws anchors uniformly over tokens, 1 uniformly over boxes (`boxes`). zoom: smallest side of the crop
     that both views share, as a share of the image. jitter, noise: strengths of the photometric views.
-    stride: pixels per token side.
+    stride: pixels per token side. views: 2 compares two photometric views, 1 compares a view with itself at half the
+    cost (light and shadow inside a scene already vary the looks of one surface).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class EncoderOptions(BaseModel):
     jitter: float = Field(default=0.3, ge=0, lt=1)
     noise: float = Field(default=0.03, ge=0)
     stride: int = Field(default=8, gt=0)
+    views: Literal[1, 2] = 2
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
@@ -123,6 +125,7 @@ def token_labels(boxes: Tensor, geometry: Geometry, grid: int) -> Tensor:
 def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.Generator) -> tuple[Tensor, Tensor]:
     """Anchor tokens and positives with the same label: two (B, A) int64. labels: (B, P), -1 is never drawn.
 
+    A token is its own positive only where it is the only one of its label: with one view it would teach nothing.
     An image without any usable token (all in several boxes) raises ValueError.
     """
     usable = labels >= 0
@@ -132,6 +135,8 @@ def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.G
     size = same.sum(2).clamp(min=1).float()
     anchor = torch.multinomial(usable / size**balance, anchors, replacement=True, generator=source)
     rows = torch.gather(same, 1, anchor.unsqueeze(2).expand(-1, -1, labels.shape[1]))
+    others = rows.scatter(2, anchor.unsqueeze(2), False)
+    rows = torch.where(others.any(2, keepdim=True), others, rows)
     positive = torch.multinomial(rows.flatten(0, 1).float(), 1, generator=source).view_as(anchor)
     return anchor, positive
 
@@ -175,9 +180,10 @@ class EncoderObjective:
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
         """InfoNCE of this rank's anchors against the candidates of all ranks."""
         image = shared_geometry(inputs["image"].float() / 255, Geometry.unstack(inputs["geometry"]))
-        views = [photometric_view(image, Photometry.unstack(inputs[name])) for name in ("view_a", "view_b")]
+        names = ("view_a", "view_b")[: self.options.views]
+        views = [photometric_view(image, Photometry.unstack(inputs[name])) for name in names]
         tokens = F.normalize(model(torch.cat(views)).float().flatten(2).transpose(1, 2), dim=-1)
-        first, second = tokens.chunk(2)
+        first, second = tokens.chunk(2) if len(views) == 2 else (tokens, tokens)
         anchors = _rows(first, inputs["anchor"])
         number = inputs["number"].repeat_interleave(self.options.anchors)
         own = inputs["group"].flatten() + (MOST_OBJECTS + 1) * number

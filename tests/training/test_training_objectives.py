@@ -74,6 +74,10 @@ def test_box_pairs_share_a_label_and_balance_evens_out_boxes():
         picked = labels[0][anchor[0]]
         assert (picked == labels[0][positive[0]]).all() and (picked >= 0).all()
         assert float((picked == 0).float().mean()) == pytest.approx(share, abs=0.03)
+        assert (anchor != positive).all()
+    alone = torch.tensor([[0, 0, 1, -1]])
+    anchor, positive = draw_box_pairs(alone, 50, 0.0, source())
+    assert ((anchor == positive) == (anchor == 2)).all() and (anchor == 2).any()
 
 
 def test_token_labels_follow_the_crop_and_flip_of_the_views():
@@ -112,6 +116,23 @@ def test_views_differ_stay_in_range_and_a_flip_is_a_mirror():
     torch.testing.assert_close(shared_geometry(image, geometry), mirrored, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_one_view_is_compared_with_itself(views):
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, image):
+            seen.append(image)
+            return image[:, :, ::8, ::8]
+
+    objective = tiny_objective(views=views)
+    objective.loss(Spy(), objective.batch(0), 0.0)
+    (image,) = seen
+    assert len(image) == 4 * views
+    if views == 2:
+        assert (image[:4] - image[4:]).abs().mean() > 0.01
+
+
 @pytest.mark.parametrize("kind", ["neighbour", "boxes"])
 def test_encoder_batches_are_pure_functions_of_seed_and_step(kind):
     first, again = tiny_objective(kind), tiny_objective(kind)
@@ -142,7 +163,7 @@ def slot_objective(distill_peak=1.0, merge_probability=0.5, seed=0):
 
 def small_dias():
     torch.manual_seed(0)
-    options = {"dim": 8, "width": 8, "depth": 1, "input_size": 32, "slots": 3, "slot_dim": 8, "decoder_heads": 2}
+    options = {"dim": 8, "width": 8, "late": [1], "input_size": 32, "slots": 3, "slot_dim": 8, "decoder_heads": 2}
     return build_dias(**options, decoder_layers=1, merge_threshold=0.1)
 
 
@@ -163,7 +184,7 @@ def test_distillation_weight_rises_from_zero_to_its_peak():
     inputs = objective.batch(0)
     for fraction, weight in ((0.0, 0.0), (0.5, 0.25), (1.0, 0.5)):
         terms = objective.loss(model, inputs, fraction)
-        assert float(terms["total"]) == pytest.approx(
+        assert float(terms["total"].detach()) == pytest.approx(
             float(terms["reconstruction"] + weight * terms["distillation"]), rel=1e-5
         )
 
