@@ -1,0 +1,146 @@
+"""Intervals and tests against scipy, closed forms and brute force."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ocl_bench import statistics
+from ocl_bench.statistics import bootstrap_mean, holm, paired_difference, two_level_difference
+
+VALUES = np.random.default_rng(3).beta(4, 2, 300)
+
+
+def test_bootstrap_is_scipys_percentile_interval() -> None:
+    outcome = stats.bootstrap(
+        (VALUES,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0), batch=2000
+    )
+    interval = bootstrap_mean(VALUES)
+    assert (interval.low, interval.high) == tuple(outcome.confidence_interval)
+    assert interval.se == outcome.standard_error
+
+
+def test_bootstrap_agrees_with_the_normal_theory() -> None:
+    interval = bootstrap_mean(VALUES)
+    se = VALUES.std(ddof=1) / np.sqrt(VALUES.size)
+    assert interval.se == pytest.approx(se, rel=0.1)
+    assert interval.low == pytest.approx(VALUES.mean() - 1.96 * se, abs=0.3 * se)
+    assert interval.high == pytest.approx(VALUES.mean() + 1.96 * se, abs=0.3 * se)
+
+
+def test_bootstrap_covers_the_true_mean_about_95_times_in_100() -> None:
+    generator = np.random.default_rng(11)
+    hits = 0
+    for _ in range(200):
+        interval = bootstrap_mean(generator.normal(0.5, 0.2, 60), resamples=400)
+        hits += interval.low <= 0.5 <= interval.high
+    assert 180 <= hits <= 199
+
+
+def test_bootstrap_of_all_outcomes_of_two_values() -> None:
+    """Two values have the resampled means a, (a + b) / 2, b with 1/4, 1/2, 1/4: the interval is [a, b]."""
+    interval = bootstrap_mean([0.2, 0.6])
+    assert (interval.low, interval.high) == (pytest.approx(0.2), pytest.approx(0.6))
+    assert interval.se == pytest.approx(0.2 / np.sqrt(2), rel=0.05)
+
+
+def test_values_that_are_not_valid_are_left_out() -> None:
+    with_gaps = np.insert(VALUES, [0, 10, 300], np.nan)
+    assert bootstrap_mean(with_gaps) == bootstrap_mean(VALUES)
+    assert np.isnan(bootstrap_mean([0.5, np.nan]).low)
+
+
+def test_batches_stay_below_200_mb(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert statistics._batch(5000, 2000) * 5000 * 24 <= 200e6
+    whole = bootstrap_mean(VALUES)
+    monkeypatch.setattr(statistics, "MEMORY_BYTES", 24 * 300 * 100)
+    assert statistics._batch(300, 2000) == 100
+    batched = bootstrap_mean(VALUES)
+    assert batched.low == pytest.approx(whole.low, abs=2e-3) and batched.se == pytest.approx(whole.se, rel=0.1)
+
+
+def test_paired_difference_is_narrower_than_unpaired_and_drops_what_one_side_misses() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.01, VALUES.size)
+    better = VALUES + 0.02 + noise
+    better[5] = np.nan
+    difference = paired_difference(better, VALUES)
+    assert difference.n == VALUES.size - 1
+    assert difference.mean == pytest.approx(np.nanmean(better - VALUES))
+    assert 0 < difference.low < difference.high < 0.04
+    assert difference.p_value == pytest.approx(2 / 2001)
+    test = stats.ttest_rel(np.delete(better, 5), np.delete(VALUES, 5))
+    assert test.pvalue < 0.001
+    assert difference.high - difference.low < 0.2 * (bootstrap_mean(VALUES).high - bootstrap_mean(VALUES).low)
+
+
+def test_p_value_without_a_difference_is_large_and_symmetric() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.1, VALUES.size)
+    there, back = paired_difference(VALUES + noise, VALUES), paired_difference(VALUES, VALUES + noise)
+    assert there.p_value == pytest.approx(back.p_value) and there.mean == -back.mean
+    assert there.p_value == pytest.approx(stats.ttest_1samp(noise, 0).pvalue, abs=0.05)
+
+
+def test_two_level_agrees_with_brute_force() -> None:
+    """With 2 seeds and 2 images every outcome can be listed."""
+    difference = np.array([[0.1, 0.3], [0.2, 0.6]])
+    means = []
+    for rows in itertools.product(range(2), repeat=2):
+        for columns in itertools.product(range(2), repeat=4):
+            drawn = [difference[rows[k], columns[2 * k + c]] for k in range(2) for c in range(2)]
+            means.append(np.mean(drawn))
+    outcome = two_level_difference(difference, np.zeros((2, 2)), resamples=40_000)
+    assert outcome.mean == pytest.approx(difference.mean())
+    assert outcome.se == pytest.approx(np.std(means), rel=0.02)
+    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    assert (outcome.low, outcome.high) == (pytest.approx(low, abs=0.011), pytest.approx(high, abs=0.011))
+
+
+def test_two_levels_are_wider_than_one_when_seeds_differ() -> None:
+    base = np.stack([VALUES] * 4)
+    shifts = np.array([0.0, 0.05, 0.1, 0.15])[:, None]
+    outcome = two_level_difference(base + shifts, base)
+    assert outcome.se == pytest.approx(shifts.std() / 2, rel=0.1)
+    assert outcome.seed_signs == (0, 1, 1, 1) and outcome.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("shifts", "verdict", "not_below"),
+    [
+        ([0.05, 0.06, 0.07], "better", True),
+        ([-0.05, -0.06, -0.07], "worse", False),
+        ([0.05, 0.06], "undecided", True),
+        ([0.1, 0.1, -0.01], "undecided", True),
+        ([0.0, 0.0, 0.0], "undecided", True),
+    ],
+)
+def test_better_than_needs_three_seeds_one_sign_and_the_interval(
+    shifts: list[float], verdict: str, not_below: bool
+) -> None:
+    base = np.stack([VALUES] * len(shifts))
+    outcome = two_level_difference(base + np.array(shifts)[:, None], base)
+    assert (outcome.verdict, outcome.not_below) == (verdict, not_below)
+
+
+def test_holm_by_hand() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": 0.03, "b": 0.06, "c": 0.06}
+    assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert list(holm({"z": 0.2, "a": 0.1})) == ["z", "a"]
+    assert holm({}) == {}
+
+
+def test_holm_rejects_at_least_what_bonferroni_rejects() -> None:
+    p_values = {str(i): p for i, p in enumerate(np.random.default_rng(5).uniform(0, 0.1, 20))}
+    adjusted = holm(p_values)
+    assert all(p_values[name] <= value <= min(1, 20 * p_values[name]) for name, value in adjusted.items())
+
+
+def test_shapes_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(ValueError, match="paired values"):
+        paired_difference([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="same seeds and images"):
+        two_level_difference([[1.0, 2.0]], [[1.0]])
+    with pytest.raises(ValueError, match="no image is valid"):
+        two_level_difference([[np.nan]], [[1.0]])
