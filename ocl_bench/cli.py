@@ -218,13 +218,14 @@ def score(
 @app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="Result JSON of an evaluation with --save-predictions.")],
+    task: Annotated[str | None, typer.Option(help="Task card of the run, when it is not a bundled one.")] = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Score the saved predictions of a run again; exit code 1 when a number differs."""
     from .score import replay as replay_run
 
-    outcome = replay_run(run, data_root=data_root)
+    outcome = replay_run(run, task=task, data_root=data_root)
     _print_result(outcome.now, json)
     if not outcome.equal:
         differences = ", ".join(f"{name} {value:+.3g}" for name, value in outcome.differences.items() if value)

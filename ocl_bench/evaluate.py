@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import results as records
 from .adapters import Adapter, get_adapter
 from .errors import UsageError
-from .machine import choose_device, peak_memory_mb, thread_count, threads
+from .machine import choose_device, fixed_arithmetic, peak_memory_mb, thread_count
 from .paths import results_root
 from .registry import LoadedModel, get_model, get_task
 from .results import Result
@@ -234,7 +234,7 @@ def _compute(
     runner = Runner(plan, predictions)
     mine = range(ranks.rank, len(shards), ranks.world)
     total = sum(len(shards[index]) for index in mine)
-    with threads(plan.threads), _progress(plan, total, progress and ranks.rank == 0) as advance:
+    with fixed_arithmetic(plan.threads), _progress(plan, total, progress and ranks.rank == 0) as advance:
         for index in mine:
             if work.read(index) is not None:
                 advance(len(shards[index]))

@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -32,14 +33,20 @@ def thread_count() -> int:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use this many threads, then as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def fixed_arithmetic(threads: int) -> Iterator[None]:
+    """Let torch use this many threads, and full float32 on GPUs (no TF32, no choice of kernel by speed).
+
+    The settings from before come back at the end.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.allow_tf32, cudnn.benchmark
+    torch.set_num_threads(threads)
+    cudnn.allow_tf32, cudnn.benchmark = False, False
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
 def peak_memory_mb() -> float:

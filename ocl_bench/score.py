@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .registry import LoadedModel, get_task
 from .results import Result, read_result
 from .runner import prediction_path
 from .spec import ModelCard, TaskSpec
-from .types import VOID, Batch, Prediction, Sample, Truth
+from .types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 
 _REMEDY = "write one id-map PNG for each sample, named <sample id>.png"
 _VOID_CODE = 255
@@ -81,8 +81,16 @@ class Replay:
         return all(abs(difference) <= 1e-12 for difference in self.differences.values())
 
 
-def replay(path: str | Path, *, data_root: str | Path | None = None, progress: bool = True) -> Replay:
+def replay(
+    path: str | Path,
+    *,
+    task: str | Path | TaskSpec | None = None,
+    data_root: str | Path | None = None,
+    progress: bool = True,
+) -> Replay:
     """Score the saved predictions of a run again. path: its result JSON. Writes nothing.
+
+    task: the card of the run, when it is not a bundled one.
 
     Raises UsageError when the run saved no predictions, or when task card or data are not what they were.
     """
@@ -90,13 +98,13 @@ def replay(path: str | Path, *, data_root: str | Path | None = None, progress: b
     folder = Path(path).with_suffix(".predictions")
     if not folder.is_dir():
         raise UsageError(f"{folder}: the run saved no predictions; evaluate again with --save-predictions")
-    task = get_task(stored.task.name)
-    if task.hash != stored.task.hash:
-        raise UsageError(f"{path}: task card {task.name} changed since (now version {task.version}); evaluate again")
+    spec = get_task(task if task is not None else stored.task.name)
+    if spec.hash != stored.task.hash:
+        raise UsageError(f"{path}: is not of this task card {spec.name} v{spec.version}; pass --task or evaluate again")
     section = stored.data
     root = Path(data_root) if data_root is not None else None
     data = open_data(
-        task,
+        spec,
         data_root=root,
         limit=section.limit,
         split=section.split,
@@ -105,10 +113,11 @@ def replay(path: str | Path, *, data_root: str | Path | None = None, progress: b
     )
     failed = {failure.id for failure in stored.counts.failed}
     plan = _folder_plan(
-        task,
+        spec,
         _without(data, failed),
         lambda sample_id, seed: prediction_path(folder, sample_id, seed),
         stored.model.name,
+        mask_source=stored.model.mask_source,
         noise_seeds=stored.seeds.noise,
         limit=section.limit,
         split=section.split,
@@ -144,14 +153,16 @@ def _without(data: OpenData, failed: set[str]) -> OpenData:
 class _Lookup:
     """A model that looks up the masks of a sample: `find(id, noise seed)` gives segment ids (H, W)."""
 
-    def __init__(self, find: Callable[[str, int], np.ndarray]) -> None:
+    def __init__(self, find: Callable[[str, int], np.ndarray], mask_source: str = "none") -> None:
         self.find = find
+        self.mask_source = cast(MaskSource, mask_source)
 
     def predict(self, batch: Batch) -> Prediction:
         """Label maps (B, H, W); maps that differ in size are enlarged to the largest, which scoring undoes exactly."""
         maps = [self.find(sample_id, batch.noise_seed) for sample_id in batch.ids]
         shape = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
-        return Prediction(masks=torch.from_numpy(np.stack([nearest(m, shape) for m in maps])))
+        masks = torch.from_numpy(np.stack([nearest(m, shape) for m in maps]))
+        return Prediction(masks=masks, mask_source=self.mask_source)
 
 
 def _folder_plan(
@@ -160,6 +171,7 @@ def _folder_plan(
     file: Callable[[str, int], Path],
     name: str,
     *,
+    mask_source: str = "none",
     noise_seeds: Sequence[int] = (0,),
     limit: int | None = None,
     split: str | None = None,
@@ -173,7 +185,7 @@ def _folder_plan(
     content = hashlib.sha256()
     for path in files:
         content.update(path.read_bytes() if path.is_file() else b"")
-    model = _lookup_model(_Lookup(find), name, content.hexdigest())
+    model = _lookup_model(_Lookup(find, mask_source), name, content.hexdigest())
     return make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
 
 

@@ -53,7 +53,9 @@ def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
         assert text in result.stdout, text
     for text in ("signature: crop:none│mask:attention│", "images show one object", "images/s", ".json", ".parquet"):
         assert text in result.stdout, text
-    assert "next: ocl-bench " in result.stdout
+    assert "next: ocl-bench leaderboard --task mine" in result.stdout
+    board = images / "results" / "leaderboards" / "mine.csv"
+    assert "corridor-build" in board.read_text() and str(board) in result.stdout
     assert "supplied" in result.stderr
 
 
@@ -153,10 +155,14 @@ def test_score_and_replay(images: Path) -> None:
     path = results_root() / "clevrtex" / "corridor-build" / f"{saved['identity']['key'][:8]}.json"
     again = call("replay", path, "--json")
     assert again.exit_code == 0, again.output
-    assert json.loads(again.stdout)["metrics"] == saved["metrics"] or "none" in again.stdout
+    assert json.loads(again.stdout)["metrics"] == saved["metrics"]
     mask = next(path.with_suffix(".predictions").rglob("*.png"))
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
     assert call("replay", path).exit_code == 1
+    run_eval(images, "--save-predictions", "--no-pictures")
+    (path,) = (images / "results").rglob("corridor-build/*.json")
+    assert call("replay", path).exit_code == 2
+    assert call("replay", path, "--task", task).exit_code == 0
 
 
 def test_tune_chooses_on_the_validation_split(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..evaluate import Plan, make_plan, run
+from ..leaderboard import build_leaderboard, default_folders
 from ..metrics import METRICS
-from ..paths import results_root
+from ..paths import bundled, results_root
 from ..references import CHEAP, reference_results
 from ..results import Result, read_rows
 from ..runner import Runner
@@ -56,10 +57,18 @@ def evaluate_and_report(
     elif not references:
         say("no stored floors for these images; --floors computes the cheap ones")
     picture = _picture(plan, result, force or not result.reused) if pictures else None
-    paths = {"result": result.path, "per image": result.rows_path, "picture": picture}
+    board = build_leaderboard([*default_folders()[:1], root], root / "leaderboards", plan.task)[0]
+    paths: dict[str, Path | None] = {
+        "result": result.path,
+        "per image": result.rows_path,
+        "leaderboard": board,
+        "picture": picture,
+    }
+    if result.data.limit is None and plan.split is None:  # only whole splits are ranked
+        paths["leaderboard"] = _leaderboard(plan, root)
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
-    return Report(result, references, paths, _next_command(result, floors))
+    return Report(result, references, paths, _next_command(model, task, result))
 
 
 def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
@@ -108,10 +117,20 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     return write_overlays(path, panels, metric=main, title=title, direction=direction)
 
 
-def _next_command(result: Result, floors: bool) -> str:
-    name, task = result.model.name, result.task.name
+def _leaderboard(plan: Plan, root: Path) -> Path | None:
+    """The board of this task, from the committed results and those of the user, as CSV (and Markdown beside it)."""
+    from ..leaderboard import build_leaderboard
+
+    folders = list(dict.fromkeys([bundled("leaderboards") / "results", root]))
+    written = build_leaderboard(folders, root / "leaderboards", plan.task)
+    return next(path for path in written if path.suffix == ".csv")
+
+
+def _next_command(model: Any, task: Any, result: Result) -> str:
+    name = f"--model {model}" if isinstance(model, str) else "--model FILE.py:build"
+    here = f"ocl-bench eval {name} --task {task}"
     if result.data.limit is not None:
-        return f"ocl-bench eval --model {name} --task {task}   (all images)"
-    if result.model.role in ("floor", "ceiling") or floors:
-        return f"ocl-bench leaderboard --task {task}"
-    return f"ocl-bench eval --model {name} --task {task} --stand-in-seed 1   (is it tuned to the shipped scenes?)"
+        return f"{here}   # all images"
+    if result.data.kind == "embedded" and result.data.stand_in_seed is None and result.model.role == "model":
+        return f"{here} --stand-in-seed 1   # scenes that nobody has tuned to"
+    return f"ocl-bench leaderboard --task {result.task.name}"
