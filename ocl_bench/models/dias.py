@@ -15,6 +15,7 @@ Without the first two it is plain slot attention; with the MLP decoder it is DIN
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -237,8 +238,9 @@ def build(
     *,
     encoder: Literal["cnn", "dinov2s14reg"] = "cnn",
     dim: int = 64,
-    width: int = 64,
-    depth: int = 3,
+    width: int = 96,
+    early: int = 1,
+    late: Sequence[int] = (1, 3, 1),
     input_size: int = 128,
     slots: int = 11,
     slot_dim: int = 64,
@@ -246,7 +248,7 @@ def build(
 ) -> DIAS:
     """Factory of the cards `dias`, `dias-paper`, `slot-attention` and `dinosaur`.
 
-    encoder: "cnn" (`encoder.Encoder(width, dim, depth)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
+    encoder: "cnn" (`encoder.Encoder(width, dim, early, late)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
     paper's, 256 pixels). slots: K. slot_dim: C. options: the remaining keywords of `DIAS`.
     """
     _check_choice("encoder", encoder, ("cnn", "dinov2s14reg"))
@@ -269,7 +271,7 @@ def build(
     if input_size % STRIDE or input_size < 2 * STRIDE:
         raise UsageError(f"option input_size: {input_size} must be a multiple of {STRIDE}, at least {2 * STRIDE}")
     tokens = (input_size // STRIDE) ** 2
-    return DIAS(Encoder(width, dim, depth), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+    return DIAS(Encoder(width, dim, early, late), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
 
 
 def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:

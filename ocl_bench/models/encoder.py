@@ -7,6 +7,9 @@ only: nothing leaks from the rest of the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,12 +33,13 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Residual(nn.Module):
-    """norm -> convolution of side `kernel` to twice the width -> GELU -> 1x1 back, added to the input."""
+    """norm -> convolution of side `kernel` -> GELU -> 1x1, added to the input; a 1x1 kernel doubles the width inside."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
-        first = _conv(width, 2 * width) if kernel == 3 else nn.Conv2d(width, 2 * width, 1)
-        self.body = nn.Sequential(_ChannelNorm(width), first, nn.GELU(), nn.Conv2d(2 * width, width, 1))
+        inner = width if kernel == 3 else 2 * width
+        first = _conv(width, inner) if kernel == 3 else nn.Conv2d(width, inner, 1)
+        self.body = nn.Sequential(_ChannelNorm(width), first, nn.GELU(), nn.Conv2d(inner, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -44,30 +48,35 @@ class _Residual(nn.Module):
 class Encoder(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8), each with a root mean square of 1.
 
-    width: channels of the trunk. dim: D of the tokens. depth: residual blocks at stride 4. The receptive field is
-    15 + 8 * depth pixels, 39 by default. H and W must be multiples of 8 and at least 16.
+    width: channels of the trunk at stride 8. dim: D of the tokens. early: 3x3 residual blocks at stride 4. late: kernel
+    sides (1 or 3) of the residual blocks at stride 8. The receptive field is 15 + 8 * early + 16 pixels for each 3 in
+    `late`: 39 by default. H and W must be multiples of 8 and at least 16.
     """
 
     input_size = 128
 
-    def __init__(self, width: int = 64, dim: int = 64, depth: int = 3) -> None:
+    def __init__(self, width: int = 96, dim: int = 64, early: int = 1, late: Sequence[int] = (1, 3, 1)) -> None:
         super().__init__()
         self.dim = dim
-        self.receptive_field = 15 + 8 * depth
+        self.receptive_field = 15 + 8 * early + 16 * sum(kernel == 3 for kernel in late)
         self.stem = nn.Sequential(
-            _conv(3, width // 2, stride=2), _ChannelNorm(width // 2), nn.GELU(), _conv(width // 2, width, stride=2)
+            _conv(3, width // 4, stride=2),
+            nn.GELU(),
+            _conv(width // 4, width // 2, stride=2),
+            _ChannelNorm(width // 2),
+            nn.GELU(),
+            *(_Residual(width // 2, 3) for _ in range(early)),
+            _conv(width // 2, width, stride=2),
         )
-        self.blocks = nn.Sequential(*(_Residual(width, 3) for _ in range(depth)))
-        self.reduce = nn.Sequential(_ChannelNorm(width), _conv(width, 2 * width, stride=2))
-        self.mix = _Residual(2 * width, 1)
-        self.head = nn.Sequential(_ChannelNorm(2 * width), nn.Conv2d(2 * width, dim, 1))
+        self.blocks = nn.Sequential(*(_Residual(width, kernel) for kernel in late))
+        self.head = nn.Sequential(_ChannelNorm(width), nn.Conv2d(width, dim, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8)."""
         if image.shape[-1] % STRIDE or image.shape[-2] % STRIDE:
             raise UsageError(f"encoder: image sides {tuple(image.shape[-2:])} must be multiples of {STRIDE}")
         x = ((image - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
-        x = self.head(self.mix(self.reduce(self.blocks(self.stem(x)))))
+        x = self.head(self.blocks(self.stem(x)))
         return F.normalize(x, dim=1) * self.dim**0.5
 
     @torch.no_grad()
@@ -81,6 +90,6 @@ class Encoder(nn.Module):
         return Prediction(tokens=self.encode(batch))
 
 
-def build(**options: int) -> Encoder:
+def build(**options: Any) -> Encoder:
     """Factory of the card `encoder`; options as in `Encoder`."""
     return Encoder(**options).eval()

@@ -153,7 +153,7 @@ def batch(count: int = 3, seed: int = 0, ids: str = "abcdefgh") -> Batch:
 
 def small(**options: object) -> DIAS:
     torch.manual_seed(0)
-    settings: dict = dict(dim=16, width=16, depth=1, input_size=32, slots=6, slot_dim=12, decoder_layers=2)
+    settings: dict = dict(dim=16, width=16, late=(1,), input_size=32, slots=6, slot_dim=12, decoder_layers=2)
     return build(**(settings | options))
 
 

@@ -286,7 +286,7 @@ def test_random_visible_has_the_distribution_of_the_paper() -> None:
 
 def test_encoder_sees_only_its_receptive_field() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(width=16, dim=12, depth=3).double()
+    encoder = Encoder(width=16, dim=12, early=1, late=(1, 3)).double()
     image = torch.rand(1, 3, 128, 128).double()
     image.requires_grad_()
     encoder(image)[0, 3, 8, 8].backward()
@@ -297,7 +297,7 @@ def test_encoder_sees_only_its_receptive_field() -> None:
 
 
 def test_encoder_tokens_have_unit_root_mean_square_for_any_size() -> None:
-    encoder = Encoder(width=16, dim=12, depth=1)
+    encoder = Encoder(width=16, dim=12, early=1, late=())
     tokens = encoder.encode(Batch(ids=("a", "b"), image=torch.rand(2, 3, 48, 64)))
     assert tokens.shape == (2, 12, 6, 8)
     torch.testing.assert_close(tokens.square().mean(1), torch.ones(2, 6, 8), rtol=1e-4, atol=1e-4)
