@@ -225,7 +225,10 @@ def test_a_missing_cell_stays_empty(tmp_path: Path) -> None:
     content = json.loads(result.path.read_text())
     content["metrics"]["fg_ari_multi"].update(value=None, ci95=None, n_valid=0)
     result.path.write_text(json.dumps(content))
-    lines, _ = _build(tmp_path, tmp_path / "out")
+    content["metrics"]["ari"].update(value=-1e-9)
+    result.path.write_text(json.dumps(content))
+    lines, page = _build(tmp_path, tmp_path / "out")
+    assert lines[0]["ari"] == "0.000000" and "-0.000" not in page
     assert lines[0]["fg_ari_multi"] == lines[0]["fg_ari_multi_low"] == lines[0]["fg_ari_multi_n_valid"] == ""
     assert lines[0]["rank"] == "1"
 

@@ -54,7 +54,12 @@ def _cell(cell: Cell | None) -> list[str]:
     if cell is None:
         return [""] * 5
     numbers = (cell.value, cell.low, cell.high, cell.sd)
-    return [*("" if x is None else f"{x:.6f}" for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
+    return [*("" if x is None else _fixed(x, 6) for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Fixed decimals, never a negative zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _sorted_published(board: Board) -> list[PublishedRow]:
@@ -128,9 +133,9 @@ def _group_section(task: Reference, group: Group, rows: Sequence[Row], signature
 def _text(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
-    interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
-    return f"{cell.value:.3f}{spread}{interval}"
+    spread = "" if cell.sd is None else f" ± {_fixed(cell.sd, 3)}"
+    interval = "" if cell.low is None or cell.high is None else f" [{_fixed(cell.low, 3)}, {_fixed(cell.high, 3)}]"
+    return f"{_fixed(cell.value, 3)}{spread}{interval}"
 
 
 def _counts(task: Reference, row: Row) -> str:
