@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..evaluate import Plan, make_plan, run
-from ..leaderboard import build_leaderboard, default_folders
 from ..metrics import METRICS
 from ..paths import bundled, results_root
 from ..references import CHEAP, reference_results
@@ -57,11 +56,9 @@ def evaluate_and_report(
     elif not references:
         say("no stored floors for these images; --floors computes the cheap ones")
     picture = _picture(plan, result, force or not result.reused) if pictures else None
-    board = build_leaderboard([*default_folders()[:1], root], root / "leaderboards", plan.task)[0]
     paths: dict[str, Path | None] = {
         "result": result.path,
         "per image": result.rows_path,
-        "leaderboard": board,
         "picture": picture,
     }
     if result.data.limit is None and plan.split is None:  # only whole splits are ranked
