@@ -289,3 +289,13 @@ def test_distillation_has_the_documented_range_and_weight() -> None:
 def test_wrong_options_name_the_option(options: dict, word: str) -> None:
     with pytest.raises(UsageError, match=word):
         build(**options)
+
+
+def test_a_new_model_starts_with_zero_biases() -> None:
+    for decoder in ("transformer", "mlp"):
+        model = small(decoder=decoder)
+        trunk = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+        biases = [p for name, p in trunk if "bias" in name and name.rpartition(".")[0] not in norms]
+        assert len(biases) >= 6
+        assert all((p == 0).all() for p in biases)
