@@ -33,7 +33,7 @@ def _polygon(corners: int) -> list[tuple[float, float, float, float]]:
 
 _CAPS = [(0.0, 0.0, 1.0, 1.0), (0.0, 0.0, -1.0, 1.0)]
 _FLOOR = (0.0, 0.0, -1.0, 1.0)
-_CUBE = _planes(*[(*(s if k == axis else 0.0 for k in range(3)), 1.0) for axis in range(3) for s in (1.0, -1.0)])
+_CUBE = _planes((1, 0, 0, 1), (-1, 0, 0, 1), (0, 1, 0, 1), (0, -1, 0, 1), *_CAPS)
 _OCTAHEDRON = _planes(*[(x, y, z, 1.0) for x in (1.0, -1.0) for y in (1.0, -1.0) for z in (1.0, -1.0)])
 _PYRAMID = _planes((2, 0, 1, 1), (-2, 0, 1, 1), (0, 2, 1, 1), (0, -2, 1, 1), _FLOOR)
 _PRISM = _planes(*_polygon(3), *_CAPS)
