@@ -238,9 +238,8 @@ def build(
     *,
     encoder: Literal["cnn", "dinov2s14reg"] = "cnn",
     dim: int = 64,
-    width: int = 96,
-    early: int = 1,
-    late: Sequence[int] = (1, 3, 1),
+    width: int = 64,
+    blocks: Sequence[int] = (1, 1),
     input_size: int = 128,
     slots: int = 11,
     slot_dim: int = 64,
@@ -248,7 +247,7 @@ def build(
 ) -> DIAS:
     """Factory of the cards `dias`, `dias-paper`, `slot-attention` and `dinosaur`.
 
-    encoder: "cnn" (`encoder.Encoder(width, dim, early, late)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
+    encoder: "cnn" (`encoder.Encoder(width, dim, blocks)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
     paper's, 256 pixels). slots: K. slot_dim: C. options: the remaining keywords of `DIAS`.
     """
     _check_choice("encoder", encoder, ("cnn", "dinov2s14reg"))
@@ -259,8 +258,6 @@ def build(
         raise UsageError(
             f"option merge_threshold: {threshold} is no cosine distance; use 0 to 2, or null for no merging"
         )
-    if options.get("attention_prior") and options.get("decoder") != "mlp":
-        raise UsageError("option attention_prior: belongs to the mlp decoder; add decoder=mlp")
     if options.get("decoder", "transformer") == "transformer":
         feature_dim = 384 if encoder == "dinov2s14reg" else dim
         if feature_dim % options.get("decoder_heads", 4):
@@ -271,7 +268,7 @@ def build(
     if input_size % STRIDE or input_size < 2 * STRIDE:
         raise UsageError(f"option input_size: {input_size} must be a multiple of {STRIDE}, at least {2 * STRIDE}")
     tokens = (input_size // STRIDE) ** 2
-    return DIAS(Encoder(width, dim, early, late), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+    return DIAS(Encoder(width, dim, blocks), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
 
 
 def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -48,27 +48,22 @@ class _Residual(nn.Module):
 class Encoder(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8), each with a root mean square of 1.
 
-    width: channels of the trunk at stride 8. dim: D of the tokens. early: 3x3 residual blocks at stride 4. late: kernel
-    sides (1 or 3) of the residual blocks at stride 8. The receptive field is 15 + 8 * early + 16 pixels for each 3 in
-    `late`: 39 by default. H and W must be multiples of 8 and at least 16.
+    Fine features at stride 4, each of unit length, are averaged over 2x2: a token on a border is a mixture of its two
+    sides. A network that sees both sides at once would give borders a look of their own, and slot models then spend
+    slots on them.
+
+    width: channels of the trunk. dim: D of the tokens. blocks: kernel sides (1 or 3) of the residual blocks. A token
+    depends on 11 x 11 pixels and 8 more for each 3 in `blocks`. H and W must be multiples of 8 and at least 16.
     """
 
     input_size = 128
 
-    def __init__(self, width: int = 96, dim: int = 64, early: int = 1, late: Sequence[int] = (1, 3, 1)) -> None:
+    def __init__(self, width: int = 64, dim: int = 64, blocks: Sequence[int] = (1, 1)) -> None:
         super().__init__()
         self.dim = dim
-        self.receptive_field = 15 + 8 * early + 16 * sum(kernel == 3 for kernel in late)
-        self.stem = nn.Sequential(
-            _conv(3, width // 4, stride=2),
-            nn.GELU(),
-            _conv(width // 4, width // 2, stride=2),
-            _ChannelNorm(width // 2),
-            nn.GELU(),
-            *(_Residual(width // 2, 3) for _ in range(early)),
-            _conv(width // 2, width, stride=2),
-        )
-        self.blocks = nn.Sequential(*(_Residual(width, kernel) for kernel in late))
+        self.receptive_field = 11 + 8 * sum(kernel == 3 for kernel in blocks)
+        self.stem = nn.Sequential(_conv(3, width // 2, stride=2), nn.GELU(), _conv(width // 2, width, stride=2))
+        self.blocks = nn.Sequential(*(_Residual(width, kernel) for kernel in blocks))
         self.head = nn.Sequential(_ChannelNorm(width), nn.Conv2d(width, dim, 1))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -76,8 +71,8 @@ class Encoder(nn.Module):
         if image.shape[-1] % STRIDE or image.shape[-2] % STRIDE:
             raise UsageError(f"encoder: image sides {tuple(image.shape[-2:])} must be multiples of {STRIDE}")
         x = ((image - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
-        x = self.head(self.blocks(self.stem(x)))
-        return F.normalize(x, dim=1) * self.dim**0.5
+        fine = F.normalize(self.head(self.blocks(self.stem(x))), dim=1)
+        return F.normalize(F.avg_pool2d(fine, 2), dim=1) * self.dim**0.5
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:

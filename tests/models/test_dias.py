@@ -153,7 +153,7 @@ def batch(count: int = 3, seed: int = 0, ids: str = "abcdefgh") -> Batch:
 
 def small(**options: object) -> DIAS:
     torch.manual_seed(0)
-    settings: dict = dict(dim=16, width=16, late=(1,), input_size=32, slots=6, slot_dim=12, decoder_layers=2)
+    settings: dict = dict(dim=16, width=16, blocks=(1,), input_size=32, slots=6, slot_dim=12, decoder_layers=2)
     return build(**(settings | options))
 
 
@@ -281,7 +281,6 @@ def test_distillation_has_the_documented_range_and_weight() -> None:
         ({"decoder": "cnn"}, "decoder"),
         ({"mask_source": "slots"}, "mask_source"),
         ({"merge_threshold": 3.0}, "merge_threshold"),
-        ({"attention_prior": True}, "attention_prior"),
         ({"decoder_heads": 5}, "decoder_heads"),
         ({"input_size": 100}, "input_size"),
     ],

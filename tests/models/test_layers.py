@@ -286,18 +286,18 @@ def test_random_visible_has_the_distribution_of_the_paper() -> None:
 
 def test_encoder_sees_only_its_receptive_field() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(width=16, dim=12, early=1, late=(1, 3)).double()
+    encoder = Encoder(width=16, dim=12, blocks=(1, 3)).double()
     image = torch.rand(1, 3, 128, 128).double()
     image.requires_grad_()
     encoder(image)[0, 3, 8, 8].backward()
     assert image.grad is not None
     rows = image.grad[0].abs().sum(dim=(0, 2)).nonzero().flatten()
-    assert rows.max() - rows.min() + 1 == encoder.receptive_field == 39
+    assert rows.max() - rows.min() + 1 == encoder.receptive_field == 19
     assert abs((rows.max() + rows.min()) / 2 - (8 * 8 + 3.5)) <= 4
 
 
 def test_encoder_tokens_have_unit_root_mean_square_for_any_size() -> None:
-    encoder = Encoder(width=16, dim=12, early=1, late=())
+    encoder = Encoder(width=16, dim=12, blocks=(3,))
     tokens = encoder.encode(Batch(ids=("a", "b"), image=torch.rand(2, 3, 48, 64)))
     assert tokens.shape == (2, 12, 6, 8)
     torch.testing.assert_close(tokens.square().mean(1), torch.ones(2, 6, 8), rtol=1e-4, atol=1e-4)

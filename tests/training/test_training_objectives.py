@@ -163,7 +163,7 @@ def slot_objective(distill_peak=1.0, merge_probability=0.5, seed=0):
 
 def small_dias():
     torch.manual_seed(0)
-    options = {"dim": 8, "width": 8, "late": [1], "input_size": 32, "slots": 3, "slot_dim": 8, "decoder_heads": 2}
+    options = {"dim": 8, "width": 8, "blocks": [1], "input_size": 32, "slots": 3, "slot_dim": 8, "decoder_heads": 2}
     return build_dias(**options, decoder_layers=1, merge_threshold=0.1)
 
 

@@ -13,7 +13,7 @@ from ocl_bench.training import data, run
 from ocl_bench.training.checkpoint import file_sha256
 from ocl_bench.training.recipe import Scenes
 
-ENCODER_OPTIONS = {"width": 8, "dim": 8, "late": [1]}
+ENCODER_OPTIONS = {"width": 8, "dim": 8, "blocks": [1]}
 DIAS_OPTIONS = {**ENCODER_OPTIONS, "slots": 3, "slot_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
 TRAIN = {"steps": 3, "batch": 2, "scenes": {"count": 4}, "validate_limit": 2, "log_every": 1, "precision": "fp32"}
 

@@ -54,7 +54,7 @@ def tiny_objective(kind: str = "neighbour", batch: int = 4, gather: Any = None, 
 
 def tiny_model() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(width=8, dim=8, late=(1,))
+    return Encoder(width=8, dim=8, blocks=(1,))
 
 
 def logged_losses(out: Path) -> dict[int, float]:

@@ -25,13 +25,20 @@ class _DecoderLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False))
 
     def forward(
-        self, tokens: Tensor, memory: Tensor, ignored: Tensor | None, need_attention: bool
+        self, tokens: Tensor, memory: Tensor, ignored: Tensor | None, bias: Tensor | None, need_attention: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, P, D), memory (B, K, D), ignored (B, K) -> tokens and, on request, attention (B, P, K)."""
+        """Tokens (B, P, D), memory (B, K, D), ignored (B, K), bias (B * heads, P, K) that is added to the logits of the
+        cross-attention -> tokens and, on request, attention (B, P, K).
+        """
         normed = self.norm_self(tokens)
         tokens = tokens + self.self_attention(normed, normed, normed, need_weights=False)[0]
         change, attention = self.cross_attention(
-            self.norm_cross(tokens), memory, memory, key_padding_mask=ignored, need_weights=need_attention
+            self.norm_cross(tokens),
+            memory,
+            memory,
+            key_padding_mask=ignored,
+            attn_mask=bias,
+            need_weights=need_attention,
         )
         tokens = tokens + change
         return tokens + self.mlp(self.norm_mlp(tokens)), attention
@@ -55,6 +62,7 @@ class RandomMaskDecoder(nn.Module):
         self.embed_tokens = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim))
         self.embed_slots = nn.Sequential(nn.Linear(slot_dim, dim, bias=False), nn.LayerNorm(dim))
         self.norm_in = nn.LayerNorm(dim, bias=False)
+        self.heads = heads
         # As in the official code, all layers start from the same random weights.
         layer = _DecoderLayer(dim, heads)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(layers))
@@ -62,12 +70,18 @@ class RandomMaskDecoder(nn.Module):
         self.layers[0].norm_self = nn.Identity()
 
     def forward(
-        self, slots: Tensor, target: Tensor, visible: Tensor | None = None, slot_mask: Tensor | None = None
+        self,
+        slots: Tensor,
+        target: Tensor,
+        visible: Tensor | None = None,
+        slot_mask: Tensor | None = None,
+        prior: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reconstruct the tokens from the slots and the visible tokens.
 
         slots: (B, K, C). target: (B, P, D), the encoder's tokens. visible: (B, P) bool, None = all are visible, as in
-        evaluation. slot_mask: (B, K) bool, True = valid; the other slots get a mask of exactly 0.
+        evaluation. slot_mask: (B, K) bool, True = valid; the other slots get a mask of exactly 0. prior: (B, K, P)
+        positive weights whose logarithm is added to the cross-attention logits (not in the paper).
         Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         tokens = self.embed_tokens(target)
@@ -76,9 +90,13 @@ class RandomMaskDecoder(nn.Module):
         tokens = self.norm_in(tokens + self.positions)
         memory = self.embed_slots(slots)
         ignored = None if slot_mask is None else ~slot_mask
+        bias = None
+        if prior is not None:
+            bias = log_prior(prior, slot_mask).transpose(1, 2).repeat_interleave(self.heads, dim=0)
+            ignored = None  # the bias says it already
         attention = None
         for index, layer in enumerate(self.layers):
-            tokens, attention = layer(tokens, memory, ignored, need_attention=index == len(self.layers) - 1)
+            tokens, attention = layer(tokens, memory, ignored, bias, need_attention=index == len(self.layers) - 1)
         assert attention is not None
         return tokens, attention.transpose(1, 2)
 
@@ -116,11 +134,17 @@ class BroadcastDecoder(nn.Module):
         decoded = self.mlp(slots.unsqueeze(2) + self.positions)
         tokens, logits = decoded[..., :-1], decoded[..., -1]
         if prior is not None:
-            logits = logits + prior.clamp_min(1e-6).log()
-        if slot_mask is not None:
+            logits = logits + log_prior(prior, slot_mask)
+        elif slot_mask is not None:
             logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
         masks = logits.softmax(dim=1)
         return torch.einsum("bkp,bkpd->bpd", masks, tokens), masks
+
+
+def log_prior(prior: Tensor, slot_mask: Tensor | None) -> Tensor:
+    """Logarithm of the aggregation's attention (B, K, P), -inf at slots that are not valid; `slot_mask` is (B, K)."""
+    logits = prior.clamp_min(1e-6).log()
+    return logits if slot_mask is None else logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
 
 
 def random_visible(batch: int, tokens: int, generator: torch.Generator | None = None) -> Tensor:
