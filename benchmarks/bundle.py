@@ -1,0 +1,48 @@
+"""Bundle a finished training: copy its weights into the package and write its record into the model card.
+
+    python benchmarks/bundle.py runs/dias-seed0
+
+The card gets `weights`, `sha256` and `training`; its options must be those of the training, except the ones that need
+no other weights and were chosen on the validation split afterwards (slots, merge_threshold, merge_iterations).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from ocl_bench.registry import CARDS, WEIGHTS
+
+CHOSEN_LATER = {"slots", "merge_threshold", "merge_iterations"}
+RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
+
+
+def bundle(run: Path) -> Path:
+    """Copy the weights of `run` and rewrite the card; returns the card's path."""
+    record = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    name = record["model"]
+    if not record["finished"]:
+        raise SystemExit(f"{run}: the training of {name} is not finished; run `ocl-bench train` again to go on")
+    source, card_path = run / f"{name}.safetensors", CARDS / f"{name}.yaml"
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    if sha256 != record["sha256"]:
+        raise SystemExit(f"{source}: is not the file that training.json records")
+    card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
+    changed = {key for key, value in record["options"].items() if card["options"].get(key) != value}
+    if changed - CHOSEN_LATER:
+        raise SystemExit(f"{card_path}: options {sorted(changed - CHOSEN_LATER)} differ from those of the training")
+    shutil.copyfile(source, WEIGHTS / source.name)
+    card |= {"weights": source.name, "sha256": sha256, "training": {key: record[key] for key in RECORDED}}
+    card_path.write_text(yaml.safe_dump(card, sort_keys=False, width=118, default_flow_style=None), encoding="utf-8")
+    return card_path
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Bundle a finished training.")
+    parser.add_argument("run", type=Path)
+    print(bundle(parser.parse_args().run))
