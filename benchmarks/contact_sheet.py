@@ -1,0 +1,52 @@
+"""Draw the contact sheet of the README: scenes of every variant with their masks.
+
+python benchmarks/contact_sheet.py docs/contact-sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ocl_bench.report.figure import PALETTE, new_figure, save_png, style
+from ocl_bench.scenes import REVISIONS, VARIANTS, render
+
+COLUMNS = 8
+GAP = 4
+NAMES = {"full": "clevrtex", "camo": "clevrtex-camo", "outd": "clevrtex-ood"}
+
+
+def strip(tiles: list[np.ndarray]) -> np.ndarray:
+    """Tiles (H, W, 3) beside each other with white gaps."""
+    white = np.full((tiles[0].shape[0], GAP, 3), 255, dtype=np.uint8)
+    return np.concatenate([part for tile in tiles for part in (tile, white)][:-1], axis=1)
+
+
+def masks(labels: Tensor) -> list[np.ndarray]:
+    """Label maps (N, H, W) in colours, the ground in dark grey."""
+    colours = np.concatenate([[[60, 60, 60]], PALETTE]).astype(np.uint8)
+    return list(colours[labels.numpy()])
+
+
+def draw(path: Path) -> None:
+    """Two rows for each variant, images above masks; the first validation scenes, not a choice."""
+    with style():
+        figure = new_figure(9.0, 7.2)
+        for block, variant in enumerate(VARIANTS):
+            scenes = render(variant, REVISIONS[variant], "val", range(COLUMNS))
+            rows = [strip(list(scenes.image.permute(0, 2, 3, 1).numpy())), strip(masks(scenes.labels))]
+            gap = np.full((GAP, rows[0].shape[1], 3), 255, dtype=np.uint8)
+            axis = figure.add_axes((0.02, 0.01 + (2 - block) * 0.331, 0.97, 0.29))
+            axis.imshow(np.concatenate([rows[0], gap, rows[1]]), interpolation="none")
+            axis.set_title(f"{NAMES[variant]} (stand-in scenes {variant})", loc="left")
+            axis.set_axis_off()
+        save_png(figure, path, dots_per_inch=140)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw the contact sheet of the README.")
+    parser.add_argument("path", type=Path)
+    draw(parser.parse_args().path)
