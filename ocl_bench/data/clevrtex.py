@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     import datasets
 
 VARIANTS = ("full", "pbg", "vbg", "grassbg", "camo", "outd")
-SPLITS = {"test": range(0, 5_000), "val": range(5_000, 10_000), "train": range(10_000, 50_000)}
-"""Scene numbers of the official splits of `full` (50,000 scenes): first tenth, second tenth, the rest."""
+SCENES = {"full": 50_000, "pbg": 20_000, "vbg": 20_000, "grassbg": 20_000, "camo": 20_000, "outd": 10_000}
+"""Number of scenes of each variant."""
+
+SPLITS = ("test", "val", "train")
+"""Official splits: first tenth, second tenth, the rest. `outd` has none, all of it is for testing."""
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/clevrtex"
 _IMAGE_MODES = frozenset({"RGB", "RGBA"})
@@ -64,16 +67,18 @@ def open_clevrtex(request: Request) -> OpenData:
 def split_numbers(variant: str, split: str) -> range | None:
     """Scene numbers of a split, or None for every scene.
 
-    The split follows from the number in the file name, never from which files are present, so that a partial download
-    cannot move a training scene into the test split. Raises UsageError for a split that the variant does not have.
+    As the official loader splits (karazijal/clevrtex-generation, `clevrtex_eval.py`): by tenths in every variant but
+    `outd`. The split follows from the number in the file name, never from which files are present, so that a partial
+    download cannot move a training scene into the test split. Raises UsageError for a split that the variant lacks.
     """
     if split == "all":
         return None
-    if variant != "full":
-        raise UsageError(f"split '{split}': CLEVRTEX '{variant}' is not split; use 'all' (the splits belong to 'full')")
+    if variant == "outd":
+        raise UsageError(f"split '{split}': CLEVRTEX 'outd' is not split, all of it is for testing; use 'all'")
     if split not in SPLITS:
-        raise UsageError(f"split '{split}': CLEVRTEX 'full' has {', '.join(SPLITS)} and 'all'")
-    return SPLITS[split]
+        raise UsageError(f"split '{split}': CLEVRTEX '{variant}' has {', '.join(SPLITS)} and 'all'")
+    tenth = SCENES[variant] // 10
+    return {"test": range(tenth), "val": range(tenth, 2 * tenth), "train": range(2 * tenth, 10 * tenth)}[split]
 
 
 def find_folder(root: Path, variant: str, folder: str = "") -> Path:
@@ -185,10 +190,8 @@ def _open_stand_in(request: Request, variant: str) -> OpenData:
     card = request.data.stand_in
     if card is None:
         raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root; {_how_to_get(variant)}")
+    numbers = split_numbers(card.variant, request.split)
     split = "test" if request.split == "all" else request.split
-    if split not in SPLITS:
-        raise UsageError(f"split '{request.split}': the stand-in of CLEVRTEX has {', '.join(SPLITS)}")
-    numbers = SPLITS[split] if card.variant == "full" else None
     count = stand_in_count(card.samples, request)
     if numbers is not None and count > len(numbers):
         raise UsageError(f"task '{request.task.name}': {count} samples, but split '{split}' holds {len(numbers)}")

@@ -12,6 +12,7 @@ from PIL import Image
 from ocl_bench.data import open_data
 from ocl_bench.data.clevrtex import rank_colours, split_numbers
 from ocl_bench.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.registry import get_task
 from ocl_bench.types import Sample
 
 FULL = card(variant="full", split="test", folder="clevrtex_full")
@@ -51,6 +52,17 @@ def test_splits_follow_the_scene_number_not_what_is_present(tmp_path):
         assert [i[-6:] for i in data.ids] == numbers
     assert len(open_data(FULL, data_root=tmp_path, split="all").ids) == 6
     assert len(split_numbers("full", "test")) == 5000 and len(split_numbers("full", "train")) == 40000
+
+
+def test_every_variant_but_outd_is_split_by_tenths_as_the_official_loader_does(tmp_path):
+    write_official(tmp_path, [1999, 2000, 3999, 4000, 19999], variant="camo")
+    expected = {"test": ["001999"], "val": ["002000", "003999"], "train": ["004000", "019999"]}
+    for split, numbers in expected.items():
+        assert [i[-6:] for i in open_data(card(variant="camo", split=split), data_root=tmp_path).ids] == numbers
+    assert get_task("clevrtex-camo").data.split == "test" and get_task("clevrtex-ood").data.split == "all"
+    for split in ("test", "val", "train"):
+        with pytest.raises(UsageError, match=r"'outd' is not split.*use 'all'"):
+            split_numbers("outd", split)
 
 
 def test_partial_download_is_said(tmp_path):
