@@ -177,6 +177,8 @@ def _progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    console = Console(stderr=True)
+    shown = shown and console.is_terminal  # a log file gets no empty line
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(text, total=total)
         yield lambda n: bar.update(task, advance=n)

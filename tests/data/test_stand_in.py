@@ -106,11 +106,18 @@ def test_another_split_may_be_longer_but_the_card_fixes_its_own(rendered):
     assert len(open_data(task, limit=30, split="train", progress=False)) == 30
 
 
-def test_unsplit_variants_use_the_test_scenes(rendered):
-    task = card(variant="camo", split="all", stand_in={**STAND_IN, "variant": "camo", "samples": 3})
+def test_the_unsplit_variant_uses_the_test_scenes_and_has_no_others(rendered):
+    task = card(variant="outd", split="all", stand_in={**STAND_IN, "variant": "outd", "samples": 3})
     data = open_data(task, progress=False)
-    assert data.ids == tuple(f"CLEVRTEX_camo_{i:06d}" for i in range(3)) and rendered[0][0] == "test"
-    assert open_data(task, split="val", progress=False).ids == data.ids
+    assert data.ids == tuple(f"CLEVRTEX_outd_{i:06d}" for i in range(3)) and rendered[0][0] == "test"
+    with pytest.raises(UsageError, match="is not split"):
+        open_data(task, split="val", progress=False)
+
+
+def test_camo_has_the_official_scene_numbers(rendered):
+    task = card(variant="camo", split="test", stand_in={**STAND_IN, "variant": "camo", "samples": 3})
+    assert open_data(task, progress=False).ids == tuple(f"CLEVRTEX_camo_{i:06d}" for i in range(3))
+    assert open_data(task, split="val", limit=2, progress=False).ids == ("CLEVRTEX_camo_002000", "CLEVRTEX_camo_002001")
 
 
 def test_wrong_seed_is_refused(rendered, tmp_path):
@@ -160,6 +167,7 @@ def test_unknown_revision_is_refused_before_anything_is_written(rendered, privat
 
 @pytest.mark.slow
 def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("ocl_bench.data.stand_in.IMAGE_SIZE", 32)
     tree = StandInTree("full", scenes.REVISIONS["full"], "test")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
     one = files(tree.ensure(3, progress=False, workers=1))
