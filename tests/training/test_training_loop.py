@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ from ocl_bench.training.ranks import start_ranks
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def learn(out, **options):
@@ -55,8 +62,15 @@ def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, whole):
 
 def test_two_gloo_ranks_learn_like_one(tmp_path, whole):
     learn(tmp_path, objective=tiny_objective("boxes"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, SCRIPT, tmp_path / "two", "world=2", "kinds=neighbour,boxes"], env=ENVIRONMENT, check=True)
+    command = [sys.executable, SCRIPT, tmp_path / "two", "world=2", "kinds=neighbour,boxes"]
+    both = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # What torchrun sets; started without it, which would import torch a third time.
+    ranks = [subprocess.Popen(command, env={**both, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert logged_losses(tmp_path / "two" / "neighbour") == pytest.approx(whole[0], abs=1e-5)
     assert logged_losses(tmp_path / "two" / "boxes") == pytest.approx(logged_losses(tmp_path), abs=1e-5)
 
@@ -116,9 +130,9 @@ def test_validation_happens_in_evaluation_mode_without_gradients(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    learn(tmp_path, recipe=tiny_recipe(steps=60, lr=5e-3), objective=tiny_objective("boxes", noise=0.0))
+    learn(tmp_path, recipe=tiny_recipe(steps=30, lr=5e-3), objective=tiny_objective("boxes", noise=0.0))
     losses = list(logged_losses(tmp_path).values())
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
 def test_frozen_parameters_do_not_move(tmp_path):
