@@ -5,40 +5,41 @@ Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
 
 from __future__ import annotations
 
-import os
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from .errors import OclBenchError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .results import Result
-
-
-class _Group(TyperGroup):
-    """Turns expected errors into one line on stderr and their exit code. OCL_BENCH_DEBUG=1 shows the traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except OclBenchError as error:
-            if os.environ.get("OCL_BENCH_DEBUG"):
-                raise
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
-            raise typer.Exit(130) from error
-
+from .cli_parts import (
+    BatchSize,
+    Checkpoint,
+    DataRoot,
+    Device,
+    ErrorsInOneLine,
+    Json,
+    Limit,
+    ModelName,
+    Offline,
+    Options,
+    Results,
+    Seeds,
+    Split,
+    TaskName,
+    What,
+    exit_code,
+    go_offline,
+    own_stdout,
+    parse_options,
+    parse_seeds,
+    print_json,
+    print_result,
+    say,
+    split_option,
+)
+from .errors import UsageError
 
 app = typer.Typer(
-    cls=_Group,
+    cls=ErrorsInOneLine,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,29 +47,6 @@ app = typer.Typer(
     help="How good is this object-centric model, really, and compared with what?",
     epilog="Start with: ocl-bench eval --model dias --task clevrtex",
 )
-
-
-class What(StrEnum):
-    """What `list` lists."""
-
-    tasks = "tasks"
-    models = "models"
-    metrics = "metrics"
-
-
-ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
-TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder with official data; by default OCL_BENCH_DATA.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
-Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
-Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
-Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]
-Results = Annotated[Path | None, typer.Option(help="Folder for results; by default OCL_BENCH_RESULTS or ./results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly the result as JSON on stdout.")]
-Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
 
 
 @app.command("eval")
@@ -95,32 +73,33 @@ def evaluate_model(
     json: Json = False,
 ) -> None:
     """Score a model on a task, beside floors and ceiling."""
-    _go_offline(offline)
+    go_offline(offline)
     from .report.evaluation import evaluate_and_report
 
-    report = evaluate_and_report(
-        model,
-        task,
-        results=results,
-        save_predictions=save_predictions,
-        force=force,
-        floors=floors,
-        pictures=pictures,
-        data_root=data_root,
-        limit=limit,
-        noise_seeds=_seeds(seeds),
-        device=device,
-        batch_size=batch_size,
-        split=split,
-        stand_in_seed=stand_in_seed,
-        options=_options(option),
-        checkpoint=checkpoint,
-        say=lambda line: typer.echo(line, err=True),
-    )
-    _print_result(report.result, json, report.references, report.paths)
+    with own_stdout(json):
+        report = evaluate_and_report(
+            model,
+            task,
+            results=results,
+            save_predictions=save_predictions,
+            force=force,
+            floors=floors,
+            pictures=pictures,
+            data_root=data_root,
+            limit=limit,
+            noise_seeds=parse_seeds(seeds),
+            device=device,
+            batch_size=batch_size,
+            split=split,
+            stand_in_seed=stand_in_seed,
+            options=parse_options(option),
+            checkpoint=checkpoint,
+            say=say,
+        )
+    print_result(report.result, json, report.references, report.paths)
     if not json:
         typer.echo(f"next: {report.next_command}")
-    raise typer.Exit(_exit_code(report.result))
+    raise typer.Exit(exit_code(report.result))
 
 
 @app.command("list")
@@ -140,7 +119,7 @@ def list_names(
 
         names["metrics"] = sorted(METRICS)
     if json:
-        _print_json(names[what.value] if what else names)
+        print_json(names[what.value] if what else names)
         return
     for kind, entries in names.items():
         if what is None:
@@ -161,7 +140,7 @@ def show(
 
     found = find_card(card)
     if json:
-        _print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json"))
     elif isinstance(found, TaskSpec):
         print_task(make_console(), found)
     else:
@@ -183,9 +162,10 @@ def check(
     from .check_model import check_model
     from .console import make_console, print_checks
 
-    checks = check_model(model, task, checkpoint=checkpoint, options=_options(option), device=device)
+    with own_stdout(json):
+        checks = check_model(model, task, checkpoint=checkpoint, options=parse_options(option), device=device)
     if json:
-        _print_json([asdict(entry) for entry in checks])
+        print_json([asdict(entry) for entry in checks])
     else:
         print_checks(make_console(), model, checks)
     failed = [entry for entry in checks if not entry.passed]
@@ -207,12 +187,14 @@ def score(
     json: Json = False,
 ) -> None:
     """Score masks that exist already; no model needed."""
-    _go_offline(offline)
+    go_offline(offline)
     from .score import score_masks
 
-    result = score_masks(task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results)
-    _print_result(result, json)
-    raise typer.Exit(_exit_code(result))
+    result = score_masks(
+        task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results, say=say
+    )
+    print_result(result, json)
+    raise typer.Exit(exit_code(result))
 
 
 @app.command()
@@ -226,7 +208,7 @@ def replay(
     from .score import replay as replay_run
 
     outcome = replay_run(run, task=task, data_root=data_root)
-    _print_result(outcome.now, json)
+    print_result(outcome.now, json)
     if not outcome.equal:
         differences = ", ".join(f"{name} {value:+.3g}" for name, value in outcome.differences.items() if value)
         typer.echo(f"not the stored numbers: {differences}", err=True)
@@ -254,29 +236,30 @@ def tune(
     from .tune import parse_values
     from .tune import tune as tune_option
 
-    texts = dict(_split_option(text) for text in option)
+    texts = dict(split_option(text) for text in option)
     several = {key: values for key, text in texts.items() if len(values := parse_values(text)) > 1}
     if len(several) != 1:
         raise UsageError("--option: exactly one option needs several values, such as slots=3..15")
     (key, values) = next(iter(several.items()))
     fixed = {name: parse_values(text)[0] for name, text in texts.items() if name != key}
-    outcome = tune_option(
-        model,
-        task,
-        key,
-        values,
-        split=split,
-        results=results,
-        options=fixed,
-        data_root=data_root,
-        limit=limit,
-        noise_seeds=_seeds(seeds),
-        device=device,
-        batch_size=batch_size,
-        checkpoint=checkpoint,
-    )
+    with own_stdout(json):
+        outcome = tune_option(
+            model,
+            task,
+            key,
+            values,
+            split=split,
+            results=results,
+            options=fixed,
+            data_root=data_root,
+            limit=limit,
+            noise_seeds=parse_seeds(seeds),
+            device=device,
+            batch_size=batch_size,
+            checkpoint=checkpoint,
+        )
     if json:
-        _print_json(outcome)
+        print_json(outcome)
         return
     print_tuning(make_console(), key, outcome["main"], outcome["tried"], outcome["best"])
     typer.echo(f"written: {outcome['path']}")
@@ -306,26 +289,27 @@ def train(
     """Train a model by the recipe of its card, or go on with a training that was stopped."""
     from .training import train as train_model
 
-    record = train_model(
-        model,
-        task,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        out=out,
-        device=device,
-        precision=precision,
-        compile_model=compile,
-        world_size=world_size,
-        scenes=scenes,
-        overrides=_options(set),
-        options=_options(option),
-        resume=resume,
-    )
+    with own_stdout(json):
+        record = train_model(
+            model,
+            task,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            out=out,
+            device=device,
+            precision=precision,
+            compile_model=compile,
+            world_size=world_size,
+            scenes=scenes,
+            overrides=parse_options(set),
+            options=parse_options(option),
+            resume=resume,
+        )
     if not record["main_rank"]:
         return
     if json:
-        _print_json(record)
+        print_json(record)
         return
     for name, value in record["numbers"].items():
         typer.echo(f"{name}: {value:.4f}")
@@ -355,7 +339,7 @@ def leaderboard(
     if check:
         stale = stale_files()
         if json:
-            _print_json({"stale": stale})
+            print_json({"stale": stale})
         for name in stale:
             typer.echo(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
@@ -363,7 +347,7 @@ def leaderboard(
         raise typer.Exit(1 if stale else 0)
     written = build_leaderboard(default_folders()[:1] if committed else results, out, task)
     if json:
-        _print_json({"written": [str(path) for path in written]})
+        print_json({"written": [str(path) for path in written]})
         return
     for path in written:
         typer.echo(f"written: {path}")
@@ -388,7 +372,7 @@ def regress(
     folder = baseline or bundled("leaderboards") / "golden"
     report = run_gate(folder, candidate=candidate, accept=accept, reason=reason, device=device)
     if json:
-        _print_json({"failed": report.failed, "findings": [asdict(finding) for finding in report.findings]})
+        print_json({"failed": report.failed, "findings": [asdict(finding) for finding in report.findings]})
     else:
         for line in report.lines():
             typer.echo(line)
@@ -401,64 +385,6 @@ def schema() -> None:
     from .results import SCHEMA_FILE
 
     typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
-
-
-def _print_result(
-    result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
-) -> None:
-    if json:
-        typer.echo(result.to_json(), nl=False)
-    else:
-        from .console import make_console, print_paths, print_result
-
-        console = make_console()
-        print_result(console, result, references)
-        print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
-    for failure in result.counts.failed[:5]:
-        typer.echo(f"failed: {failure.error}", err=True)
-    if len(result.counts.failed) > 5:
-        typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
-
-
-def _exit_code(result: Result) -> int:
-    return 1 if result.counts.failed else 0
-
-
-def _print_json(content: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
-
-
-def _split_option(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise UsageError(f"--option {text}: write key=value")
-    return key, value
-
-
-def _options(texts: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    return {key: yaml.safe_load(value) for key, value in map(_split_option, texts or [])}
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    from .tune import parse_values
-
-    seeds = parse_values(text)
-    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise UsageError(f"--seeds {text}: write numbers such as 0,1,2 or 0..2")
-    return seeds
-
-
-def _go_offline(offline: bool) -> None:
-    """Tell the libraries that could download something not to, before they are imported."""
-    if offline:
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
-            os.environ[name] = "1"
 
 
 def main() -> None:

@@ -53,6 +53,8 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
 def _images(result: Result) -> str:
     counts = result.counts
     text = f"{counts.scored} of {counts.attempted} images scored"
+    if result.data.limit is not None:
+        text += f" (limited to the first {result.data.limit}: never ranked)"
     seeds = len(result.seeds.noise)
     return text + (f", mean over {seeds} noise seeds" if seeds > 1 else "")
 

@@ -94,6 +94,8 @@ def test_failed_samples_give_exit_code_1_and_keep_the_others(images: Path) -> No
         (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rows"], 2, "write key=value"),
         (["eval", "-m", "grid", "-t", "clevrtex", "--seeds", "a"], 2, "--seeds a"),
         (["eval", "-m", "grid", "-t", "clevrtex", "--device", "toaster"], 2, "device 'toaster'"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rows=["], 2, "--option rows=[: is not a YAML value"),
+        (["eval", "-m", "grid", "-t", "clevrtex-ood", "--split", "val"], 2, "'outd' is not split"),
         (["show", "gird"], 2, "no card 'gird'; did you mean grid?"),
         (["replay", "none.json"], 2, "none.json"),
         (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=3"], 2, "exactly one option"),
@@ -104,6 +106,29 @@ def test_errors_are_one_line_on_stderr(arguments: list[str], code: int, message:
     result = call(*arguments)
     assert result.exit_code == code and message in result.stderr and result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_talking_model_does_not_spoil_json(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "talks.py"
+    path.write_text(
+        "import torch\nfrom ocl_bench import Prediction\n"
+        "class M:\n    def predict(self, batch):\n        print('hello')\n"
+        "        return Prediction(masks=torch.ones(len(batch), 1, 2, 2), mask_source='decoder')\nbuild = M\n"
+    )
+    result = run_eval(images, "--json", "--no-pictures", model=f"{path}:build")
+    assert json.loads(result.stdout)["model"]["name"] == "talks-build" and "hello" in result.stderr
+    assert json.loads(call("check-model", "-m", f"{path}:build", "--json").stdout)[0]["passed"]
+
+
+def test_results_that_cannot_be_written_are_one_line(images: Path) -> None:
+    (images / "file").write_text("")
+    result = call("eval", "-m", "grid", "-t", images / "mine.yaml", "--results", images / "file", "--no-pictures")
+    assert result.exit_code == 2 and f"error: {images / 'file'}" in result.stderr.splitlines()[-1]
+
+
+def test_a_limited_result_says_so(images: Path) -> None:
+    assert "limited to the first 2: never ranked" in run_eval(images, "--no-pictures", "--limit", 2).stdout
+    assert "never ranked" not in run_eval(images, "--no-pictures").stdout
 
 
 def test_unknown_verbs_and_options_are_usage_errors() -> None:
