@@ -96,7 +96,7 @@ class _Session:
                 return self.loaded.model.predict(batch, *truth)
         except OclBenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
             reason = str(error).splitlines()[0][:200] if str(error) else ""
             raise UsageError(f"predict raised {type(error).__name__}: {reason}") from error
 

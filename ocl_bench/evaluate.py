@@ -22,6 +22,7 @@ from . import results as records
 from .adapters import Adapter, get_adapter
 from .errors import UsageError
 from .machine import choose_device, fixed_arithmetic, peak_memory_mb, thread_count
+from .metrics import find_metric
 from .paths import results_root
 from .registry import LoadedModel, get_model, get_task
 from .results import Result
@@ -172,6 +173,11 @@ def make_plan(
     if spec.family not in loaded.card.families:
         offered = ", ".join(loaded.card.families) or "none (an encoder for other models)"
         raise UsageError(f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}")
+    for name in spec.metrics:
+        try:
+            find_metric(name)
+        except UsageError as error:
+            raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
     _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
     if data is None:
         from .data import open_data
@@ -341,7 +347,7 @@ def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: boo
 
 def path_name(name: str) -> str:
     """A model name as a file name: `dias:1` is `dias-1`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def _from_file(
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"model {path}: importing it failed ({type(error).__name__}: {error})") from error
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
@@ -202,6 +202,8 @@ def _card_of(name: Any, model: Any) -> ModelCard:
     """A card for a model without one. Its role is always `model`: only bundled cards can declare a ceiling."""
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
+    from pydantic import ValidationError
+
     from .spec import ModelCard
 
     plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
@@ -213,8 +215,10 @@ def _card_of(name: Any, model: Any) -> ModelCard:
             supervision=getattr(model, "supervision", "none"),
             privilege=getattr(model, "privilege", "none"),
         )
-    except ValueError as error:
-        raise UsageError(f"model {name}: input_size, supervision or privilege is not valid ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = "input_size" if first["loc"] == ("input",) else ".".join(map(str, first["loc"]))
+        raise UsageError(f"model {name}: attribute {field}: {first['msg']}; see docs/add-a-model.md") from error
 
 
 def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -228,7 +232,7 @@ def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
         raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
     try:
         model = factory(**options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, SystemExit) as error:
         raise UsageError(f"model {name}: building it failed ({type(error).__name__}: {error})") from error
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")

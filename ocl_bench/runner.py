@@ -149,7 +149,7 @@ class Runner:
                 torch.cuda.synchronize()
         except OclBenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
             reason = str(error).splitlines()[0][:300] if str(error) else ""
             raise UsageError(
                 f"model {plan.model.name}: predict failed on a batch of {len(padded)} images of side "

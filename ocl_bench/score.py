@@ -9,7 +9,7 @@ import hashlib
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,12 +43,14 @@ def score_masks(
     split: str | None = None,
     results: str | Path | None = None,
     progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Score masks on a task and write the result under `name`.
 
     masks: a folder with `<sample id>.png`, each of the image's own size (it is cropped as the protocol says) or of the
     size at which the task scores; or an `.npz` with `prediction` and `truth` (N, H, W), 0 background and 255 void in
-    the truth, scored at its own resolution without a crop. Every predicted id is a slot, 0 too.
+    the truth, scored at its own resolution without a crop. Every predicted id is a slot, 0 too. The result is
+    `data: supplied` in both cases: nobody can tell what made the masks. say: gets the line about where the truth is.
     Raises UsageError and DataMissingError.
     """
     spec, masks = get_task(task), Path(masks)
@@ -56,11 +58,14 @@ def score_masks(
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = _array_plan(spec, masks, name, limit)
+        say(plan.data.note)
     elif masks.is_dir():
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
         files = {sample_id: _file(masks, sample_id) for sample_id in data.ids}
         _require(masks, list(files.values()))
+        say(data.note)
+        data = replace(data, kind="supplied")
         plan = _folder_plan(spec, data, lambda sample_id, seed: files[sample_id], name, limit=limit, split=split)
     else:
         raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz file")

@@ -190,7 +190,8 @@ def _load(path: Path, kind: type[CardType]) -> CardType:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "card"
         remedy = "remove it" if first["type"] == "extra_forbidden" else "see `ocl-bench show clevrtex` for an example"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}; {remedy}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path}: field '{field}': {message}; {remedy}") from error
 
 
 def _hash(content: Any) -> str:

@@ -19,7 +19,7 @@ from corridor import HERE, SIZE, MemoryReader, SlotModel, memory_data, tiny_plan
 
 import ocl_bench
 from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import make_plan, path_name, run
 from ocl_bench.results import Result, read_result, read_rows
 from ocl_bench.shards import Shard, WorkFolder
 from ocl_bench.types import Batch, Prediction
@@ -174,6 +174,13 @@ def test_a_wrong_prediction_is_one_line_with_model_and_field(tmp_path: Path, cas
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_model_that_exits_or_invents_a_mask_source_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"predict failed .*SystemExit: 0"):
+        evaluate(tmp_path, Answer(lambda batch: sys.exit(0)))
+    with pytest.raises(UsageError, match="mask_source is 'guess', expected one of decoder, attention"):
+        evaluate(tmp_path, Answer(lambda batch: Prediction(masks=batch.image, mask_source="guess")))  # type: ignore[arg-type]
+
+
 def test_not_finite_for_some_images_fails_only_these(tmp_path: Path) -> None:
     def half(batch: Batch) -> Prediction:
         masks = batch.image.clone()
@@ -275,6 +282,10 @@ def test_usage_errors(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             tiny_plan(**keywords)
+    wrong = tiny_task(metrics=["mbo_fg", "arii"])
+    with pytest.raises(UsageError, match=r"task tiny: field 'metrics': metric 'arii' is unknown; did you mean 'ari'\?"):
+        tiny_plan(task=wrong)
+    assert path_name("../../x") == "-..-x" and path_name("..") == "model" and path_name("dias:1") == "dias-1"
     with pytest.raises(UsageError, match="device 'nonsense' is not available"):
         make_plan(HERE, tiny_task(), data=memory_data(2), device="nonsense")
 

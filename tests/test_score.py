@@ -38,9 +38,11 @@ def write_masks(folder: Path, data: OpenData, change: Any = lambda labels: label
 
 def test_the_truth_as_masks_is_perfect_whatever_its_numbers(tmp_path: Path, data: OpenData) -> None:
     write_masks(tmp_path / "masks", data, lambda labels: 250 - 20 * labels)
-    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    said: list[str] = []
+    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False, say=said.append)
     assert result.value("mbo_fg") == result.value("ari") == 1
-    assert (result.data.kind, result.model.name, result.model.card) == ("embedded", "supplied-masks", "")
+    assert (result.data.kind, result.model.name, result.model.card) == ("supplied", "supplied-masks", "")
+    assert said == [data.note] and data.kind == "embedded"
 
 
 def test_every_predicted_id_is_a_slot_also_zero(tmp_path: Path, data: OpenData) -> None:

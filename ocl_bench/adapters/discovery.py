@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from ..errors import UsageError
 from ..spec import TaskSpec
-from ..types import Prediction, Truth
+from ..types import MaskSource, Prediction, Truth
 
 if TYPE_CHECKING:
     import pandas
@@ -49,6 +49,11 @@ class Discovery:
             raise UsageError(f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}")
         if hard and int(masks.min()) < 0:
             raise UsageError(f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0")
+        if prediction.mask_source not in get_args(MaskSource):
+            raise UsageError(
+                f"model {name}: Prediction.mask_source is {prediction.mask_source!r}, expected one of "
+                f"{', '.join(get_args(MaskSource))}"
+            )
         return prediction
 
     def finite(self, prediction: Prediction) -> np.ndarray:

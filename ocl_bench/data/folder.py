@@ -193,7 +193,8 @@ def _list_ids(root: Path, options: FolderOptions, request: Request) -> list[str]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataMissingError(f"{path}: list of ids cannot be read ({error}); correct data.options.ids") from error
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataMissingError(f"{path}: list of ids cannot be read ({reason}); correct data.options.ids") from error
     ids = [line.strip() for line in lines if line.strip()]
     for number, entry in enumerate(ids, start=1):
         if "/" in entry or "\\" in entry or entry.startswith(".") or "\0" in entry:
