@@ -97,7 +97,9 @@ def test_attributes_of_a_user_model_become_its_card() -> None:
     class Wrong(SlotModel):
         supervision = "much"
 
-    with pytest.raises(UsageError, match="model Wrong: attribute supervision: Input should be 'none', 'boxes' or 'masks'"):
+    with pytest.raises(
+        UsageError, match="model Wrong: attribute supervision: Input should be 'none', 'boxes' or 'masks'"
+    ):
         get_model(Wrong())
 
 
