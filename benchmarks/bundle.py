@@ -3,7 +3,7 @@
     python benchmarks/bundle.py runs/dias-seed0
 
 The card gets `weights`, `sha256` and `training`; its options must be those of the training, except the ones that need
-no other weights and were chosen on the validation split afterwards (slots, merge_threshold, merge_iterations).
+no other weights and were chosen on the validation split afterwards (`CHOSEN_LATER`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 from ocl_bench.registry import CARDS, WEIGHTS
 
-CHOSEN_LATER = {"slots", "merge_threshold", "merge_iterations"}
+CHOSEN_LATER = {"slots", "merge_threshold", "merge_iterations", "mask_temperature"}
 RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
 
 

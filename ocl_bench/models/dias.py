@@ -80,7 +80,11 @@ class Decomposition:
 
 
 class DIAS(nn.Module):
-    """The model around a frozen encoder. Options as in `build`; `feature_dim` is D and `tokens` is P of the encoder."""
+    """The model around a frozen encoder; `feature_dim` is D and `tokens` is P of the encoder.
+
+    Not in the paper: `attention_prior` adds the log of the last aggregation attention to the decoder's logits;
+    `mask_temperature` above 1 softens the masks that `predict` returns.
+    """
 
     def __init__(
         self,
@@ -102,12 +106,13 @@ class DIAS(nn.Module):
         merge_probability: float = 1.0,
         merge_iterations: int = 1,
         mask_source: Literal["decoder", "attention"] = "decoder",
+        mask_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.input_size, self.slots, self.slot_dim = input_size, slots, slot_dim
         self.distill, self.attention_prior, self.mask_source = distill, attention_prior, mask_source
         self.merge_threshold, self.merge_probability = merge_threshold, merge_probability
-        self.merge_iterations = merge_iterations
+        self.merge_iterations, self.mask_temperature = merge_iterations, mask_temperature
         self.encoder = encoder.requires_grad_(False)
         self.project = nn.Sequential(
             nn.LayerNorm(feature_dim),
@@ -137,7 +142,7 @@ class DIAS(nn.Module):
         noise = batch.noise(self.slots, self.slot_dim).to(tokens)
         result = self.decompose(tokens.flatten(2).transpose(1, 2), noise)
         masks = result.masks if self.mask_source == "decoder" else result.final_attention
-        masks = masks.reshape(*masks.shape[:2], *tokens.shape[-2:])
+        masks = soften(masks, self.mask_temperature).reshape(*masks.shape[:2], *tokens.shape[-2:])
         slots = result.slots if result.slot_mask is None else result.slots * result.slot_mask.unsqueeze(-1)
         return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens)
 
@@ -196,6 +201,17 @@ class DIAS(nn.Module):
         if not any(key.startswith("m.") for key in state):
             return state
         return rename_keys(state, OFFICIAL_NAMES)
+
+
+def soften(masks: Tensor, temperature: float) -> Tensor:
+    """Soft masks (B, K, P) to the power 1 / temperature, summing to 1 over the slots again; the argmax stays.
+
+    Softer masks let the bilinear upsampling place a border inside a token. A slot whose mask is exactly 0 keeps it.
+    """
+    if temperature == 1:
+        return masks
+    powers = masks ** (1 / temperature)
+    return powers / powers.sum(dim=1, keepdim=True)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -258,6 +274,8 @@ def build(
         raise UsageError(
             f"option merge_threshold: {threshold} is no cosine distance; use 0 to 2, or null for no merging"
         )
+    if not options.get("mask_temperature", 1.0) > 0:
+        raise UsageError(f"option mask_temperature: {options['mask_temperature']} must be positive")
     if options.get("decoder", "transformer") == "transformer":
         feature_dim = 384 if encoder == "dinov2s14reg" else dim
         if feature_dim % options.get("decoder_heads", 4):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ocl_bench.errors import UsageError
 from ocl_bench.models.checkpoints import load_weights, save_weights
-from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight
+from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
 from ocl_bench.paths import PACKAGE
 from ocl_bench.spec import load_model_card
 from ocl_bench.types import Batch
@@ -274,6 +274,15 @@ def test_distillation_has_the_documented_range_and_weight() -> None:
     assert weights == pytest.approx([0, 0.1464466, 0.5, 1])
 
 
+def test_softer_masks_keep_argmax_sum_and_absent_slots() -> None:
+    masks = torch.tensor([[[0.81, 0.04], [0.16, 0.96], [0.03, 0.0]]])
+    soft = soften(masks, 2.0)
+    torch.testing.assert_close(soft.sum(1), torch.ones(1, 2))
+    assert torch.equal(soft.argmax(1), masks.argmax(1)) and soft[0, 2, 1] == 0
+    assert (soft[0, 0, 0] / soft[0, 1, 0]).item() == pytest.approx((0.81 / 0.16) ** 0.5)
+    assert soften(masks, 1.0) is masks
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -281,6 +290,7 @@ def test_distillation_has_the_documented_range_and_weight() -> None:
         ({"decoder": "cnn"}, "decoder"),
         ({"mask_source": "slots"}, "mask_source"),
         ({"merge_threshold": 3.0}, "merge_threshold"),
+        ({"mask_temperature": 0.0}, "mask_temperature"),
         ({"decoder_heads": 5}, "decoder_heads"),
         ({"input_size": 100}, "input_size"),
     ],
