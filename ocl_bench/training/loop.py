@@ -6,6 +6,8 @@ Batch t is a pure function of (seed, t), so weights, optimiser state and t are a
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,14 +98,18 @@ def fit(
         _compile(model)
     deadline = None if minutes is None else at.started + 60 * minutes
     saved, stop = at.step, False
-    with _bar(recipe.steps, at.step, progress and ranks.main) as show, _Batches(objective, at.step) as batches:
+    with (
+        _bar(recipe.steps, at.step, progress and ranks.main) as show,
+        _Batches(objective, at.step) as batches,
+        _interrupts(ranks.size == 1) as interrupted,
+    ):
         while at.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
             if at.step % recipe.log_every == 0 or at.step == recipe.steps - 1:
                 log.train(at.step, _finite(terms, at.step, ranks, out), run.rate)
             at.step += 1
             show(at.step, log.last, at.numbers)
-            stop = deadline is not None and ranks.any(time.monotonic() >= deadline)
+            stop = interrupted() or (deadline is not None and ranks.any(time.monotonic() >= deadline))
             if at.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
                 saved = at.step
@@ -111,6 +117,8 @@ def fit(
                 log.validation(at.step, run.validate())
     if saved != at.step:
         run.checkpoint()
+    if interrupted():
+        raise KeyboardInterrupt
     log.validation(at.step, run.validate())
     return Trained(at.step, at.step >= recipe.steps, at.numbers, at.spent)
 
@@ -167,6 +175,27 @@ class _Run:
             self.model.train()
         self.ranks.state.wait_for_everyone()
         return self.at.numbers
+
+
+@contextmanager
+def _interrupts(enabled: bool) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the step is finished and kept in a checkpoint. A second Ctrl-C ends it at once."""
+    asked = False
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield lambda: asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dict[str, float]:

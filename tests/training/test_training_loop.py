@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def test_resume_after_kill_9_gives_equal_losses_and_weights(tmp_path, whole):
     assert logged_losses(tmp_path) == pytest.approx(losses, abs=1e-6)
     for name, tensor in load_checkpoint(tmp_path / "last.pt").model.items():
         torch.testing.assert_close(tensor, weights[name], atol=1e-6, rtol=0)
+
+
+def test_an_interrupt_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path, whole):
+    objective = tiny_objective()
+    learn_step = objective.loss
+
+    def loss(model, inputs, fraction):
+        if fraction == 3 / 8:
+            signal.raise_signal(signal.SIGINT)
+        return learn_step(model, inputs, fraction)
+
+    objective.loss = loss
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path, objective=objective, recipe=tiny_recipe(checkpoint_every=100))
+    assert load_checkpoint(tmp_path / "last.pt").step == 4 and signal.getsignal(signal.SIGINT) is before
+    assert learn(tmp_path).finished
+    assert logged_losses(tmp_path) == pytest.approx(whole[0], abs=1e-6)
 
 
 def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, whole):
