@@ -33,7 +33,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Residual(nn.Module):
-    """norm -> convolution of side `kernel` -> GELU -> 1x1, added to the input; a 1x1 kernel doubles the width inside."""
+    """norm -> convolution of side `kernel` -> GELU -> 1x1, added to the input; 1x1 kernels double the width inside."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
