@@ -138,7 +138,7 @@ def _reason(result: Result, reference: Reference) -> str:
     """Why a result may not be ranked, or '' when it may."""
     failed = len(result.counts.failed)
     missing = [name for name in reference.metrics if name not in result.metrics]
-    main = result.metrics.get(reference.main)
+    main, model = result.metrics.get(reference.main), result.model
     checks = (
         (result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
         (result.data.limit is not None, f"limited to {result.data.limit} images"),
@@ -147,6 +147,7 @@ def _reason(result: Result, reference: Reference) -> str:
             None not in (result.data.split, reference.split) and result.data.split != reference.split,
             f"split {result.data.split}",
         ),
+        (bool(model.card and model.parameters and not model.checkpoint_sha256), "untrained: no checkpoint was loaded"),
         (bool(failed), f"partial: {failed} of {result.counts.attempted} images failed"),
         (result.identity.status != "complete", f"partial: {result.identity.status}"),
         (bool(missing), f"partial: no {', '.join(missing)}"),

@@ -46,6 +46,11 @@ class LoadedModel:
     reusable: bool = True
 
     @property
+    def untrained(self) -> bool:
+        """Whether this is a card with parameters for which no checkpoint was loaded: its weights are random."""
+        return self.card.source != "user:object" and self.parameters > 0 and not self.checkpoint_sha256
+
+    @property
     def needs_truth(self) -> bool:
         """True only for ceilings. Raises UsageError when any other model asks for the truth."""
         wanted = bool(getattr(self.model, "needs_truth", False))
@@ -113,6 +118,8 @@ def get_model(
         return _from_object(name, checkpoint, options, device)
     if match := re.fullmatch(r"(?P<path>.+\.py):(?P<attribute>\w+)", name):
         return _from_file(Path(match["path"]), match["attribute"], checkpoint, options, device)
+    if name.endswith(".py"):
+        raise UsageError(f"model {name}: name the function in it that builds the model too: write {name}:build")
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")

@@ -46,6 +46,10 @@ def tune(
     spec = get_task(task)
     if len(values) < 2:
         raise UsageError(f"--option {option}: give several values to choose from, such as {option}=3..15")
+    if split == spec.data.split:
+        raise UsageError(
+            f"split '{split}': task {spec.name} is scored on it; tune on another split, such as val or train"
+        )
     root = (results or results_root()) / "tuning"
     rows = []
     for value in values:

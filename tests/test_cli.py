@@ -100,6 +100,8 @@ def test_failed_samples_give_exit_code_1_and_keep_the_others(images: Path) -> No
         (["replay", "none.json"], 2, "none.json"),
         (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=3"], 2, "exactly one option"),
         (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=9..3"], 2, "range 9..3"),
+        (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=1,3", "--split", "test"], 2, "is scored on it"),
+        (["eval", "-m", "my_model.py", "-t", "clevrtex"], 2, "write my_model.py:build"),
     ],
 )
 def test_errors_are_one_line_on_stderr(arguments: list[str], code: int, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,11 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = get_model("theirs", options={"slots": 2})
     assert loaded.model.slots == 2 and loaded.name == "theirs" and loaded.card.role == "model"
     assert get_task("tiny").name == "tiny"
+
+
+def test_a_card_with_parameters_and_no_checkpoint_is_untrained() -> None:
+    grid = get_model("grid")
+    random_weights = replace(grid, parameters=5)
+    assert random_weights.untrained and not grid.untrained
+    assert not replace(random_weights, checkpoint_sha256="ab").untrained
+    assert not replace(get_model(SlotModel()), parameters=5).untrained

@@ -45,6 +45,8 @@ def evaluate_and_report(
     """
     plan = make_plan(model, task, **keywords)
     say(plan.data.note)
+    if plan.model.untrained:
+        say(f"model {plan.model.name} has no bundled weights: these numbers are untrained; pass --checkpoint FILE")
     root = results if results is not None else results_root()
     result = run(plan, results=root, save_predictions=save_predictions, force=force)
     if result.reused:
