@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
