@@ -2,8 +2,8 @@
 
     python benchmarks/bundle.py runs/dias-seed0
 
-The card gets `weights`, `sha256` and `training`; its options must be those of the training, except the ones that need
-no other weights and were chosen on the validation split afterwards (`CHOSEN_LATER`).
+The card gets `weights`, `sha256` and `training`. Its options, with `train.options` over them, must be those of the
+training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import yaml
 
 from ocl_bench.registry import CARDS, WEIGHTS
 
-CHOSEN_LATER = {"slots", "merge_threshold", "merge_iterations", "mask_temperature"}
 RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
 
 
@@ -33,9 +32,9 @@ def bundle(run: Path) -> Path:
     if sha256 != record["sha256"]:
         raise SystemExit(f"{source}: is not the file that training.json records")
     card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
-    changed = {key for key, value in record["options"].items() if card["options"].get(key) != value}
-    if changed - CHOSEN_LATER:
-        raise SystemExit(f"{card_path}: options {sorted(changed - CHOSEN_LATER)} differ from those of the training")
+    expected = card["options"] | card["train"].get("options", {})
+    if changed := sorted(key for key in expected if expected[key] != record["options"].get(key)):
+        raise SystemExit(f"{card_path}: options {changed} differ from those of the training")
     shutil.copyfile(source, WEIGHTS / source.name)
     card |= {"weights": source.name, "sha256": sha256, "training": {key: record[key] for key in RECORDED}}
     card_path.write_text(yaml.safe_dump(card, sort_keys=False, width=118, default_flow_style=None), encoding="utf-8")

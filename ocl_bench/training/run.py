@@ -60,7 +60,8 @@ def train(
     returns the content of `training.json` with `main_rank`, `weights` (path) and `next` (command). Raises UsageError.
     """
     card, spec = get_card(model_name), get_task(task)
-    card = card.model_copy(update={"options": {**card.options, **(options or {})}})
+    trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
+    card = card.model_copy(update={"options": trained_with})
     changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
     ranks = start_ranks(device, recipe.precision, world_size)
