@@ -28,7 +28,8 @@ class Recipe(BaseModel):
     lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. floor: last learning rate as a share
     of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of all ranks together.
     objective: `kind` and the options of that objective. options: model options of the training, where those of the card
-    were chosen afterwards and need no other weights (the number of slots, say). The `*_every` fields are in steps and change no number.
+    were chosen afterwards and need no other weights (the number of slots, say). The `*_every` fields are in steps and
+    change no number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
