@@ -36,15 +36,17 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
         arrow = "↑" if metric.direction > 0 else "↓"
         main = " (main)" if name == task.main else ""
         table.add_column(f"{name} {arrow}{main}\nn = {metric.n_valid}", justify="right")
-    table.add_row(f"[bold]{escape(result.model.name)}[/]", *_cells(result, result), end_section=bool(references))
+    name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
+    table.add_row(name, *_cells(result, result), end_section=bool(references))
     for other in references:
-        table.add_row(f"{escape(other.model.name)} ({other.model.role})", *_cells(other, result))
+        table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
     console.print(table)
     console.print(f"value ± half of the 95 % bootstrap interval over n images; {_images(result)}")
     if counts.single_object_share is not None:
         share = 100 * counts.single_object_share
         console.print(f"{share:.1f} % of the images show one object: FG-ARI is 1 there for one segment, 0 for more")
     console.print(f"signature: {task.signature}", soft_wrap=True)
+    console.print(f"supervision in training: {result.model.supervision}; privilege at inference: {result.model.privilege}")
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} images/s" if rate else "no speed measured"
     console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
@@ -57,6 +59,13 @@ def _images(result: Result) -> str:
         text += f" (limited to the first {result.data.limit}: never ranked)"
     seeds = len(result.seeds.noise)
     return text + (f", mean over {seeds} noise seeds" if seeds > 1 else "")
+
+
+def _remark(result: Result) -> str:
+    """What a reader must know of a row: ` (floor, boxes)` is a floor on features that were trained with boxes."""
+    role = [] if result.model.role in ("model", "control") else [result.model.role]
+    seen = [] if result.model.supervision == "none" else [result.model.supervision]
+    return f" ({', '.join(role + seen)})" if role or seen else ""
 
 
 def _cells(result: Result, header: Result) -> list[str]:
