@@ -46,7 +46,8 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
         share = 100 * counts.single_object_share
         console.print(f"{share:.1f} % of the images show one object: FG-ARI is 1 there for one segment, 0 for more")
     console.print(f"signature: {task.signature}", soft_wrap=True)
-    console.print(f"supervision in training: {result.model.supervision}; privilege at inference: {result.model.privilege}")
+    model = result.model
+    console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}")
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} images/s" if rate else "no speed measured"
     console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
