@@ -64,9 +64,10 @@ def _images(result: Result) -> str:
 
 def _remark(result: Result) -> str:
     """What a reader must know of a row: ` (floor, boxes)` is a floor on features that were trained with boxes."""
-    role = [] if result.model.role in ("model", "control") else [result.model.role]
-    seen = [] if result.model.supervision == "none" else [result.model.supervision]
-    return f" ({', '.join(role + seen)})" if role or seen else ""
+    model = result.model
+    words = [model.role if model.role in ("floor", "ceiling") else "", model.supervision.replace("none", "")]
+    remark = ", ".join(filter(None, words))
+    return f" ({remark})" if remark else ""
 
 
 def _cells(result: Result, header: Result) -> list[str]:
