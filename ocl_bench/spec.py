@@ -29,12 +29,16 @@ class _Card(BaseModel):
 
 
 class StandIn(_Card):
-    """The embedded data of a task: scenes rendered here and written in the official layout."""
+    """The embedded data of a task: scenes rendered here and written in the official layout.
+
+    samples: of the split on which the task scores. fit_samples: of the split on which heads are fitted.
+    """
 
     scenes: str
     variant: str = "full"
     revision: int = 1
     samples: int = Field(gt=0)
+    fit_samples: int | None = Field(default=None, gt=0)
 
 
 class DataSpec(_Card):
@@ -46,20 +50,65 @@ class DataSpec(_Card):
     split: str = "test"
     options: dict[str, Any] = {}
     stand_in: StandIn | None = None
+    licence: str = ""
+    size: str = ""
+    get: str = ""
+
+
+class Proposals(_Card):
+    """How masks become detections.
+
+    parts: `whole` takes the mask of a slot, `whole+components` also its connected components (8 neighbours) when there
+    are several. min_area: smaller ones are left out, in pixels of the scored image. nms: of two masks with a larger IoU
+    the one with the lower score goes; 1 keeps all. max_detections: the best of an image.
+    The score is the mean of the soft mask over its area; a label map has scores of 1.
+    """
+
+    parts: Literal["whole", "whole+components"] = "whole+components"
+    min_area: int = Field(default=1, ge=1)
+    nms: float = Field(default=0.95, gt=0, le=1)
+    max_detections: int = Field(default=100, ge=1)
+
+
+class Fit(_Card):
+    """What is fitted on top of a frozen model before it is scored, on another split than the one that is scored.
+
+    head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
+    `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot).
+    held_out: share of the fit split on which the learning rate is chosen; the head is then fitted again on all of it.
+    at: side of the square on which classes are compared while fitting.
+    samples: only so many of the fit split, spread evenly; None takes all.
+    """
+
+    head: Literal["linear", "kmeans", "slot", "dense", "recognition"]
+    split: str = "train"
+    samples: int | None = Field(default=None, gt=0)
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    learning_rates: tuple[float, ...] = ()
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=32, ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    hidden: int = Field(default=512, ge=1)
+    at: int = Field(default=64, ge=1)
+    seed: int = 0
 
 
 class Protocol(_Card):
     """How images and truth are cropped, resized and compared.
 
-    crop: `none` or `center-F`, the central square whose side is F times the shorter image side (floor).
+    crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or `short-center`,
+        which first resizes the shorter side to the size asked for and then takes the central square (SPOT, PiCIE).
     input: side in pixels of the square given to models that declare no size of their own.
     score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
     resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.
     background: truth label that is background, or None when every label is an object.
     void / overlap / empty: see `ocl_bench.metrics.contingency`.
+    classes: number of classes of the semantic truth (segmentation).
+    proposals: how masks become detections (detection).
+    matching_iou: a slot is matched to an object only above this IoU (recognition and the slot head).
     """
 
-    crop: str = Field(default="none", pattern=r"^(none|center-(0\.\d+|1(\.0+)?))$")
+    crop: str = Field(default="none", pattern=r"^(none|short-center|center-(0\.\d+|1(\.0+)?))$")
     input: int = Field(default=128, ge=8)
     score_at: int | None = Field(default=None, ge=8)
     resize: Literal["bilinear-argmax"] = "bilinear-argmax"
@@ -67,6 +116,17 @@ class Protocol(_Card):
     void: Literal["drop", "count"] = "drop"
     overlap: Literal["drop", "error"] = "drop"
     empty: Literal["skip", "one"] = "skip"
+    classes: int | None = Field(default=None, ge=2)
+    proposals: Proposals | None = None
+    matching_iou: float | None = Field(default=None, ge=0, lt=1)
+
+
+_ABOUT_DATA = {"licence", "size", "get"}
+_ADDED_LATER = {
+    "": ("fit",),
+    "protocol": ("classes", "proposals", "matching_iou"),
+    "data.stand_in": ("fit_samples",),
+}
 
 
 class TaskSpec(_Card):
@@ -79,6 +139,7 @@ class TaskSpec(_Card):
     reference: str = ""
     data: DataSpec
     protocol: Protocol
+    fit: Fit | None = None
     noise_seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = Field(min_length=1)
     main: str
@@ -97,24 +158,42 @@ class TaskSpec(_Card):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of every field that can change a number (all but title and reference)."""
-        return _hash(self.model_dump(mode="json", exclude={"title", "reference"}))
+        """SHA-256 of every field that can change a number (not the title, nor how to get the data).
 
-    def signature(self, mask_source: str, metric: str | None = None) -> str:
-        """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018)."""
+        A field that was added later counts only where it is used, so that the hash of an older card stays.
+        """
+        content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
+        for section, names in _ADDED_LATER.items():
+            inner = content
+            for part in section.split(".") if section else ():
+                inner = (inner or {}).get(part)
+            for name in names:
+                if inner and inner.get(name, 0) is None:
+                    del inner[name]
+        return _hash(content)
+
+    def signature(self, source: str, metric: str | None = None) -> str:
+        """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018).
+
+        source: where the model's part comes from, `decoder` or `tokens:mean`, as its adapter says.
+        """
         p = self.protocol
-        fields = [
-            f"crop:{p.crop}",
-            f"mask:{mask_source}",
-            f"up:{p.resize}",
-            f"at:{p.score_at or 'native'}",
-            f"bg:{'none' if p.background is None else p.background}",
-            f"void:{p.void}",
-            f"overlap:{p.overlap}",
-            f"empty:{p.empty}",
-            f"v{self.version}",
-        ]
-        return "│".join(([metric] if metric else []) + fields)
+        at = f"at:{p.score_at or 'native'}"
+        if self.family in ("segmentation", "knn"):
+            fields = [f"crop:{p.crop}", f"from:{source}", at, f"classes:{p.classes}", f"void:{p.void}"]
+        else:
+            fields = [f"crop:{p.crop}", f"mask:{source}", f"up:{p.resize}", at]
+        if self.family not in ("segmentation", "knn", "detection"):
+            background = "none" if p.background is None else p.background
+            fields += [f"bg:{background}", f"void:{p.void}", f"overlap:{p.overlap}", f"empty:{p.empty}"]
+        if p.proposals is not None:
+            rule = p.proposals
+            fields += [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}", f"max:{rule.max_detections}"]
+        if p.matching_iou is not None:
+            fields.append(f"match:iou>{p.matching_iou}")
+        if self.fit is not None:
+            fields.append(f"head:{self.fit.head}")
+        return "│".join([*([metric] if metric else []), *fields, f"v{self.version}"])
 
 
 class Training(_Card):
@@ -148,7 +227,7 @@ class ModelCard(_Card):
     supervision: Supervision = "none"
     privilege: Privilege = "none"
     role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[Family, ...] = ("discovery",)
+    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition")
     training: Training | None = None
     train: dict[str, Any] = {}
     notes: tuple[str, ...] = ()

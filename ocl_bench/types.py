@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +19,24 @@ VOID = -1
 OVERLAP = -2
 """Label of a pixel that two or more objects claim."""
 
-MaskSource = Literal["decoder", "attention", "clusters", "truth", "none"]
+MaskSource = Literal["decoder", "attention", "clusters", "prototypes", "truth", "none"]
+"""Where masks come from. With `prototypes`, slot k means the same in every image (SlotCon); else slots have no order."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated object in pixels of the whole image; objects may overlap.
+
+    category: the data set's own id. box: x0, y0, x1, y1. mask: COCO run-length code `{"size": [H, W], "counts": bytes}`,
+    or None for a box without a mask. area: in pixels, as annotated (COCO's size classes use it). crowd: a region of many
+    objects, which detection neither asks for nor punishes.
+    """
+
+    category: int
+    box: tuple[float, float, float, float]
+    mask: dict[str, Any] | None
+    area: float
+    crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,10 +45,14 @@ class Truth:
 
     labels: (H, W) int16. 0 is background, 1.. are objects, `VOID` (-1) and `OVERLAP` (-2) are special.
     categories: category id of object i at index i - 1, or empty when the data set has none.
+    classes: (H, W) int16 class index 0.. of each pixel, `VOID` where none is annotated; None without semantic truth.
+    instances: annotated objects of the whole, uncropped image, for detection.
     """
 
     labels: np.ndarray
     categories: tuple[int, ...] = ()
+    classes: np.ndarray | None = None
+    instances: tuple[Instance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +108,8 @@ class Prediction:
     masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
     mask_source: where the masks come from; it is printed in the signature.
     slots: (B, K, D). tokens: (B, D, h, w) dense features. embedding: (B, D), one vector per image.
-    boxes: (B, N, 4) xyxy pixels, scores: (B, N), labels: (B, N).
+    classes: (B, C, h, w) class scores or (B, H, W) integer class maps of a model that names classes itself.
+    boxes: (B, N, 4) xyxy pixels of the batch's images, scores: (B, N), labels: (B, N) category ids; NaN boxes are none.
     """
 
     masks: Tensor | None = None
@@ -98,6 +120,7 @@ class Prediction:
     boxes: Tensor | None = None
     scores: Tensor | None = None
     labels: Tensor | None = None
+    classes: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -106,7 +129,7 @@ class Model(Protocol):
     """Anything with this method is a model. There is no base class.
 
     Optional attributes: `input_size` (int, else the card's `input` is used), `supervision`, `privilege`,
-    `needs_truth` (oracles only: `predict(batch, truth)`).
+    `needs_truth` (oracles only: `predict(batch, truth)` with one `Truth` per image).
     """
 
     def predict(self, batch: Batch) -> Prediction:
