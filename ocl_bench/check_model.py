@@ -15,10 +15,11 @@ from .adapters import Adapter, get_adapter
 from .errors import OclBenchError, UsageError
 from .registry import LoadedModel, get_model, get_task
 from .spec import TaskSpec
-from .types import Batch, Prediction
+from .types import Batch, Prediction, Truth
 
 BATCH = 4
 TOLERANCE = 1e-5
+_FIELDS = ("masks", "tokens", "classes", "slots", "embedding", "boxes")
 LABEL_TOLERANCE = 1e-3
 
 
@@ -73,7 +74,7 @@ class _Session:
         """Name, function that returns a detail or raises OclBenchError, remedy."""
         return [
             ("predicts", self.predicts, "make predict(batch) work on batch.image (B,3,H,W) float32 in [0,1]"),
-            ("fields and shapes", self.fields, "return Prediction(masks=...) with one entry per image of the batch"),
+            ("fields and shapes", self.fields, "return a Prediction with one entry per image of the batch"),
             ("finite values", self.finite, "look for a division by zero or a logarithm of 0"),
             ("input unchanged", self.unchanged, "do not write into batch.image; use image = batch.image.clone()"),
             (
@@ -90,7 +91,7 @@ class _Session:
         """The model's raw answer for some of the images."""
         image = self.images[chosen].clone() if image is None else image
         batch = Batch(tuple(f"image-{i}" for i in chosen), image)
-        truth = ([self.truth[i] for i in chosen],) if self.loaded.needs_truth else ()
+        truth = ([Truth(self.truth[i]) for i in chosen],) if self.loaded.needs_truth else ()
         try:
             with torch.inference_mode():
                 return self.loaded.model.predict(batch, *truth)
@@ -107,15 +108,18 @@ class _Session:
 
     def fields(self) -> str:
         prediction = self.adapter.check(self.first, BATCH, self.loaded.name)
-        field = self.adapter.needs[0]
-        value = getattr(prediction, field)
-        return f"{field} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        values = {field: getattr(prediction, field) for field in _FIELDS}
+        return ", ".join(
+            f"{field} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+            for field, value in values.items()
+            if value is not None
+        )
 
     def finite(self) -> str:
         assert self.first is not None
         fine = self.adapter.finite(self.first)
         if not fine.all():
-            raise UsageError(f"{self.adapter.needs[0]}: NaN or infinity in {int((~fine).sum())} of {BATCH} images")
+            raise UsageError(f"{self._field()}: NaN or infinity in {int((~fine).sum())} of {BATCH} images")
         return "no NaN, no infinity"
 
     def unchanged(self) -> str:
@@ -145,17 +149,22 @@ class _Session:
     def mask_source(self) -> str:
         assert self.first is not None
         source = self.first.mask_source
+        if self.first.masks is None:
+            return "no masks"
         if source == "none" and self.loaded.card.role == "model":
             raise UsageError("Prediction.mask_source is not set; it is printed beside every number")
         return str(source)
 
+    def _field(self) -> str:
+        """The field that is compared between runs: the first of those that tell most that the model has."""
+        return next(field for field in _FIELDS if getattr(self.first, field) is not None)
+
     def _first_masks(self) -> Tensor:
-        assert self.first is not None
-        return getattr(self.first, self.adapter.needs[0]).detach().cpu()
+        return getattr(self.first, self._field()).detach().cpu()
 
     def _masks(self, chosen: list[int]) -> Tensor:
         prediction = self.adapter.check(self.predict(chosen), len(chosen), self.loaded.name)
-        return getattr(prediction, self.adapter.needs[0]).detach().cpu()
+        return getattr(prediction, self._field()).detach().cpu()
 
     def _measure(self) -> str:
         return "largest difference" if self._first_masks().is_floating_point() else "share of pixels"

@@ -102,7 +102,7 @@ def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
 def print_task(console: Console, task: TaskSpec) -> None:
     """A task card in words: protocol, metrics, data and what the data root must look like."""
     from .data import READERS
-    from .metrics import METRICS
+    from .metrics import find_metric
 
     console.print(f"[bold]{task.name}[/] v{task.version} ({task.family}): {escape(task.title)}")
     console.print(escape(task.reference))
@@ -114,7 +114,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
     console.print(table)
     table = Table("metric", "meaning", title="metrics", title_justify="left")
     for name in task.metrics:
-        table.add_row(f"{name} (main)" if name == task.main else name, METRICS[name].describe)
+        table.add_row(f"{name} (main)" if name == task.main else name, find_metric(name).describe)
     console.print(table)
     data = task.data
     console.print(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}")

@@ -11,9 +11,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import results as records
 from .adapters import Adapter, get_adapter
 from .errors import UsageError
-from .machine import choose_device, fixed_arithmetic, peak_memory_mb, thread_count
+from .machine import choose_device, fixed_arithmetic, peak_memory_mb, progress_bar, thread_count
 from .metrics import find_metric
 from .paths import results_root
 from .registry import LoadedModel, get_model, get_task
@@ -69,6 +68,7 @@ class Plan:
     batch_size: int
     device: str
     threads: int
+    train: OpenData | None = None
     limit: int | None = None
     split: str | None = None
     stand_in_seed: int | None = None
@@ -76,20 +76,38 @@ class Plan:
     @property
     def ids_sha256(self) -> str:
         """Hash of the sorted sample ids: which images, whatever their order."""
-        return hashlib.sha256("\n".join(sorted(self.data.ids)).encode()).hexdigest()
+        return ids_hash(self.data.ids)
 
     @property
     def key(self) -> str:
         """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
+        content: dict[str, Any] = {
+            "task": self.task.hash,
+            "metric_version": METRIC_VERSION,
+            "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
+            "split": [self.split, self.stand_in_seed],
+            "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
+            "source": self.model.source_sha256,
+            "noise_seeds": list(self.noise_seeds),
+            "dtype": DTYPE,
+        }
+        if self.train is not None:
+            content["fit"] = [self.train.revision, ids_hash(self.train.ids)]
+        return records.digest(content)
+
+    @property
+    def fit_key(self) -> str:
+        """SHA-256 of everything that can change the head which is fitted on `train`."""
+        assert self.train is not None
         return records.digest(
             {
-                "task": self.task.hash,
-                "metric_version": METRIC_VERSION,
-                "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
-                "split": [self.split, self.stand_in_seed],
+                "task": [self.task.family, self.task.data.reader, self.task.data.options, METRIC_VERSION],
+                "protocol": self.task.protocol.model_dump(mode="json"),
+                "fit": self.task.fit.model_dump(mode="json") if self.task.fit else None,
+                "data": [self.train.kind, self.train.revision, ids_hash(self.train.ids)],
                 "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
                 "source": self.model.source_sha256,
-                "noise_seeds": list(self.noise_seeds),
+                "noise_seed": self.noise_seeds[0],
                 "dtype": DTYPE,
             }
         )
@@ -97,6 +115,11 @@ class Plan:
     def folder(self, results: Path) -> Path:
         """Where the result goes: `<results>/<task>/<model>`."""
         return results / self.task.name / path_name(self.model.name)
+
+
+def ids_hash(ids: Sequence[str]) -> str:
+    """SHA-256 of the sorted sample ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def evaluate(
@@ -149,6 +172,7 @@ def make_plan(
     task: str | Path | TaskSpec,
     *,
     data: OpenData | None = None,
+    train: OpenData | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     noise_seeds: Sequence[int] | None = None,
@@ -160,7 +184,7 @@ def make_plan(
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Plan:
-    """Resolve names, build the model and open the data (unless `data` is given). Raises UsageError first."""
+    """Resolve names, build the model and open the data (unless `data`, `train` are given). Raises UsageError first."""
     spec = get_task(task)
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
@@ -171,13 +195,14 @@ def make_plan(
     if loaded is None:
         loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
     if spec.family not in loaded.card.families:
-        offered = ", ".join(loaded.card.families) or "none (an encoder for other models)"
+        offered = ", ".join(loaded.card.families) or "none"
         raise UsageError(f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}")
     for name in spec.metrics:
         try:
             find_metric(name)
         except UsageError as error:
             raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
+    adapter = get_adapter(spec)
     _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
     if data is None:
         from .data import open_data
@@ -186,12 +211,33 @@ def make_plan(
         data = open_data(spec, data_root=root, limit=limit, split=split, stand_in_seed=stand_in_seed, progress=progress)
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
+    if train is None:
+        train = _open_train(spec, data, data_root, progress)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
     return Plan(
-        spec, loaded, data, get_adapter(spec), seeds, batch_size, device, thread_count(), limit, split, stand_in_seed
+        spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
     )
+
+
+def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:
+    """The split on which the task's head is fitted; `limit` never cuts it. Embedded data is fitted on embedded data."""
+    if task.fit is None:
+        return None
+    from .data import open_data, spread
+
+    root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
+    train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
+    return spread(train, task.fit.samples)
+
+
+def with_head(plan: Plan, *, progress: bool = True) -> Plan:
+    """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
+    if plan.train is None:
+        return plan
+    with fixed_arithmetic(plan.threads):
+        return replace(plan, adapter=plan.adapter.fitted(plan, plan.train))
 
 
 def run(
@@ -215,6 +261,8 @@ def run(
     if force or not plan.model.reusable:
         work.remove()
     shards = split_plan(plan)
+    if any(work.read(index) is None for index in range(len(shards))):
+        plan = with_head(plan, progress=progress)
     _compute(plan, work, shards, ranks, predictions, progress)
     if ranks.rank > 0:
         while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):
@@ -240,7 +288,8 @@ def _compute(
     runner = Runner(plan, predictions)
     mine = range(ranks.rank, len(shards), ranks.world)
     total = sum(len(shards[index]) for index in mine)
-    with fixed_arithmetic(plan.threads), _progress(plan, total, progress and ranks.rank == 0) as advance:
+    text = f"{plan.model.name} on {plan.task.name}"
+    with fixed_arithmetic(plan.threads), progress_bar(text, total, progress and ranks.rank == 0) as advance:
         for index in mine:
             if work.read(index) is not None:
                 advance(len(shards[index]))
@@ -255,7 +304,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
     scored = int(rows["id"].nunique())
     if not scored:
         raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
-    mask_source = next(shard.mask_source for shard in shards if shard.mask_source)
+    source = next(shard.source for shard in shards if shard.source)
     objects = rows.drop_duplicates("id")["n_objects"]
     seconds = sum(shard.seconds_total for shard in shards)
     task, model = plan.task, plan.model
@@ -265,7 +314,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             name=task.name,
             version=task.version,
             hash=task.hash,
-            signature=task.signature(mask_source),
+            signature=task.signature(source),
             main=task.main,
             metrics=task.metrics,
         ),
@@ -277,7 +326,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             split=plan.split,
             stand_in_seed=plan.stand_in_seed,
         ),
-        model=_model_section(model, mask_source),
+        model=_model_section(model, source),
         seeds=records.Seeds(noise=plan.noise_seeds),
         setup=records.Setup(**asdict(_setup(plan))),
         counts=records.Counts(
@@ -286,7 +335,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             failed=failed,
             single_object_share=float((objects == 1).mean()),
         ),
-        metrics=plan.adapter.summarise(rows, task, mask_source),
+        metrics=plan.adapter.summarise(rows, task, source),
         cost=records.Cost(
             seconds_total=seconds,
             seconds_model=sum(shard.seconds_model for shard in shards),
@@ -298,7 +347,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
     return result, rows
 
 
-def _model_section(model: LoadedModel, mask_source: str) -> records.ModelSection:
+def _model_section(model: LoadedModel, source: str) -> records.ModelSection:
     return records.ModelSection(
         name=model.name,
         card=model.card.name if model.card.source != "user:object" else "",
@@ -308,7 +357,7 @@ def _model_section(model: LoadedModel, mask_source: str) -> records.ModelSection
         supervision=model.card.supervision,
         privilege=model.card.privilege,
         role=model.card.role,
-        mask_source=mask_source,
+        mask_source=source,
         training_seed=model.training_seed,
     )
 
@@ -348,21 +397,6 @@ def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: boo
 def path_name(name: str) -> str:
     """A model name as a file name: `dias:1` is `dias-1`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
-
-
-@contextmanager
-def _progress(plan: Plan, total: int, enabled: bool) -> Iterator[Any]:
-    """A function that advances a progress bar on stderr by a number of images."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not enabled or not console.is_terminal:  # a log file gets no control characters
-        yield lambda count: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        line = bar.add_task(f"{plan.model.name} on {plan.task.name}", total=total)
-        yield lambda count: bar.advance(line, count)
 
 
 class _CallableModule(ModuleType):

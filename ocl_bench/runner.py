@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from .shards import Shard
 from .types import OVERLAP, Batch, Prediction, Truth
 
 if TYPE_CHECKING:
+    from .data import OpenData
     from .evaluate import Plan
 
 
@@ -37,7 +37,7 @@ class Runner:
         self.plan = plan
         self.predictions = predictions
         self.input_size = input_size(plan)
-        self.mask_source = ""
+        self.source = ""
         self.seconds_model = 0.0
 
     def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
@@ -54,12 +54,10 @@ class Runner:
             rows += scored
             failed += unreadable + unscored
             advance(len(chosen))
-        columns = ["id", "noise_seed", "n_objects", *self.plan.task.metrics]
-        frame = pandas.DataFrame(rows, columns=columns)
-        frame = frame.astype(
-            {"id": object, "noise_seed": "int64", **dict.fromkeys(self.plan.task.metrics, "float64")}
-        ).astype({"n_objects": "int64"})
-        return Shard(frame, tuple(failed), self.mask_source, time.perf_counter() - start, self.seconds_model)
+        types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
+        types |= self.plan.adapter.columns(self.plan.task)
+        frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
+        return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
     def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
         """Samples after the protocol, and those that cannot be read."""
@@ -76,57 +74,62 @@ class Runner:
 
         protocol = self.plan.task.protocol
         sample = self.plan.data.reader[position]
-        image, labels = prepare(sample, protocol, self.input_size)
-        if protocol.overlap == "error" and (labels == OVERLAP).any():
+        image, truth = prepare(sample, protocol, self.input_size)
+        if protocol.overlap == "error" and (truth.labels == OVERLAP).any():
             raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
-        return Item(sample.id, image, Truth(labels, sample.truth.categories))
+        return Item(sample.id, image, truth)
 
     def _score(self, items: list[Item]) -> tuple[list[dict[str, Any]], list[Failure]]:
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
         for seed in self.plan.noise_seeds:
-            items, labels, failures = self.label_maps(items, seed)
+            items, outputs, failures = self.outputs(items, seed)
             failed += failures
             if not items:
                 break
-            values = self.plan.adapter.score([item.truth for item in items], labels, self.plan.task)
-            for item, label_map, value in zip(items, labels, values, strict=True):
+            values = self.plan.adapter.score([item.truth for item in items], outputs, self.plan.task)
+            for item, output, value in zip(items, outputs, values, strict=True):
                 rows.append({"id": item.id, "noise_seed": seed, **value})
                 if self.predictions is not None:
-                    write_label_map(prediction_path(self.predictions, item.id, seed), label_map)
+                    self.plan.adapter.write(self.predictions, item.id, seed, output)
         lost = {failure.id for failure in failed}  # one image, one vote: a sample that fails for one seed fails
         order = {item.id: position for position, item in enumerate(items)}
         rows = [row for row in rows if row["id"] not in lost]
         return sorted(rows, key=lambda row: order[row["id"]]), failed
 
-    def label_maps(self, items: list[Item], seed: int) -> tuple[list[Item], list[np.ndarray], list[Failure]]:
-        """Predicted segment ids of up to one batch of items: those that worked, their maps, and the failures."""
+    def outputs(self, items: list[Item], seed: int) -> tuple[list[Item], list[Any], list[Failure]]:
+        """What the model says of up to one batch of items: those that worked, their outputs, and the failures."""
+        items, prediction, failed = self.predict(items, seed)
+        if prediction is None:
+            return [], [], failed
+        finite = self.plan.adapter.finite(prediction)[: len(items)]
+        message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
+        if not finite.any():
+            raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
+        outputs = self.plan.adapter.outputs(prediction, self._shapes(items))
+        failed += [
+            Failure(id=item.id, error=f"sample {item.id}: {message}")
+            for item, fine in zip(items, finite, strict=True)
+            if not fine
+        ]
+        kept = [position for position, fine in enumerate(finite) if fine]
+        return [items[k] for k in kept], [outputs[k] for k in kept], failed
+
+    def predict(self, items: list[Item], seed: int) -> tuple[list[Item], Prediction | None, list[Failure]]:
+        """The prediction for a padded batch, whose first rows belong to the items that are returned; and the failures.
+
+        None when no item is left: a model that reads files may fail for single images.
+        """
         failed: list[Failure] = []
         while items:
             try:
-                prediction = self._predict(items, seed)
-            except SampleError as error:  # a model that reads files may fail for one image
+                return items, self._predict(items, seed), failed
+            except SampleError as error:
                 if error.sample_id not in {item.id for item in items}:
                     raise
                 failed.append(Failure(id=error.sample_id, error=str(error)))
                 items = [item for item in items if item.id != error.sample_id]
-                continue
-            finite = self.plan.adapter.finite(prediction)[: len(items)]
-            if not finite.any():
-                raise UsageError(
-                    f"model {self.plan.model.name}: Prediction.{self.plan.adapter.needs[0]} is not finite (NaN or "
-                    f"infinity) for every image of a batch, first {items[0].id}; expected finite values"
-                )
-            maps = self.plan.adapter.label_maps(prediction, self._shapes(items))
-            message = f"model {self.plan.model.name}: Prediction.{self.plan.adapter.needs[0]} is not finite"
-            failed += [
-                Failure(id=item.id, error=f"sample {item.id}: {message}")
-                for item, fine in zip(items, finite, strict=True)
-                if not fine
-            ]
-            kept = [position for position, fine in enumerate(finite) if fine]
-            return [items[k] for k in kept], [maps[k] for k in kept], failed
-        return [], [], failed
+        return [], None, failed
 
     def _shapes(self, items: list[Item]) -> list[tuple[int, int]]:
         shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
@@ -140,7 +143,7 @@ class Runner:
         if callable(getattr(model, "to", None)):  # only such a model can be on another device
             image = image.to(plan.device)
         batch = Batch(tuple(item.id for item in padded), image, noise_seed=seed)
-        truth = ([item.truth.labels for item in padded],) if plan.model.needs_truth else ()
+        truth = ([item.truth for item in padded],) if plan.model.needs_truth else ()
         start = time.perf_counter()
         try:
             with torch.inference_mode():
@@ -157,7 +160,7 @@ class Runner:
             ) from error
         self.seconds_model += time.perf_counter() - start
         prediction = plan.adapter.check(prediction, len(padded), plan.model.name)
-        self.mask_source = prediction.mask_source
+        self.source = plan.adapter.source(prediction)
         return prediction
 
 
@@ -167,17 +170,20 @@ def input_size(plan: Plan) -> int:
     return int(own or plan.task.protocol.input)
 
 
-def prediction_path(folder: Path, sample_id: str, seed: int) -> Path:
-    """`<folder>/seed-<n>/<id>.png`. Raises SampleError for an id that would leave the folder."""
-    path = Path(f"{sample_id}.png")
-    if path.is_absolute() or ".." in path.parts:
-        raise SampleError(sample_id, "is not usable as a file name")
-    return folder / f"seed-{seed}" / path
+def predictions(plan: Plan, data: OpenData, *, progress: bool = True) -> Iterator[tuple[list[Item], Prediction]]:
+    """Batches of another split of the task with what the model says of them, for fitting a head.
 
+    The first rows of a prediction belong to the items; the batch is padded. Samples that cannot be read or predicted
+    are left out.
+    """
+    from .machine import progress_bar
 
-def write_label_map(path: Path, labels: np.ndarray) -> None:
-    """Write segment ids as PNG, 8 bit where they fit, else 16 bit."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8 if labels.max() < 256 else np.uint16)).save(path)
+    runner = Runner(replace(plan, data=data))
+    seed = plan.noise_seeds[0]
+    with progress_bar(f"{plan.model.name}: {len(data.ids)} images to fit on", len(data.ids), progress) as advance:
+        for first in range(0, len(data.ids), plan.batch_size):
+            chosen = range(first, min(first + plan.batch_size, len(data.ids)))
+            items, prediction, _ = runner.predict(runner.read(chosen)[0], seed)
+            if prediction is not None:
+                yield items, prediction
+            advance(len(chosen))

@@ -11,13 +11,14 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from .adapters.discovery import nearest
-from .data import OpenData, open_data
+from .adapters.files import prediction_path
+from .data import OpenData, open_data, subset
 from .data.base import SampleSequence
 from .data.images import read_mask
 from .data.transforms import prepare
@@ -25,7 +26,6 @@ from .errors import SampleError, UsageError
 from .evaluate import Plan, make_plan, run
 from .registry import LoadedModel, get_task
 from .results import Result, read_result
-from .runner import prediction_path
 from .spec import ModelCard, TaskSpec
 from .types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 
@@ -137,22 +137,8 @@ def replay(
     return Replay(stored, now, differences)
 
 
-@dataclass(frozen=True)
-class _Subset(SampleSequence):
-    """Some samples of a reader."""
-
-    reader: Any
-    positions: tuple[int, ...]
-    ids: tuple[str, ...]
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.reader[self.positions[index]]
-
-
 def _without(data: OpenData, failed: set[str]) -> OpenData:
-    kept = tuple(position for position, sample_id in enumerate(data.ids) if sample_id not in failed)
-    ids = tuple(data.ids[position] for position in kept)
-    return OpenData(_Subset(data.reader, kept, ids), data.kind, data.revision, data.root, ids, data.note)
+    return subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id not in failed])
 
 
 class _Lookup:
@@ -203,7 +189,7 @@ def _lookup_model(model: _Lookup, name: str, sha256: str) -> LoadedModel:
 def _read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
     """Segment ids of a PNG at the size on which the task scores."""
     raw = sample.truth.labels.shape
-    scored = prepare(sample, task.protocol, 8)[1].shape
+    scored = prepare(sample, task.protocol, 8)[1].labels.shape
     shape = _png_size(path, sample.id)
     if shape not in (raw, scored):
         sizes = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys([raw, scored]))
@@ -215,7 +201,7 @@ def _read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
     if shape == scored:
         return labels.astype(np.int64)
     whole = Sample(sample.id, sample.image, Truth(labels.astype(np.int32)))
-    return prepare(whole, task.protocol, 8)[1].astype(np.int64)
+    return prepare(whole, task.protocol, 8)[1].labels.astype(np.int64)
 
 
 def _png_size(path: Path, sample_id: str) -> tuple[int, int]:

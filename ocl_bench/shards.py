@@ -25,7 +25,7 @@ class Shard:
 
     rows: pandas.DataFrame
     failed: tuple[Failure, ...]
-    mask_source: str
+    source: str
     seconds_total: float
     seconds_model: float
 
@@ -66,7 +66,7 @@ class WorkFolder:
             return None
         failed = tuple(Failure(**failure) for failure in content["failed"])
         rows = table.replace_schema_metadata(None).to_pandas()
-        return Shard(rows, failed, content["mask_source"], content["seconds_total"], content["seconds_model"])
+        return Shard(rows, failed, content["source"], content["seconds_total"], content["seconds_model"])
 
     def write(self, index: int, shard: Shard) -> None:
         """Write a shard; readers see all of it or nothing."""
@@ -76,7 +76,7 @@ class WorkFolder:
         content = {
             "setup": self.setup,
             "failed": [failure.model_dump() for failure in shard.failed],
-            "mask_source": shard.mask_source,
+            "source": shard.source,
             "seconds_total": shard.seconds_total,
             "seconds_model": shard.seconds_model,
         }

@@ -96,8 +96,9 @@ class Fit(_Card):
 class Protocol(_Card):
     """How images and truth are cropped, resized and compared.
 
-    crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or `short-center`,
-        which first resizes the shorter side to the size asked for and then takes the central square (SPOT, PiCIE).
+    crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or
+        `short-center`, which first resizes the shorter side to the size asked for and then takes the central square
+        (SPOT, PiCIE).
     input: side in pixels of the square given to models that declare no size of their own.
     score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
     resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.

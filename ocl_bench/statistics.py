@@ -5,7 +5,7 @@ Percentile bootstrap as in scipy (Efron and Tibshirani 1993), 2000 resamples, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,15 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 MEMORY_BYTES = 200_000_000
 _BYTES_PER_DRAW = 24  # an int64 index, a float64 value and the copy made by the mean
+
+_BYTES_PER_WEIGHT = 8
+
+Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""A corpus metric as a function of how often each of its n images is drawn: weights (R, n) -> values (R,).
+
+All ones give the value itself; NaN where it is undefined. It redoes whatever the metric does on the whole set
+(matching, accumulation), so that its bootstrap is that of the metric and not of a mean of per-image values.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,61 @@ def bootstrap_mean(
     outcome = _bootstrap(data, resamples, seed, confidence)
     interval = outcome.confidence_interval
     return Interval(float(interval.low), float(interval.high), float(outcome.standard_error))
+
+
+def bootstrap_statistic(
+    statistic: Statistic, n: int, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
+) -> tuple[float, Interval]:
+    """Value of a corpus metric on its n images, and the percentile bootstrap over images."""
+    value = float(statistic(np.ones((1, n), dtype=np.int64))[0]) if n else np.nan
+    if n < 2 or np.isnan(value):
+        return value, Interval(np.nan, np.nan, np.nan)
+    values = np.concatenate([statistic(weights) for weights in _drawn(n, resamples, seed)])
+    return value, _percentile(values, confidence)
+
+
+def paired_statistic_difference(
+    a: Statistic,
+    b: Statistic,
+    n: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """Difference a - b of a corpus metric on the same n images in the same order; both see the same resamples."""
+    one = np.ones((1, n), dtype=np.int64)
+    mean = float((a(one) - b(one))[0]) if n else np.nan
+    if n < 2 or np.isnan(mean):
+        return Difference(mean, np.nan, np.nan, np.nan, np.nan, n)
+    values = np.concatenate([a(weights) - b(weights) for weights in _drawn(n, resamples, seed)])
+    interval = _percentile(values, confidence)
+    return Difference(mean, interval.low, interval.high, interval.se, _p_value(values), n)
+
+
+def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several corpus metrics on the same images, such as those of several noise or training seeds."""
+    return lambda weights: np.mean([statistic(weights) for statistic in statistics], axis=0)
+
+
+def _drawn(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each of n images is drawn with replacement, (R, n) counts in batches below the memory limit."""
+    rng = np.random.default_rng(seed)
+    step = max(1, min(resamples, MEMORY_BYTES // (4 * _BYTES_PER_WEIGHT * n)))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        yield np.bincount(drawn.reshape(-1), minlength=count * n).reshape(count, n)
+
+
+def _percentile(values: NDArray[np.float64], confidence: float) -> Interval:
+    """Percentile interval of resampled values; resamples on which the metric is undefined are left out."""
+    values = values[~np.isnan(values)]
+    if values.size < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high), float(values.std(ddof=1)))
 
 
 def paired_difference(

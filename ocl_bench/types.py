@@ -20,16 +20,16 @@ OVERLAP = -2
 """Label of a pixel that two or more objects claim."""
 
 MaskSource = Literal["decoder", "attention", "clusters", "prototypes", "truth", "none"]
-"""Where masks come from. With `prototypes`, slot k means the same in every image (SlotCon); else slots have no order."""
+"""Where masks come from. With `prototypes`, slot k means the same in every image (SlotCon); else slots are unordered."""
 
 
 @dataclass(frozen=True)
 class Instance:
     """One annotated object in pixels of the whole image; objects may overlap.
 
-    category: the data set's own id. box: x0, y0, x1, y1. mask: COCO run-length code `{"size": [H, W], "counts": bytes}`,
-    or None for a box without a mask. area: in pixels, as annotated (COCO's size classes use it). crowd: a region of many
-    objects, which detection neither asks for nor punishes.
+    category: the data set's own id. box: x0, y0, x1, y1. mask: COCO run-length code
+    `{"size": [H, W], "counts": bytes}`, or None for a box without a mask. area: in pixels, as annotated (COCO's size
+    classes use it). crowd: a region of many objects, which detection neither asks for nor punishes.
     """
 
     category: int

@@ -1,9 +1,13 @@
-"""One adapter for each task family: what it needs of a prediction, how it scores it, how rows become numbers."""
+"""One adapter for each task family: what it needs of a prediction, how it scores it, how rows become numbers.
+
+No adapter knows a data set by name: what differs between data sets is in their cards and readers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,13 +18,17 @@ from ..types import Prediction, Truth
 if TYPE_CHECKING:
     import pandas
 
+    from ..data import OpenData
+    from ..evaluate import Plan
     from ..results import MetricValue
+    from ..statistics import Statistic
 
 
 class Adapter(Protocol):
-    """The end of the corridor for one family."""
+    """The end of the corridor for one family.
 
-    needs: tuple[str, ...]
+    An output is what a prediction says of one image at the size on which it is scored: a label map, detections, ...
+    """
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """The prediction of `size` images if it is usable. Raises UsageError naming model and field."""
@@ -30,23 +38,68 @@ class Adapter(Protocol):
         """(B,) bool: the images whose needed fields are finite."""
         ...
 
-    def label_maps(self, prediction: Prediction, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """One integer map (H, W) of predicted segment ids for each image, at the size on which it is scored."""
+    def source(self, prediction: Prediction) -> str:
+        """Where the model's part comes from (`decoder`, `tokens`); it is printed in the signature."""
         ...
 
-    def score(self, truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, float]]:
-        """Per-image values (NaN = not valid) and `n_objects`; a pure function."""
+    def outputs(self, prediction: Prediction, shapes: Sequence[tuple[int, int]]) -> list[Any]:
+        """One output for each image, at its size (H, W) in `shapes`."""
         ...
 
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, mask_source: str) -> dict[str, MetricValue]:
-        """Mean, interval and number of valid images for each metric of the task."""
+    def columns(self, task: TaskSpec) -> Mapping[str, str]:
+        """Columns of a row besides id, noise_seed and n_objects, with their type: `float64`, or `object` for lists."""
+        ...
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[Any], task: TaskSpec) -> list[dict[str, Any]]:
+        """A row for each image: `n_objects` and the columns (NaN = not valid); a pure function."""
+        ...
+
+    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
+        """Value, interval and number of valid images for each metric of the task."""
+        ...
+
+    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic | None:
+        """A corpus metric as a function of image weights, images in the order of their sorted ids.
+
+        None for a metric that is the mean of its own column.
+        """
+        ...
+
+    def fitted(self, plan: Plan, train: OpenData) -> Adapter:
+        """The adapter with its head fitted on `train`; itself where the task card has no `fit`."""
+        ...
+
+    def picture(self, output: Any, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted and true label map (H, W) to draw."""
+        ...
+
+    def write(self, folder: Path, sample_id: str, seed: int, output: Any) -> None:
+        """Keep an output below `folder`, for `replay` and for other tools."""
         ...
 
 
 def get_adapter(task: TaskSpec) -> Adapter:
-    """The adapter of the task's family. Raises UsageError for a family without one."""
+    """The adapter of the task's family. Raises UsageError for a family without one, or when the card does not fit."""
+    head = task.fit.head if task.fit else None
     if task.family == "discovery":
         from .discovery import Discovery
 
         return Discovery()
-    raise UsageError(f"task {task.name}: family '{task.family}' cannot be evaluated yet; discovery can")
+    if task.family == "detection" and head is None:
+        from .detection import Detection
+
+        return Detection(task)
+    if task.family == "detection":
+        from .probed_detection import ProbedDetection
+
+        return ProbedDetection(task)
+    if task.family == "segmentation":
+        from .segmentation import Segmentation
+
+        return Segmentation(task)
+    if task.family == "recognition":
+        from .recognition import Recognition
+
+        return Recognition(task)
+    families = "discovery, detection, segmentation, recognition"
+    raise UsageError(f"task {task.name}: family '{task.family}' cannot be evaluated yet; these can: {families}")

@@ -3,85 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..errors import UsageError
 from ..spec import TaskSpec
-from ..types import MaskSource, Prediction, Truth
+from ..types import Prediction, Truth
+from .checks import check_masks, check_prediction, finite_rows, missing
+from .files import prediction_path, write_label_map
 
 if TYPE_CHECKING:
     import pandas
 
+    from ..data import OpenData
+    from ..evaluate import Plan
     from ..results import MetricValue
 
 
 class Discovery:
     """Adapter of the `discovery` family."""
 
-    needs: tuple[str, ...] = ("masks",)
-
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Masks must be soft (B, K, h, w) or label maps (B, H, W). Raises UsageError naming model and field."""
-        if not isinstance(prediction, Prediction):
-            raise UsageError(f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction")
-        masks = prediction.masks
-        if masks is None:
-            present = [f for f in ("slots", "tokens", "embedding", "boxes") if getattr(prediction, f) is not None]
-            raise UsageError(
-                f"model {name}: Prediction.masks is missing (got {', '.join(present) or 'nothing'}); object discovery "
-                "needs soft masks (B,K,h,w) or label maps (B,H,W)"
-            )
-        if not isinstance(masks, Tensor):
-            raise UsageError(f"model {name}: Prediction.masks is {type(masks).__name__}, expected a torch.Tensor")
-        soft = masks.ndim == 4 and masks.is_floating_point()
-        hard = masks.ndim == 3 and not masks.is_floating_point() and not masks.is_complex()
-        if not (soft or hard) or 0 in masks.shape:
-            raise UsageError(
-                f"model {name}: Prediction.masks has shape {tuple(masks.shape)} and dtype {masks.dtype}, expected "
-                "floating (B,K,h,w) or integer (B,H,W)"
-            )
-        if masks.shape[0] != size:
-            raise UsageError(f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}")
-        if hard and int(masks.min()) < 0:
-            raise UsageError(f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0")
-        if prediction.mask_source not in get_args(MaskSource):
-            raise UsageError(
-                f"model {name}: Prediction.mask_source is {prediction.mask_source!r}, expected one of "
-                f"{', '.join(get_args(MaskSource))}"
-            )
-        return prediction
+        checked = check_prediction(prediction, name)
+        if checked.masks is None:
+            raise missing(checked, name, "masks", "object discovery needs soft masks (B,K,h,w) or label maps (B,H,W)")
+        check_masks(checked, size, name)
+        return checked
 
     def finite(self, prediction: Prediction) -> np.ndarray:
         """(B,) bool: the images whose masks hold neither NaN nor infinity."""
-        masks = cast(Tensor, prediction.masks)
-        return torch.isfinite(masks).flatten(1).all(1).cpu().numpy()
+        return finite_rows(cast(Tensor, prediction.masks))
 
-    def label_maps(self, prediction: Prediction, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    def source(self, prediction: Prediction) -> str:
+        """The mask source that the model names."""
+        return prediction.mask_source
+
+    def outputs(self, prediction: Prediction, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """Segment ids (H, W) int64 at each image's size in `shapes`.
 
         Soft masks are upsampled bilinearly (align_corners False) and then the largest wins, label maps go by nearest
         pixel centre. One image at a time: the result does not depend on the batch, and memory stays small.
         """
         masks = cast(Tensor, prediction.masks).detach()
-        return [_label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
+        return [label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
 
-    def score(self, truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, float]]:
+    def columns(self, task: TaskSpec) -> dict[str, str]:
+        """One number for each metric."""
+        return dict.fromkeys(task.metrics, "float64")
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
         """Values of the task's metrics for each image (NaN = not valid) and `n_objects`; a pure function."""
-        rows: list[dict[str, float]] = [{} for _ in truth]
+        rows: list[dict[str, Any]] = [{} for _ in truth]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for position, one in enumerate(truth):
             by_shape.setdefault(one.labels.shape, []).append(position)
         for positions in by_shape.values():
-            for position, row in zip(positions, _score(positions, truth, labels, task), strict=True):
+            for position, row in zip(positions, _score(positions, truth, outputs, task), strict=True):
                 rows[position] = row
         return rows
 
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, mask_source: str) -> dict[str, MetricValue]:
+    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> None:
+        """Every metric is a mean over images."""
+        del rows, task, metric
+
+    def fitted(self, plan: Plan, train: OpenData) -> Discovery:
+        """Nothing is fitted."""
+        del plan, train
+        return self
+
+    def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted segments and truth objects."""
+        return output, truth.labels
+
+    def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
+        """An id-map PNG, `<folder>/seed-<n>/<id>.png`."""
+        write_label_map(prediction_path(folder, sample_id, seed), output)
+
+    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
         """Mean over images of the mean over noise seeds: one image has one vote, also in the bootstrap."""
         from ..metrics import METRICS
         from ..results import MetricValue
@@ -100,12 +102,13 @@ class Discovery:
                 ci95=(interval.low, interval.high) if several else None,
                 n_valid=int(values.size),
                 direction=METRICS[name].direction,
-                signature=task.signature(mask_source, name),
+                signature=task.signature(source, name),
             )
         return summary
 
 
-def _label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
+def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Segment ids (H, W) int64 of one image from soft masks (K, h, w) or a label map (h, w)."""
     if mask.ndim == 2:
         return nearest(mask.cpu().numpy().astype(np.int64), shape)
     mask = mask.float()
@@ -124,21 +127,23 @@ def _score(
     positions: Sequence[int], truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec
 ) -> list[dict[str, float]]:
     """Rows of images that share one size."""
-    from ..metrics import compute
+    from ..metrics import METRICS, compute
 
     protocol = task.protocol
     truth_maps = np.stack([truth[position].labels for position in positions])
-    categories = [truth[position].categories for position in positions]
-    values = compute(
-        task.metrics,
-        truth_maps,
-        np.stack([_compact(labels[position]) for position in positions]),
-        background=protocol.background,
-        void=protocol.void,
-        overlap=protocol.overlap,
-        empty=protocol.empty,
-        truth_categories=categories if any(categories) else None,
-    )
+    predicted = np.stack([_compact(labels[position]) for position in positions])
+    rules: Any = {
+        "background": protocol.background,
+        "void": protocol.void,
+        "overlap": protocol.overlap,
+        "empty": protocol.empty,
+    }
+    by_object = [name for name in task.metrics if not METRICS[name].by_category]
+    values = compute(by_object, truth_maps, predicted, **rules)
+    if len(by_object) < len(task.metrics):
+        truth_maps_by_class, categories = _class_truth([truth[position] for position in positions])
+        by_class = [name for name in task.metrics if METRICS[name].by_category]
+        values |= compute(by_class, truth_maps_by_class, predicted, **rules, truth_categories=categories)
     rows = []
     for index, truth_map in enumerate(truth_maps):
         row = {"n_objects": float(count_objects(truth_map, protocol.background))}
@@ -147,6 +152,18 @@ def _score(
             row[name] = float(value[index]) if valid[index] else float("nan")
         rows.append(row)
     return rows
+
+
+def _class_truth(truth: Sequence[Truth]) -> tuple[np.ndarray, list[Sequence[int]]]:
+    """Truth of the metrics by category: semantic maps where the data set has them, else objects with their categories.
+
+    A semantic map has its own void and its own pixels (VOC's SegmentationClass beside SegmentationObject); its classes
+    are then the objects, each a category of its own.
+    """
+    if all(one.classes is not None for one in truth):
+        maps = np.stack([cast(np.ndarray, one.classes) for one in truth])
+        return maps, [range(1, int(one.max(initial=0)) + 1) for one in maps]
+    return np.stack([one.labels for one in truth]), [one.categories for one in truth]
 
 
 def _compact(labels: np.ndarray) -> np.ndarray:

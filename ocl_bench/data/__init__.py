@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..errors import DataMissingError, UsageError
 from ..spec import TaskSpec
-from .base import OpenData, Reader, Request
+from .base import OpenData, Reader, Request, subset
 from .clevrtex import open_clevrtex
 from .folder import open_folder
 
-__all__ = ["READERS", "OpenData", "Reader", "open_data"]
+__all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 
 READERS: dict[str, Callable[[Request], OpenData]] = {"clevrtex": open_clevrtex, "folder": open_folder}
 """Name in a task card's `data.reader` -> function that opens the data."""
@@ -25,6 +25,7 @@ def open_data(
     limit: int | None = None,
     split: str | None = None,
     stand_in_seed: int | None = None,
+    embedded: bool = False,
     progress: bool = True,
 ) -> OpenData:
     """Open the data of a task: real data when there is a root for it, else the stand-in (rendered when absent).
@@ -35,6 +36,7 @@ def open_data(
         limit: keep the first `limit` samples (a stand-in renders no more than these).
         split: another split than the card's.
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
+        embedded: take the stand-in even where `OCL_BENCH_DATA` is set.
         progress: draw a progress bar on stderr while a stand-in is rendered.
 
     Raises:
@@ -52,5 +54,12 @@ def open_data(
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
-    request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress)
+    request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
     return READERS[task.data.reader](request)
+
+
+def spread(data: OpenData, count: int | None) -> OpenData:
+    """At most `count` samples of the data, evenly spread over its order; all for None."""
+    if count is None or count >= len(data.ids):
+        return data
+    return subset(data, [position * len(data.ids) // count for position in range(count)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -38,7 +38,8 @@ class OpenData:
 
     kind: `embedded` (stand-in), `official` or `supplied` (brought by the user); results of different kinds never rank
     together. revision: changes when the content does; it is part of each result's key. root: folder that holds the
-    files. ids: sample ids in order. note: one line for the user.
+    files. ids: sample ids in order. note: one line for the user. categories: id -> name of the object
+    categories that the data set declares.
     """
 
     reader: Reader
@@ -47,6 +48,7 @@ class OpenData:
     root: Path
     ids: tuple[str, ...]
     note: str
+    categories: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,6 +64,7 @@ class Request:
     split: str
     stand_in_seed: int | None
     progress: bool
+    embedded: bool = False
 
     @property
     def data(self) -> DataSpec:
@@ -74,11 +77,19 @@ class Request:
 
         An explicit stand-in seed goes before the environment variable, but contradicts an explicit `data_root`.
         """
+        if self.embedded:
+            return None
         if self.stand_in_seed is not None:
             if self.data_root is not None:
                 raise UsageError("--stand-in-seed renders scenes, --data-root reads real ones: give only one of them")
             return None
         return self.data_root if self.data_root is not None else paths.data_root()
+
+
+def subset(data: OpenData, positions: Sequence[int]) -> OpenData:
+    """Some samples of opened data, in the order given."""
+    ids = tuple(data.ids[position] for position in positions)
+    return replace(data, reader=_Subset(data.reader, tuple(positions), ids), ids=ids)
 
 
 class SampleSequence:
@@ -94,3 +105,13 @@ class SampleSequence:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True)
+class _Subset(SampleSequence):
+    reader: Reader
+    positions: tuple[int, ...]
+    ids: tuple[str, ...]
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.reader[self.positions[range(len(self))[index]]]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..spec import Protocol
-from ..types import Sample
+from ..types import Sample, Truth
+
+SHORT_CENTER = "short-center"
 
 
 def crop_box(crop: str, height: int, width: int) -> tuple[int, int, int, int]:
@@ -16,14 +20,17 @@ def crop_box(crop: str, height: int, width: int) -> tuple[int, int, int, int]:
 
     `none` keeps everything. `center-F` is the central square with side int(F * shorter side), its corners rounded down,
     as in the official CLEVRTEX loader (karazijal/clevrtex-generation, `clevrtex_eval.py`): 320x240 gives 192 x 192.
+    `short-center` keeps the same square as `center-1.0`; `prepare` resizes before it crops there.
     """
     if crop == "none":
         return 0, 0, width, height
+    if crop == SHORT_CENTER:
+        crop = "center-1.0"
     side = int(float(crop.removeprefix("center-")) * float(min(height, width)))
     return (width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2
 
 
-def prepare(sample: Sample, protocol: Protocol, size: int) -> tuple[Tensor, np.ndarray]:
+def prepare(sample: Sample, protocol: Protocol, size: int) -> tuple[Tensor, Truth]:
     """Crop and resize a sample.
 
     The image is resized by Pillow's bilinear filter on 8-bit values, which averages when shrinking (antialias); this is
@@ -37,20 +44,46 @@ def prepare(sample: Sample, protocol: Protocol, size: int) -> tuple[Tensor, np.n
         size: side in pixels of the square that the model is given.
 
     Returns:
-        Image (3, size, size) float32 in [0, 1], and truth labels int16, (score_at, score_at) or the size of the crop.
+        Image (3, size, size) float32 in [0, 1], and truth whose maps are (score_at, score_at) or as large as the crop.
+        Instances stay in pixels of the whole image.
     """
-    height, width = sample.truth.labels.shape
-    left, top, right, bottom = crop_box(protocol.crop, height, width)
-    image = sample.image[top:bottom, left:right]
-    labels = sample.truth.labels[top:bottom, left:right]
-    pixels = np.array(_resize(image, size, Image.Resampling.BILINEAR))
+    pixels = np.array(_crop_and_resize(sample.image, protocol.crop, size, Image.Resampling.BILINEAR))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32) / 255
-    if protocol.score_at is not None:
-        labels = _resize(labels.astype(np.int32), protocol.score_at, Image.Resampling.NEAREST)
-    return tensor, labels.astype(np.int16)
+    truth, classes = sample.truth, sample.truth.classes
+    labels = _truth_map(truth.labels, protocol)
+    return tensor, replace(truth, labels=labels, classes=None if classes is None else _truth_map(classes, protocol))
 
 
-def _resize(array: np.ndarray, side: int, filter: Image.Resampling) -> np.ndarray:
-    if array.shape[:2] == (side, side):
+def _truth_map(labels: np.ndarray, protocol: Protocol) -> np.ndarray:
+    if protocol.score_at is None:
+        left, top, right, bottom = crop_box(protocol.crop, *labels.shape)
+        return labels[top:bottom, left:right].astype(np.int16)
+    resized = _crop_and_resize(labels.astype(np.int32), protocol.crop, protocol.score_at, Image.Resampling.NEAREST)
+    return resized.astype(np.int16)
+
+
+def _crop_and_resize(array: np.ndarray, crop: str, side: int, filter: Image.Resampling) -> np.ndarray:
+    """The square of the protocol, side x side pixels."""
+    if crop == SHORT_CENTER:
+        return _resize_short_side(array, side, filter)
+    left, top, right, bottom = crop_box(crop, *array.shape[:2])
+    return _resize(array[top:bottom, left:right], (side, side), filter)
+
+
+def _resize_short_side(array: np.ndarray, side: int, filter: Image.Resampling) -> np.ndarray:
+    """Shorter side to `side` (the longer one is rounded down), then the central square, as torchvision does both.
+
+    torchvision's Resize and CenterCrop, which SPOT, DINOSAUR's code and PiCIE build on: the offset is rounded half to
+    even.
+    """
+    height, width = array.shape[:2]
+    short = min(height, width)
+    shape = (side * height // short, side * width // short)
+    top, left = (round((length - side) / 2) for length in shape)
+    return _resize(array, shape, filter)[top : top + side, left : left + side]
+
+
+def _resize(array: np.ndarray, shape: tuple[int, int], filter: Image.Resampling) -> np.ndarray:
+    if array.shape[:2] == shape:
         return array
-    return np.asarray(Image.fromarray(np.ascontiguousarray(array)).resize((side, side), resample=filter))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(array)).resize(shape[::-1], resample=filter))

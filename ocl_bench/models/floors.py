@@ -7,6 +7,7 @@ look at pixels or at another model's tokens are in `clustering.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..types import Batch, Prediction
+from ..types import Batch, Prediction, Truth
 
 
 class SingleSlot:
@@ -60,16 +61,22 @@ class Oracle:
 
     needs_truth = True
 
-    def predict(self, batch: Batch, truth: Sequence[np.ndarray]) -> Prediction:
-        """Label maps (B, H, W) int64 from per-image truth (h, w) integer.
+    def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
+        """Label maps (B, H, W) int64, slots that name the category of their object, and class maps where there are any.
 
         Where the images differ in size, all are enlarged to the largest one by nearest neighbour (pixel centres),
         which the same rule undoes exactly.
         """
-        maps = [_without_negatives(labels) for labels in _checked(batch, truth)]
-        height = max(m.shape[0] for m in maps)
-        width = max(m.shape[1] for m in maps)
-        return _labels(torch.stack([_enlarge(m, height, width) for m in maps]), source="truth")
+        _check(batch, truth)
+        maps = [_without_negatives(one.labels) for one in truth]
+        classes = [one.classes for one in truth if one.classes is not None]
+        return Prediction(
+            masks=_stack(maps),
+            mask_source="truth",
+            slots=_object_slots(truth, 1 + max(int(m.max(initial=0)) for m in maps)),
+            # What a void pixel is called does not matter: it is in neither side of a score.
+            classes=_stack([np.maximum(one, 0) for one in classes]) if len(classes) == len(truth) else None,
+        )
 
 
 class PatchOracle:
@@ -84,19 +91,21 @@ class PatchOracle:
     def __init__(self, grid: int) -> None:
         self.grid = grid
 
-    def predict(self, batch: Batch, truth: Sequence[np.ndarray]) -> Prediction:
+    def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
         """Soft masks (B, G, grid, grid) float32; G is the largest number of labels in one image of the batch.
 
         Images with fewer labels are filled up with empty slots, so their other masks do not depend on the batch.
+        Where there are class maps, `classes` (B, C, grid, grid) are their shares.
         """
-        shares = [self._shares(labels) for labels in _checked(batch, truth)]
-        masks = torch.zeros(len(shares), max(1, *(len(s) for s in shares)), self.grid, self.grid)
-        for b, share in enumerate(shares):
-            masks[b, : len(share)] = share
-        return Prediction(masks=masks.to(batch.image.device), mask_source="truth")
+        _check(batch, truth)
+        labels = [self._shares(one.labels, np.unique(one.labels[one.labels >= 0])) for one in truth]
+        classes = None
+        if all(one.classes is not None for one in truth):
+            maps = [cast(np.ndarray, one.classes) for one in truth]
+            classes = _pad([self._shares(one, np.arange(one.max(initial=0) + 1)) for one in maps])
+        return Prediction(masks=_pad(labels).to(batch.image.device), mask_source="truth", classes=classes)
 
-    def _shares(self, labels: np.ndarray) -> Tensor:
-        present = np.unique(labels[labels >= 0])
+    def _shares(self, labels: np.ndarray, present: np.ndarray) -> Tensor:
         one_hot = torch.from_numpy(labels == present[:, None, None]).float()
         return F.adaptive_avg_pool2d(one_hot, self.grid)
 
@@ -133,20 +142,49 @@ def positive(name: str, value: int) -> int:
     return value
 
 
-def _labels(labels: Tensor, source: str = "none") -> Prediction:
-    return Prediction(masks=labels, mask_source="truth" if source == "truth" else "none")
+def _labels(labels: Tensor) -> Prediction:
+    return Prediction(masks=labels, mask_source="none")
 
 
-def _checked(batch: Batch, truth: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _check(batch: Batch, truth: Sequence[Truth]) -> None:
     if len(truth) != len(batch):
         raise UsageError(f"truth: {len(truth)} label maps for a batch of {len(batch)}; pass one (H, W) map per image")
-    maps = [np.asarray(labels) for labels in truth]
-    for sample_id, labels in zip(batch.ids, maps, strict=True):
+    for sample_id, labels in zip(batch.ids, (one.labels for one in truth), strict=True):
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(
                 f"truth of sample {sample_id}: {labels.dtype} of shape {labels.shape}; pass an integer (H, W) map"
             )
-    return maps
+
+
+def _object_slots(truth: Sequence[Truth], count: int) -> Tensor:
+    """Slots (B, count, 260) float32: slot l is the category (one-hot by id modulo 256) and box of label l.
+
+    The box is left, top, right, bottom as shares of the image.
+    """
+    slots = torch.zeros(len(truth), count, 256 + 4)
+    for image, one in zip(slots, truth, strict=True):
+        height, width = one.labels.shape
+        for label, category in enumerate(one.categories, start=1):
+            rows, columns = np.nonzero(one.labels == label)
+            if len(rows):
+                image[label, category % 256] = 1
+                box = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width)
+                image[label, 256:] = torch.tensor([*box, (rows.max() + 1) / height])
+    return slots
+
+
+def _pad(shares: Sequence[Tensor]) -> Tensor:
+    """Shares (K, g, g) of several images as one tensor; images with fewer segments get empty ones."""
+    padded = torch.zeros(len(shares), max(1, *(len(s) for s in shares)), *shares[0].shape[1:])
+    for image, share in zip(padded, shares, strict=True):
+        image[: len(share)] = share
+    return padded
+
+
+def _stack(maps: Sequence[np.ndarray]) -> Tensor:
+    """Maps as one (B, H, W) int64 tensor at the size of the largest."""
+    height, width = (max(m.shape[axis] for m in maps) for axis in (0, 1))
+    return torch.stack([_enlarge(m.astype(np.int64), height, width) for m in maps])
 
 
 def _without_negatives(labels: np.ndarray) -> np.ndarray:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluate import Plan, make_plan, run
-from ..metrics import METRICS
+from ..errors import UsageError
+from ..evaluate import Plan, make_plan, run, with_head
+from ..metrics import find_metric
 from ..paths import bundled, results_root
 from ..references import CHEAP, reference_results
 from ..results import Result, read_rows
 from ..runner import Runner
+from ..spec import TaskSpec
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,14 @@ def evaluate_and_report(
 def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
     have = {reference.model.name for reference in references} | {result.model.name}
     for name in CHEAP:
-        if name not in have:
+        if name in have:
+            continue
+        try:
             other = make_plan(
                 name,
                 plan.task,
                 data=plan.data,
+                train=plan.train,
                 limit=plan.limit,
                 split=plan.split,
                 stand_in_seed=plan.stand_in_seed,
@@ -85,6 +93,8 @@ def _with_floors(plan: Plan, result: Result, references: list[Result], root: Pat
                 batch_size=plan.batch_size,
             )
             run(other, results=root)
+        except UsageError:
+            continue  # a floor without the fields that this task needs
     return reference_results(result, [root])
 
 
@@ -96,24 +106,32 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     path = result.path.with_suffix(".png")
     if path.is_file() and not redraw:
         return path
-    main = plan.task.main
-    rows = read_rows(result.path).groupby("id", sort=False)[main].mean().dropna()
+    main, rows = _per_image(plan.task, read_rows(result.path))
     if rows.empty:
         return None
-    direction = METRICS[main].direction
+    direction = find_metric(main).direction
     indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})
     values = {str(rows.index[i]): float(rows.iloc[i]) for i in indices}
     positions = [position for position, sample_id in enumerate(plan.data.ids) if sample_id in values]
     panels = []
+    plan = with_head(plan)
     for start in range(0, len(positions), plan.batch_size):
         runner = Runner(plan)
         items, _ = runner.read(positions[start : start + plan.batch_size])
-        kept, maps, _ = runner.label_maps(items, plan.noise_seeds[0])
-        for item, labels in zip(kept, maps, strict=True):
+        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(kept, outputs, strict=True):
             image = (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            panels.append(Panel(item.id, values[item.id], image, item.truth.labels, labels))
+            labels, truth = plan.adapter.picture(output, item.truth)
+            panels.append(Panel(item.id, values[item.id], image, truth, labels))
     title = f"{result.model.name} on {plan.task.name} (data: {result.data.kind}), {main}"
     return write_overlays(path, panels, metric=main, title=title, direction=direction)
+
+
+def _per_image(task: TaskSpec, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
+    """The main metric image by image; the next one of the card that has values of single images, if it has none."""
+    names = [task.main, *(name for name in task.metrics if name in rows and name != task.main)]
+    columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
+    return next(((name, values) for name, values in columns if len(values)), columns[0])
 
 
 def _leaderboard(plan: Plan, root: Path) -> Path | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 
 from ocl_bench.data.transforms import crop_box, prepare
 from ocl_bench.spec import Protocol
-from ocl_bench.types import VOID, Sample, Truth
+from ocl_bench.types import VOID, Instance, Sample, Truth
 
 
 def sample(height: int, width: int) -> Sample:
@@ -43,7 +45,8 @@ def test_crop_is_a_central_square_inside_the_image(height, width, share):
 
 def test_the_stand_in_is_not_resampled():
     given_sample = sample(160, 160)
-    image, truth = prepare(given_sample, Protocol(crop="center-0.8", input=128, score_at=128), 128)
+    image, given_truth = prepare(given_sample, Protocol(crop="center-0.8", input=128, score_at=128), 128)
+    truth = given_truth.labels
     assert image.shape == (3, 128, 128) and image.dtype == torch.float32
     assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), given_sample.image[16:144, 16:144])
     assert np.array_equal(truth, given_sample.truth.labels[16:144, 16:144]) and truth.dtype == np.int16
@@ -51,7 +54,8 @@ def test_the_stand_in_is_not_resampled():
 
 def test_official_size_equals_the_pillow_calls_of_the_official_loader():
     given_sample = sample(240, 320)
-    image, truth = prepare(given_sample, Protocol(crop="center-0.8", score_at=128), 128)
+    image, given_truth = prepare(given_sample, Protocol(crop="center-0.8", score_at=128), 128)
+    truth = given_truth.labels
     box = (64, 24, 256, 216)
     pixels = Image.fromarray(given_sample.image).crop(box).resize((128, 128), resample=Image.Resampling.BILINEAR)
     shifted = Image.fromarray((given_sample.truth.labels + 1).astype(np.uint8)).crop(box)
@@ -70,16 +74,41 @@ def test_shrinking_is_antialiased():
 
 
 def test_native_scoring_keeps_the_shape_of_the_crop():
-    image, truth = prepare(sample(40, 60), Protocol(crop="none", score_at=None), 32)
+    image, given_truth = prepare(sample(40, 60), Protocol(crop="none", score_at=None), 32)
+    truth = given_truth.labels
     assert image.shape == (3, 32, 32) and truth.shape == (40, 60)
-    _, squeezed = prepare(sample(40, 60), Protocol(crop="none", score_at=16), 32)
+    _, given_truth = prepare(sample(40, 60), Protocol(crop="none", score_at=16), 32)
+    squeezed = given_truth.labels
     assert squeezed.shape == (16, 16)
 
 
 def test_the_sample_is_not_changed_and_the_result_may_be():
     given_sample = sample(160, 160)
     copy = given_sample.image.copy(), given_sample.truth.labels.copy()
-    image, truth = prepare(given_sample, Protocol(crop="none", score_at=160), 160)
+    image, given_truth = prepare(given_sample, Protocol(crop="none", score_at=160), 160)
+    truth = given_truth.labels
     image.zero_()
     truth[:] = 9
     assert np.array_equal(given_sample.image, copy[0]) and np.array_equal(given_sample.truth.labels, copy[1])
+
+
+def test_short_center_is_what_torchvision_does():
+    """Resize the shorter side, then crop: numbers worked out by hand from torchvision's rules, half to even."""
+    given_sample = sample(101, 151)
+    protocol = Protocol(crop="short-center", score_at=64)
+    image, truth = prepare(given_sample, protocol, 48)
+    whole = Image.fromarray(given_sample.image).resize((48 * 151 // 101, 48), resample=Image.Resampling.BILINEAR)
+    assert whole.width == 71  # (71 - 48) / 2 = 11.5 rounds to 12
+    assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), np.asarray(whole)[:, 12:60])
+    labels = Image.fromarray(given_sample.truth.labels.astype(np.int32))
+    labels = np.asarray(labels.resize((95, 64), resample=Image.Resampling.NEAREST))
+    assert np.array_equal(truth.labels, labels[:, 16:80])  # 15.5 rounds to 16
+
+
+def test_class_maps_go_with_the_labels_and_instances_stay():
+    given_sample = sample(40, 60)
+    instance = Instance(3, (1.0, 2.0, 5.0, 9.0), None, 28.0)
+    truth = replace(given_sample.truth, classes=given_sample.truth.labels.copy(), instances=(instance,))
+    for protocol in (Protocol(crop="center-0.8", score_at=None), Protocol(crop="short-center", score_at=20)):
+        _, prepared = prepare(replace(given_sample, truth=truth), protocol, 16)
+        assert np.array_equal(prepared.labels, prepared.classes) and prepared.instances == (instance,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from ocl_bench.metrics import METRICS, compute
 from ocl_bench.models import clustering, floors
 from ocl_bench.registry import CARDS, get_model
 from ocl_bench.spec import load_model_card
-from ocl_bench.types import Batch, Prediction
+from ocl_bench.types import Batch, Prediction, Truth
 
 SIZE = 48
 FLOOR_CARDS = ("single-slot", "grid", "random", "kmeans", "kmeans-features", "fps-features", "oracle", "patch-oracle")
@@ -61,11 +62,15 @@ def discs(count: int = 5, size: int = 96) -> list[np.ndarray]:
     return maps
 
 
+def wrapped(maps: Iterable[np.ndarray]) -> list[Truth]:
+    return [Truth(labels) for labels in maps]
+
+
 def label_maps(prediction: Prediction, size: int) -> np.ndarray:
     assert prediction.masks is not None
     adapter = Discovery()
     adapter.check(prediction, len(prediction.masks), "floor")
-    return np.stack(adapter.label_maps(prediction, [(size, size)] * len(prediction.masks)))
+    return np.stack(adapter.outputs(prediction, [(size, size)] * len(prediction.masks)))
 
 
 def clear_tokens(seed: int = 0, height: int = 8, width: int = 6) -> tuple[torch.Tensor, np.ndarray]:
@@ -112,7 +117,7 @@ def blind_and_clustering(batch: Batch) -> dict[str, Any]:
 @pytest.mark.parametrize("background", [0, None])
 def test_the_oracle_is_best_on_every_metric(background: int | None) -> None:
     truth = discs()
-    labels = label_maps(floors.build_oracle().predict(make_batch(), truth), 96)
+    labels = label_maps(floors.build_oracle().predict(make_batch(), wrapped(truth)), 96)
     scores = compute(NO_CATEGORIES, np.stack(truth), labels, background=background)
     for name in set(NO_CATEGORIES) - {"ari_int64_legacy"}:
         value, valid = scores[name]
@@ -126,7 +131,7 @@ def test_void_and_overlap_pixels_do_not_spoil_the_oracle(void: Any) -> None:
     for labels in truth:
         labels[30:40, 20:60] = -1
         labels[10:14] = -2
-    predicted = label_maps(floors.build_oracle().predict(make_batch(), truth), 96)
+    predicted = label_maps(floors.build_oracle().predict(make_batch(), wrapped(truth)), 96)
     scores = compute(["mbo_fg", "miou_fg", "ari"], np.stack(truth), predicted, void=void)
     for value, valid in scores.values():
         assert valid.all()
@@ -137,14 +142,14 @@ def test_the_oracle_survives_images_of_different_sizes() -> None:
     generator = np.random.default_rng(0)
     shapes = [(31, 47), (53, 20), (40, 40), (7, 53)]
     truth = [generator.integers(0, 6, shape).astype(np.int16) for shape in shapes]
-    prediction = floors.build_oracle().predict(make_batch(4), truth)
-    for labels, back in zip(truth, Discovery().label_maps(prediction, shapes), strict=True):
+    prediction = floors.build_oracle().predict(make_batch(4), wrapped(truth))
+    for labels, back in zip(truth, Discovery().outputs(prediction, shapes), strict=True):
         np.testing.assert_array_equal(labels, back)
 
 
 def test_the_patch_oracle_is_high_but_below_the_oracle() -> None:
     truth = discs()
-    prediction = floors.build_patch_oracle().predict(make_batch(), truth)
+    prediction = floors.build_patch_oracle().predict(make_batch(), wrapped(truth))
     assert prediction.masks is not None and prediction.masks.shape == (5, 6, 16, 16)
     scores = compute(["mbo_fg", "ari", "miou_fg"], np.stack(truth), label_maps(prediction, 96))
     for name, (value, _) in scores.items():
@@ -153,23 +158,23 @@ def test_the_patch_oracle_is_high_but_below_the_oracle() -> None:
 
 def test_the_patch_oracle_is_exact_when_a_cell_is_a_pixel() -> None:
     truth = discs(size=24)
-    prediction = floors.build_patch_oracle(grid=24).predict(make_batch(), truth)
+    prediction = floors.build_patch_oracle(grid=24).predict(make_batch(), wrapped(truth))
     np.testing.assert_array_equal(label_maps(prediction, 24), np.stack(truth))
 
 
 def test_patch_oracle_masks_are_shares_of_cells() -> None:
     labels = np.full((4, 4), -1, np.int16)
     labels[:2, :2] = [[0, 0], [7, 0]]
-    masks = floors.build_patch_oracle(grid=2).predict(make_batch(1), [labels]).masks
+    masks = floors.build_patch_oracle(grid=2).predict(make_batch(1), wrapped([labels])).masks
     assert masks is not None
     np.testing.assert_allclose(masks[0].numpy(), [[[0.75, 0], [0, 0]], [[0.25, 0], [0, 0]]])
 
 
 def test_ceilings_name_a_wrong_truth() -> None:
     with pytest.raises(UsageError, match="1 label maps for a batch of 5"):
-        floors.build_oracle().predict(make_batch(), discs(1))
+        floors.build_oracle().predict(make_batch(), wrapped(discs(1)))
     with pytest.raises(UsageError, match=r"scene-0.*float"):
-        floors.build_patch_oracle().predict(make_batch(1), [np.zeros((4, 4))])
+        floors.build_patch_oracle().predict(make_batch(1), wrapped([np.zeros((4, 4))]))
 
 
 # ---- floors that look at nothing ---------------------------------------------------------------------------------
@@ -347,9 +352,9 @@ def test_a_mask_depends_on_its_own_image_only(name: str) -> None:
 def test_a_ceiling_mask_depends_on_its_own_truth_only() -> None:
     batch, truth = make_batch(), discs()
     for model in (floors.build_oracle(), floors.build_patch_oracle()):
-        whole = label_maps(model.predict(batch, truth), 96)
+        whole = label_maps(model.predict(batch, wrapped(truth)), 96)
         for order in ([4, 2, 0, 1, 3], [1], [2, 0]):
-            part = label_maps(model.predict(pick(batch, order), [truth[i] for i in order]), 96)
+            part = label_maps(model.predict(pick(batch, order), wrapped(truth[i] for i in order)), 96)
             np.testing.assert_array_equal(part, whole[order])
 
 
