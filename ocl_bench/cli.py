@@ -115,9 +115,9 @@ def list_names(
     if what in (None, What.models):
         names["models"] = model_names()
     if what is What.metrics:
-        from .metrics import METRICS
+        from .metrics import CORPUS_METRICS, METRICS
 
-        names["metrics"] = sorted(METRICS)
+        names["metrics"] = sorted(METRICS | CORPUS_METRICS)
     if json:
         print_json(names[what.value] if what else names)
         return

@@ -81,7 +81,10 @@ class Accepted(_Section):
 
 
 class Golden(_Section):
-    """One golden file. rows: per metric the value of each image of `ids`, null where the metric is not valid."""
+    """One golden file. rows: per metric the value of each image of `ids`, null where the metric is not valid.
+
+    corpus: metrics that are no means over images; their rows may all be null.
+    """
 
     schema_: Literal[1] = Field(alias="schema", default=1)
     task: GoldenTask
@@ -93,6 +96,7 @@ class Golden(_Section):
     metrics: dict[str, GoldenMetric] = Field(min_length=1)
     ids: tuple[str, ...] = Field(min_length=1)
     rows: dict[str, tuple[float | None, ...]]
+    corpus: tuple[str, ...] = ()
     accepted: tuple[Accepted, ...] = Field(min_length=1)
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)

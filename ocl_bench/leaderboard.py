@@ -23,6 +23,7 @@ from .ranking import Board, Cell, Excluded, Group, Reference, Row, rank
 from .registry import get_task, task_names
 from .results import Result, read_result, read_rows, write_atomically
 from .spec import TaskSpec
+from .statistics import Statistic
 
 if TYPE_CHECKING:
     import pandas
@@ -125,7 +126,7 @@ def _reference(task: str | Path | TaskSpec, name: str, found: Sequence[Result]) 
     if isinstance(task, TaskSpec) or str(task).endswith(".yaml") or name in task_names():
         card = get_task(task)
         head = (card.name, card.version, card.hash, card.metrics, card.main)
-        return Reference(*head, card.data.split, card.title, card.noise_seeds)
+        return Reference(*head, card.data.split, card.title, card.noise_seeds, card)
     if not found:
         get_task(name)  # raises the error with its suggestion
     hashes = Counter(result.task.hash for result in found)
@@ -138,7 +139,7 @@ def _reason(result: Result, reference: Reference) -> str:
     """Why a result may not be ranked, or '' when it may."""
     failed = len(result.counts.failed)
     missing = [name for name in reference.metrics if name not in result.metrics]
-    main, model = result.metrics.get(reference.main), result.model
+    model, known = result.model, [metric for metric in result.metrics.values() if metric.value is not None]
     checks = (
         (result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
         (result.data.limit is not None, f"limited to {result.data.limit} images"),
@@ -151,7 +152,7 @@ def _reason(result: Result, reference: Reference) -> str:
         (bool(failed), f"partial: {failed} of {result.counts.attempted} images failed"),
         (result.identity.status != "complete", f"partial: {result.identity.status}"),
         (bool(missing), f"partial: no {', '.join(missing)}"),
-        (main is None or main.value is None, f"no image with a valid {reference.main}"),
+        (not known, f"no image with a valid {reference.main}"),
     )
     return next((reason for applies, reason in checks if applies), "")
 
@@ -166,6 +167,9 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
+    rows = _rows(result)
+    per_image = [name for name in reference.metrics if name in rows]
+    values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
     return Row(
         model=model.name,
         base=base,
@@ -189,7 +193,8 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         source=source,
         created=result.identity.created,
         identity=(base, options, model.checkpoint_sha256, result.setup.dtype),
-        values=_values(result, reference.metrics),
+        values=values,
+        statistics=_statistics(rows, reference, list(cells)),
     )
 
 
@@ -206,14 +211,25 @@ def _command(result: Result, reference: Reference) -> str:
     return f"ocl-bench eval --model {result.model.name} --task {result.task.name}{seeds}"
 
 
-def _values(result: Result, metrics: Sequence[str]) -> pandas.DataFrame:
-    """Per-image values. Raises UsageError when the rows are missing or are not those that the result recorded."""
+def _rows(result: Result) -> pandas.DataFrame:
+    """Per-image rows. Raises UsageError when they are missing or are not those that the result recorded."""
     path = result.rows_path
     if path is None or not path.is_file():
         raise UsageError("per-image rows are missing")
     if hashlib.sha256(path.read_bytes()).hexdigest() != result.rows.sha256:
         raise UsageError("per-image rows are not those that the result recorded (SHA-256 differs)")
-    return read_rows(path).groupby("id", sort=True)[list(metrics)].mean()
+    return read_rows(path)
+
+
+def _statistics(rows: pandas.DataFrame, reference: Reference, metrics: Sequence[str]) -> dict[str, Statistic]:
+    """The corpus metrics of a result as functions of image weights; empty where the card is not installed."""
+    if reference.card is None:
+        return {}
+    from .adapters import get_adapter
+
+    adapter = get_adapter(reference.card)
+    found = {name: adapter.statistic(rows, reference.card, name) for name in metrics}
+    return {name: statistic for name, statistic in found.items() if statistic is not None}
 
 
 def _newest(rows: Sequence[Row]) -> tuple[list[Row], list[Excluded]]:

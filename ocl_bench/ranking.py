@@ -7,19 +7,29 @@ privilege.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .published import PublishedTable
-from .statistics import bootstrap_mean, paired_difference
+from .spec import TaskSpec
+from .statistics import (
+    Statistic,
+    bootstrap_mean,
+    bootstrap_statistic,
+    mean_statistic,
+    paired_difference,
+    paired_statistic_difference,
+)
 
 if TYPE_CHECKING:
     import pandas
 
 UNRANKED_ROLES = ("floor", "ceiling")
+NO_MAIN = "-"
+"""Rank of a row whose main metric does not apply to the model."""
 _KINDS = ("official", "embedded", "supplied")
 
 
@@ -35,6 +45,7 @@ class Reference:
     split: str | None = None
     title: str = ""
     noise_seeds: tuple[int, ...] = ()
+    card: TaskSpec | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -71,6 +82,7 @@ class Row:
     """One line of a board.
 
     values: per-image values, one row for each sample id and one column for each metric, averaged over noise seeds.
+    statistics: those metrics that are no means of such values, as functions of the weights of the images of `values`.
     tied_with_best: the paired 95 % interval of the best row minus this one includes 0; None where nothing was tested.
     seeds: the rows of the single training seeds when this row is their mean.
     """
@@ -91,6 +103,7 @@ class Row:
     created: str
     identity: tuple[str, ...]
     values: pandas.DataFrame = field(repr=False, compare=False)
+    statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
     rank: str = ""
     tied_with_best: bool | None = None
     seeds: tuple[Row, ...] = field(default=(), repr=False, compare=False)
@@ -119,12 +132,16 @@ class Board:
 def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
     """Rows of one group, best first: ranks, the mark of those not separable from the best, seeds below their mean."""
     rows = _distinct_names(_with_seed_means(rows))
+    without = sorted((row for row in rows if main not in row.cells), key=lambda row: row.model)
+    rows = [row for row in rows if main in row.cells]
     rows.sort(key=lambda row: (-direction * row.cells[main].value, row.model))
     ranked = [row for row in rows if row.role not in UNRANKED_ROLES]
-    out = []
-    for row in rows:
+    out: list[Row] = []
+    for row in [*rows, *without]:
         if row.role in UNRANKED_ROLES:
             out.append(replace(row, rank=row.role))
+        elif main not in row.cells:
+            out.append(replace(row, rank=NO_MAIN))
         else:
             value = row.cells[main].value
             place = 1 + sum(direction * (other.cells[main].value - value) > 0 for other in ranked)
@@ -153,12 +170,21 @@ def _heads(rows: Sequence[Row]) -> Sequence[Row]:
 def _seed_mean(seeds: Sequence[Row]) -> Row:
     """Mean and sample deviation over training seeds; the interval is over images, of the mean over seeds."""
     values = sum((row.values for row in seeds[1:]), start=seeds[0].values) / len(seeds)
+    statistics = {
+        name: mean_statistic([row.statistics[name] for row in seeds])
+        for name in seeds[0].statistics
+        if all(name in row.statistics for row in seeds)
+    }
     cells = {}
     for name in seeds[0].cells:
         if all(name in row.cells for row in seeds):
             numbers = [row.cells[name].value for row in seeds]
-            interval = bootstrap_mean(values[name].to_numpy())
-            n_valid = int(values[name].notna().sum())
+            if name in statistics:
+                _, interval = bootstrap_statistic(statistics[name], len(values))
+                n_valid = seeds[0].cells[name].n_valid
+            else:
+                interval = bootstrap_mean(values[name].to_numpy())
+                n_valid = int(values[name].notna().sum())
             cells[name] = Cell(
                 float(np.mean(numbers)), interval.low, interval.high, float(np.std(numbers, ddof=1)), n_valid
             )
@@ -171,6 +197,7 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
         command="",
         source="",
         values=values,
+        statistics=statistics,
         seeds=tuple(seeds),
     )
 
@@ -193,6 +220,13 @@ def _distinct_names(rows: Sequence[Row]) -> list[Row]:
 
 def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:
     """Whether the paired interval of best - row over the images of both includes 0; None without two shared images."""
+    if metric in best.statistics and metric in row.statistics:
+        if not best.values.index.equals(row.values.index):
+            return None
+        pair = (best, row) if direction > 0 else (row, best)
+        first, second = (one.statistics[metric] for one in pair)
+        gap = paired_statistic_difference(first, second, len(best.values))
+        return None if np.isnan(gap.low) else bool(gap.low <= 0)
     pairs = best.values[[metric]].set_axis(["best"], axis=1).join(row.values[metric], how="inner").dropna()
     if len(pairs) < 2:
         return None

@@ -36,6 +36,7 @@ from .golden import (
     read_golden,
     write_golden,
 )
+from .metrics.corpus import CORPUS_METRICS
 from .registry import get_task
 from .results import Result, git_state, read_result, read_rows
 from .statistics import paired_difference
@@ -145,7 +146,7 @@ def _check_file(
     if golden.task.hash != task.hash:
         message = "made with another protocol (the task card changed); look at the change, then --accept --reason TEXT"
         return [*findings, Finding("fail", golden.name, message)], measured
-    return [*findings, *compare(golden, measured.values)], measured
+    return [*findings, *compare(golden, measured.values), *_compare_corpus(golden, measured.result)], measured
 
 
 def check_itself(golden: Golden, metrics: Sequence[str]) -> list[Finding]:
@@ -156,6 +157,8 @@ def check_itself(golden: Golden, metrics: Sequence[str]) -> list[Finding]:
         if metric not in golden.metrics
     ]
     for metric, stored in golden.metrics.items():
+        if metric in golden.corpus:
+            continue
         mean = _mean(golden.values(metric))
         value = math.nan if stored.value is None else stored.value
         if not (_equal(value, mean, _MEAN_ROUNDING)):
@@ -172,11 +175,34 @@ def compare(golden: Golden, values: pandas.DataFrame) -> list[Finding]:
         return [Finding("fail", golden.name, message)]
     findings = []
     for metric in golden.metrics:
+        if metric in golden.corpus:
+            continue
         if metric not in values:
             findings.append(Finding("fail", golden.name, f"{metric}: not measured any more"))
             continue
         finding = _compare_metric(golden, metric, values.loc[list(golden.ids), metric].to_numpy(np.float64))
         findings += [finding] if finding else []
+    return findings
+
+
+def _compare_corpus(golden: Golden, result: Result) -> list[Finding]:
+    """Findings about metrics of the whole set: only their values can be compared, not single images."""
+    findings = []
+    for metric in golden.corpus:
+        stored, now = golden.metrics[metric], result.metrics.get(metric)
+        value = None if now is None else now.value
+        change = f"{metric}: {stored.value} -> {value}"
+        if stored.value is None or value is None:
+            if stored.value is not value:
+                level: Literal["fail", "warn"] = "fail" if value is None else "warn"
+                findings.append(Finding(level, golden.name, f"{change}; it has a value only once"))
+            continue
+        fall, allowed = stored.direction * (stored.value - value), golden.tolerance_of(metric).of(stored.value)
+        if fall > allowed:
+            message = f"{change}, fell by {fall:.3g} (allowed {allowed:.1g})"
+            findings.append(Finding("fail", golden.name, message))
+        elif fall < -allowed:
+            findings.append(Finding("warn", golden.name, f"{change}, rose by {-fall:.3g} (explain it, then --accept)"))
     return findings
 
 
@@ -248,7 +274,8 @@ def measure(task: str, model: str, recipe: Recipe, baseline: Path, device: str =
 def _per_image(result: Result) -> pandas.DataFrame:
     assert result.path is not None
     rows = read_rows(result.path)
-    return rows.groupby("id", sort=True)[list(result.metrics)].mean()
+    names = [name for name in result.metrics if name in rows]
+    return rows.groupby("id", sort=True)[names].mean().reindex(columns=list(result.metrics))
 
 
 @contextmanager
@@ -318,7 +345,9 @@ def _record(
     model: str, limits: _Limits, result: Result, values: pandas.DataFrame, reason: str, before: Golden | None
 ) -> Golden:
     names = result.task.metrics
+    corpus = tuple(name for name in names if name in CORPUS_METRICS)
     means = {name: _mean(values[name].to_numpy()) for name in names}
+    means |= {name: math.nan if (value := result.metrics[name].value) is None else value for name in corpus}
     metrics = {
         name: GoldenMetric(
             value=mean if math.isfinite(mean) else None,
@@ -342,6 +371,7 @@ def _record(
         metrics=metrics,
         ids=tuple(str(i) for i in values.index),
         rows={name: as_column(values[name].to_numpy(np.float64)) for name in names},
+        corpus=corpus,
         accepted=(*(before.accepted if before else ()), _reason_entry(reason, metrics, before)),
     )
 

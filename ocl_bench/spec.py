@@ -165,7 +165,7 @@ class TaskSpec(_Card):
         """
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
         for section, names in _ADDED_LATER.items():
-            inner = content
+            inner: Any = content
             for part in section.split(".") if section else ():
                 inner = (inner or {}).get(part)
             for name in names:

@@ -20,7 +20,7 @@ OVERLAP = -2
 """Label of a pixel that two or more objects claim."""
 
 MaskSource = Literal["decoder", "attention", "clusters", "prototypes", "truth", "none"]
-"""Where masks come from. With `prototypes`, slot k means the same in every image (SlotCon); else slots are unordered."""
+"""Where masks come from. Slot k of `prototypes` means the same in every image (SlotCon); others are unordered."""
 
 
 @dataclass(frozen=True)

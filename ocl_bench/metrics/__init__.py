@@ -17,9 +17,21 @@ import numpy as np
 from ..errors import UsageError
 from .clustering import Scores, ari, ari_int64_legacy, fg_ari, fg_ari_multi, vi
 from .contingency import Contingency, LabelMaps, OverlapRule, VoidRule, contingency
+from .corpus import CORPUS_METRICS, CorpusMetric
 from .overlap import Categories, mbo_all, mbo_class, mbo_fg, miou_all, miou_clevrtex, miou_fg
 
-__all__ = ["METRICS", "Contingency", "Metric", "compute", "contingency", "evaluate_table", "find_metric"]
+__all__ = [
+    "CORPUS_METRICS",
+    "METRICS",
+    "Contingency",
+    "CorpusMetric",
+    "Metric",
+    "compute",
+    "contingency",
+    "evaluate_table",
+    "find_metric",
+    "mask_metric",
+]
 
 EmptyRule = Literal["skip", "one"]
 
@@ -86,7 +98,7 @@ def compute(
     Returns name -> (value (B,) float64, valid (B,) bool), in the order of `names`; NaN where not valid.
     Raises UsageError for unknown names or rules and for maps that are not label maps.
     """
-    chosen = [find_metric(name) for name in names]
+    chosen = [mask_metric(name) for name in names]
     counts = contingency(truth, prediction, void=void, overlap=overlap)
     return {m.name: evaluate_table(m, counts, background, empty, truth_categories) for m in chosen}
 
@@ -110,10 +122,19 @@ def evaluate_table(
     return np.where(valid, value, np.nan), valid
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name, or a UsageError that suggests one."""
-    if name in METRICS:
-        return METRICS[name]
-    close = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(METRICS)}"
+def find_metric(name: str) -> Metric | CorpusMetric:
+    """The metric of that name, of single images or of a whole set, or a UsageError that suggests one."""
+    known = METRICS | CORPUS_METRICS
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
     raise UsageError(f"metric '{name}' is unknown; {hint}")
+
+
+def mask_metric(name: str) -> Metric:
+    """A metric of label maps. Raises UsageError for others."""
+    found = find_metric(name)
+    if not isinstance(found, Metric):
+        raise UsageError(f"metric '{name}' is one of a whole set; these score label maps: {', '.join(METRICS)}")
+    return found

@@ -9,7 +9,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from . import EmptyRule, Metric, evaluate_table, find_metric
+from . import EmptyRule, Metric, evaluate_table, mask_metric
 from .contingency import OverlapRule, VoidRule, contingency
 from .overlap import Categories
 
@@ -41,7 +41,7 @@ class MaskMetric(torchmetrics.Metric):
     ) -> None:
         """Name a metric of `METRICS`; the rules are those of `compute`, `kwargs` go to `torchmetrics.Metric`."""
         super().__init__(**kwargs)
-        self.metric = find_metric(metric) if isinstance(metric, str) else metric
+        self.metric = mask_metric(metric) if isinstance(metric, str) else metric
         self.background, self.empty = background, empty
         self.void, self.overlap = void, overlap
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
