@@ -122,6 +122,9 @@ class Protocol(_Card):
     matching_iou: float | None = Field(default=None, ge=0, lt=1)
 
 
+_TRUTH_RULES = ("annotations", "crowd", "stuff")
+"""Options of readers that say what counts as an object: part of the signature."""
+
 _ABOUT_DATA = {"licence", "size", "get"}
 _ADDED_LATER = {
     "": ("fit",),
@@ -190,6 +193,7 @@ class TaskSpec(_Card):
         if p.proposals is not None:
             rule = p.proposals
             fields += [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}", f"max:{rule.max_detections}"]
+        fields += [f"{key}:{value}" for key, value in self.data.options.items() if key in _TRUTH_RULES]
         if p.matching_iou is not None:
             fields.append(f"match:iou>{p.matching_iou}")
         if self.fit is not None:
