@@ -32,8 +32,10 @@ from .cli_parts import (
     parse_options,
     parse_seeds,
     print_json,
+    print_matrix,
     print_result,
     say,
+    several,
     split_option,
 )
 from .errors import UsageError
@@ -72,8 +74,26 @@ def evaluate_model(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Score a model on a task, beside floors and ceiling."""
+    """Score a model on a task, beside floors and ceiling; `all` or names with commas score several of either."""
     go_offline(offline)
+    plan = {
+        "data_root": data_root,
+        "limit": limit,
+        "noise_seeds": parse_seeds(seeds),
+        "device": device,
+        "batch_size": batch_size,
+        "split": split,
+        "stand_in_seed": stand_in_seed,
+        "options": parse_options(option),
+        "checkpoint": checkpoint,
+    }
+    if several(model, task):
+        from .matrix import evaluate_matrix, exit_code_of, expand
+
+        with own_stdout(json):
+            cells = evaluate_matrix(expand(model, "model"), expand(task, "task"), results=results, say=say, **plan)
+        print_matrix(cells, json)
+        raise typer.Exit(exit_code_of(cells))
     from .report.evaluation import evaluate_and_report
 
     with own_stdout(json):
@@ -85,16 +105,8 @@ def evaluate_model(
             force=force,
             floors=floors,
             pictures=pictures,
-            data_root=data_root,
-            limit=limit,
-            noise_seeds=parse_seeds(seeds),
-            device=device,
-            batch_size=batch_size,
-            split=split,
-            stand_in_seed=stand_in_seed,
-            options=parse_options(option),
-            checkpoint=checkpoint,
             say=say,
+            **plan,
         )
     print_result(report.result, json, report.references, report.paths)
     if not json:

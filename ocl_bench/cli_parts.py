@@ -18,6 +18,7 @@ from .errors import OclBenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .matrix import Cell
     from .results import Result
 
 
@@ -82,6 +83,40 @@ def print_result(
         typer.echo(f"failed: {failure.error}", err=True)
     if len(result.counts.failed) > 5:
         typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+
+
+def several(model: str, task: str) -> bool:
+    """Whether these name more than one evaluation. The path of a user's own model or card is one name."""
+    return any(
+        text == "all" or ("," in text and not text.endswith((".yaml", ".yml")) and ".py:" not in text)
+        for text in (model, task)
+    )
+
+
+def print_matrix(cells: Sequence[Cell], json: bool) -> None:
+    """Models by tasks with the main metric of each, or one JSON object for each cell."""
+    if json:
+        print_json(
+            [
+                {
+                    "model": cell.model,
+                    "task": cell.task,
+                    "status": cell.status,
+                    "text": cell.text,
+                    "main": cell.result.task.main if cell.result else None,
+                    "value": cell.result.value(cell.result.task.main) if cell.result else None,
+                    "path": str(cell.result.path) if cell.result else None,
+                }
+                for cell in cells
+            ]
+        )
+        return
+    from .console import make_console, print_cells
+
+    print_cells(make_console(), cells)
+    for cell in cells:
+        if cell.failed:
+            typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
 
 
 def exit_code(result: Result) -> int:

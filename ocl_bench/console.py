@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from .check_model import Check
+    from .matrix import Cell
     from .results import MetricValue, Result
     from .spec import ModelCard, TaskSpec
 
@@ -51,6 +52,20 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} images/s" if rate else "no speed measured"
     console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
+
+
+def print_cells(console: Console, cells: Sequence[Cell]) -> None:
+    """A line for each model and task. Tasks are not averaged: they measure different things."""
+    table = Table("task", "model", "main metric", "value", "n", "status", title_justify="left")
+    for cell in cells:
+        if cell.result is None:
+            table.add_row(cell.task, escape(cell.model), "", "", "", cell.status)
+            continue
+        metric = cell.result.metrics[cell.result.task.main]
+        name = f"{escape(cell.model)}{_remark(cell.result)}"
+        value = format_metric(metric, metric.n_valid)
+        table.add_row(cell.task, name, cell.result.task.main, value, str(metric.n_valid), cell.status)
+    console.print(table)
 
 
 def _images(result: Result) -> str:

@@ -13,6 +13,10 @@ class UsageError(OclBenchError):
     """A wrong name, option, card or model (exit code 2)."""
 
 
+class NotApplicableError(UsageError):
+    """The model does not give what the task needs: `n/a` in a matrix, a usage error for one evaluation."""
+
+
 class DataMissingError(OclBenchError):
     """Data that was asked for is not on this machine (exit code 3)."""
 

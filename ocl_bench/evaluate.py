@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import results as records
 from .adapters import Adapter, get_adapter
-from .errors import UsageError
+from .errors import NotApplicableError, UsageError
 from .machine import choose_device, fixed_arithmetic, peak_memory_mb, progress_bar, thread_count
 from .metrics import find_metric
 from .paths import results_root
@@ -196,7 +196,9 @@ def make_plan(
         loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
     if spec.family not in loaded.card.families:
         offered = ", ".join(loaded.card.families) or "none"
-        raise UsageError(f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}")
+        raise NotApplicableError(
+            f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}"
+        )
     for name in spec.metrics:
         try:
             find_metric(name)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import NotApplicableError, UsageError
 from ..types import MaskSource, Prediction
 
 _FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
@@ -21,10 +21,11 @@ def check_prediction(prediction: object, name: str) -> Prediction:
     return prediction
 
 
-def missing(prediction: Prediction, name: str, field: str, need: str) -> UsageError:
+def missing(prediction: Prediction, name: str, field: str, need: str) -> NotApplicableError:
     """The error that says which field is missing, what is there instead, and what is needed."""
     present = [other for other in _FIELDS if getattr(prediction, other) is not None]
-    return UsageError(f"model {name}: Prediction.{field} is missing (got {', '.join(present) or 'nothing'}); {need}")
+    got = ", ".join(present) or "nothing"
+    return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got}); {need}")
 
 
 def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
