@@ -6,7 +6,7 @@ Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,7 +76,7 @@ def evaluate_model(
 ) -> None:
     """Score a model on a task, beside floors and ceiling; `all` or names with commas score several of either."""
     go_offline(offline)
-    plan = {
+    plan: dict[str, Any] = {
         "data_root": data_root,
         "limit": limit,
         "noise_seeds": parse_seeds(seeds),
