@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import SampleError
 
@@ -16,14 +16,29 @@ _INDEX_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _COLOUR_MODES = {"RGB", "RGBA"}
 
 
-def read_image(path: Path, sample_id: str, *, modes: frozenset[str] | None = None, remedy: str) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB; alpha is dropped, not blended, as the official CLEVRTEX loader does.
+def read_image(
+    path: Path,
+    sample_id: str,
+    *,
+    modes: frozenset[str] | None = None,
+    shape: tuple[int, int] | None = None,
+    remedy: str,
+) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB; grey and CMYK are converted, alpha is dropped, not blended.
 
-    Raises SampleError when the file is missing, cannot be decoded, or has a mode that is not in `modes`.
+    shape: (H, W) of its annotation. Pixels are taken as stored; a file whose EXIF orientation is needed to have the
+    annotated shape is turned. Raises SampleError when the file is missing, cannot be decoded, has another shape, or
+    has a mode that is not in `modes`.
     """
     picture = _load(path, sample_id, "image", ("PNG", "JPEG"), remedy)
     if modes is not None and picture.mode not in modes:
         raise SampleError(sample_id, f"{path}: image mode '{picture.mode}', expected {' or '.join(sorted(modes))}")
+    if shape is not None and (picture.height, picture.width) != shape:
+        turned = ImageOps.exif_transpose(picture)
+        if (turned.height, turned.width) != shape:
+            sizes = f"{picture.width}x{picture.height}, its annotation {shape[1]}x{shape[0]}"
+            raise SampleError(sample_id, f"{path}: image size {sizes}; {remedy}")
+        picture = turned
     return np.asarray(picture.convert("RGB"))
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import UsageError
 from ..paths import PACKAGE, cache_root
@@ -60,13 +61,13 @@ class StandInTree:
         if not pending:
             return self.folder
         self._check_revision()
-        shares = _shares(pending, _processors() if workers is None else workers)
+        shares = _shares(pending, processors() if workers is None else workers)
         jobs = [self._job(share) for share in shares]
-        with _progress_bar(progress, f"rendering {self.variant}/{self.split}", len(pending)) as advance:
+        with render_bar(progress, f"rendering {self.variant}/{self.split}", len(pending)) as advance:
             if len(jobs) == 1:
                 _run_here(jobs[0], advance)
             else:
-                _run_in_processes(jobs, advance)
+                run_in_processes(jobs, advance)
         return self.folder
 
     def _check_revision(self) -> None:
@@ -92,7 +93,8 @@ class StandInTree:
         )
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Number of processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
@@ -114,12 +116,27 @@ def _run_here(job: WriteJob, advance: Callable[[int], None]) -> None:
     try:
         write_scenes(job, advance)
     except OSError as error:
-        raise _cannot_write(job.folder, error.strerror or str(error)) from error
+        raise cannot_write(job.folder, error.strerror or str(error)) from error
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_in_processes(jobs: Sequence[WriteJob], advance: Callable[[int], None]) -> None:
+class Job(Protocol):
+    """What a worker process does: its module's `main` reads the job as JSON from stdin and prints numbers of scenes."""
+
+    @property
+    def folder(self) -> str:
+        """Where it writes, for error messages."""
+        ...
+
+    def to_json(self) -> str:
+        """The job as text."""
+        ...
+
+
+def run_in_processes(
+    jobs: Sequence[Job], advance: Callable[[int], None], module: str = "ocl_bench.scenes.writer"
+) -> None:
     """One fresh interpreter per job.
 
     Not `multiprocessing`: forking after torch has started threads may hang, and spawning runs the caller's script
@@ -128,7 +145,7 @@ def _run_in_processes(jobs: Sequence[WriteJob], advance: Callable[[int], None]) 
     running: list[subprocess.Popen[str]] = []
     try:
         with ThreadPoolExecutor(len(jobs)) as threads:
-            results = [threads.submit(_run_worker, job, running, advance) for job in jobs]
+            results = [threads.submit(_run_worker, job, module, running, advance) for job in jobs]
             try:
                 for result in results:
                     result.result()
@@ -139,11 +156,11 @@ def _run_in_processes(jobs: Sequence[WriteJob], advance: Callable[[int], None]) 
         _terminate(running)
 
 
-def _run_worker(job: WriteJob, running: list[subprocess.Popen[str]], advance: Callable[[int], None]) -> None:
+def _run_worker(job: Job, module: str, running: list[subprocess.Popen[str]], advance: Callable[[int], None]) -> None:
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     search = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(part for part in search if part)
-    command = [sys.executable, "-c", "from ocl_bench.scenes.writer import main; main()"]
+    command = [sys.executable, "-c", f"from {module} import main; main()"]
     with tempfile.TemporaryFile("w+") as complaints:
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
@@ -157,7 +174,7 @@ def _run_worker(job: WriteJob, running: list[subprocess.Popen[str]], advance: Ca
         if worker.wait() != 0:
             complaints.seek(0)
             lines = complaints.read().strip().splitlines() or [f"worker ended with code {worker.returncode}"]
-            raise _cannot_write(job.folder, lines[-1])
+            raise cannot_write(job.folder, lines[-1])
 
 
 def _terminate(running: Sequence[subprocess.Popen[str]]) -> None:
@@ -166,12 +183,13 @@ def _terminate(running: Sequence[subprocess.Popen[str]]) -> None:
             worker.terminate()
 
 
-def _cannot_write(folder: str, reason: str) -> UsageError:
+def cannot_write(folder: str, reason: str) -> UsageError:
+    """The error for a cache in which a stand-in cannot be made."""
     return UsageError(f"{folder}: the stand-in cannot be rendered ({reason}); is OCL_BENCH_CACHE writable, with space?")
 
 
 @contextmanager
-def _progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int], None]]:
+def render_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr that vanishes when done; gives a function that advances it by n scenes."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

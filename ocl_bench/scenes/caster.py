@@ -7,7 +7,7 @@ one flat list; an object is tested only against the rays that meet its bounding 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class World:
     centre: Tensor
     half: Tensor
     yaw: Tensor
-    surface: dict[str, Tensor]  # every entry is (S, K + 1, ...); the last column is the ground
+    surface: dict[str, Tensor]  # every entry is (S, K + R, ...): objects, then the regions of the ground
+    borders: Tensor  # (S, R - 1, 5): see sampler.Border; a border that does not exist has an infinite offset
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 def build_world(scenes: list[Scene]) -> World:
     """Pack scenes into padded tensors."""
     width = max(1, max(len(s.objects) for s in scenes))
+    regions = max(len(s.grounds) for s in scenes)
     alive = torch.tensor([[k < len(s.objects) for k in range(width)] for s in scenes])
 
     def column(value: str, empty: np.ndarray | float) -> Tensor:
@@ -67,7 +69,8 @@ def build_world(scenes: list[Scene]) -> World:
     def surface(value: str) -> Tensor:
         rows = []
         for s in scenes:
-            surfaces = [o.surface for o in s.objects] + [s.ground] * (width + 1 - len(s.objects))
+            spare = [s.grounds[0]] * (width - len(s.objects))
+            surfaces = [o.surface for o in s.objects] + spare + s.grounds + [s.grounds[0]] * (regions - len(s.grounds))
             rows.append([getattr(one, value) for one in surfaces])
         return torch.from_numpy(np.array(rows))
 
@@ -81,7 +84,26 @@ def build_world(scenes: list[Scene]) -> World:
         half=column("half", np.ones(3)),
         yaw=column("yaw", 0.0),
         surface={n: surface(n) for n in ("kind", "first", "second", "frequency", "gloss", "turn", "shift")},
+        borders=_borders(scenes, regions),
     )
+
+
+def _borders(scenes: list[Scene], regions: int) -> Tensor:
+    nowhere = (0.0, np.inf, 0.0, 0.0, 0.0)
+    rows = [[astuple(b) for b in s.borders] + [nowhere] * (regions - 1 - len(s.borders)) for s in scenes]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(scenes), regions - 1, 5)
+
+
+def ground_region(world: World, scene: Tensor, point: Tensor) -> Tensor:
+    """Region of the ground (R,) at points (R, 3) of scenes (R,): the number of the last border that they are beyond."""
+    region = torch.zeros_like(scene)
+    for number, border in enumerate(world.borders.unbind(1), start=1):
+        angle, offset, amplitude, frequency, phase = border[scene].unbind(1)
+        x, y = point[:, 0], point[:, 1]
+        along = angle.cos() * y - angle.sin() * x
+        across = angle.cos() * x + angle.sin() * y + amplitude * torch.sin(frequency * along + phase)
+        region[across > offset] = number
+    return region
 
 
 def camera_rays(world: World, scene: Tensor, column: Tensor, row: Tensor, size: int) -> Rays:
@@ -179,15 +201,16 @@ def shade(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tenso
     view = -rays.direction / rays.direction.norm(dim=1, keepdim=True)
     half_way = light + view
     half_way = half_way / half_way.norm(dim=1, keepdim=True)
-    gloss = world.surface["gloss"][rays.scene, hit] * (hit != GROUND) * ~dark
+    gloss = world.surface["gloss"][rays.scene, hit.clamp_min(0)] * (hit != GROUND) * ~dark
     shine = (gloss * dot(normal, half_way).clamp_min(0) ** 40).float()
     return (color * (ambient + diffuse)[:, None] + shine[:, None]).clamp(0, 1), dark
 
 
 def _surface_color(world: World, scene: Tensor, hit: Tensor, point: Tensor) -> Tensor:
     """Paint surface points: object coordinates (turned and centred, metric), then the texture's own turn and shift."""
-    at = {name: value[scene, hit] for name, value in world.surface.items()}  # hit GROUND = -1 is the last column
     on_object = hit != GROUND
+    column = torch.where(on_object, hit, world.alive.shape[1] + ground_region(world, scene, point))
+    at = {name: value[scene, column] for name, value in world.surface.items()}
     k = hit.clamp_min(0)
     local = _turn(point - world.centre[scene, k], -world.yaw[scene, k])
     local = torch.where(on_object[:, None], local, point)
@@ -195,8 +218,8 @@ def _surface_color(world: World, scene: Tensor, hit: Tensor, point: Tensor) -> T
     return paint(texture.float(), at["kind"], at["first"].float(), at["second"].float())
 
 
-def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Render all scenes: image (S, size, size, 3) float32, object index map (S, size, size), depth, same shape.
+def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Render all scenes: image (S, size, size, 3) float32; object index, depth, region of the ground (S, size, size).
 
     Objects with a smaller share of visible pixels than `min_visible` are removed from the world before shading, so they
     throw no shadow. Ids come from one ray through the centre of a pixel; pixels at an edge of ids or shadows get the
@@ -211,10 +234,13 @@ def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, T
     hit, distance, normal = trace(world, rays)
     _remove_hidden(world, rays, hit, distance, normal, min_visible * size * size)
     color, dark = shade(world, rays, hit, distance, normal)
-    edge = (_edges(hit.view(scenes, size, size)) | _edges(dark.view(scenes, size, size))).reshape(-1).nonzero()[:, 0]
+    region = ground_region(world, scene, rays.origin + distance[:, None] * rays.direction) * (hit == GROUND)
+    maps = (flags.view(scenes, size, size) for flags in (hit, dark, region))
+    edge = torch.stack([_edges(flags) for flags in maps]).any(0).reshape(-1).nonzero()[:, 0]
     color[edge] = _supersample(world, scene[edge], column[edge], row[edge], size)
     shape = (scenes, size, size)
-    return color.view(*shape, 3), hit.view(shape), (distance * rays.direction.norm(dim=1)).view(shape).float()
+    depth = (distance * rays.direction.norm(dim=1)).view(shape).float()
+    return color.view(*shape, 3), hit.view(shape), depth, region.view(shape)
 
 
 def _remove_hidden(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tensor, pixels: float) -> None:

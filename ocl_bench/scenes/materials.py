@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -107,6 +107,16 @@ def _draw(rng: np.random.Generator, kind: str, name: str) -> Material:
         second = _hsv(rng.uniform(), rng.uniform(0.1, 0.8), rng.uniform(0.2, 0.95))
     gloss = float(rng.uniform(0.2, 0.6)) if rng.uniform() < 0.35 else 0.0
     return Material(name, kind, first, second, float(rng.uniform(1.6, 3.6)), gloss)
+
+
+def free_material(rng: np.random.Generator, kind: str, hue: float | None) -> Material:
+    """A texture in two colours that say little about it: any hue, or one around `hue`, light or dark."""
+    drawn = _draw(rng, kind, kind)
+    if hue is None:
+        return drawn
+    first, second = (colorsys.rgb_to_hsv(*colour) for colour in (drawn.first, drawn.second))
+    turn = hue + rng.normal(0, 0.15) - first[0]
+    return replace(drawn, first=_hsv(first[0] + turn, *first[1:]), second=_hsv(second[0] + turn, *second[1:]))
 
 
 @functools.cache

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .materials import N_FULL, N_UNSEEN, TEXTURE_NAMES, Material, material_table
+from .classes import STUFF, THINGS, SceneClass
+from .materials import N_FULL, N_UNSEEN, TEXTURE_NAMES, Material, free_material, material_table
 from .shapes import FULL_SHAPES, SHAPE_NAMES, UNSEEN_SHAPES
 
-VARIANTS = ("full", "camo", "outd")
+VARIANTS = ("full", "camo", "outd", "things")
 SPLITS = ("train", "val", "test")
-REVISIONS = {"full": 1, "camo": 1, "outd": 1}
+REVISIONS = {"full": 1, "camo": 1, "outd": 1, "things": 1}
 """The revision of each variant, raised by hand whenever a pixel of it changes (guarded by a golden test)."""
 
 SIZES = {"small": 0.6, "medium": 0.82, "large": 1.1}
 MIN_OBJECTS, MAX_OBJECTS = 3, 9
+_COUNTS = (0.02, 0.10, 0.12, 0.14, 0.16, 0.15, 0.12, 0.10, 0.05, 0.04)
+"""How many objects a scene with classes has, 0 to 9."""
+
 HALF_VIEW = math.tan(math.radians(18)) / 0.8
 """Tangent of half the field of view: the central 0.8 of the picture, which the protocol keeps, spans 18 degrees."""
 
@@ -39,7 +44,10 @@ class Surface:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A solid on the ground: shape id, centre (3,), half-sizes (3,), yaw in radians, surface."""
+    """A solid on the ground: shape id, centre (3,), half-sizes (3,), yaw in radians, surface.
+
+    category: class index in `classes.CLASSES`, -1 in variants without classes.
+    """
 
     shape: int
     size: str
@@ -47,17 +55,36 @@ class SceneObject:
     half: np.ndarray
     yaw: float
     surface: Surface
+    category: int = -1
+
+
+@dataclass(frozen=True)
+class Border:
+    """A wavy line on the ground: points with normal . p + amplitude sin(frequency (tangent . p) + phase) > offset are
+    beyond it. angle of the normal in radians."""
+
+    angle: float
+    offset: float
+    amplitude: float
+    frequency: float
+    phase: float
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything the ray caster needs. camera: position (3,) and axes (3, 3) right, up, forward. light: unit (3,)."""
+    """Everything the ray caster needs. camera: position (3,) and axes (3, 3) right, up, forward. light: unit (3,).
+
+    grounds: surface of each region of the ground. borders: region r + 1 lies beyond border r and not beyond a later
+    one. stuff: class index of each region, empty in variants without classes.
+    """
 
     camera: np.ndarray
     axes: np.ndarray
     light: np.ndarray
-    ground: Surface
+    grounds: list[Surface]
     objects: list[SceneObject] = field(default_factory=list)
+    borders: list[Border] = field(default_factory=list)
+    stuff: tuple[int, ...] = ()
 
 
 def scene_rng(variant: str, revision: int, split: str, seed: int, index: int) -> np.random.Generator:
@@ -81,9 +108,11 @@ def sample_scene(variant: str, revision: int, split: str, index: int, seed: int 
     light = np.array(
         [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
     )
+    if variant == "things":
+        return _with_classes(rng, camera, axes, light)
     ground_material = _material(rng, variant)
     ground = _surface(rng, ground_material, scale=0.6)
-    scene = Scene(camera, axes, light, ground)
+    scene = Scene(camera, axes, light, [ground])
     for _ in range(int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))):
         shared = ground_material if variant == "camo" else None
         placed = _place(rng, scene, variant, shared)
@@ -110,7 +139,10 @@ def _material(rng: np.random.Generator, variant: str) -> int:
 
 
 def _surface(rng: np.random.Generator, material: int, scale: float) -> Surface:
-    card: Material = material_table()[material]
+    return _use(rng, material_table()[material], material, scale)
+
+
+def _use(rng: np.random.Generator, card: Material, material: int, scale: float) -> Surface:
     tint = np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15) * rng.uniform(0.92, 1.08)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     return Surface(
@@ -126,14 +158,23 @@ def _surface(rng: np.random.Generator, material: int, scale: float) -> Surface:
 
 
 def _place(rng: np.random.Generator, scene: Scene, variant: str, shared: int | None) -> SceneObject | None:
-    """Up to 40 tries to put one object where its footprint overlaps no other, else None."""
+    """One more object with a shape and a material of the variant, or None where there is no room."""
     names = UNSEEN_SHAPES if variant == "outd" else FULL_SHAPES
     shape = SHAPE_NAMES.index(names[int(rng.integers(len(names)))])
-    size = tuple(SIZES)[int(rng.integers(len(SIZES)))]
-    half = SIZES[size] * rng.uniform(0.85, 1.15, 3)
-    yaw = rng.uniform(0, 2 * math.pi)
+    size, half, yaw = _pose(rng)
     material = _material(rng, variant) if shared is None else shared
     surface = _surface(rng, material, scale=1 / math.sqrt(SIZES[size]))
+    return _where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface))
+
+
+def _pose(rng: np.random.Generator) -> tuple[str, np.ndarray, float]:
+    size = tuple(SIZES)[int(rng.integers(len(SIZES)))]
+    return size, SIZES[size] * rng.uniform(0.85, 1.15, 3), rng.uniform(0, 2 * math.pi)
+
+
+def _where_free(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject | None:
+    """Up to 40 tries to put an object where its footprint overlaps no other, else None."""
+    half = wanted.half
     for _ in range(40):
         x, y = _ground_point(scene, rng.uniform(-0.86, 0.86, 2) * 0.8)
         radius = math.hypot(half[0], half[1]) * 0.85
@@ -141,8 +182,44 @@ def _place(rng: np.random.Generator, scene: Scene, variant: str, shared: int | N
             np.hypot(x - o.centre[0], y - o.centre[1]) > radius + 0.85 * math.hypot(*o.half[:2]) for o in scene.objects
         ]
         if all(apart):
-            return SceneObject(shape, size, np.array([x, y, half[2]]), half, yaw, surface)
+            return replace(wanted, centre=np.array([x, y, half[2]]))
     return None
+
+
+def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray, light: np.ndarray) -> Scene:
+    """A scene of things on one to three kinds of stuff."""
+    regions = int(rng.choice((1, 2, 3), p=(0.2, 0.5, 0.3)))
+    stuff = _draw_classes(rng, STUFF, regions, replace=False)
+    grounds = [_use(rng, free_material(rng, one.kind, one.hue), -1, 0.6 * one.scale) for one in stuff]
+    borders = [
+        Border(
+            rng.uniform(0, 2 * math.pi),
+            rng.uniform(-1.2, 1.2),
+            rng.choice((0.0, rng.uniform(0.1, 0.35))),
+            rng.uniform(1.0, 3.0),
+            rng.uniform(0, 2 * math.pi),
+        )
+        for _ in range(regions - 1)
+    ]
+    indices = tuple(one.index for one in stuff)
+    scene = Scene(camera, axes, light, grounds, borders=borders, stuff=indices)
+    count = int(rng.choice(len(_COUNTS), p=_COUNTS))
+    for thing in _draw_classes(rng, THINGS, count, replace=True):
+        size, half, yaw = _pose(rng)
+        surface = _use(rng, free_material(rng, thing.kind, None), -1, thing.scale / math.sqrt(SIZES[size]))
+        shape = SHAPE_NAMES.index(thing.shape)
+        placed = _where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface, thing.index))
+        if placed is not None:
+            scene.objects.append(placed)
+    return scene
+
+
+def _draw_classes(
+    rng: np.random.Generator, classes: Sequence[SceneClass], count: int, *, replace: bool
+) -> list[SceneClass]:
+    shares = np.array([one.share for one in classes])
+    chosen = rng.choice(len(classes), count, replace=replace, p=shares / shares.sum())
+    return [classes[int(i)] for i in chosen]
 
 
 def _ground_point(scene: Scene, position: np.ndarray) -> tuple[float, float]:
@@ -160,8 +237,9 @@ def describe(scene: Scene, kept: list[int]) -> list[dict[str, Any]]:
             "index": label,
             "shape": SHAPE_NAMES[o.shape],
             "size": o.size,
-            "material": table[o.surface.material].name,
+            "material": TEXTURE_NAMES[o.surface.kind] if o.category >= 0 else table[o.surface.material].name,
             "material_id": o.surface.material,
+            **({"category": o.category} if o.category >= 0 else {}),
             "3d_coords": [round(float(v), 4) for v in o.centre],
             "rotation": round(math.degrees(o.yaw), 2),
         }

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ocl_bench import scenes
 from ocl_bench.data import open_data
-from ocl_bench.data.stand_in import StandInTree, _run_in_processes
+from ocl_bench.data.stand_in import StandInTree, run_in_processes
 from ocl_bench.errors import UsageError
 from ocl_bench.scenes.writer import WriteJob, mask_palette, scene_path
 
@@ -181,5 +181,5 @@ def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeyp
 def test_a_failing_worker_is_one_line(tmp_path):
     job = WriteJob(str(tmp_path), "full", 99, "test", seed=0, size=32, first=0, indices=(0,))
     with pytest.raises(UsageError, match=r"cannot be rendered \(ValueError: .*99") as caught:
-        _run_in_processes([job], lambda n: None)
+        run_in_processes([job], lambda n: None)
     assert "\n" not in str(caught.value)

@@ -19,11 +19,13 @@ GOLDEN_MASKS = {
     "full": "b98f2de7649a511c",
     "camo": "40ad1ccef9fecf89",
     "outd": "27432c1d1a2846d1",
+    "things": "e18b44049ede2e5f",
 }
 GOLDEN_GREY = {
     "full": [75.665, 80.524, 181.857, 110.471, 105.241, 106.211, 114.07, 83.235, 90.701],
     "camo": [152.374, 19.653, 50.553, 80.313, 164.048, 75.351, 29.066, 98.434, 32.22],
     "outd": [66.478, 101.024, 91.16, 107.383, 79.202, 33.373, 100.306, 133.44, 103.222],
+    "things": [89.518, 112.153, 73.068, 82.951, 65.474, 61.319, 92.657, 92.765, 62.853],
 }
 
 
@@ -82,7 +84,7 @@ def test_outd_shares_no_shape_and_no_material_with_the_other_variants() -> None:
     ]:
         for index in range(30):
             scene = sample_scene(variant, 1, "train", index)
-            surfaces = [o.surface for o in scene.objects] + [scene.ground]
+            surfaces = [o.surface for o in scene.objects] + scene.grounds
             assert all((s.material >= N_FULL) == unseen for s in surfaces)
             assert all(tuple(SHAPES)[o.shape] in shapes for o in scene.objects)
 
@@ -90,7 +92,7 @@ def test_outd_shares_no_shape_and_no_material_with_the_other_variants() -> None:
 def test_camo_uses_one_material_a_scene() -> None:
     for index in range(20):
         scene = sample_scene("camo", 1, "test", index)
-        assert {o.surface.material for o in scene.objects} <= {scene.ground.material}
+        assert {o.surface.material for o in scene.objects} <= {scene.grounds[0].material}
 
 
 def test_unknown_revisions_are_refused() -> None:

@@ -1,0 +1,137 @@
+"""Stand-ins in official layouts: scenes with classes from the store, written as COCO, VOC, ADE20K or Cityscapes trees.
+
+<cache>/stand-ins/<layout>/things-r1/<official split>-<count>[-seed<N>]/     a whole data root
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..errors import DataMissingError, UsageError
+from ..paths import cache_root
+from ..scenes.store import CHUNK, SceneStore
+from . import stand_in
+from .base import Request
+
+FIRST = {"train": 0, "test": 500_000}
+"""Number of scene 0 in file names, so that no name occurs in two splits."""
+
+
+@dataclass(frozen=True)
+class LayoutTree:
+    """A written stand-in. root: data root in the official layout. note: one line for the user."""
+
+    root: Path
+    revision: str
+    count: int
+    note: str
+
+
+@dataclass(frozen=True)
+class StoreJob:
+    """Chunks of a store for one worker process."""
+
+    store: SceneStore
+    chunks: tuple[int, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where the chunks go."""
+        return str(self.store.folder)
+
+    def to_json(self) -> str:
+        """As text; `ocl_bench.scenes.store.main` reads it."""
+        return json.dumps({"store": asdict(self.store), "chunks": self.chunks})
+
+
+def ensure_layout(request: Request, layout: str) -> LayoutTree:
+    """The stand-in of a task in a layout, rendered and written where it is not in the cache yet.
+
+    The card's own split and others whose name does not begin with `train` show test scenes, `train..` shows training
+    scenes. Raises UsageError when the cache cannot be written, DataMissingError when the card has no stand-in.
+    """
+    card = request.data.stand_in
+    if card is None:
+        how = request.data.get or "see docs/data.md"
+        raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root ({how})")
+    training = request.split.startswith("train")
+    count = card.samples if request.split == request.data.split else card.fit_samples or card.samples
+    count = min(count, request.limit or count)
+    split, seed = "train" if training else "test", request.stand_in_seed or 0
+    store = SceneStore(card.variant, card.revision, split, seed)
+    identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
+    revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    suffix = f"-seed{seed}" if seed else ""
+    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}"
+    root = release / f"{request.split}-{count}{suffix}"
+    if not root.is_dir():
+        store = ensure_scenes(store, count, progress=request.progress)
+        _write_tree(root, lambda folder: _writer(layout)(folder, request.split, store, FIRST[split]))
+    note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
+    if seed:
+        note += f", fresh seed {seed} (never ranked)"
+    return LayoutTree(root, revision, count, f"{note}; --data-root DIR or OCL_BENCH_DATA selects the official data")
+
+
+def ensure_scenes(store: SceneStore, count: int, *, progress: bool = True) -> SceneStore:
+    """The store with its first `count` scenes rendered; chunks that are there already are kept."""
+    try:
+        store.check_revision()
+    except ValueError as error:
+        raise UsageError(f"data.stand_in: {error}") from error
+    pending = store.missing(count)
+    if pending:
+        workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
+        jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
+        text = f"rendering {store.variant}/{store.split}"
+        with stand_in.render_bar(progress, text, len(pending) * CHUNK) as advance:
+            if len(jobs) == 1:
+                _render_here(jobs[0], advance)
+            else:
+                stand_in.run_in_processes(jobs, advance, "ocl_bench.scenes.store")
+    return replace(store, count=count)
+
+
+def _render_here(job: StoreJob, advance: Callable[[int], None]) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        job.store.render(job.chunks, advance)
+    except OSError as error:
+        raise stand_in.cannot_write(job.folder, error.strerror or str(error)) from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _writer(layout: str) -> Callable[..., None]:
+    module = importlib.import_module(f"..scenes.layouts.{layout}", __package__)
+    write: Callable[..., None] = module.write
+    return write
+
+
+def _write_tree(root: Path, write: Callable[[Path], None]) -> None:
+    """Write a tree beside its place, then rename it; another process may have been faster with an equal one."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=root.parent, prefix=".writing-"))
+        try:
+            write(scratch / "tree")
+            try:
+                os.rename(scratch / "tree", root)
+            except OSError:
+                if not root.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise stand_in.cannot_write(str(root), error.strerror or str(error)) from error

@@ -1,0 +1,1 @@
+"""Scenes with classes, written as COCO, PASCAL VOC, ADE20K or Cityscapes trees, each exactly as people download them."""

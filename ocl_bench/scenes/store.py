@@ -1,0 +1,158 @@
+"""Rendered scenes with classes in the cache, shared by all layouts: a scene is rendered once on a machine.
+
+<cache>/scenes/things-r1/<split>[-seed<N>]/00000.npz     16 scenes each
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..paths import cache_root
+from .sampler import REVISIONS
+
+CHUNK = 16
+SIZE = 160
+SHAPES = ((120, 160), (160, 120), (160, 160), (128, 160), (160, 128))
+"""Height and width of scene i: entry i modulo 5, the central part of the square that is rendered."""
+
+
+@dataclass(frozen=True)
+class ClassedScene:
+    """One scene, cropped to its size.
+
+    image: (H, W, 3) uint8. objects: (H, W) uint8, 0 ground, else the number of the object. stuff: (H, W) uint8 class
+    index of the ground, 255 on objects. classes: class index of object i at index i - 1.
+    """
+
+    image: np.ndarray
+    objects: np.ndarray
+    stuff: np.ndarray
+    classes: tuple[int, ...]
+
+    @property
+    def semantic(self) -> np.ndarray:
+        """(H, W) uint8 class index of each pixel, things and stuff."""
+        table = np.array([0, *self.classes], dtype=np.uint8)
+        return np.where(self.objects > 0, table[self.objects], self.stuff).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class SceneStore:
+    """The first scenes of one split. Scene i is a pure function of these fields and i."""
+
+    variant: str = "things"
+    revision: int = 1
+    split: str = "test"
+    seed: int = 0
+    count: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the chunks are."""
+        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
+        return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> ClassedScene:
+        chunk, position = divmod(range(self.count)[index], CHUNK)
+        return read_chunk(self._path(chunk))[position]
+
+    def __iter__(self) -> Iterator[ClassedScene]:
+        for chunk in range(-(-self.count // CHUNK)):
+            yield from read_chunk(self._path(chunk))[: self.count - chunk * CHUNK]
+
+    def missing(self, count: int) -> list[int]:
+        """Numbers of the chunks of the first `count` scenes that are not there."""
+        return [chunk for chunk in range(-(-count // CHUNK)) if not self._path(chunk).is_file()]
+
+    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+        """Render and write chunks, each atomically; `on_chunk(n)` is called after each n scenes."""
+        for chunk in chunks:
+            write_chunk(self._path(chunk), self._render(chunk))
+            on_chunk(CHUNK)
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:05d}.npz"
+
+    def _render(self, chunk: int) -> list[ClassedScene]:
+        from . import render
+
+        indices = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+        scenes = render(self.variant, self.revision, self.split, indices, size=SIZE, seed=self.seed)
+        return [
+            crop_scene(
+                scenes.image[k].permute(1, 2, 0).numpy(),
+                scenes.labels[k].numpy(),
+                scenes.stuff[k].numpy(),
+                [entry["category"] for entry in scenes.objects[k]],
+                SHAPES[index % len(SHAPES)],
+            )
+            for k, index in enumerate(indices)
+        ]
+
+    def check_revision(self) -> None:
+        """Raise ValueError when this version does not render the revision."""
+        if REVISIONS.get(self.variant) != self.revision:
+            raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
+
+    def to_json(self) -> str:
+        """As text for a worker process."""
+        return json.dumps(asdict(self))
+
+
+def crop_scene(
+    image: np.ndarray, labels: np.ndarray, stuff: np.ndarray, classes: Sequence[int], shape: tuple[int, int]
+) -> ClassedScene:
+    """The central part of a square scene; objects that are cut off wholly are left out, the others renumbered."""
+    top, left = ((side - length) // 2 for side, length in zip(labels.shape, shape, strict=True))
+    window = np.s_[top : top + shape[0], left : left + shape[1]]
+    image, labels, stuff = image[window], labels[window], stuff[window]
+    present = [number for number in range(1, len(classes) + 1) if (labels == number).any()]
+    table = np.zeros(len(classes) + 1, dtype=np.uint8)
+    table[present] = np.arange(1, len(present) + 1)
+    return ClassedScene(image, table[labels], stuff, tuple(classes[number - 1] for number in present))
+
+
+def write_chunk(path: Path, scenes: Sequence[ClassedScene]) -> None:
+    """Write scenes as one compressed file: whoever sees it sees all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {}
+    for position, scene in enumerate(scenes):
+        maps = np.concatenate([scene.image, scene.objects[..., None], scene.stuff[..., None]], axis=2)
+        arrays[f"maps{position}"] = maps
+        arrays[f"classes{position}"] = np.array(scene.classes, dtype=np.uint8)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(scratch, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(scratch, path)
+
+
+def read_chunk(path: Path) -> list[ClassedScene]:
+    """The scenes of a file. Raises OSError naming the file when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            count = sum(name.startswith("maps") for name in content.files)
+            maps = [content[f"maps{k}"] for k in range(count)]
+            classes = [tuple(int(c) for c in content[f"classes{k}"]) for k in range(count)]
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
+    return [ClassedScene(m[..., :3], m[..., 3], m[..., 4], c) for m, c in zip(maps, classes, strict=True)]
+
+
+def main() -> None:
+    """Worker process: a store and its chunks as JSON on stdin, the number of scenes after each chunk on stdout."""
+    import torch
+
+    torch.set_num_threads(1)
+    job = json.loads(sys.stdin.read())
+    SceneStore(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
