@@ -305,66 +305,71 @@ class _Corpus:
 
 @dataclass(frozen=True)
 class _Curves:
-    """Every true positive of every curve: curve t K + k is that of threshold t and category k.
+    """Every true positive of every curve: curve t K + k is that of threshold t and category k, C curves in all.
 
     Precision only ever rises at a true positive, so the E true positives, by curve and then by score, hold all that
-    the interpolation reads. images, curves, positions: (E,) the image, the curve, and the place in `_Corpus`.
-    starts: (E,) first true positive of the same curve; bases: (E,) first place of its category. crowd_images: (I,)
-    images of the ignored detections, by curve and then by score; crowd_before, crowd_starts: (E,) how many of them
-    come before the true positive, and before its curve.
+    the interpolation reads. images: (E,). places: (E,) how many detections of `_Corpus` there are up to it. bounds:
+    (C + 1,) where the curves begin and end. bases: (C,) where the detections of a curve's category begin. crowd_images:
+    (I,) images of the ignored detections, by curve and then by score; crowd_before: (E,) how many of them come before
+    the true positive, crowd_bounds: (C,) and before the curve.
     """
 
     corpus: _Corpus
     images: np.ndarray
-    curves: np.ndarray
-    positions: np.ndarray
-    starts: np.ndarray
+    places: np.ndarray
+    bounds: np.ndarray
     bases: np.ndarray
     crowd_images: np.ndarray
     crowd_before: np.ndarray
-    crowd_starts: np.ndarray
+    crowd_bounds: np.ndarray
 
     @classmethod
     def of(cls, corpus: _Corpus) -> _Curves:
         n_categories, n_places = corpus.truth.shape[0], len(corpus.images)
-        (threshold, position), (crowd_threshold, crowd_position) = (
+        every = np.arange(len(THRESHOLDS) * n_categories)
+        (threshold, place), (crowd_threshold, crowd_place) = (
             np.nonzero(_hits(bits).T) for bits in (corpus.matched, corpus.ignored)
         )
-        curves = threshold * n_categories + corpus.categories[position]
-        crowd_curves = crowd_threshold * n_categories + corpus.categories[crowd_position]
-        crowd_places = crowd_curves * n_places + crowd_position
+        curves = threshold * n_categories + corpus.categories[place]
+        crowd_keys = (crowd_threshold * n_categories + corpus.categories[crowd_place]) * n_places + crowd_place
         return cls(
             corpus,
-            corpus.images[position],
-            curves,
-            position,
-            np.searchsorted(curves, curves),
-            np.searchsorted(corpus.categories, corpus.categories[position]),
-            corpus.images[crowd_position],
-            np.searchsorted(crowd_places, curves * n_places + position),
-            np.searchsorted(crowd_places, curves * n_places),
+            corpus.images[place],
+            place + 1,
+            np.append(np.searchsorted(curves, every), len(curves)),
+            np.tile(np.searchsorted(corpus.categories, np.arange(n_categories)), len(THRESHOLDS)),
+            corpus.images[crowd_place],
+            np.searchsorted(crowd_keys, curves * n_places + place),
+            np.searchsorted(crowd_keys, every * n_places),
         )
 
     def value(self, weights: np.ndarray, objects: np.ndarray) -> float:
         """Average precision when image j counts weights[j] times, (n,), and category k has objects[k], (K,)."""
-        n_categories = len(objects)
-        true = _running(weights[self.images])
-        true_positives = true[1:] - true[self.starts]
-        above = _running(weights[self.corpus.images])
-        detections = above[self.positions + 1] - above[self.bases]
-        crowd = _running(weights[self.crowd_images])
-        detections -= crowd[self.crowd_before] - crowd[self.crowd_starts]
-        precision = true_positives / (detections + np.spacing(1))
-        # The largest precision from here to the end of the curve; a later curve lies 2 lower than the one before it.
-        height = -2.0 * self.curves
-        envelope = np.maximum.accumulate((precision + height)[::-1])[::-1] - height
-        recall = true_positives / np.maximum(objects, 1)[self.curves % max(n_categories, 1)]
-        reached = np.searchsorted(RECALLS, recall, side="right")
-        before = np.concatenate([reached[:1] * 0, reached[:-1]])
-        before[self.starts] = 0
-        area = np.bincount(self.curves, envelope * (reached - before), minlength=len(THRESHOLDS) * n_categories)
-        per_category = area.reshape(len(THRESHOLDS), n_categories).mean(0) / len(RECALLS)
-        return float(_mean(per_category, objects))
+        weights = weights.astype(np.float64)  # sums of integers are exact
+        lengths = np.diff(self.bounds)
+        true, everything = _running(weights[self.images]), _running(weights[self.corpus.images])
+        true_positives = true[1:] - np.repeat(true[self.bounds[:-1]], lengths)
+        detections = everything[self.places] - np.repeat(everything[self.bases], lengths)
+        if len(self.crowd_images):
+            crowd = _running(weights[self.crowd_images])
+            detections -= crowd[self.crowd_before] - np.repeat(crowd[self.crowd_bounds], lengths)
+        # The largest precision from here to the end of the curve. A later curve lies 2 lower than the one before it, so
+        # that one pass from the end serves all.
+        height = -2.0 * np.arange(len(lengths))
+        precision = true_positives / (detections + np.spacing(1)) + np.repeat(height, lengths)
+        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        needed = np.tile(_needed(objects), (len(THRESHOLDS), 1)) + true[self.bounds[:-1], None]
+        reached = np.maximum(np.searchsorted(true[1:], needed), self.bounds[:-1, None])
+        read = np.where(reached < self.bounds[1:, None], envelope[reached] - height[:, None], 0)
+        return float(_mean(read.mean(1).reshape(len(THRESHOLDS), len(objects)).mean(0), objects))
+
+
+def _needed(objects: np.ndarray) -> np.ndarray:
+    """(K, 101) how many of (K,) objects must be found for a recall, in floats, of at least each of `RECALLS`."""
+    total = np.maximum(objects, 1)[:, None].astype(np.float64)
+    count = np.ceil(RECALLS * total)
+    count = np.where((count - 1) / total >= RECALLS, count - 1, count)
+    return np.where(count / total < RECALLS, count + 1, count)
 
 
 def _running(values: np.ndarray) -> np.ndarray:
