@@ -8,13 +8,24 @@ from pathlib import Path
 
 from ..errors import DataMissingError, UsageError
 from ..spec import TaskSpec
+from .ade20k import open_ade20k
 from .base import OpenData, Reader, Request, subset
+from .cityscapes import open_cityscapes
 from .clevrtex import open_clevrtex
+from .coco import open_coco
 from .folder import open_folder
+from .voc import open_voc
 
 __all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 
-READERS: dict[str, Callable[[Request], OpenData]] = {"clevrtex": open_clevrtex, "folder": open_folder}
+READERS: dict[str, Callable[[Request], OpenData]] = {
+    "ade20k": open_ade20k,
+    "cityscapes": open_cityscapes,
+    "clevrtex": open_clevrtex,
+    "coco": open_coco,
+    "folder": open_folder,
+    "voc": open_voc,
+}
 """Name in a task card's `data.reader` -> function that opens the data."""
 
 

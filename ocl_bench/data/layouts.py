@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from ..errors import DataMissingError, UsageError
 from ..paths import cache_root
+from ..scenes.layouts import find_writer
 from ..scenes.store import CHUNK, SceneStore
 from . import stand_in
 from .base import Request
@@ -74,7 +74,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     root = release / f"{request.split}-{count}{suffix}"
     if not root.is_dir():
         store = ensure_scenes(store, count, progress=request.progress)
-        _write_tree(root, lambda folder: _writer(layout)(folder, request.split, store, FIRST[split]))
+        _write_tree(root, lambda folder: find_writer(layout)(folder, request.split, store, FIRST[split]))
     note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
     if seed:
         note += f", fresh seed {seed} (never ranked)"
@@ -111,12 +111,6 @@ def _render_here(job: StoreJob, advance: Callable[[int], None]) -> None:
         raise stand_in.cannot_write(job.folder, error.strerror or str(error)) from error
     finally:
         torch.set_num_threads(threads)
-
-
-def _writer(layout: str) -> Callable[..., None]:
-    module = importlib.import_module(f"..scenes.layouts.{layout}", __package__)
-    write: Callable[..., None] = module.write
-    return write
 
 
 def _write_tree(root: Path, write: Callable[[Path], None]) -> None:

@@ -1,1 +1,21 @@
-"""Scenes with classes, written as COCO, PASCAL VOC, ADE20K or Cityscapes trees, each exactly as people download them."""
+"""Scenes with classes, written as COCO, PASCAL VOC, ADE20K or Cityscapes trees exactly as people download them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+_WRITERS = {
+    "ade20k": "ade20k:write",
+    "cityscapes": "cityscapes:write",
+    "coco": "coco:write",
+    "voc2007": "voc:write_2007",
+    "voc2012": "voc:write_2012",
+}
+
+
+def find_writer(layout: str) -> Callable[..., None]:
+    """The function `write(folder, split, scenes, first)` of a layout: writes one split, scene k as number first + k."""
+    module, _, name = _WRITERS[layout].partition(":")
+    writer: Callable[..., None] = getattr(importlib.import_module(f".{module}", __package__), name)
+    return writer

@@ -1,0 +1,40 @@
+"""What readers ask of cards and annotation files, with one line when the answer is no."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import DataMissingError, UsageError
+from .base import Request
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def parse_options(kind: type[Options], request: Request) -> Options:
+    """The options of a card. Raises UsageError naming the field and what is allowed."""
+    try:
+        return kind.model_validate(request.data.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "options"
+        known = ", ".join(kind.model_fields)
+        raise UsageError(
+            f"task '{request.task.name}': data.options.{field}: {first['msg']}; known options: {known}"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An annotation file. Raises DataMissingError when it is not there, UsageError when it is cut or no object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataMissingError(f"{path}: cannot be read ({error.strerror}); see docs/data.md for the layout") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is no JSON, perhaps a cut download ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: holds a {type(content).__name__}, expected an object; download it again")
+    return content
