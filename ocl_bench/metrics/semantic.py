@@ -1,0 +1,134 @@
+"""Semantic segmentation of a whole set: one confusion matrix, from which everything else is computed.
+
+A confusion matrix is (C, K) int64: pixels with truth class c and predicted class or cluster k. Pixels without a truth
+class count on neither side, as in mmsegmentation. Weights of images make resampled matrices from stored cells, so that
+the bootstrap redoes the matching of clusters to classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_matrix
+
+from ..errors import UsageError
+
+MAX_BYTES = 100_000_000
+
+
+def confusion(
+    truth: np.ndarray, prediction: np.ndarray, classes: int, clusters: int | None = None
+) -> NDArray[np.int64]:
+    """Pixel counts (classes, clusters) of label maps of any equal shape; truth below 0 is void.
+
+    clusters: number of predicted ids, by default `classes`. Raises UsageError for ids out of range.
+    """
+    clusters = classes if clusters is None else clusters
+    if truth.shape != prediction.shape:
+        raise UsageError(f"prediction: shape {prediction.shape} differs from the truth's {truth.shape}")
+    known = truth >= 0
+    actual, named = truth[known].astype(np.int64), prediction[known].astype(np.int64)
+    if actual.size and (actual.max() >= classes):
+        raise UsageError(f"truth: class {actual.max()} of {classes} classes; does the card's `classes` fit the data?")
+    if named.size and (named.min() < 0 or named.max() >= clusters):
+        worst = named.min() if named.min() < 0 else named.max()
+        raise UsageError(f"prediction: class {worst} is outside 0..{clusters - 1}")
+    return np.bincount(actual * clusters + named, minlength=classes * clusters).reshape(classes, clusters)
+
+
+def miou_sem(matrix: NDArray[np.number], counted: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Mean IoU (...,) of matrices (..., C, C), classes that occur on neither side left out; NaN where none occurs.
+
+    counted: (C,) the classes that count, by default those that occur. In a bootstrap it is fixed by the full set: a
+    class that a resample happens to miss then counts as 0, and the number of classes stays.
+    """
+    matched = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
+    union = matrix.sum(-1) + matrix.sum(-2) - matched
+    shares = matched / np.maximum(union, 1)
+    valid = union > 0 if counted is None else np.broadcast_to(counted, union.shape)
+    number = valid.sum(-1)
+    return np.where(number > 0, (shares * valid).sum(-1) / np.maximum(number, 1), np.nan)
+
+
+def pixel_acc(matrix: NDArray[np.number]) -> NDArray[np.float64]:
+    """Share of correct pixels (...,) of matrices (..., C, C); NaN without pixels."""
+    total = matrix.sum((-2, -1)).astype(np.float64)
+    correct = np.diagonal(matrix, axis1=-2, axis2=-1).sum(-1)
+    return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+
+
+def occurring(matrix: NDArray[np.number]) -> NDArray[np.bool_]:
+    """(C,) bool: classes of a square matrix that are in the truth or in the prediction."""
+    return (matrix.sum(-1) + matrix.sum(-2)) > 0
+
+
+def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
+    """A matrix (C, C) from (C, K): each cluster is named after one class, so that most pixels are right (Hungarian).
+
+    The matching of PiCIE: on counts, one for the whole set. With K < C some classes get no cluster. Raises UsageError
+    for K > C, where clusters would be left over: use `majority` there.
+    """
+    classes, clusters = matrix.shape
+    if clusters > classes:
+        raise UsageError(f"{clusters} clusters cannot be matched one to one to {classes} classes")
+    rows, columns = linear_sum_assignment(matrix, maximize=True)
+    return _renamed(matrix, rows[np.argsort(columns)])
+
+
+def majority(matrix: NDArray[np.number]) -> NDArray[np.number]:
+    """A matrix (C, C) from (C, K): each cluster is named after the class of which it holds most pixels."""
+    return _renamed(matrix, matrix.argmax(0))
+
+
+def _renamed(matrix: NDArray[np.number], names: NDArray[np.int64]) -> NDArray[np.number]:
+    """Columns added up under their names: names (K,) gives the class of each cluster."""
+    named = np.zeros((len(matrix), len(matrix)), dtype=matrix.dtype)
+    np.add.at(named.T, names, matrix.T)
+    return named
+
+
+@dataclass(frozen=True)
+class ConfusionCells:
+    """The confusion matrices of n images as a sparse (n, C K) matrix of counts."""
+
+    counts: csr_matrix
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        codes: Sequence[np.ndarray],
+        counts: Sequence[np.ndarray],
+        images: Sequence[int],
+        n: int,
+        shape: tuple[int, int],
+    ) -> ConfusionCells:
+        """From the cells of each row: code c K + k and count. images: the image 0..n-1 that the row belongs to."""
+        lengths = [len(code) for code in codes]
+        rows = np.repeat(np.asarray(images, dtype=np.int64), lengths)
+        flat = (
+            np.concatenate([*map(np.asarray, parts), np.zeros(0, np.int64)]).astype(np.int64)
+            for parts in (codes, counts)
+        )
+        columns, values = flat
+        return cls(csr_matrix((values, (rows, columns)), shape=(n, shape[0] * shape[1])), shape)
+
+    def matrices(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Confusion matrices (R, C, K) when image j is drawn weights[r, j] times."""
+        product = self.counts.T @ np.asarray(weights, dtype=np.int64).T
+        return np.ascontiguousarray(product.T).reshape(len(weights), *self.shape)
+
+    def batches(self, weights: NDArray[np.int64]) -> list[slice]:
+        """Slices of the rows of `weights` whose matrices stay below the memory limit."""
+        step = max(1, MAX_BYTES // (8 * 3 * self.shape[0] * self.shape[1]))
+        return [slice(start, start + step) for start in range(0, len(weights), step)]
+
+
+def cells(matrix: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Codes and counts of the cells of a matrix (C, K) that are not empty: what a row stores of an image."""
+    codes = np.flatnonzero(matrix)
+    return codes.astype(np.int32), matrix.reshape(-1)[codes].astype(np.int32)
