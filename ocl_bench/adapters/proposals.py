@@ -110,8 +110,8 @@ def _windows(labels: np.ndarray) -> list[tuple[slice, slice] | None]:
     """The tight window of label 0, 1, ..; None where a label is absent."""
     from scipy.ndimage import find_objects
 
-    windows: list[tuple[slice, slice] | None] = find_objects(labels + 1)
-    return windows
+    windows: Any = find_objects(labels + 1)
+    return list(windows)
 
 
 def _parts(inside: NDArray[np.bool_], heights: np.ndarray, window: tuple[slice, slice], rule: Proposals) -> list[_Part]:

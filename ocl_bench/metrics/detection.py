@@ -10,7 +10,7 @@ one integer holds the 10 thresholds of a pair as bits, so that all of them are m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,6 +21,8 @@ from ..errors import UsageError
 from ..types import Instance, Truth
 
 if TYPE_CHECKING:
+    import pandas
+
     from ..statistics import Statistic
 
 Kind: TypeAlias = Literal["mask", "box"]
@@ -84,7 +86,7 @@ def to_columns(matches: Matches | None, kind: Kind) -> dict[str, np.ndarray | No
     return {f"{kind}_{name}": None if matches is None else getattr(matches, name) for name in FIELDS}
 
 
-def from_columns(columns: Mapping[str, Sequence[Any]], kind: Kind) -> list[Matches | None]:
+def from_columns(columns: pandas.DataFrame, kind: Kind) -> list[Matches | None]:
     """Matches of each row of a table that has the columns of `to_columns`."""
     rows = zip(*(columns[f"{kind}_{name}"] for name in FIELDS), strict=True)
     return [
