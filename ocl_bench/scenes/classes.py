@@ -1,8 +1,9 @@
 """The 27 classes of the `things` scenes, and their ids in each official layout.
 
-A thing is a shape with a texture: four shapes times three textures, so that neither alone names it, and its colours are
-free. Stuff is a texture of the ground and its scale; its hue is only a weak hint. The COCO ids lie in 27 different
-coarse classes of COCO-Stuff-27 (12 of things, 15 of stuff), which therefore corresponds to this table one to one.
+A thing is a shape with a texture: four shapes times three textures, so that neither alone names it. Stuff is a texture
+of the ground and its scale. Each of nine hues is that of three classes, so that colour helps but names no class. The
+COCO ids lie in 27 different coarse classes of COCO-Stuff-27 (12 of things, 15 of stuff), which therefore corresponds to
+this table one to one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ N_THINGS = 12
 class SceneClass:
     """One class. index: 0..11 things, 12..26 stuff.
 
-    shape: empty for stuff. kind: texture. scale: factor on the texture's frequency. hue: where the colours of stuff
-    centre, None for things. share: how often it is drawn, relative to the others.
+    shape: empty for stuff. kind: texture. scale: factor on the texture's frequency. hue: where its colours centre, in
+    turns. share: how often it is drawn, relative to the others.
     coco: COCO category id (things) or COCO-Stuff id (stuff); the pixel value of a stuff-thing map is one less.
     voc: 1..20 for things, 0 for stuff, which is background there. ade20k: 1..150. cityscapes: labelId; with 19 classes
     there, several classes share one.
@@ -28,7 +29,7 @@ class SceneClass:
     shape: str
     kind: str
     scale: float
-    hue: float | None
+    hue: float
     share: float
     coco: int
     voc: int
@@ -76,6 +77,11 @@ _STUFF = (
 )
 
 
+def _hue(index: int) -> float:
+    """One of nine hues; neighbours in the table differ."""
+    return index * 5 % 9 / 9
+
+
 def _share(position: int, count: int) -> float:
     """5 for the first class of a kind, 1 for the last: classes of real data are uneven, too."""
     return 5.0 - 4.0 * position / (count - 1)
@@ -83,12 +89,12 @@ def _share(position: int, count: int) -> float:
 
 CLASSES: tuple[SceneClass, ...] = (
     *(
-        SceneClass(i, name, shape, kind, 1.0, None, _share(i, len(_THINGS)), coco, voc, ade20k, cityscapes)
+        SceneClass(i, name, shape, kind, 1.0, _hue(i), _share(i, len(_THINGS)), coco, voc, ade20k, cityscapes)
         for i, (name, shape, kind, coco, voc, ade20k, cityscapes) in enumerate(_THINGS)
     ),
     *(
         SceneClass(
-            N_THINGS + i, name, "", kind, scale, i / len(_STUFF), _share(i, len(_STUFF)), coco, 0, ade20k, cityscapes
+            N_THINGS + i, name, "", kind, scale, _hue(N_THINGS + i), _share(i, len(_STUFF)), coco, 0, ade20k, cityscapes
         )
         for i, (name, kind, scale, coco, ade20k, cityscapes) in enumerate(_STUFF)
     ),

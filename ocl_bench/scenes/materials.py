@@ -109,14 +109,13 @@ def _draw(rng: np.random.Generator, kind: str, name: str) -> Material:
     return Material(name, kind, first, second, float(rng.uniform(1.6, 3.6)), gloss)
 
 
-def free_material(rng: np.random.Generator, kind: str, hue: float | None) -> Material:
-    """A texture in two colours that say little about it: any hue, or one around `hue`, light or dark."""
+def free_material(rng: np.random.Generator, kind: str, hue: float) -> Material:
+    """A texture in two colours, light or dark, the first around `hue` (in turns)."""
     drawn = _draw(rng, kind, kind)
-    if hue is None:
-        return drawn
     first, second = (colorsys.rgb_to_hsv(*colour) for colour in (drawn.first, drawn.second))
-    turn = hue + rng.normal(0, 0.15) - first[0]
-    return replace(drawn, first=_hsv(first[0] + turn, *first[1:]), second=_hsv(second[0] + turn, *second[1:]))
+    turn = hue + rng.normal(0, 0.035) - first[0]
+    vivid = max(first[1], 0.4)
+    return replace(drawn, first=_hsv(first[0] + turn, vivid, first[2]), second=_hsv(second[0] + turn, *second[1:]))
 
 
 @functools.cache

@@ -206,7 +206,7 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
     count = int(rng.choice(len(_COUNTS), p=_COUNTS))
     for thing in _draw_classes(rng, THINGS, count, replace=True):
         size, half, yaw = _pose(rng)
-        surface = _use(rng, free_material(rng, thing.kind, None), -1, thing.scale / math.sqrt(SIZES[size]))
+        surface = _use(rng, free_material(rng, thing.kind, thing.hue), -1, thing.scale / math.sqrt(SIZES[size]))
         shape = SHAPE_NAMES.index(thing.shape)
         placed = _where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface, thing.index))
         if placed is not None:
