@@ -106,7 +106,7 @@ class Runner:
         message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
         if not finite.any():
             raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
-        outputs = self.plan.adapter.outputs(prediction, self._shapes(items))
+        outputs = self.plan.adapter.outputs(prediction, self._shapes(items), self.input_size)
         failed += [
             Failure(id=item.id, error=f"sample {item.id}: {message}")
             for item, fine in zip(items, finite, strict=True)

@@ -42,12 +42,15 @@ class Discovery:
         """The mask source that the model names."""
         return prediction.mask_source
 
-    def outputs(self, prediction: Prediction, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    def outputs(
+        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
+    ) -> list[np.ndarray]:
         """Segment ids (H, W) int64 at each image's size in `shapes`.
 
         Soft masks are upsampled bilinearly (align_corners False) and then the largest wins, label maps go by nearest
         pixel centre. One image at a time: the result does not depend on the batch, and memory stays small.
         """
+        del side
         masks = cast(Tensor, prediction.masks).detach()
         return [label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
 

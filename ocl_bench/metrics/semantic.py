@@ -75,7 +75,7 @@ def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
     classes, clusters = matrix.shape
     if clusters > classes:
         raise UsageError(f"{clusters} clusters cannot be matched one to one to {classes} classes")
-    rows, columns = linear_sum_assignment(matrix, maximize=True)
+    rows, columns = linear_sum_assignment(np.asarray(matrix, dtype=np.float64), maximize=True)
     return _renamed(matrix, rows[np.argsort(columns)])
 
 

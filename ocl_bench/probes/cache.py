@@ -1,0 +1,41 @@
+"""Fitted heads in the cache, so that the same head is fitted once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import UsageError
+from ..paths import cache_root
+from ..results import write_atomically
+
+
+def cached(key: str, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a head: from `<cache>/heads/<key>.safetensors`, else fitted now and kept there.
+
+    With several ranks (torchrun), rank 0 fits and the others wait. Raises UsageError when the cache cannot be written.
+    """
+    from safetensors.torch import load_file, save_file
+
+    path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
+    if int(os.environ.get("RANK", "0")) > 0:
+        while not path.is_file():
+            time.sleep(0.2)
+    if path.is_file():
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    head = {name: tensor.contiguous() for name, tensor in fit().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda target: save_file(head, target))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return head
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: cannot be written ({error.strerror or error}); set OCL_BENCH_CACHE elsewhere")
