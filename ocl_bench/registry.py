@@ -48,7 +48,8 @@ class LoadedModel:
     @property
     def untrained(self) -> bool:
         """Whether this is a card with parameters for which no checkpoint was loaded: its weights are random."""
-        return self.card.source != "user:object" and self.parameters > 0 and not self.checkpoint_sha256
+        wanted = self.card.role != "floor" and self.card.source != "user:object"  # a floor may be random on purpose
+        return wanted and self.parameters > 0 and not self.checkpoint_sha256
 
     @property
     def needs_truth(self) -> bool:
