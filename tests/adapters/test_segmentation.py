@@ -1,0 +1,186 @@
+"""Semantic segmentation through the corridor, on class maps in memory: heads, vocabularies, intervals, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ocl_bench.adapters import get_adapter
+from ocl_bench.data import OpenData
+from ocl_bench.data.base import SampleSequence
+from ocl_bench.errors import NotApplicableError, UsageError
+from ocl_bench.evaluate import Plan, make_plan, run
+from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
+from ocl_bench.registry import LoadedModel, get_card
+from ocl_bench.results import Result, read_rows
+from ocl_bench.spec import TaskSpec
+from ocl_bench.statistics import paired_statistic_difference
+from ocl_bench.types import VOID, Batch, Prediction, Sample, Truth
+
+COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220], [220, 220, 40]], dtype=np.uint8)
+ALL = ["miou_sem", "pixel_acc", "miou_sem_kmeans", "pixel_acc_kmeans", "miou_sem_majority", "pixel_acc_majority"]
+
+
+def spec(head: str, metrics: list[str] | None = None, **fit: Any) -> TaskSpec:
+    return TaskSpec.model_validate(
+        {
+            "name": f"four-{head}",
+            "version": 1,
+            "family": "segmentation",
+            "data": {"reader": "voc"},
+            "protocol": {"crop": "none", "input": 16, "classes": 4},
+            "fit": {"head": head, "learning_rates": [0.1, 0.01], "steps": 40, "batch": 4, "at": 8, **fit},
+            "metrics": metrics or (ALL if head == "kmeans" else ALL[:2]),
+            "main": "miou_sem",
+        }
+    )
+
+
+class Quarters(SampleSequence):
+    """Images of four coloured quarters in a random order of classes, 16 x 24 pixels, with a void row."""
+
+    def __init__(self, count: int, first: int = 0) -> None:
+        self.numbers = list(range(first, first + count))
+        self.ids = tuple(f"q{number:03d}" for number in self.numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = np.random.default_rng(self.numbers[index])
+        order = generator.integers(0, 4, (2, 2))
+        classes = np.kron(order, np.ones((8, 12), np.int16)).astype(np.int16)
+        image = COLOURS[classes]
+        classes[0] = VOID
+        noisy = np.clip(image + generator.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+        return Sample(self.ids[index], noisy, Truth(classes + 1, classes=classes))
+
+
+def data(count: int, first: int = 0) -> OpenData:
+    reader = Quarters(count, first)
+    return OpenData(reader, "embedded", "r1", Path("."), reader.ids, "in memory")
+
+
+class Colours:
+    """Tokens: mean colour of each 4 x 4 cell. classes: named by hand. vocabulary: distance to K colours."""
+
+    def __init__(self, *fields: str, clusters: int = 4) -> None:
+        self.fields, self.clusters = fields, clusters
+
+    def predict(self, batch: Batch) -> Prediction:
+        mean = torch.nn.functional.avg_pool2d(batch.image, 4)
+        colours = torch.from_numpy(COLOURS / 255).float()[torch.arange(self.clusters) % 4]
+        near = -(mean[:, None] - colours[None, :, :, None, None]).square().sum(2)
+        return Prediction(
+            tokens=mean if "tokens" in self.fields else None,
+            masks=near.flip(1) if "vocabulary" in self.fields else None,
+            mask_source="prototypes",
+            classes=near if "classes" in self.fields else None,
+        )
+
+
+def ceiling(name: str, model: Any) -> LoadedModel:
+    return LoadedModel(model, get_card(name), name, "", 0, None, {})
+
+
+def plan(model: Any, task: TaskSpec, count: int = 12) -> Plan:
+    return make_plan(model, task, data=data(count, 100), train=data(12), batch_size=5, device="cpu")
+
+
+def score(model: Any, task: TaskSpec, folder: Path) -> Result:
+    return run(plan(model, task), results=folder, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_linear_head_names_colours(tmp_path: Path) -> None:
+    result = score(Colours("tokens"), spec("linear"), tmp_path)
+    assert result.value("miou_sem") > 0.9 and result.value("pixel_acc") > 0.95  # type: ignore[operator]
+    low, high = result.metrics["miou_sem"].ci95  # type: ignore[misc]
+    assert low <= result.value("miou_sem") <= high  # type: ignore[operator]
+    assert "from:tokens" in result.task.signature and "head:linear" in result.task.signature
+    assert list((tmp_path / "cache" / "heads").glob("*/*.safetensors"))
+    rows = read_rows(result.path)  # type: ignore[arg-type]
+    assert rows["pixel_acc"].mean() == pytest.approx(result.value("pixel_acc"))  # all images have equally many pixels
+    assert {sum(counts) for counts in rows["counts"]} == {15 * 24}, "the void row counts nowhere"
+
+
+def test_a_model_that_names_classes_is_scored_as_it_is(tmp_path: Path) -> None:
+    for head in ("linear", "kmeans"):
+        result = score(Colours("classes"), spec(head), tmp_path)
+        assert result.value("miou_sem") > 0.9 and "from:classes" in result.task.signature  # type: ignore[operator]
+    assert result.value("miou_sem_kmeans") is None and result.value("miou_sem_majority") is None
+
+
+def test_ceilings(tmp_path: Path) -> None:
+    for head in ("linear", "kmeans"):
+        assert score(ceiling("oracle", build_oracle()), spec(head), tmp_path).value("miou_sem") == 1.0
+    assert score(ceiling("patch-oracle", build_patch_oracle(4)), spec("linear"), tmp_path).value("miou_sem") > 0.8  # type: ignore[operator]
+
+
+def test_a_vocabulary_is_matched_once_for_the_whole_set(tmp_path: Path) -> None:
+    result = score(Colours("vocabulary"), spec("kmeans"), tmp_path)
+    assert result.value("miou_sem") > 0.9 and result.value("miou_sem_majority") > 0.9  # type: ignore[operator]
+    assert result.value("miou_sem_kmeans") is None and result.metrics["miou_sem_kmeans"].n_valid == 0
+    assert "from:prototypes" in result.task.signature
+
+
+def test_too_many_prototypes_have_a_majority_only(tmp_path: Path) -> None:
+    result = score(Colours("vocabulary", clusters=8), spec("kmeans"), tmp_path)
+    assert result.value("miou_sem") is None and result.value("pixel_acc") is None
+    assert result.value("miou_sem_majority") > 0.9  # type: ignore[operator]
+
+
+def test_tokens_are_clustered(tmp_path: Path) -> None:
+    result = score(Colours("tokens"), spec("kmeans"), tmp_path)
+    assert result.value("miou_sem_kmeans") > 0.9 and result.value("miou_sem") is None  # type: ignore[operator]
+    both = score(Colours("tokens", "vocabulary"), spec("kmeans"), tmp_path)
+    assert both.value("miou_sem_kmeans") == result.value("miou_sem_kmeans")
+    assert "from:prototypes+tokens" in both.task.signature
+
+
+def test_blind_floors_have_a_vocabulary(tmp_path: Path) -> None:
+    grid = score(build_grid(2, 2), spec("kmeans"), tmp_path)
+    assert 0 < grid.value("miou_sem") < 0.5  # type: ignore[operator]
+    assert grid.value("miou_sem_majority") > 0  # type: ignore[operator]
+
+
+def test_what_does_not_fit_says_so_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(NotApplicableError, match=r"Prediction\.tokens is missing"):
+        score(build_grid(2, 2), spec("linear"), tmp_path)
+    with pytest.raises(UsageError, match=r"classes has shape \(5, 8, 4, 4\)"):
+        score(Colours("classes", clusters=8), spec("linear"), tmp_path)
+    card = spec("linear").model_dump()
+    for broken in ({**card, "fit": None}, {**card, "fit": {"head": "slot"}}):
+        with pytest.raises(UsageError, match=r"needs protocol\.classes and fit\.head"):
+            get_adapter(TaskSpec.model_validate(broken))
+
+
+def test_each_resample_matches_anew(tmp_path: Path) -> None:
+    """Weights that drop images must give what scoring without these images gives."""
+    task = spec("kmeans")
+    chosen = plan(Colours("tokens", "vocabulary"), task)
+    rows = read_rows(run(chosen, results=tmp_path, progress=False).path)  # type: ignore[arg-type]
+    adapter = get_adapter(task)
+    kept = sorted(rows["id"])[:5]
+    weights = np.array([[int(sample_id in kept) for sample_id in sorted(rows["id"])]])
+    part = rows[rows["id"].isin(kept)].reset_index(drop=True)
+    for metric in ("pixel_acc", "pixel_acc_kmeans", "pixel_acc_majority"):
+        whole, alone = adapter.statistic(rows, task, metric), adapter.statistic(part, task, metric)
+        assert whole is not None and alone is not None
+        np.testing.assert_allclose(whole(weights), alone(np.ones((1, 5), int)))
+
+
+def test_two_models_are_compared_on_the_same_resamples(tmp_path: Path) -> None:
+    task = spec("linear")
+    good = read_rows(score(Colours("tokens"), task, tmp_path).path)  # type: ignore[arg-type]
+    better = read_rows(score(ceiling("oracle", build_oracle()), task, tmp_path).path)  # type: ignore[arg-type]
+    adapter = get_adapter(task)
+    first, second = (adapter.statistic(rows, task, "miou_sem") for rows in (better, good))
+    assert first is not None and second is not None
+    gap = paired_statistic_difference(first, second, 12)
+    assert 0 < gap.low <= gap.mean <= gap.high < 0.1
