@@ -189,7 +189,7 @@ def check(
 @app.command()
 def score(
     task: TaskName,
-    masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, or .npz with prediction and truth.")],
+    masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, .npz with truth, or COCO results .json.")],
     name: Annotated[str, typer.Option(help="Name under which the result is written.")] = "supplied-masks",
     data_root: DataRoot = None,
     limit: Limit = None,

@@ -43,7 +43,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
         table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
     console.print(table)
     console.print(f"value ± half of the 95 % bootstrap interval over n images; {_images(result)}")
-    if counts.single_object_share is not None:
+    if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
         share = 100 * counts.single_object_share
         console.print(f"{share:.1f} % of the images show one object: FG-ARI is 1 there for one segment, 0 for more")
     console.print(f"signature: {task.signature}", soft_wrap=True)

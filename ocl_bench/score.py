@@ -26,6 +26,7 @@ from .errors import SampleError, UsageError
 from .evaluate import Plan, make_plan, run
 from .registry import LoadedModel, get_task
 from .results import Result, read_result
+from .score_detections import kept_plan, results_plan
 from .spec import ModelCard, TaskSpec
 from .types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 
@@ -47,10 +48,11 @@ def score_masks(
 ) -> Result:
     """Score masks on a task and write the result under `name`.
 
-    masks: a folder with `<sample id>.png`, each of the image's own size (it is cropped as the protocol says) or of the
-    size at which the task scores; or an `.npz` with `prediction` and `truth` (N, H, W), 0 background and 255 void in
-    the truth, scored at its own resolution without a crop. Every predicted id is a slot, 0 too. The result is
-    `data: supplied` in both cases: nobody can tell what made the masks. say: gets the line about where the truth is.
+    masks: a COCO results file (`.json`) for a detection task; a folder with `<sample id>.png`, each of the image's own
+    size (it is cropped as the protocol says) or of the size at which the task scores; or an `.npz` with `prediction`
+    and `truth` (N, H, W), 0 background and 255 void in the truth, scored at its own resolution without a crop. Every
+    predicted id is a slot, 0 too. The result is `data: supplied` in all cases: nobody can tell what made the masks.
+    say: gets the line about where the truth is.
     Raises UsageError and DataMissingError.
     """
     spec, masks = get_task(task), Path(masks)
@@ -59,6 +61,11 @@ def score_masks(
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = _array_plan(spec, masks, name, limit)
         say(plan.data.note)
+    elif masks.suffix == ".json":
+        root = Path(data_root) if data_root is not None else None
+        data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
+        say(data.note)
+        plan = results_plan(spec, replace(data, kind="supplied"), masks, name, limit=limit, split=split)
     elif masks.is_dir():
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
@@ -68,7 +75,7 @@ def score_masks(
         data = replace(data, kind="supplied")
         plan = _folder_plan(spec, data, lambda sample_id, seed: files[sample_id], name, limit=limit, split=split)
     else:
-        raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz file")
+        raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
     return run(plan, results=results, progress=progress)
 
 
@@ -101,6 +108,9 @@ def replay(
     """
     stored = read_result(path)
     folder = Path(path).with_suffix(".predictions")
+    family = get_task(task if task is not None else stored.task.name).family
+    if family not in ("discovery", "detection") or get_task(task or stored.task.name).fit is not None:
+        raise UsageError(f"{path}: predictions of task {stored.task.name} cannot be scored again without its head")
     if not folder.is_dir():
         raise UsageError(f"{folder}: the run saved no predictions; evaluate again with --save-predictions")
     spec = get_task(task if task is not None else stored.task.name)
@@ -117,16 +127,21 @@ def replay(
         progress=progress,
     )
     failed = {failure.id for failure in stored.counts.failed}
-    plan = _folder_plan(
-        spec,
-        _without(data, failed),
-        lambda sample_id, seed: prediction_path(folder, sample_id, seed),
-        stored.model.name,
-        mask_source=stored.model.mask_source,
-        noise_seeds=stored.seeds.noise,
-        limit=section.limit,
-        split=section.split,
-    )
+    kept, seeds, source = _without(data, failed), stored.seeds.noise, stored.model.mask_source
+    if spec.family == "detection":
+        name = stored.model.name
+        plan = kept_plan(spec, kept, folder, name, source, seeds, section.limit, section.split)
+    else:
+        plan = _folder_plan(
+            spec,
+            kept,
+            lambda sample_id, seed: prediction_path(folder, sample_id, seed),
+            stored.model.name,
+            mask_source=source,
+            noise_seeds=seeds,
+            limit=section.limit,
+            split=section.split,
+        )
     if data.kind != section.kind or (not failed and plan.ids_sha256 != section.ids_sha256):
         raise UsageError(f"{path}: was scored on other data ({section.kind} {section.revision}); pass its --data-root")
     with tempfile.TemporaryDirectory() as scratch:

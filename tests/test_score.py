@@ -91,7 +91,7 @@ def test_missing_and_broken_masks(tmp_path: Path, data: OpenData) -> None:
     broken.unlink()
     with pytest.raises(UsageError, match=r"1 of 6 masks are missing, first s0002.png"):
         score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
-    with pytest.raises(UsageError, match=r"neither a folder of id-map PNGs nor an \.npz file"):
+    with pytest.raises(UsageError, match=r"neither a folder of id-map PNGs nor an \.npz"):
         score_masks(tiny_task(), tmp_path / "nothing", results=tmp_path, progress=False)
 
 
