@@ -16,6 +16,7 @@ from .cli_parts import (
     DataRoot,
     Device,
     ErrorsInOneLine,
+    ExportTarget,
     Json,
     Limit,
     ModelName,
@@ -389,6 +390,19 @@ def regress(
         for line in report.lines():
             typer.echo(line)
     raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="A SlotCon checkpoint, official or ours.")],
+    to: Annotated[ExportTarget, typer.Option(help="Whose names the tensors get.")],
+    out: Annotated[Path, typer.Option(help="torchvision: .safetensors or .pth; detectron2: .pkl.")],
+) -> None:
+    """Write SlotCon's teacher encoder for torchvision or detectron2, to fine-tune it there (docs/transfer.md)."""
+    from .models.export import export_encoder, export_file, read_checkpoint
+
+    number = len(export_encoder(read_checkpoint(checkpoint), to.value))
+    typer.echo(f"written: {export_file(checkpoint, out, to.value)} ({number} tensors)")
 
 
 @app.command()

@@ -52,6 +52,13 @@ class What(StrEnum):
     metrics = "metrics"
 
 
+class ExportTarget(StrEnum):
+    """Whose names `export` gives."""
+
+    torchvision = "torchvision"
+    detectron2 = "detectron2"
+
+
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
 TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with official data; by default OCL_BENCH_DATA.")]

@@ -123,8 +123,12 @@ def print_task(console: Console, task: TaskSpec) -> None:
     console.print(escape(task.reference))
     console.print(f"signature: {task.signature('<mask source>')}", soft_wrap=True)
     table = Table("field", "value", title="protocol", title_justify="left")
-    for field, value in task.protocol.model_dump().items():
-        table.add_row(field, str(value))
+    for field, value in task.protocol.model_dump(exclude_none=True).items():
+        for key, entry in _flat(field, value):
+            table.add_row(key, entry)
+    for field, value in (task.fit.model_dump(exclude_none=True) if task.fit else {}).items():
+        for key, entry in _flat(f"fit.{field}", value):
+            table.add_row(key, entry)
     table.add_row("noise seeds", ", ".join(map(str, task.noise_seeds)))
     console.print(table)
     table = Table("metric", "meaning", title="metrics", title_justify="left")
@@ -133,8 +137,16 @@ def print_task(console: Console, task: TaskSpec) -> None:
     console.print(table)
     data = task.data
     console.print(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}")
+    for key, value in data.options.items():
+        console.print(f"  {key}: {value}")
+    for label, text in (("licence", data.licence), ("size on disk", data.size), ("get it", data.get)):
+        if text:
+            console.print(f"{label}: {escape(text)}", soft_wrap=True)
     if data.stand_in:
-        made = f"{data.stand_in.samples} scenes of {data.stand_in.scenes} {data.stand_in.variant}"
+        names = dict.fromkeys((data.stand_in.scenes, data.stand_in.variant))
+        made = f"{data.stand_in.samples} scenes of {' '.join(names)}"
+        if data.stand_in.fit_samples:
+            made += f" and {data.stand_in.fit_samples} to fit on"
         console.print(f"without --data-root: {made}, revision {data.stand_in.revision}, rendered here in this layout")
     console.print("\nwhat the data root must look like:")
     reader = READERS.get(data.reader)
@@ -154,6 +166,8 @@ def print_model(console: Console, card: ModelCard) -> None:
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, tuple):
+        value = list(value)
     if isinstance(value, dict):
         return [row for name, entry in value.items() for row in _flat(f"{key}.{name}", entry)]
     if value in (None, "", [], ()):
