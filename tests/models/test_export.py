@@ -27,10 +27,8 @@ def checkpoint(prefix: str = "module.") -> dict[str, Tensor]:
     """Student 1, teacher 2, and other parts, as in the official file."""
     state = {f"{prefix}encoder_q.{name}": value for name, value in encoder(1.0).items()}
     state |= {f"{prefix}encoder_k.{name}": value for name, value in encoder(2.0).items()}
-    return state | {
-        f"{prefix}center": torch.zeros(1, 256),
-        f"{prefix}grouping_k.slot_embed.weight": torch.ones(256, 256),
-    }
+    more = {"center": torch.zeros(1, 256), "grouping_k.slot_embed.weight": torch.ones(256, 256)}
+    return state | {f"{prefix}{name}": value for name, value in more.items()}
 
 
 def test_names_and_sizes_are_those_of_the_official_encoder() -> None:
@@ -96,10 +94,10 @@ def test_files(tmp_path: Path) -> None:
     assert set(safe) == set(resnet50_names())
     content = pickle.loads(export_file(path, tmp_path / "encoder.pkl", "detectron2").read_bytes())
     assert content["matching_heuristics"] is True and content["model"]["stem.conv1.weight"].shape == (64, 3, 7, 7)
-    with pytest.raises(UsageError, match="ends in .pkl"):
+    with pytest.raises(UsageError, match=r"ends in \.pkl"):
         export_file(path, tmp_path / "encoder.pth", "detectron2")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"model": CliRunner()}))
-    with pytest.raises(UsageError, match="refused|no readable checkpoint"):
+    with pytest.raises(UsageError, match=r"refused|no readable checkpoint"):
         read_checkpoint(tmp_path / "evil.pth")
 
 
