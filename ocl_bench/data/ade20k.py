@@ -2,10 +2,12 @@
 
     images/{training,validation}/ADE_{train,val}_00000001.jpg
     annotations/{training,validation}/ADE_{train,val}_00000001.png      grey: 0 other, 1..150
-    objectInfo150.txt, sceneCategories.txt                              not read
+    objectInfo150.txt                                                   names of the classes, where it is there
 
-Splits: `train` is training, `val` is validation. Where there are no such folders, all of images/ and annotations/ is
-one split. Label 0 is void, 1..150 become classes 0..149. This is not the full ADE20K_2021_17_01.
+Splits: `train` is training, `val` is validation. Where there are no such folders, the files lie in images/ and
+annotations/, and `train` or `val` in their names tells the split. Label 0 is void, 1..150 become classes 0..149; each
+class of an image is one object. An image without annotation, or the reverse, is a failed sample. This is not the full
+ADE20K_2021_17_01.
 """
 
 from __future__ import annotations
@@ -33,21 +35,42 @@ def open_ade20k(request: Request) -> OpenData:
         tree = ensure_layout(request, "ade20k")
         root = tree.root / "ADEChallengeData2016"
         reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, None)
-        return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note)
+        return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, read_names(root))
     root = _find_root(request)
     reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, request.limit)
     note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of {root}"
-    return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note)
+    revision = f"official-{reader.manifest.content}"
+    return OpenData(reader, "official", revision, root, reader.ids, note, read_names(root))
 
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:
-    """Images of a split with the place of their annotation."""
-    folder = _FOLDERS[split] if (root / "images" / _FOLDERS[split]).is_dir() else ""
-    images = sorted((root / "images" / folder).glob("*.jpg"))
-    if not images:
-        raise DataMissingError(f"{root / 'images' / folder}: no image (*.jpg) in it")
-    place = Path("annotations") / folder
-    return [(p.stem, p.relative_to(root).as_posix(), (place / f"{p.stem}.png").as_posix()) for p in images]
+    """Ids of a split with the places of image and annotation; one of the two may not be there."""
+    folders = [Path(kind, _FOLDERS[split]) for kind in ("images", "annotations")]
+    if not any((root / folder).is_dir() for folder in folders):
+        folders = [folder.parent for folder in folders]
+    images, annotations = folders
+    stems = {path.stem for path in (root / images).glob(f"ADE_{split}_*.jpg")}
+    if not stems:
+        raise DataMissingError(f"{root / images}: no image ADE_{split}_*.jpg in it; unpack the archive again")
+    stems |= {path.stem for path in (root / annotations).glob(f"ADE_{split}_*.png")}
+    return [
+        (stem, (images / f"{stem}.jpg").as_posix(), (annotations / f"{stem}.png").as_posix()) for stem in sorted(stems)
+    ]
+
+
+def read_names(root: Path) -> dict[int, str]:
+    """Class 0..149 -> name, by objectInfo150.txt; empty where it is not there.
+
+    Raises UsageError when it is another table.
+    """
+    path = root / "objectInfo150.txt"
+    if not path.is_file():
+        return {}
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        return {int(row[0]) - 1: row[-1].strip() for row in rows}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: is not the table of SceneParsing-150 ({error}); unpack the archive again") from error
 
 
 def read_truth(codes: np.ndarray, path: Path, sample_id: str) -> Truth:

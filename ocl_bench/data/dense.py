@@ -54,8 +54,14 @@ class DenseReader(SampleSequence):
         row = self.index[range(len(self))[index]]
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         path = self.root / row["mask"]
-        codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
-        if coloured:
-            message = "is in colour, expected class numbers; was it re-saved? unpack the archive again"
-            raise SampleError(row["id"], f"{path}: {message}")
+        codes = read_codes(path, row["id"], image.shape)
         return Sample(row["id"], image, self.truth(codes, path, row["id"]))
+
+
+def read_codes(path: Path, sample_id: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers (H, W) int64 of a PNG. Raises SampleError when it is missing, broken, in colour, of another size."""
+    codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
+    if coloured:
+        message = "is in colour, expected class numbers; was it re-saved? unpack the archive again"
+        raise SampleError(sample_id, f"{path}: {message}")
+    return codes

@@ -3,20 +3,24 @@
     VOCdevkit/VOC<year>/JPEGImages/<id>.jpg
                         SegmentationClass/<id>.png       palette: 0 background, 1..20, 255 void
                         SegmentationObject/<id>.png      palette: 0 background, 1.. objects (gaps allowed), 255 void
-                        Annotations/<id>.xml             not read: the masks say more than the boxes
+                        Annotations/<id>.xml             read for `boxes: annotations` only
                         ImageSets/Segmentation/{train,val,trainval}.txt
     SBD, for `trainaug` (10,582 images), one of
-                        VOC2012/SegmentationClassAug/<id>.png and ImageSets/Segmentation/trainaug.txt (or aug.txt)
+                        VOC2012/SegmentationClassAug/<id>.png and ImageSets/Segmentation/{trainaug,train_aug,aug}.txt
                         benchmark_RELEASE/dataset/{cls,inst}/<id>.mat, {train,val}.txt beside or inside VOCdevkit
 
 The data root is the folder that holds VOCdevkit, VOCdevkit itself, or VOC<year> itself. Options of a card:
 
 year   2012 or 2007
 truth  `instances` or `classes`: which masks must be there (the others are used where they are)
+boxes  `masks`: boxes of instances are those around the masks; `annotations`: VOC's own, clipped at the image, each with
+       the mask of the same class that fits it best; `difficult` ones count neither for nor against a detector,
+       `truncated` ones like all others
 
-Splits: those of ImageSets/Segmentation; `trainaug` (VOC's own masks where VOC has them, else SBD's); `all-masks`,
-every file of SegmentationObject, whatever the lists say (DIAS). Masks are read as palette numbers. A mask that was
-re-saved in colour is refused: its colours may have been blended.
+Splits: those of ImageSets/Segmentation; `trainaug` (VOC's own masks where VOC has them, else SBD's, which no other
+split uses); `all-masks`, every file of SegmentationObject, whatever the lists say (DIAS). An object has the class of
+most of its pixels. Masks are read as palette numbers, 255 is void. A mask that was re-saved in colour is refused: its
+colours may have been blended.
 """
 
 from __future__ import annotations
@@ -36,12 +40,15 @@ from .index import Manifest, open_index, take_manifest
 from .labels import class_regions
 from .layouts import ensure_layout
 from .options import parse_options
+from .voc_boxes import join_masks, read_boxes
 
 if TYPE_CHECKING:
     import datasets
 
 _REMEDY = "unpack the archive again, or take the image out of the list"
 _VOID_CODE = 255
+_AUGMENTED = ("trainaug.txt", "train_aug.txt")
+"""Names under which converters write the list of `trainaug`."""
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -56,6 +63,7 @@ class VocOptions(BaseModel):
 
     year: Literal[2007, 2012] = 2012
     truth: Literal["instances", "classes"] = "instances"
+    boxes: Literal["masks", "annotations"] = "masks"
 
 
 def open_voc(request: Request) -> OpenData:
@@ -91,12 +99,17 @@ class VocReader(SampleSequence):
     @classmethod
     def open(cls, root: Path, split: str, options: VocOptions, limit: int | None) -> VocReader:
         """List the images of a split and the files of their masks; no pixel is read."""
+        if split == "trainaug" and options.year != 2012:
+            raise UsageError(f"split 'trainaug': SBD extends VOC2012, not VOC{options.year}; choose another split")
         ids = list_ids(root, split)[:limit]
         if not ids:
             raise DataMissingError(f"{root}: split '{split}' names no image; see `ocl-bench show voc-discovery`")
-        files = [_files(root, name) for name in ids]
+        sbd = _find_sbd(root) if split == "trainaug" else None
+        files = [_files(root, name, sbd, split == "trainaug") for name in ids]
         columns = {"id": ids, **{key: [entry[key] for entry in files] for key in ("image", "classes", "objects")}}
         names = [name for key in ("image", "classes", "objects") for name in columns[key] if name]
+        if options.boxes == "annotations":
+            names += [f"Annotations/{name}.xml" for name in ids]
         manifest = take_manifest(root, names)
         return cls(root, tuple(ids), open_index(f"voc{options.year}-{split}", columns, manifest), manifest, options)
 
@@ -110,34 +123,46 @@ class VocReader(SampleSequence):
         wanted = {"instances": objects, "classes": classes}[self.options.truth]
         if wanted is None:
             name = {"instances": "SegmentationObject", "classes": "SegmentationClass"}[self.options.truth]
-            raise SampleError(row["id"], f"{self.root / name}: has no mask of it; {_REMEDY}")
-        if classes is not None and classes.max(initial=0) > 20:
-            raise SampleError(row["id"], f"{row['classes']}: class {classes.max()}, expected 0..20 or 255")
+            raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
         if objects is None:
             assert classes is not None
             labels, categories = class_regions(np.where(classes == 0, VOID, classes))
             labels = np.where(classes == 0, 0, labels).astype(np.int16)
         else:
             labels, categories = number_objects(objects, classes)
-        return Sample(row["id"], image, Truth(labels, categories, classes, _instances(labels, categories)))
+        instances = _instances(labels, categories)
+        if self.options.boxes == "annotations":
+            path = self.root / "Annotations" / f"{row['id']}.xml"
+            instances = join_masks(read_boxes(path, row["id"], shape, CLASSES), instances)
+        return Sample(row["id"], image, Truth(labels, categories, classes, instances))
 
     def _mask(self, row: dict[str, str], key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """(H, W) int16 numbers of a mask, 255 as void."""
         path = self.root / row[key]
         if path.suffix == ".mat":
-            return _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
-        codes, coloured = read_mask(path, row["id"], shape=shape, remedy=_REMEDY)
-        if coloured:
-            message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
-            raise SampleError(row["id"], f"{path}: {message}")
+            codes = _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
+        else:
+            codes, coloured = read_mask(path, row["id"], shape=shape, remedy=_REMEDY)
+            if coloured:
+                message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
+                raise SampleError(row["id"], f"{path}: {message}")
+        largest = len(CLASSES) - 1 if key == "classes" else _VOID_CODE - 1
+        wrong = codes[((codes < 0) | (codes > largest)) & (codes != _VOID_CODE)]
+        if wrong.size:
+            raise SampleError(row["id"], f"{path}: number {wrong.max()}, expected 0..{largest} or 255; {_REMEDY}")
         return np.where(codes == _VOID_CODE, VOID, codes).astype(np.int16)
 
 
 def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Labels without gaps (H, W) int16, and the category of each: the commonest class under it (0 if none is there)."""
+    """Labels without gaps (H, W) int16, and the category of each: the commonest class under it (0 if none is there).
+
+    A pixel that is void in one of the two maps, and no object in the other, is void.
+    """
     present = np.unique(objects[objects > 0])
     labels = np.where(objects > 0, np.searchsorted(present, objects) + 1, objects).astype(np.int16)
     if classes is None:
         return labels, tuple(0 for _ in present)
+    labels[(labels == 0) & (classes == VOID)] = VOID
     counted = (classes[(labels == label) & (classes > 0)] for label in range(1, len(present) + 1))
     return labels, tuple(int(np.bincount(values).argmax()) if len(values) else 0 for values in counted)
 
@@ -158,8 +183,9 @@ def list_ids(root: Path, split: str) -> list[str]:
     lists = root / "ImageSets" / "Segmentation"
     if split == "all-masks":
         return sorted(path.stem for path in (root / "SegmentationObject").glob("*.png"))
-    if split == "trainaug" and not (lists / "trainaug.txt").is_file():
-        return _augmented(root, lists)
+    if split == "trainaug":
+        written = next((path for name in _AUGMENTED if (path := lists / name).is_file()), None)
+        return _augmented(root, lists) if written is None else _read_list(written)
     if not split.replace("-", "").isalnum():
         raise UsageError(f"split '{split}' is not a plain name")
     return _read_list(lists / f"{split}.txt")
@@ -184,14 +210,13 @@ def _find_sbd(root: Path) -> Path | None:
     return next((p for place in places if (p := place / "benchmark_RELEASE" / "dataset").is_dir()), None)
 
 
-def _files(root: Path, name: str) -> dict[str, str]:
-    """Image and masks of an id relative to the root; VOC's own masks go before those of SBD."""
-    sbd = _find_sbd(root)
+def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str, str]:
+    """Image and masks of an id relative to the root; VOC's own masks go before those of SBD, if these are allowed."""
     found = {"image": f"JPEGImages/{name}.jpg", "classes": "", "objects": ""}
     if sbd is not None and not (root / found["image"]).is_file() and (sbd / "img" / f"{name}.jpg").is_file():
         found["image"] = _relative(sbd / "img" / f"{name}.jpg", root)
     for key, folders, part in (
-        ("classes", ("SegmentationClass", "SegmentationClassAug"), "cls"),
+        ("classes", ("SegmentationClass", *(["SegmentationClassAug"] if augmented else [])), "cls"),
         ("objects", ("SegmentationObject",), "inst"),
     ):
         candidates = [root / folder / f"{name}.png" for folder in folders]
@@ -208,14 +233,16 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An SBD mask: field `Segmentation` of the structure; it knows no void."""
+    """An SBD mask (H, W): field `Segmentation` of the structure; it knows no void."""
     from scipy.io import loadmat
 
     try:
         content: Any = loadmat(path)[field][0, 0]["Segmentation"]
-        mask = np.asarray(content, dtype=np.int16)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        raise SampleError(sample_id, f"{path}: no SBD mask '{field}' in it ({error}); {_REMEDY}") from error
+        mask = np.asarray(content).astype(np.int64)
+    # scipy has errors of its own here, and lets through those of zlib and of numpy.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SampleError(sample_id, f"{path}: no SBD mask '{field}' in it ({reason}); {_REMEDY}") from error
     if mask.shape != tuple(shape):
         sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image {shape[1]}x{shape[0]}"
         raise SampleError(sample_id, f"{path}: mask size {sizes}; {_REMEDY}")
@@ -230,7 +257,10 @@ def _read_list(path: Path) -> list[str]:
         raise DataMissingError(f"{path}: list of images cannot be read ({reason}); unpack the archive again") from error
     for name in lines:
         if "/" in name or "\\" in name or name.startswith("."):
-            raise UsageError(f"{path}: '{name}' is not a plain image id")
+            raise UsageError(f"{path}: '{name}' is not a plain image id such as 2007_000032; write one id per line")
+    if len(set(lines)) < len(lines):
+        twice = next(name for position, name in enumerate(lines) if name in lines[:position])
+        raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
     return lines
 
 
@@ -244,7 +274,9 @@ def _find_root(request: Request, year: int) -> Path:
         root,
     )
     for candidate in candidates:
-        if (candidate / "JPEGImages").is_dir():
+        # The root itself may be any folder, but not that of another year.
+        other = candidate.name.startswith("VOC2") and candidate.name != f"VOC{year}"
+        if (candidate / "JPEGImages").is_dir() and not other:
             return candidate.resolve()
     raise DataMissingError(
         f"task '{request.task.name}': no folder JPEGImages of VOC{year}; looked in "

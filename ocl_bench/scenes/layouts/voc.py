@@ -49,10 +49,14 @@ def void_border(objects: np.ndarray) -> np.ndarray:
     Objects of which nothing would be left keep their pixels.
     """
     void = np.zeros(objects.shape, dtype=bool)
-    for label in np.unique(objects[objects > 0]):
-        mask = objects == label
+    masks = [objects == label for label in np.unique(objects[objects > 0])]
+    for mask in masks:
         core = binary_erosion(mask, border_value=1)
         void |= (binary_dilation(mask) & ~core) if core.any() else np.zeros_like(mask)
+    # Only now: the border of a neighbour may lie on a small object, too.
+    for mask in masks:
+        if void[mask].all():
+            void[mask] = False
     return void
 
 
