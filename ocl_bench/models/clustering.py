@@ -83,10 +83,11 @@ class TokenClusters:
     def predict(self, batch: Batch) -> Prediction:
         """Soft masks (B, K, h, w) float32 that sum to one, on the token grid, and the tokens (B, D, h, w) themselves.
 
+        Slot k (B, K, D) is the mean of the tokens, weighted by mask k.
         Raises UsageError when the encoder returns no tokens, SampleError when those of one image are not finite.
         """
         tokens = self._tokens(batch)
-        masks = []
+        masks, slots = [], []
         rows = zip(batch.ids, tokens.detach().float().cpu(), _generators(batch, "clusters"), strict=True)
         for sample_id, row, generator in rows:
             if not torch.isfinite(row).all():
@@ -95,7 +96,13 @@ class TokenClusters:
                 )
             points = _token_points(row, self.position)
             masks.append(_soft_masks(points, self.cluster(points, generator), self.temperature, row.shape[-2:]))
-        return Prediction(masks=torch.stack(masks).to(tokens.device), mask_source="clusters", tokens=tokens)
+            slots.append(_weighted_means(row, masks[-1]))
+        return Prediction(
+            masks=torch.stack(masks).to(tokens.device),
+            mask_source="clusters",
+            slots=torch.stack(slots).to(tokens.device),
+            tokens=tokens,
+        )
 
     def _tokens(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -256,6 +263,13 @@ def _soft_masks(points: np.ndarray, centres: np.ndarray, temperature: float, siz
     weights = np.exp(logits - logits.max(axis=0))
     weights /= weights.sum(axis=0)
     return torch.from_numpy(weights.astype(np.float32).reshape(-1, *size))
+
+
+def _weighted_means(tokens: Tensor, masks: Tensor) -> Tensor:
+    """Mean token (K, D) float32 under each soft mask (K, h, w); zeros for a mask that is zero everywhere."""
+    weights = masks.double().flatten(1)
+    shares = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    return (shares @ tokens.double().flatten(1).T).float()
 
 
 def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:

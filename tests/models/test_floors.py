@@ -392,3 +392,28 @@ def test_cards(name: str) -> None:
     if not name.endswith("features"):
         loaded = get_model(name)
         assert loaded.needs_truth == ceiling and loaded.parameters == 0
+
+
+# ---- slots -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [clustering.build_kmeans_features, clustering.build_fps_features])
+def test_slots_are_the_mean_tokens_of_their_masks(build: Any) -> None:
+    batch = make_batch()
+    prediction = build(encoder_for(batch), clusters=3, temperature=0.001).predict(batch)
+    assert prediction.slots is not None and prediction.masks is not None
+    assert prediction.slots.shape == (5, 3, 16) and prediction.slots.dtype == torch.float32
+    for image in range(5):
+        tokens, masks = clear_tokens(image)[0].double(), prediction.masks[image].double()
+        for k in range(3):
+            mean = (tokens * masks[k]).sum((1, 2)) / masks[k].sum()
+            assert torch.allclose(prediction.slots[image, k].double(), mean, atol=1e-5)
+        labels = masks.argmax(0)
+        hard = torch.stack([tokens[:, labels == k].mean(1) for k in range(3)])
+        assert torch.allclose(prediction.slots[image].double(), hard, atol=0.1)  # masks this sharp are nearly labels
+
+
+def test_a_mask_that_is_zero_everywhere_has_a_zero_slot() -> None:
+    masks = torch.stack([torch.ones(2, 3), torch.zeros(2, 3)])
+    slots = clustering._weighted_means(torch.arange(24.0).reshape(4, 2, 3), masks)
+    assert slots.tolist() == [[2.5, 8.5, 14.5, 20.5], [0, 0, 0, 0]]

@@ -1,0 +1,196 @@
+"""Detection by a supervised head on a frozen model: on its slots (`fit.head: slot`) or on its tokens (`dense`).
+
+The two heads see different things and never share a table: each has a card of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import UsageError
+from ..metrics.corpus import CORPUS_METRICS
+from ..metrics.detection import (
+    FIELDS,
+    Detections,
+    Kind,
+    from_columns,
+    match_images,
+    precision_statistic,
+    to_columns,
+)
+from ..spec import TaskSpec
+from ..types import Prediction, Truth
+from .checks import check_field, check_prediction, finite_rows, missing
+from .coco_results import coco_results
+from .discovery import label_map
+from .files import prediction_path
+from .recognition import check_slots, fitted_head, head_for, head_of
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..data import OpenData
+    from ..evaluate import Plan
+    from ..results import MetricValue
+    from ..statistics import Statistic
+
+METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
+_NEED_SLOTS = "the slot head detects with slots and their masks"
+_NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
+
+
+class ProbedDetection:
+    """Adapter of the `detection` family with a head."""
+
+    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+        """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
+        self.fit, self.threshold = head_of(task, "slot", "dense")
+        protocol = task.protocol
+        if protocol.crop != "none" or protocol.score_at is not None:
+            raise UsageError(
+                f"task {task.name}: detection is scored on whole images at their own size; set protocol.crop: none and "
+                "leave protocol.score_at out"
+            )
+        if other := [name for name in task.metrics if name not in METRICS]:
+            raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of a head: {list(METRICS)}")
+        self.task = task
+        self.head = head
+        self.dense = self.fit.head == "dense"
+
+    def check(self, prediction: object, size: int, name: str) -> Prediction:
+        """Tokens, or masks and one slot for each of them. Raises UsageError naming model and field."""
+        if not self.dense:
+            return check_slots(prediction, size, name, _NEED_SLOTS)
+        checked = check_prediction(prediction, name)
+        if checked.tokens is None:
+            raise missing(checked, name, "tokens", _NEED_TOKENS)
+        check_field(checked, "tokens", (size, None, None, None), name)
+        return checked
+
+    def finite(self, prediction: Prediction) -> np.ndarray:
+        """(B,) bool: the images whose tokens, or masks and slots, are finite."""
+        return finite_rows(*((prediction.tokens,) if self.dense else (prediction.masks, prediction.slots)))
+
+    def source(self, prediction: Prediction) -> str:
+        """`tokens`, or the mask source that the model names."""
+        return "tokens" if self.dense else prediction.mask_source
+
+    def fitted(self, plan: Plan, train: OpenData) -> ProbedDetection:
+        """The adapter with its head fitted on `train`, or read from the cache."""
+        from ..probes.dense import fit_dense
+        from ..probes.matching import annotated_objects
+        from ..probes.slots import collect_slots, fit_slots
+        from ..runner import predictions
+
+        def fit() -> dict[str, Tensor]:
+            batches = (([item.truth for item in items], found) for items, found in predictions(plan, train))
+            if self.dense:
+                return fit_dense(batches, len(train.ids), train.categories, self.fit)
+            slots = collect_slots(batches, annotated_objects, self.threshold, unmatched=True)
+            return fit_slots(slots, train.categories, self.fit, background=True)
+
+        return ProbedDetection(self.task, head_for(plan, fit))
+
+    def outputs(
+        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
+    ) -> list[Detections]:
+        """Detections of each image, at its size in `shapes`; one image at a time."""
+        del side
+        from ..probes.dense import dense_detections
+
+        head = fitted_head(self.head, self.task)
+        if self.dense:
+            tokens = cast(Tensor, prediction.tokens)
+            return [dense_detections(one.detach(), head, shape) for one, shape in zip(tokens, shapes, strict=True)]
+        rows = zip(cast(Tensor, prediction.masks), cast(Tensor, prediction.slots), shapes, strict=True)
+        return [slot_detections(masks.detach(), slots.detach(), head, shape) for masks, slots, shape in rows]
+
+    def columns(self, task: TaskSpec) -> dict[str, str]:
+        """A number for each metric (NaN: one image has no average precision) and the matches."""
+        statistics = [f"{METRICS[name]}_{field}" for name in task.metrics for field in FIELDS]
+        return dict.fromkeys(task.metrics, "float64") | dict.fromkeys(statistics, "object")
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
+        """Objects that are no crowd, and the matches by category; a pure function."""
+        rows: list[dict[str, Any]] = [
+            {"n_objects": sum(not instance.crowd for instance in one.instances)} | dict.fromkeys(task.metrics, np.nan)
+            for one in truth
+        ]
+        for name in task.metrics:
+            found = match_images(truth, outputs, METRICS[name], class_agnostic=False)
+            for row, matches in zip(rows, found, strict=True):
+                row |= to_columns(matches, METRICS[name])
+        return rows
+
+    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
+        """The metric of the whole set as a function of image weights; the mean over noise seeds."""
+        from ..statistics import mean_statistic
+
+        del task
+        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
+        return mean_statistic([precision_statistic(from_columns(seed, METRICS[metric])) for seed in seeds])
+
+    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
+        """Values of the whole set, with intervals that accumulate anew in each resample of images."""
+        from ..results import MetricValue
+        from ..statistics import bootstrap_statistic
+
+        summary = {}
+        for name in task.metrics:
+            value, interval = bootstrap_statistic(self.statistic(rows, task, name), rows["id"].nunique())
+            several = not np.isnan(interval.se)
+            matched = rows[f"{METRICS[name]}_scores"].notna()
+            summary[name] = MetricValue(
+                value=None if np.isnan(value) else value,
+                se=interval.se if several else None,
+                ci95=(interval.low, interval.high) if several else None,
+                n_valid=0 if np.isnan(value) else int(rows.loc[matched, "id"].nunique()),
+                direction=CORPUS_METRICS[name].direction,
+                signature=task.signature(source, name),
+            )
+        return summary
+
+    def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+        """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""
+        from pycocotools import mask as coco_mask
+
+        painted = np.zeros(truth.labels.shape, np.int64)
+        for position in np.argsort(output.scores, kind="stable"):
+            painted[coco_mask.decode((output.masks or ())[position]).astype(bool)] = position + 1
+        return painted, truth.labels
+
+    def write(self, folder: Path, sample_id: str, seed: int, output: Detections) -> None:
+        """The COCO results of one image, `<folder>/seed-<n>/<id>.json`."""
+        path = prediction_path(folder, sample_id, seed, ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(coco_results([output], [sample_id])), encoding="utf-8")
+
+
+def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
+    """One detection for each slot that owns a pixel, at the image's size (H, W) = shape.
+
+    masks: (K, h, w) or a label map (h, w). slots: (K, D). The category is the slot's best one, the score its
+    probability beside that of no object, the box the head's, the mask that of the slot.
+    """
+    from pycocotools import mask as coco_mask
+
+    from ..probes.perceptron import apply
+
+    segments = label_map(masks, shape)
+    present = np.flatnonzero(np.bincount(segments.ravel()))
+    logits, shares = apply(head, slots[present])
+    scores, classes = (tensor.numpy() for tensor in logits.softmax(1)[:, :-1].max(1))
+    height, width = shape
+    boxes = shares.double().numpy().clip(0, 1) * (width, height, width, height)
+    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
+    columns_first = (present[:, None, None] == segments.T).astype(np.uint8, order="C")
+    encoded = coco_mask.encode(columns_first.T)
+    return Detections(
+        boxes, scores.astype(np.float64), head["categories"].numpy()[classes].astype(np.int64), tuple(encoded)
+    )
