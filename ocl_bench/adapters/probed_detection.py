@@ -5,48 +5,32 @@ The two heads see different things and never share a table: each has a card of i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import UsageError
-from ..metrics.corpus import CORPUS_METRICS
-from ..metrics.detection import (
-    FIELDS,
-    Detections,
-    Kind,
-    from_columns,
-    match_images,
-    precision_statistic,
-    to_columns,
-)
+from ..metrics.detection import Detections, Kind, match_images, to_columns
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_prediction, finite_rows, missing
-from .coco_results import coco_results
+from .detection import Detection
 from .discovery import label_map
-from .files import prediction_path
 from .recognition import check_slots, fitted_head, head_for, head_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from ..data import OpenData
     from ..evaluate import Plan
-    from ..results import MetricValue
-    from ..statistics import Statistic
 
 METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
 _NEED_SLOTS = "the slot head detects with slots and their masks"
 _NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
 
 
-class ProbedDetection:
-    """Adapter of the `detection` family with a head."""
+class ProbedDetection(Detection):
+    """Adapter of the `detection` family with a head: its own detections, scored by category, summed up as without."""
 
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
         """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
@@ -111,11 +95,6 @@ class ProbedDetection:
         rows = zip(cast(Tensor, prediction.masks), cast(Tensor, prediction.slots), shapes, strict=True)
         return [slot_detections(masks.detach(), slots.detach(), head, shape) for masks, slots, shape in rows]
 
-    def columns(self, task: TaskSpec) -> dict[str, str]:
-        """A number for each metric (NaN: one image has no average precision) and the matches."""
-        statistics = [f"{METRICS[name]}_{field}" for name in task.metrics for field in FIELDS]
-        return dict.fromkeys(task.metrics, "float64") | dict.fromkeys(statistics, "object")
-
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
         """Objects that are no crowd, and the matches by category; a pure function."""
         rows: list[dict[str, Any]] = [
@@ -127,49 +106,6 @@ class ProbedDetection:
             for row, matches in zip(rows, found, strict=True):
                 row |= to_columns(matches, METRICS[name])
         return rows
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-        """The metric of the whole set as a function of image weights; the mean over noise seeds."""
-        from ..statistics import mean_statistic
-
-        del task
-        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
-        return mean_statistic([precision_statistic(from_columns(seed, METRICS[metric])) for seed in seeds])
-
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Values of the whole set, with intervals that accumulate anew in each resample of images."""
-        from ..results import MetricValue
-        from ..statistics import bootstrap_statistic
-
-        summary = {}
-        for name in task.metrics:
-            value, interval = bootstrap_statistic(self.statistic(rows, task, name), rows["id"].nunique())
-            several = not np.isnan(interval.se)
-            matched = rows[f"{METRICS[name]}_scores"].notna()
-            summary[name] = MetricValue(
-                value=None if np.isnan(value) else value,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=0 if np.isnan(value) else int(rows.loc[matched, "id"].nunique()),
-                direction=CORPUS_METRICS[name].direction,
-                signature=task.signature(source, name),
-            )
-        return summary
-
-    def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""
-        from pycocotools import mask as coco_mask
-
-        painted = np.zeros(truth.labels.shape, np.int64)
-        for position in np.argsort(output.scores, kind="stable"):
-            painted[coco_mask.decode((output.masks or ())[position]).astype(bool)] = position + 1
-        return painted, truth.labels
-
-    def write(self, folder: Path, sample_id: str, seed: int, output: Detections) -> None:
-        """The COCO results of one image, `<folder>/seed-<n>/<id>.json`."""
-        path = prediction_path(folder, sample_id, seed, ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(coco_results([output], [sample_id])), encoding="utf-8")
 
 
 def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
