@@ -27,7 +27,7 @@ from .registry import LoadedModel, get_model, get_task
 from .results import Result
 from .runner import Runner
 from .shards import Shard, WorkFolder, merge, split
-from .spec import METRIC_VERSION, TaskSpec
+from .spec import HEAD_VERSION, METRIC_VERSION, TaskSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -101,7 +101,8 @@ class Plan:
         assert self.train is not None
         return records.digest(
             {
-                "task": [self.task.family, self.task.data.reader, self.task.data.options, METRIC_VERSION],
+                "task": [self.task.family, self.task.data.reader, self.task.data.options],
+                "versions": [METRIC_VERSION, HEAD_VERSION],
                 "protocol": self.task.protocol.model_dump(mode="json"),
                 "fit": self.task.fit.model_dump(mode="json") if self.task.fit else None,
                 "data": [self.train.kind, self.train.revision, ids_hash(self.train.ids)],

@@ -20,6 +20,9 @@ Family = Literal["discovery", "detection", "segmentation", "knn", "video", "reco
 Supervision = Literal["none", "boxes", "masks"]
 Privilege = Literal["none", "boxes", "truth"]
 
+HEAD_VERSION = 1
+"""Raised when the fitting of any head changes; it is part of the key under which a head is cached."""
+
 METRIC_VERSION = 1
 """Raised when the arithmetic of any metric changes; it is part of every result's key."""
 

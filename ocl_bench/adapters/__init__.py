@@ -42,9 +42,7 @@ class Adapter(Protocol):
         """Where the model's part comes from (`decoder`, `tokens`); it is printed in the signature."""
         ...
 
-    def outputs(
-        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
-    ) -> list[Any]:
+    def outputs(self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None) -> list[Any]:
         """One output for each image, at its size (H, W) in `shapes`. side: of the square images that the model saw."""
         ...
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.detection import Detections, Kind, match_images, to_columns
+from ..probes.cache import head_for
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_prediction, finite_rows, missing
 from .detection import Detection
 from .discovery import label_map
-from .recognition import check_slots, fitted_head, head_for, head_of
+from .recognition import check_slots, fitted_head, head_of
 
 if TYPE_CHECKING:
     from ..data import OpenData

@@ -8,7 +8,7 @@ matched to count as wrong in the main metric.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.corpus import CORPUS_METRICS
+from ..probes.cache import head_for
 from ..spec import Fit, TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
@@ -207,13 +208,6 @@ def head_of(task: TaskSpec, *heads: str) -> tuple[Fit, float]:
     if task.protocol.matching_iou is None:
         raise UsageError(f"task {task.name}: field protocol.matching_iou is missing; 0.1 is usual")
     return task.fit, task.protocol.matching_iou
-
-
-def head_for(plan: Plan, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors that `fit` gives, kept in the cache unless the model is an object whose state no key can name."""
-    from ..probes.cache import cached
-
-    return cached(plan.fit_key, fit) if plan.model.reusable else fit()
 
 
 def fitted_head(head: dict[str, Tensor] | None, task: TaskSpec) -> dict[str, Tensor]:

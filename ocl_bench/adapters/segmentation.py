@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..metrics import semantic
 from ..metrics.corpus import CORPUS_METRICS
-from ..probes.cache import cached
+from ..probes.cache import head_for
 from ..probes.features import extracted
 from ..probes.kmeans import cluster_scores, fit_kmeans
 from ..probes.linear import class_scores, fit_linear
@@ -196,7 +196,7 @@ class Segmentation:
     def fitted(self, plan: Plan, train: OpenData) -> Segmentation:
         """The adapter with its head, fitted now or taken from the cache; without one where the model names classes."""
         other = Segmentation(plan.task)
-        other.head = cached(plan.fit_key, lambda: self._fit(plan, train))
+        other.head = head_for(plan, lambda: self._fit(plan, train))
         return other
 
     def _fit(self, plan: Plan, train: OpenData) -> dict[str, Tensor]:

@@ -6,12 +6,21 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..errors import UsageError
 from ..paths import cache_root
 from ..results import write_atomically
+
+if TYPE_CHECKING:
+    from ..evaluate import Plan
+
+
+def head_for(plan: Plan, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The head of a plan, kept in the cache unless the model is an object whose state no key can name."""
+    return cached(plan.fit_key, fit) if plan.model.reusable else fit()
 
 
 def cached(key: str, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,24 @@ def test_a_linear_head_names_colours(tmp_path: Path) -> None:
     low, high = result.metrics["miou_sem"].ci95  # type: ignore[misc]
     assert low <= result.value("miou_sem") <= high  # type: ignore[operator]
     assert "from:tokens" in result.task.signature and "head:linear" in result.task.signature
-    assert list((tmp_path / "cache" / "heads").glob("*/*.safetensors"))
+    assert not (tmp_path / "cache" / "heads").exists(), "no key can name the state of a live object"
     rows = read_rows(result.path)  # type: ignore[arg-type]
     assert rows["pixel_acc"].mean() == pytest.approx(result.value("pixel_acc"))  # all images have equally many pixels
     assert {sum(counts) for counts in rows["counts"]} == {15 * 24}, "the void row counts nowhere"
+
+
+def test_the_head_of_a_model_with_a_name_is_kept_until_something_changes(tmp_path: Path) -> None:
+    def heads() -> int:
+        return len(list((tmp_path / "cache" / "heads").glob("*/*.safetensors")))
+
+    model = ceiling("pixels", Colours("tokens"))
+    score(model, spec("linear"), tmp_path / "a")
+    score(model, spec("linear"), tmp_path / "b")
+    assert heads() == 1
+    score(model, spec("linear", seed=1), tmp_path / "a")
+    assert heads() == 2
+    score(replace(model, checkpoint_sha256="0" * 64), spec("linear"), tmp_path / "a")
+    assert heads() == 3
 
 
 def test_a_model_that_names_classes_is_scored_as_it_is(tmp_path: Path) -> None:
