@@ -148,7 +148,9 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_card_with_parameters_and_no_checkpoint_is_untrained() -> None:
     grid = get_model("grid")
-    random_weights = replace(grid, parameters=5)
+    floor = replace(grid, parameters=5)
+    random_weights = replace(floor, card=grid.card.model_copy(update={"role": "model"}))
     assert random_weights.untrained and not grid.untrained
+    assert not floor.untrained, "a floor may be random on purpose"
     assert not replace(random_weights, checkpoint_sha256="ab").untrained
     assert not replace(get_model(SlotModel()), parameters=5).untrained
