@@ -146,7 +146,7 @@ def _check_file(
     if golden.task.hash != task.hash:
         message = "made with another protocol (the task card changed); look at the change, then --accept --reason TEXT"
         return [*findings, Finding("fail", golden.name, message)], measured
-    return [*findings, *compare(golden, measured.values), *_compare_corpus(golden, measured.result)], measured
+    return [*findings, *compare(golden, measured.values), *compare_corpus(golden, measured.result)], measured
 
 
 def check_itself(golden: Golden, metrics: Sequence[str]) -> list[Finding]:
@@ -185,7 +185,7 @@ def compare(golden: Golden, values: pandas.DataFrame) -> list[Finding]:
     return findings
 
 
-def _compare_corpus(golden: Golden, result: Result) -> list[Finding]:
+def compare_corpus(golden: Golden, result: Result) -> list[Finding]:
     """Findings about metrics of the whole set: only their values can be compared, not single images."""
     findings = []
     for metric in golden.corpus:

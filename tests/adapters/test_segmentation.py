@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,13 @@ from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
 from ocl_bench.errors import NotApplicableError, UsageError
 from ocl_bench.evaluate import Plan, make_plan, run
+from ocl_bench.golden import read_golden
+from ocl_bench.leaderboard import make_board
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
-from ocl_bench.registry import LoadedModel, get_card
+from ocl_bench.paths import bundled
+from ocl_bench.registry import LoadedModel, get_card, get_task
+from ocl_bench.regression import check_itself, compare_corpus
+from ocl_bench.report.board import to_csv, to_markdown
 from ocl_bench.results import Result, read_rows
 from ocl_bench.spec import TaskSpec
 from ocl_bench.statistics import paired_statistic_difference
@@ -199,3 +205,67 @@ def test_two_models_are_compared_on_the_same_resamples(tmp_path: Path) -> None:
     assert first is not None and second is not None
     gap = paired_statistic_difference(first, second, 12)
     assert 0 < gap.low <= gap.mean <= gap.high < 0.1
+
+
+class Weak(Colours):
+    """Tokens that show less of the colour than of noise."""
+
+    name = "weak"
+
+    def predict(self, batch: Batch) -> Prediction:
+        found = super().predict(batch)
+        assert found.tokens is not None
+        return replace(found, tokens=found.tokens + 2 * batch.noise(*found.tokens.shape[1:]))
+
+
+def test_the_board_ranks_by_the_corpus_value_and_pairs_resamples(tmp_path: Path) -> None:
+    task = spec("linear")
+    for model in (Colours("tokens"), Weak("tokens"), ceiling("oracle", build_oracle())):
+        score(model, task, tmp_path)
+    ((_, rows),) = make_board([tmp_path], task).groups
+    ranked = {row.model: row for row in rows}
+    assert (ranked["oracle"].rank, ranked["colours"].rank, ranked["weak"].rank) == ("ceiling", "1", "2")
+    assert ranked["colours"].tied_with_best is True and ranked["weak"].tied_with_best is False
+    cell = ranked["weak"].cells["miou_sem"]
+    assert cell.low is not None and cell.high is not None and cell.low <= cell.value <= cell.high
+
+
+def test_a_row_whose_main_metric_does_not_apply_is_shown_without_a_rank(tmp_path: Path) -> None:
+    task = spec("kmeans")
+    score(Colours("tokens"), task, tmp_path)
+    score(build_grid(2, 2), task, tmp_path)
+    board = make_board([tmp_path], task)
+    assert not board.excluded
+    ranked = {row.model: row.rank for _, rows in board.groups for row in rows}
+    assert ranked == {"colours": "-", "grid": "1"}
+    assert "miou_sem_kmeans" in to_markdown(board) and "colours" in to_csv(board)
+
+
+def test_the_mean_over_training_seeds_has_an_interval_of_its_own(tmp_path: Path) -> None:
+    task = spec("linear")
+    for seed in (0, 1):
+        weak = ceiling("pixels", Weak("tokens"))
+        card = weak.card.model_copy(update={"role": "model"})
+        named = replace(weak, card=card, name=f"pixels:{seed}", training_seed=seed, checkpoint_sha256=str(seed) * 64)
+        score(named, task, tmp_path)
+    ((_, rows),) = make_board([tmp_path], task).groups
+    mean, *seeds = rows
+    assert mean.model == "pixels (mean of 2 training seeds)" and [row.rank for row in seeds] == ["seed", "seed"]
+    cell = mean.cells["miou_sem"]
+    assert cell.low is not None and cell.high is not None and cell.low < cell.value < cell.high
+
+
+def test_the_gate_compares_corpus_metrics(tmp_path: Path) -> None:
+    """A golden value that lies above what is measured turns the gate red, though no row holds it."""
+    golden = read_golden(bundled("leaderboards") / "golden" / "coco-detection" / "oracle.json")
+    assert set(golden.corpus) == set(golden.metrics)
+    assert not check_itself(golden, get_task("coco-detection").metrics)
+    values = {name: metric.value for name, metric in golden.metrics.items()}
+    measured = SimpleNamespace(metrics={name: SimpleNamespace(value=value) for name, value in values.items()})
+    assert not compare_corpus(golden, measured)  # type: ignore[arg-type]
+    measured.metrics["ap_mask"].value -= 1e-3
+    measured.metrics["ar100_box"].value = None
+    found = {finding.message.split(":")[0]: finding.level for finding in compare_corpus(golden, measured)}  # type: ignore[arg-type]
+    assert found == {"ap_mask": "fail", "ar100_box": "fail"}
+    measured.metrics["ap_mask"].value += 2e-3
+    assert [f.level for f in compare_corpus(golden, measured) if "ap_mask" in f.message] == ["warn"]  # type: ignore[arg-type]
