@@ -428,3 +428,24 @@ def test_a_result_is_written_after_its_rows_and_reads_back(tmp_path: Path) -> No
     assert read_result(result.path).to_json() == result.to_json()
     assert json.loads(result.path.read_text())["rows"]["file"] == result.path.with_suffix(".parquet").name
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_limit_cuts_the_scored_split_and_never_the_fit_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def opened(task: Any, **keywords: Any) -> Any:
+        asked.append(keywords)
+        return memory_data(6 if keywords.get("split") == "train" else keywords["limit"])
+
+    monkeypatch.setattr("ocl_bench.data.open_data", opened)
+    fit = {"head": "linear", "split": "train", "samples": 4}
+    protocol = {"crop": "none", "classes": 3}
+    task = tiny_task(family="segmentation", protocol=protocol, metrics=["miou_sem"], main="miou_sem", fit=fit)
+    plan = make_plan(HERE, task, limit=2, device="cpu")
+    assert len(plan.data.ids) == 2 and plan.train is not None
+    assert plan.train.ids == ("s0000", "s0001", "s0003", "s0004"), "4 of 6, evenly spread"
+    assert [keywords.get("limit") for keywords in asked] == [2, None]
+    assert asked[1]["embedded"] is True, "embedded data is fitted on embedded data"
+    assert make_plan(HERE, task, limit=1, device="cpu").fit_key == plan.fit_key
+    changed = task.model_copy(update={"fit": task.fit.model_copy(update={"seed": 1})})
+    assert make_plan(HERE, changed, limit=2, device="cpu").fit_key != plan.fit_key
