@@ -13,8 +13,8 @@ annotations  `instances`, `panoptic` or `stuffthings`: what is truth
 crowd        label maps of `instances`: `drop` (a crowd is no object, its pixels are background), `instance` (it is an
              object, as SPOT has it) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
 stuff        label maps of `panoptic`: `merged` (background, as DIAS has it) or `segments` (each one is an object)
-ids          text file below the root with one image name or id per line, such as PiCIE's curated lists; `{split}` in
-             its name becomes the split
+ids          text file below the root with one image name per line, with or without suffix, such as PiCIE's curated
+             lists; `{split}` in its name becomes the split
 
 Polygons are filled by pycocotools, which cuts them at the image; a pixel that two objects claim is an overlap. Pixels
 without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing maps hold id - 1 and are reduced to the
@@ -23,6 +23,8 @@ without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing m
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,12 @@ from .layouts import ensure_layout
 from .options import parse_options, read_json
 
 _REMEDY = "download the file again, or list the other images in data.options.ids"
+_FIELDS: dict[str, dict[str, Any]] = {
+    "images": {"id": (int, str), "file_name": str, "height": int, "width": int},
+    "annotations": {"image_id": (int, str)},
+    "categories": {"id": int, "name": str},
+}
+"""Without these no entry can be placed; a fault in any other field fails its own sample only."""
 
 COARSE = (
     ((71, 76),), ((77, 82),), ((51, 60),), ((61, 70),), ((83, 90),), ((43, 50),), ((25, 32),), ((15, 24),), ((9, 14),),
@@ -52,7 +60,7 @@ COARSE = (
     ((91, 92), (103, 104), (108, 108), (130, 130), (136, 136), (140, 140), (151, 151), (166, 167)), ((170, 176),),
     ((179, 180),), ((94, 95), (127, 127), (150, 150), (157, 157), (165, 165)),
     ((110, 110), (124, 125), (135, 135), (139, 139), (143, 144), (146, 146), (148, 148), (153, 153), (158, 158)),
-    ((93, 93), (96, 96), (118, 119), (123, 123), (128, 128), (133, 134), (141, 141), (162, 162), (168, 168)),
+    ((93, 93), (96, 96), (118, 118), (123, 123), (128, 128), (133, 133), (141, 141), (162, 162), (168, 168)),
     ((105, 105), (156, 156)),
     ((126, 126), (134, 134), (149, 149), (159, 159), (161, 161), (181, 181)),
     ((98, 98), (112, 112), (137, 137), (145, 145), (163, 163)), ((119, 119), (147, 147), (154, 154), (177, 178)),
@@ -81,7 +89,7 @@ def open_coco(request: Request) -> OpenData:
         tree = ensure_layout(request, "coco")
         reader = CocoReader.open(tree.root, split, options, None)
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
-    root = _find_root(request, split)
+    root = _find_root(request, split, options)
     reader = CocoReader.open(root, split, options, request.limit)
     note = f"data: COCO {split}2017 ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
     revision = f"official-{reader.manifest.content}"
@@ -110,13 +118,13 @@ class CocoReader(SampleSequence):
             return _open_maps(cls, root, split, options, folder, limit)
         path = root / "annotations" / f"{options.annotations}_{split}2017.json"
         content = read_json(path)
-        for field in ("images", "annotations", "categories"):
-            if not isinstance(content.get(field), list):
-                raise UsageError(f"{path}: field '{field}' is missing or no list; download the file again")
+        _check(content, path, panoptic=options.annotations == "panoptic")
         images = content["images"]
         if options.ids is not None:
-            images = _choose(images, _listed(root, options.ids, split), root / options.ids)
+            images = _choose(images, _listed(root, options.ids, split), _list_path(root, options.ids, split))
         images = tuple(images[:limit])
+        if not images:
+            raise DataMissingError(f"{path}: lists no image; download the file again")
         known, wanted = {image["id"] for image in content["images"]}, {image["id"] for image in images}
         grouped: dict[int, list[dict[str, Any]]] = {}
         strangers = 0
@@ -136,9 +144,15 @@ class CocoReader(SampleSequence):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Names and sizes of the annotation file and of all images."""
-        names = [str((self.folder / image["file_name"]).relative_to(self.root)) for image in self.images]
-        return take_manifest(self.root, [f"annotations/{self.options.annotations}_{self.split}2017.json", *names])
+        """Names and sizes of the annotation file, of all images, and of their maps where truth comes from maps."""
+        folder = self.folder.relative_to(self.root).as_posix()
+        names = [f"{folder}/{image['file_name']}" for image in self.images]
+        if self.options.annotations == "stuffthings":
+            return take_manifest(self.root, [*names, *(image["map"] for image in self.images)])
+        table = f"annotations/{self.options.annotations}_{self.split}2017"
+        if self.options.annotations == "panoptic":
+            names += [f"{table}/{one['file_name']}" for group in self.annotations.values() for one in group]
+        return take_manifest(self.root, [f"{table}.json", *names])
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing or broken or contradicts its annotation."""
@@ -160,17 +174,20 @@ class CocoReader(SampleSequence):
 
     def _instance(self, sample_id: str, one: dict[str, Any], shape: tuple[int, int]) -> Instance:
         name = f"annotation {one.get('id')}"
-        if one.get("category_id") not in self.categories:
-            raise SampleError(sample_id, f"{name}: unknown category {one.get('category_id')!r}; {_REMEDY}")
         try:
+            category = one["category_id"]
+            if category not in self.categories:
+                raise ValueError(f"unknown category {category!r}")
             mask = run_length(one.get("segmentation"), shape)
             x, y, width, height = (float(value) for value in one["bbox"])
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise SampleError(sample_id, f"{name}: {str(error) or type(error).__name__}; {_REMEDY}") from error
-        box = (x, y, x + width, y + height)
-        return Instance(
-            int(one["category_id"]), box, mask, float(one.get("area", width * height)), bool(one.get("iscrowd", 0))
-        )
+            area = float(one.get("area", width * height))
+            if not all(map(math.isfinite, (x, y, width, height, area))) or min(width, height) < 0:
+                raise ValueError(f"bbox {one['bbox']} and area {area:g} are no box and its area")
+        except KeyError as error:
+            raise SampleError(sample_id, f"{name}: field {error} is missing; {_REMEDY}") from error
+        except (ValueError, TypeError) as error:
+            raise SampleError(sample_id, f"{name}: {error}; {_REMEDY}") from error
+        return Instance(category, (x, y, x + width, y + height), mask, area, bool(one.get("iscrowd", 0)))
 
     def _panoptic(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
         if len(annotations) != 1:
@@ -180,7 +197,10 @@ class CocoReader(SampleSequence):
         codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
         if not coloured:
             raise SampleError(sample_id, f"{path}: is no RGB image; panoptic ids are colours")
-        segments = {segment["id"]: segment for segment in annotations[0]["segments_info"]}
+        try:
+            segments = {segment["id"]: segment["category_id"] for segment in annotations[0]["segments_info"]}
+        except (KeyError, TypeError) as error:
+            raise SampleError(sample_id, f"a segment without id or category_id in the JSON file; {_REMEDY}") from error
         present = np.unique(codes)
         unknown = [int(code) for code in present if code and code not in segments]
         if unknown:
@@ -188,7 +208,7 @@ class CocoReader(SampleSequence):
         labels = np.full(codes.shape, VOID, dtype=np.int16)
         categories: list[int] = []
         for code in (int(code) for code in present if code):
-            category = segments[code]["category_id"]
+            category = segments[code]
             if category not in self.categories:
                 raise SampleError(sample_id, f"segment {code}: unknown category {category!r}; {_REMEDY}")
             if category in self.things or self.options.stuff == "segments":
@@ -202,15 +222,19 @@ class CocoReader(SampleSequence):
         codes, coloured = read_mask(self.root / path, sample_id, shape=shape, remedy=_REMEDY)
         if coloured:
             raise SampleError(sample_id, f"{path}: is a colour image; a stuff-thing map has one channel of ids")
-        codes = np.where(codes == 255, len(_FINE_TO_COARSE) - 1, codes)
-        if codes.max() >= len(_FINE_TO_COARSE):
-            raise SampleError(sample_id, f"{path}: value {codes.max()}, expected 0..181 or 255")
-        classes = _FINE_TO_COARSE[codes]
+        wrong = codes[(codes >= _FINE) & (codes != 255)]
+        if wrong.size:
+            raise SampleError(sample_id, f"{path}: value {wrong.max()}, expected 0..{_FINE - 1} or 255; {_REMEDY}")
+        classes = _FINE_TO_COARSE[np.minimum(codes, _FINE)]
         return Truth(*class_regions(classes), classes=classes)
 
 
+_FINE = 182
+"""Number of values of a stuff-thing map."""
+
+
 def _coarse_table() -> np.ndarray:
-    table = np.full(183, VOID, dtype=np.int16)
+    table = np.full(_FINE + 1, VOID, dtype=np.int16)
     for index, ranges in enumerate(COARSE):
         for first, last in ranges:
             table[first : last + 1] = index
@@ -227,25 +251,31 @@ def _open_maps(
     """Images of the folder that have a stuff-thing map; converted `_labelTrainIds` maps beside them are not ours."""
     places = (f"annotations/{split}2017", f"annotations/stuffthingmaps/{split}2017", f"stuffthingmaps/{split}2017")
     maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
-    stems = {path.stem for path in maps.glob("*.png") if not path.stem.endswith("_labelTrainIds")}
+    found = (path.stem for path in maps.glob("*.png"))
+    stems = {stem for stem in found if not stem.startswith(".") and not stem.endswith("_labelTrainIds")}
+    if not stems:
+        raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
     names = _listed(root, options.ids, split) if options.ids else sorted(stems)
     missing = [name for name in names if name not in stems]
     if missing:
-        raise DataMissingError(f"{root / str(options.ids)}: {len(missing)} listed maps are missing, first {missing[0]}")
+        path = _list_path(root, str(options.ids), split)
+        raise DataMissingError(f"{path}: {len(missing)} listed maps are missing, first {missing[0]}; unpack them again")
     where = maps.relative_to(root).as_posix()
     images = tuple({"id": n, "file_name": f"{n}.jpg", "map": f"{where}/{n}.png"} for n in names[:limit])
     return kind(root, split, options, images, {}, {}, frozenset(), folder, "")
 
 
-def _find_root(request: Request, split: str) -> Path:
+def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
     assert request.root is not None
     candidates = (request.root / request.data.folder, request.root)
+    # Stuff-thing maps may lie elsewhere, and need no JSON file.
+    places = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
     for candidate in candidates:
-        if (candidate / "annotations").is_dir():
+        if any((candidate / place).is_dir() for place in places):
             return candidate.resolve()
     looked = " and ".join(str(candidate) for candidate in candidates)
     raise DataMissingError(
-        f"task '{request.task.name}': no folder 'annotations' (COCO {split}2017); looked in {looked}; "
+        f"task '{request.task.name}': no folder '{places[0]}' (COCO {split}2017); looked in {looked}; "
         f"get it: {request.data.get}"
     )
 
@@ -257,23 +287,64 @@ def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str = 
     raise DataMissingError(f"{root}: no {what} in {' or '.join(names)}; see docs/data.md for the layout")
 
 
+def _list_path(root: Path, name: str, split: str) -> Path:
+    return root / name.replace("{split}", split)
+
+
 def _listed(root: Path, name: str, split: str) -> list[str]:
-    path = root / name.replace("{split}", split)
+    path = _list_path(root, name, split)
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise UsageError(f"data.options.ids '{name}' must lie below the data root")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataMissingError(f"{path}: list of images cannot be read; correct data.options.ids") from error
-    return [Path(line).stem for line in lines]
+    names = [Path(line).stem for line in lines]
+    if not names:
+        raise DataMissingError(f"{path}: lists no image; correct data.options.ids")
+    if (twice := _twice(names)) is not None:
+        raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
+    return names
 
 
 def _choose(images: list[dict[str, Any]], names: list[str], path: Path) -> list[dict[str, Any]]:
     by_name = {Path(image["file_name"]).stem: image for image in images}
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise DataMissingError(f"{path}: {len(missing)} listed images are not annotated, first {missing[0]}")
+        raise DataMissingError(
+            f"{path}: {len(missing)} listed images are not annotated, first {missing[0]}; correct the list"
+        )
     return [by_name[name] for name in names]
+
+
+def _check(content: dict[str, Any], path: Path, *, panoptic: bool) -> None:
+    """Raise UsageError unless images, annotations and categories are lists of entries that can be placed."""
+    for field, required in _FIELDS.items():
+        if not isinstance(content.get(field), list):
+            raise UsageError(f"{path}: field '{field}' is missing or no list; download the file again")
+        if panoptic and field == "annotations":
+            required = {**required, "file_name": str, "segments_info": list}
+        for position, entry in enumerate(content[field]):
+            for name, kind in required.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                    text = f"{field}[{position}].{name} is missing or of a wrong type"
+                    raise UsageError(f"{path}: {text}; download the file again")
+    for values in (
+        (image["id"] for image in content["images"]),
+        (Path(image["file_name"]).stem for image in content["images"]),
+    ):
+        if (twice := _twice(values)) is not None:
+            raise UsageError(f"{path}: two images are called {twice!r}; download the file again")
+
+
+def _twice(values: Iterable[Any]) -> Any:
+    """The first value that occurs a second time, or None."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def _plain(name: str, sample_id: str) -> str:

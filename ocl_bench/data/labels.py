@@ -8,6 +8,9 @@ import numpy as np
 
 from ..types import OVERLAP, VOID, Instance
 
+_FARTHEST = 1_000_000
+"""Largest coordinate of a polygon in pixels; what leaves the image is cut off."""
+
 
 def label_map(
     instances: tuple[Instance, ...], shape: tuple[int, int], crowd: str = "drop"
@@ -50,17 +53,61 @@ def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | No
     if segmentation is None or segmentation == []:
         return None
     if isinstance(segmentation, list):
-        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-            raise ValueError("a polygon needs at least 3 points")
-        merged: dict[str, Any] = rle.merge(rle.frPyObjects(segmentation, *shape))
+        polygons = [_corners(polygon) for polygon in segmentation]
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(polygons, *shape))
         return merged
-    size = tuple(segmentation["size"])
-    if size != shape:
-        raise ValueError(f"run-length code of size {size[1]}x{size[0]}, its image {shape[1]}x{shape[0]}")
-    counts = segmentation["counts"]
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
+        raise ValueError("a segmentation is a list of polygons, or has size and counts")
+    size, counts = list(segmentation["size"]), segmentation["counts"]
+    if size != list(shape):
+        raise ValueError(f"run-length code of size {size} (height, width), its image has {list(shape)}")
+    if isinstance(counts, str):
+        counts = counts.encode()
+    runs = counts if isinstance(counts, list) else unpack_runs(counts)
+    # pycocotools checks neither: it would show memory of others where a code ends too early.
+    if not all(type(run) is int and run >= 0 for run in runs):
+        raise ValueError("run-length code with runs that are no whole numbers from 0")
+    if sum(runs) != shape[0] * shape[1]:
+        raise ValueError(f"run-length code of {sum(runs)} pixels, its image has {shape[0] * shape[1]}")
     if isinstance(counts, list):
-        if sum(counts) != shape[0] * shape[1]:
-            raise ValueError(f"run-length code of {sum(counts)} pixels, its image has {shape[0] * shape[1]}")
-        code: dict[str, Any] = rle.frPyObjects({"size": list(size), "counts": counts}, *shape)
+        code: dict[str, Any] = rle.frPyObjects({"size": size, "counts": counts}, *shape)
         return code
-    return {"size": list(size), "counts": counts.encode() if isinstance(counts, str) else counts}
+    return {"size": size, "counts": counts}
+
+
+def unpack_runs(counts: bytes) -> list[int]:
+    """Lengths of the runs of a compressed COCO run-length code.
+
+    A number is written in groups of 5 bits, lowest first, each as one character from 48 on; bit 5 says that more
+    follow, the highest bit of the last group is the sign. From the fourth run on it is the difference to the last run
+    but one. Raises ValueError for other characters and for a code that ends within a number.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        group = character - 48
+        if not 0 <= group < 64:
+            raise ValueError(f"run-length code with the character {chr(character)!r}")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("run-length code ends within a number")
+    return runs
+
+
+def _corners(polygon: Any) -> list[float]:
+    """The coordinates x, y, x, y, ... of a polygon, checked."""
+    values = np.asarray(polygon, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 6 or len(values) % 2:
+        raise ValueError("a polygon needs at least 3 points x, y, x, y, ...")
+    # pycocotools draws in 32-bit integers, and reserves memory for each pixel of an edge.
+    if not (np.abs(values) <= _FARTHEST).all():
+        raise ValueError(f"a polygon has a coordinate that is no number up to {_FARTHEST:,}")
+    corners: list[float] = values.tolist()
+    return corners

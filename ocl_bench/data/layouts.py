@@ -128,4 +128,5 @@ def _write_tree(root: Path, write: Callable[[Path], None]) -> None:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise stand_in.cannot_write(str(root), error.strerror or str(error)) from error
+        # A damaged chunk of scenes is met here, too: its own name says what to delete.
+        raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error

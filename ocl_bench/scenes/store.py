@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def read_chunk(path: Path) -> list[ClassedScene]:
             count = sum(name.startswith("maps") for name in content.files)
             maps = [content[f"maps{k}"] for k in range(count)]
             classes = [tuple(int(c) for c in content[f"classes{k}"]) for k in range(count)]
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
     return [ClassedScene(m[..., :3], m[..., 3], m[..., 4], c) for m, c in zip(maps, classes, strict=True)]
 
