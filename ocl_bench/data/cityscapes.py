@@ -70,7 +70,7 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
     folders = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine")]
     suffixes = ("_leftImg8bit.png", "_gtFine_labelIds.png")
     images, labels = (
-        {f"{path.parent.name}/{path.name.removesuffix(suffix)}" for path in (root / folder).glob(f"*/*{suffix}")}
+        {f"{path.parent.name}/{path.name.removesuffix(suffix)}" for path in (root / folder).glob(f"*/[!.]*{suffix}")}
         for folder, suffix in zip(folders, suffixes, strict=True)
     )
     if not images:

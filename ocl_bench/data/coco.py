@@ -251,8 +251,7 @@ def _open_maps(
     """Images of the folder that have a stuff-thing map; converted `_labelTrainIds` maps beside them are not ours."""
     places = (f"annotations/{split}2017", f"annotations/stuffthingmaps/{split}2017", f"stuffthingmaps/{split}2017")
     maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
-    found = (path.stem for path in maps.glob("*.png"))
-    stems = {stem for stem in found if not stem.startswith(".") and not stem.endswith("_labelTrainIds")}
+    stems = {path.stem for path in maps.glob("[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
     if not stems:
         raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
     names = _listed(root, options.ids, split) if options.ids else sorted(stems)

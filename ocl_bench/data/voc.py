@@ -182,8 +182,7 @@ def list_ids(root: Path, split: str) -> list[str]:
     """Ids of a split, in the order of its list. Raises DataMissingError and UsageError."""
     lists = root / "ImageSets" / "Segmentation"
     if split == "all-masks":
-        masks = (root / "SegmentationObject").glob("*.png")
-        return sorted(path.stem for path in masks if not path.name.startswith("."))
+        return sorted(path.stem for path in (root / "SegmentationObject").glob("[!.]*.png"))
     if split == "trainaug":
         written = next((path for name in _AUGMENTED if (path := lists / name).is_file()), None)
         return _augmented(root, lists) if written is None else _read_list(written)

@@ -68,6 +68,8 @@ def test_frames_of_all_cities_have_ids_and_classes(tmp_path: Path) -> None:
     for name in ("munster_000001_000019", "lindau_000007_000019", "lindau_000003_000019"):
         write_frame(root, name)
     write_frame(root, "aachen_000000_000019", "train")
+    for hidden in ("leftImg8bit/val/lindau/._x_leftImg8bit.png", "gtFine/val/lindau/._x_gtFine_labelIds.png"):
+        (root / hidden).write_bytes(b"left by another system")
     for place in (tmp_path, root):
         data = open_split(place)
         assert data.ids == ("lindau_000003_000019", "lindau_000007_000019", "munster_000001_000019")

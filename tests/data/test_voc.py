@@ -137,6 +137,7 @@ def test_void_of_either_map_is_void(tmp_path: Path) -> None:
 def test_all_masks_needs_no_list(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, 2007, train=("000042",), test=("000068",))
     shutil.rmtree(folder / "ImageSets")
+    (folder / "SegmentationObject/._000042.png").write_bytes(b"left by another system")
     assert open_split(tmp_path, "all-masks", year=2007).ids == ("000042", "000068")
     shutil.rmtree(folder / "SegmentationObject")
     with pytest.raises(DataMissingError, match="split 'all-masks' names no image"):

@@ -1,0 +1,81 @@
+"""Label maps and run-length codes, against pycocotools and against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from ocl_bench.data.labels import class_regions, label_map, run_length, unpack_runs
+from ocl_bench.types import Instance
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Run lengths of a mask, column by column, from a run of zeros on."""
+    runs, value = [0], 0
+    for pixel in mask.reshape(-1, order="F").tolist():
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    return runs
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (17, 23), (640, 480)])
+def test_compressed_codes_are_unpacked_to_their_runs(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(shape[1])
+    for share in (0, 0.001, 0.1, 0.5, 0.97, 1):
+        mask = (random.random(shape) < share).astype(np.uint8)
+        mask[: shape[0] // 3] = mask[:1]  # long and short runs, hence differences of either sign
+        code = rle.encode(np.asfortranarray(mask))
+        runs = runs_of(mask)
+        assert unpack_runs(code["counts"]) == runs
+        kinds = (code["counts"], code["counts"].decode(), runs)
+        for counts in kinds:
+            back = run_length({"size": list(shape), "counts": counts}, shape)
+            assert back is not None and back["size"] == list(shape) and back["counts"] == code["counts"]
+
+
+def test_every_cut_code_is_refused() -> None:
+    mask = (np.random.default_rng(1).random((40, 50)) < 0.02).astype(np.uint8)
+    counts = rle.encode(np.asfortranarray(mask))["counts"]
+    for length in range(len(counts)):
+        with pytest.raises(ValueError, match=r"ends within a number|its image has 2000"):
+            run_length({"size": [40, 50], "counts": counts[:length]}, (40, 50))
+
+
+@pytest.mark.parametrize("counts", [[5, 1.5, 93.5], [50, True, 49], [-1, 101], ["100"], [2**40, 100 - 2**40]])
+def test_runs_are_whole_numbers_from_0(counts: list[object]) -> None:
+    with pytest.raises(ValueError, match="no whole numbers from 0"):
+        run_length({"size": [10, 10], "counts": counts}, (10, 10))
+
+
+def test_nothing_is_no_mask() -> None:
+    assert run_length(None, (4, 4)) is None and run_length([], (4, 4)) is None
+
+
+@pytest.mark.parametrize("crowd", ["drop", "instance", "ignore"])
+def test_label_maps_are_those_of_a_loop_over_pixels(crowd: str) -> None:
+    random, shape = np.random.default_rng(3), (12, 15)
+    for _ in range(20):
+        masks = random.random((5, *shape)) < random.uniform(0, 0.6)
+        crowds = random.random(5) < 0.4
+        instances = tuple(
+            Instance(k, (0, 0, 1, 1), rle.encode(np.asfortranarray(mask.astype(np.uint8))), 1, bool(one))
+            for k, (mask, one) in enumerate(zip(masks, crowds, strict=True))
+        )
+        without_mask = Instance(9, (0, 0, 1, 1), None, 1)
+        labels, categories = label_map((*instances, without_mask), shape, crowd)
+        objects = [k for k in range(5) if crowd == "instance" or not crowds[k]]
+        assert categories == tuple(objects) and labels.dtype == np.int16
+        for y, x in np.ndindex(shape):
+            owners = [label for label, k in enumerate(objects, start=1) if masks[k, y, x]]
+            void = crowd == "ignore" and (masks[:, y, x] & crowds).any()
+            assert labels[y, x] == (-2 if len(owners) > 1 else owners[0] if owners else -1 if void else 0)
+
+
+def test_classes_become_regions() -> None:
+    labels, categories = class_regions(np.array([[4, -1, 0], [4, 26, 0]], np.int16))
+    assert categories == (0, 4, 26) and labels.tolist() == [[2, -1, 1], [2, 3, 1]]
+    labels, categories = class_regions(np.full((2, 2), -1, np.int16))
+    assert categories == () and (labels == -1).all()
