@@ -12,11 +12,16 @@ import numpy as np
 from torch import Tensor
 
 from ocl_bench.report.figure import PALETTE, new_figure, save_png, style
-from ocl_bench.scenes import REVISIONS, VARIANTS, render
+from ocl_bench.scenes import REVISIONS, VARIANTS, Scenes, render
 
 COLUMNS = 8
 GAP = 4
-NAMES = {"full": "clevrtex", "camo": "clevrtex-camo", "outd": "clevrtex-ood"}
+NAMES = {
+    "full": "clevrtex",
+    "camo": "clevrtex-camo",
+    "outd": "clevrtex-ood",
+    "things": "COCO, VOC, ADE20K, Cityscapes; below: classes of things and stuff",
+}
 
 
 def strip(tiles: list[np.ndarray]) -> np.ndarray:
@@ -31,15 +36,29 @@ def masks(labels: Tensor) -> list[np.ndarray]:
     return list(colours[labels.numpy()])
 
 
+def classes(scenes: Scenes) -> list[np.ndarray]:
+    """Class maps in colours, darker for stuff."""
+    generator = np.random.default_rng(5)
+    colours = np.concatenate([generator.integers(120, 255, (12, 3)), generator.integers(20, 130, (15, 3))])
+    tiles = []
+    for labels, stuff, objects in zip(scenes.labels.numpy(), scenes.stuff.numpy(), scenes.objects, strict=True):
+        named = stuff.copy()
+        for number, entry in enumerate(objects, start=1):
+            named[labels == number] = entry["category"]
+        tiles.append(colours[named].astype(np.uint8))
+    return tiles
+
+
 def draw(path: Path) -> None:
     """Two rows for each variant, images above masks; the first validation scenes, not a choice."""
     with style():
-        figure = new_figure(9.0, 7.2)
+        figure = new_figure(9.0, 9.6)
         for block, variant in enumerate(VARIANTS):
             scenes = render(variant, REVISIONS[variant], "val", range(COLUMNS))
-            rows = [strip(list(scenes.image.permute(0, 2, 3, 1).numpy())), strip(masks(scenes.labels))]
+            below = classes(scenes) if variant == "things" else masks(scenes.labels)
+            rows = [strip(list(scenes.image.permute(0, 2, 3, 1).numpy())), strip(below)]
             gap = np.full((GAP, rows[0].shape[1], 3), 255, dtype=np.uint8)
-            axis = figure.add_axes((0.02, 0.01 + (2 - block) * 0.331, 0.97, 0.29))
+            axis = figure.add_axes((0.02, 0.01 + (3 - block) * 0.2475, 0.97, 0.217))
             axis.imshow(np.concatenate([rows[0], gap, rows[1]]), interpolation="none")
             axis.set_title(f"{NAMES[variant]} (stand-in scenes {variant})", loc="left")
             axis.set_axis_off()
