@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +28,14 @@ def parse_options(kind: type[Options], request: Request) -> Options:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An annotation file. Raises DataMissingError when it is not there, UsageError when it is cut or no object."""
+def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """An annotation file. Raises DataMissingError when it is not there, UsageError when it is cut or no object.
+
+    replace: is given each object of the file as soon as it is parsed; what it returns takes that object's place.
+    """
     try:
-        content = json.loads(path.read_bytes())
+        # Decoded here, so that the bytes of a large file are gone before its numbers come.
+        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=replace)
     except OSError as error:
         raise DataMissingError(f"{path}: cannot be read ({error.strerror}); see docs/data.md for the layout") from error
     except ValueError as error:

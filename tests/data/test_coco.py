@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,13 +198,14 @@ def test_bad_lists_are_refused(tmp_path: Path, content: str | None, kind: type[E
             open_split(tmp_path, ids=name)
 
 
-NAN, FAR = float("nan"), 1e12
+NAN, FAR, HUGE = float("nan"), 1e12, 10**400
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "category": ({"category_id": 99}, "annotation 5: unknown category 99"),
     "category list": ({"category_id": [1]}, "annotation 5: "),
     "box": ({"bbox": [1, 2, 3]}, "annotation 5: not enough values"),
     "box of words": ({"bbox": ["a", 2, 3, 4]}, "could not convert string to float"),
     "box NaN": ({"bbox": [NAN, 2, 3, 4]}, "are no box and its area"),
+    "box beyond numbers": ({"bbox": [1, 2, 3, HUGE]}, "too large to convert to float"),
     "box inside out": ({"bbox": [1, 2, -3, 4]}, "are no box and its area"),
     "area": ({"area": None}, "annotation 5: "),
     "size": ({"segmentation": compressed(np.zeros((30, 20), np.uint8))}, r"size [30, 20] (height, width), its image"),
@@ -219,6 +221,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "odd": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "a polygon needs at least 3 points"),
     "pairs": ({"segmentation": [[[1, 2], [3, 4], [5, 6]]]}, "a polygon needs at least 3 points"),
     "NaN": ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon has a coordinate that is no number"),
+    "beyond numbers": ({"segmentation": [[1, 2, HUGE, 4, 5, 6]]}, "too large to convert to float"),
     "far away": ({"segmentation": [[1, 2, FAR, 4, 5, 6]]}, "a polygon has a coordinate that is no number"),
 }
 
@@ -240,6 +243,18 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
         del entry[field]
         write_coco(tmp_path, {1: SHAPE}, [entry])
         assert f"annotation 5: field '{field}' is missing" in message(open_split(tmp_path))
+
+
+def test_numbers_of_polygons_are_kept_at_eight_bytes(tmp_path: Path) -> None:
+    count = 2_000
+    polygon = [float(value) + 0.123 for value in range(count)]
+    write_coco(tmp_path, {1: SHAPE}, [annotation(number, 1, [polygon]) for number in range(100)])
+    open_split(tmp_path)  # imports and caches are none of the reader's memory
+    tracemalloc.start()
+    data = open_split(tmp_path)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(data.reader) == 1 and 100 * count * 8 < kept < 100 * count * 12, "as Python numbers it would be 32"
 
 
 def test_a_polygon_that_leaves_the_image_is_cut(tmp_path: Path) -> None:
@@ -272,12 +287,12 @@ def test_file_names_stay_in_their_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_annotations_of_images_that_are_not_listed_are_counted(tmp_path: Path) -> None:
-    entries = [annotation(number, image, square(0, 0, 4, 4)) for number, image in enumerate((1, 8, 9))]
+    entries = [annotation(number, image, square(0, 0, 4, 4)) for number, image in enumerate((1, 2, 8, 9))]
     write_coco(tmp_path, {1: SHAPE, 2: SHAPE}, entries)
     data = open_split(tmp_path)
     assert "2 annotations point to images that are not listed" in data.note and "\n" not in data.note
-    assert [len(sample.truth.instances) for sample in data.reader] == [1, 0]
-    assert "2 annotations" in open_split(tmp_path, limit=1).note, "a limit changes nothing about strangers"
+    assert [len(sample.truth.instances) for sample in data.reader] == [1, 1]
+    assert "2 annotations point" in open_split(tmp_path, limit=1).note, "a limit changes nothing about strangers"
 
 
 def without(field: str) -> Callable[[dict[str, Any]], Any]:
@@ -298,6 +313,7 @@ BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "category": (changed("categories", "id", "1"), r"categories\[0\]\.id is missing or of a wrong type"),
     "no entry": (lambda content: {**content, "categories": [3]}, r"categories\[0\]\.id is missing"),
     "same id": (changed("images", "id", 2), "two images are called 2"),
+    "same category": (changed("categories", "id", 18), "two categories are called 18"),
     "same name": (changed("images", "file_name", "a/000000000002.jpg"), "two images are called '000000000002'"),
 }
 

@@ -199,6 +199,10 @@ def change_json(path: Path, fault: str) -> None:
         entry["segments_info"] = [one for one in entry["segments_info"] if one["id"] != 300]
     elif fault == "unknown category":
         entry["segments_info"][0]["category_id"] = 4
+    elif fault == "category list":
+        entry["segments_info"][0]["category_id"] = [187]
+    elif fault == "same segment":
+        entry["segments_info"].append({"id": 300, "category_id": 187})
     elif fault == "half a segment":
         del entry["segments_info"][0]["category_id"]
     elif fault == "../":
@@ -211,6 +215,8 @@ BAD_PANOPTIC = {
     "two entries": "2 panoptic annotations, expected 1",
     "unknown segment": "000000000001.png: segment 300 is not in the JSON file",
     "unknown category": "segment 7: unknown category 4",
+    "category list": "segment 7: unknown category [187]",
+    "same segment": "segment 300 is listed twice in the JSON file",
     "half a segment": "a segment without id or category_id",
     "../": "file name '../000000000001.png' leaves its folder",
     "grey": "000000000001.png: is no RGB image",
@@ -242,6 +248,15 @@ def test_another_json_in_place_of_panoptic_is_refused(tmp_path: Path) -> None:
     content["annotations"] = [{"image_id": 1, "category_id": 1, "segmentation": []}]
     write_json(path, content)
     with pytest.raises(UsageError, match=r"annotations\[0\]\.file_name is missing or of a wrong type"):
+        open_split(tmp_path, annotations="panoptic")
+
+
+def test_categories_that_do_not_say_what_is_stuff_are_refused(tmp_path: Path) -> None:
+    path = write_panoptic(tmp_path)
+    content = json.loads(path.read_text())
+    del content["categories"][2]["isthing"]
+    write_json(path, content)
+    with pytest.raises(UsageError, match=r"categories\[2\]\.isthing is missing or of a wrong type"):
         open_split(tmp_path, annotations="panoptic")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def test_pycocotools_reads_the_file_and_gives_exact_masks(tmp_path: Path) -> Non
     assert len(set(numbers)) == len(numbers)
 
 
+def test_fields_are_those_of_the_official_files(tmp_path: Path) -> None:
+    folder = read(tmp_path / "tree").root / "annotations"
+    image = {"license", "file_name", "coco_url", "height", "width", "date_captured", "flickr_url", "id"}
+    segment = {"id", "category_id", "iscrowd", "bbox", "area"}
+    instance = {"segmentation", "area", "iscrowd", "image_id", "bbox", "category_id", "id"}
+    kinds = (
+        ("instances", instance, {"supercategory", "id", "name"}),
+        ("panoptic", {"segments_info", "file_name", "image_id"}, {"supercategory", "isthing", "id", "name"}),
+    )
+    for kind, entry, category in kinds:
+        content = json.loads((folder / f"{kind}_val2017.json").read_text())
+        assert set(content) == {"info", "licenses", "images", "annotations", "categories"}
+        assert set(content["info"]) == {"description", "url", "version", "year", "contributor", "date_created"}
+        for name, fields in (("images", image), ("annotations", entry), ("categories", category)):
+            assert all(set(one) == fields for one in content[name])
+        assert set(content["licenses"][0]) == {"url", "id", "name"}
+        assert all(set(one) == segment for part in content["annotations"] for one in part.get("segments_info", ()))
+
+
 @pytest.mark.parametrize("stuff", ["merged", "segments"])
 def test_panoptic_comes_back(tmp_path: Path, stuff: str) -> None:
     data = read(tmp_path / "tree", annotations="panoptic", stuff=stuff)
@@ -165,6 +185,21 @@ def test_outlines_are_exact_for_any_mask() -> None:
                 assert (x0 == x1) != (y0 == y1)
                 inside += (x0 == x1) & (x < x0) & (min(y0, y1) < y) & (y < max(y0, y1))
         assert np.array_equal(inside % 2 == 1, mask)
+
+
+def test_regions_that_touch_at_a_corner_are_loops_of_their_own() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[1:3, 1:3] = mask[3:5, 3:5] = mask[5:7, 1:3] = True
+    loops = outlines(mask)
+    assert [len(loop) for loop in loops] == [4, 4, 4] and [signed_area(loop) for loop in loops] == [4, 4, 4]
+
+
+def test_one_object_alone_is_no_crowd(tmp_path: Path) -> None:
+    scene = replace(SCENES[3], classes=(0, 1, 2, 3, 4, 5))
+    find_writer("coco")(tmp_path, "val", [scene], 73)
+    for name in ("instances", "panoptic"):
+        content = (tmp_path / f"annotations/{name}_val2017.json").read_text()
+        assert '"iscrowd":0' in content and '"iscrowd":1' not in content
 
 
 @pytest.mark.parametrize("layout", ["coco", "voc2012", "voc2007", "ade20k", "cityscapes"])

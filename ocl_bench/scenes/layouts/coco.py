@@ -24,6 +24,8 @@ from .outlines import outlines, signed_area
 
 _CROWD_EVERY = 10
 _QUALITY = 95
+_NOWHERE = {"license": 1, "coco_url": "", "flickr_url": "", "date_captured": "2026-01-01 00:00:00"}
+"""Fields of official images that rendered ones have no value for; tools expect them."""
 
 
 def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) -> None:
@@ -40,7 +42,7 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
         stem = f"{number:012d}"
         Image.fromarray(scene.image).save(images / f"{stem}.jpg", quality=_QUALITY, subsampling=0)
         height, width = scene.objects.shape
-        listed.append({"id": number, "file_name": f"{stem}.jpg", "height": height, "width": width, "license": 1})
+        listed.append({**_NOWHERE, "id": number, "file_name": f"{stem}.jpg", "height": height, "width": width})
         groups = _groups(scene, crowd=number % _CROWD_EVERY == 3)
         objects += [_annotation(*group, number, 1 + len(objects) + k) for k, group in enumerate(groups)]
         unlabelled = border(scene.objects)
@@ -50,6 +52,7 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
         values = np.array([one.coco - 1 for one in CLASSES], dtype=np.uint8)[scene.semantic]
         Image.fromarray(np.where(unlabelled, 255, values).astype(np.uint8)).save(maps / f"{stem}.png")
     info = {"description": "rendered scenes in the layout of COCO 2017", "version": "1.0", "year": 2026}
+    info |= {"url": "", "contributor": "ocl-bench", "date_created": "2026-01-01"}
     head = {"info": info, "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}], "images": listed}
     things = [_category(one.coco) for one in THINGS]
     _dump(annotations / f"instances_{split}2017.json", {**head, "annotations": objects, "categories": things})
