@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..metrics.detection import Detections
+from ..rle import unpack_runs
 
 _FORMAT = "https://cocodataset.org/#format-results"
 
@@ -169,7 +170,10 @@ def _mask(segmentation: Any) -> dict[str, Any]:
     size, counts = segmentation.get("size"), segmentation["counts"]
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         raise ValueError(f"field segmentation has size {size!r}, expected height and width")
-    runs = _run_lengths(counts) if isinstance(counts, str) else counts
+    try:
+        runs = unpack_runs(counts.encode("ascii")) if isinstance(counts, str) else counts
+    except ValueError as error:  # a character that is not ASCII, too
+        raise ValueError(f"field segmentation: {error}") from error
     if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
         raise ValueError(f"field segmentation has runs that do not add up to its size {size[0]} x {size[1]}")
     if isinstance(counts, str):
@@ -178,29 +182,6 @@ def _mask(segmentation: Any) -> dict[str, Any]:
 
     encoded: dict[str, Any] = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
     return encoded
-
-
-def _run_lengths(counts: str) -> list[int]:
-    """Runs of COCO's compressed code: 6 bits a character, 5 of them of the number, from the third run differences.
-
-    `pycocotools` trusts its input, so that a damaged code would be read as some other mask.
-    """
-    runs: list[int] = []
-    value, shift = 0, 0
-    for character in counts:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f"field segmentation has the character {character!r} in its counts")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    if shift:
-        raise ValueError("field segmentation has counts that end in the middle of a number")
-    return runs
 
 
 def _detections(found: Sequence[_Entry], masked: bool) -> Detections:

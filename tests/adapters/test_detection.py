@@ -281,8 +281,8 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, "se
         ({"segmentation": {**mask(), "size": [64, 48]}}, "size 64 x 48 .*expected 48 x 64"),
         ({"segmentation": {**mask(), "size": [10, 10]}}, "do not add up to its size 10 x 10"),
         ({"segmentation": {"size": list(SHAPE), "counts": [5, 6]}}, "do not add up"),
-        ({"segmentation": {"size": list(SHAPE), "counts": "0é"}}, "the character 'é'"),
-        ({"segmentation": {"size": list(SHAPE), "counts": "P"}}, "end in the middle"),
+        ({"segmentation": {"size": list(SHAPE), "counts": "0é"}}, "can't encode character"),
+        ({"segmentation": {"size": list(SHAPE), "counts": "P"}}, "ends within a number"),
         ({"segmentation": {"size": ["48", 64], "counts": "0"}}, "expected height and width"),
     ],
 )

@@ -4,6 +4,7 @@
 annotations/instances_<split>2017.json      polygons; crowds, and what no polygon can say, as run-length codes
 annotations/panoptic_<split>2017.json, annotations/panoptic_<split>2017/<12 digits>.png
 annotations/<split>2017/<12 digits>.png     stuff-thing map, id - 1, 255 unlabelled
+curated/<split>2017/Coco164kFull_Stuff_Coarse_7.txt     the images of COCO-Stuff-27, here all of them
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
         Image.fromarray(picture).save(panoptic / f"{stem}.png")
         values = np.array([one.coco - 1 for one in CLASSES], dtype=np.uint8)[scene.semantic]
         Image.fromarray(np.where(unlabelled, 255, values).astype(np.uint8)).save(maps / f"{stem}.png")
+    curated = folder / "curated" / f"{split}2017" / "Coco164kFull_Stuff_Coarse_7.txt"
+    curated.parent.mkdir(parents=True)
+    curated.write_text("".join(f"{entry['id']:012d}\n" for entry in listed), encoding="utf-8")
     info = {"description": "rendered scenes in the layout of COCO 2017", "version": "1.0", "year": 2026}
     info |= {"url": "", "contributor": "ocl-bench", "date_created": "2026-01-01"}
     head = {"info": info, "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}], "images": listed}
