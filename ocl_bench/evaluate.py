@@ -72,6 +72,7 @@ class Plan:
     limit: int | None = None
     split: str | None = None
     stand_in_seed: int | None = None
+    refit: bool = False
 
     @property
     def ids_sha256(self) -> str:
@@ -235,7 +236,7 @@ def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, pr
     return spread(train, task.fit.samples)
 
 
-def with_head(plan: Plan, *, progress: bool = True) -> Plan:
+def with_head(plan: Plan) -> Plan:
     """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
     if plan.train is None:
         return plan
@@ -265,7 +266,7 @@ def run(
         work.remove()
     shards = split_plan(plan)
     if any(work.read(index) is None for index in range(len(shards))):
-        plan = with_head(plan, progress=progress)
+        plan = with_head(replace(plan, refit=force))
     _compute(plan, work, shards, ranks, predictions, progress)
     if ranks.rank > 0:
         while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DataMissingError, NotApplicableError, OclBenchError
 from .machine import progress_bar
-from .registry import get_task, model_names, task_names
+from .registry import get_card, get_task, model_names, task_names
 
 if TYPE_CHECKING:
     from .evaluate import Plan
@@ -58,6 +58,9 @@ def evaluate_matrix(
     Raises UsageError for a task that does not exist; whatever goes wrong in a cell becomes that cell.
     """
     specs = [get_task(task) for task in tasks]
+    for model in models:
+        if ".py:" not in model and model.partition(":")[0] not in model_names():
+            get_card(model.partition(":")[0])  # raises the error with its suggestion
     cells = []
     with progress_bar(f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs), progress) as advance:
         for spec in specs:

@@ -174,16 +174,25 @@ def predictions(plan: Plan, data: OpenData, *, progress: bool = True) -> Iterato
     """Batches of another split of the task with what the model says of them, for fitting a head.
 
     The first rows of a prediction belong to the items; the batch is padded. Samples that cannot be read or predicted
-    are left out.
+    are left out and counted on stderr. Raises UsageError when they are more than a tenth.
     """
+    import sys
+
     from .machine import progress_bar
 
-    runner = Runner(replace(plan, data=data))
+    runner, failed = Runner(replace(plan, data=data)), list[Failure]()
     seed = plan.noise_seeds[0]
     with progress_bar(f"{plan.model.name}: {len(data.ids)} images to fit on", len(data.ids), progress) as advance:
         for first in range(0, len(data.ids), plan.batch_size):
             chosen = range(first, min(first + plan.batch_size, len(data.ids)))
-            items, prediction, _ = runner.predict(runner.read(chosen)[0], seed)
+            items, unreadable = runner.read(chosen)
+            items, prediction, unpredicted = runner.predict(items, seed)
+            failed += [*unreadable, *unpredicted]
             if prediction is not None:
                 yield items, prediction
             advance(len(chosen))
+    if failed:
+        share = f"{len(failed)} of {len(data.ids)} images of the fit split fail, first: {failed[0].error}"
+        if len(failed) > len(data.ids) / 10:
+            raise UsageError(share)
+        print(f"left out: {share}", file=sys.stderr)

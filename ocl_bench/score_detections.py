@@ -63,6 +63,7 @@ def kept_plan(
             except OSError as error:
                 raise UsageError(f"{path}: cannot be read ({error.strerror}); evaluate again") from error
             content.update(text)
+            read_results(path, [sample_id])  # names the file that is damaged
             entries += json.loads(text)
         with tempfile.NamedTemporaryFile("w", suffix=".json") as merged:
             json.dump(entries, merged)

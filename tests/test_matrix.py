@@ -13,7 +13,7 @@ from ocl_bench.errors import UsageError
 from ocl_bench.matrix import evaluate_matrix, exit_code_of, expand
 from ocl_bench.registry import model_names, task_names
 
-MODELS = ["grid", "encoder", "no-such-model"]
+MODELS = ["grid", "encoder", "no_such_file.py:build"]
 
 
 def test_expand() -> None:
@@ -26,7 +26,7 @@ def test_cells_that_fail_leave_the_others_alone(tmp_path: Path) -> None:
     cells = evaluate_matrix(MODELS, ["clevrtex"], results=tmp_path, limit=2, say=lines.append, progress=False)
     assert [cell.status for cell in cells] == ["ok", "n/a", "failed"]
     assert cells[0].result is not None and cells[0].result.data.limit == 2
-    assert "Prediction.masks is missing" in cells[1].text and "unknown model" in cells[2].text
+    assert "Prediction.masks is missing" in cells[1].text and "does not exist" in cells[2].text
     assert (
         len(lines) == 3 and exit_code_of(cells) == 1 and exit_code_of(cells[:2]) == 0 and exit_code_of(cells[1:2]) == 2
     )

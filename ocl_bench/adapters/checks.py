@@ -52,13 +52,15 @@ def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
     return masks
 
 
-def check_field(prediction: Prediction, field: str, shape: tuple[int | None, ...], name: str) -> Tensor:
-    """A floating field of the given shape, where None stands for any length >= 1. Raises UsageError."""
+def check_field(
+    prediction: Prediction, field: str, shape: tuple[int | None, ...], name: str, *, least: int = 1
+) -> Tensor:
+    """A floating field of the given shape, where None stands for any length >= `least`. Raises UsageError."""
     value = getattr(prediction, field)
     if not isinstance(value, Tensor):
         raise UsageError(f"model {name}: Prediction.{field} is {type(value).__name__}, expected a torch.Tensor")
     fits = value.ndim == len(shape) and all(
-        length >= 1 and wanted in (None, length) for length, wanted in zip(value.shape, shape, strict=True)
+        length >= least and wanted in (None, length) for length, wanted in zip(value.shape, shape, strict=True)
     )
     if not fits or not value.is_floating_point():
         wanted_text = ", ".join("*" if length is None else str(length) for length in shape)

@@ -17,19 +17,24 @@ _FORMAT = "https://cocodataset.org/#format-results"
 
 
 def coco_results(
-    outputs: Sequence[Detections], image_ids: Sequence[str], category_ids: Sequence[int] = ()
+    outputs: Sequence[Detections],
+    image_ids: Sequence[str],
+    category_ids: Sequence[int] = (),
+    *,
+    digits: int | None = 2,
 ) -> list[dict[str, Any]]:
     """One entry for each detection, in the order of the images: image_id, category_id, bbox, score, segmentation.
 
     image_ids: sample ids; those of digits become COCO's numbers. category_ids: of the data set; a label that is not
     among them, such as the 0 of class-agnostic detections, is written as the first, since `pycocotools` drops
-    detections of unknown categories even when it ignores classes. bbox is x, y, width, height in pixels, rounded to 2
-    decimals.
+    detections of unknown categories even when it ignores classes. bbox is x, y, width, height in pixels, rounded to
+    `digits` decimals (None keeps them all).
     """
     entries = []
     for found, sample_id in zip(outputs, image_ids, strict=True):
         corners = found.boxes.astype(np.float64)
-        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).round(2).tolist()
+        sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        boxes = (sides if digits is None else sides.round(digits)).tolist()
         for position, (box, score, label) in enumerate(
             zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
         ):

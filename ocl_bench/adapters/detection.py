@@ -76,8 +76,8 @@ class Detection:
             raise missing(checked, name, "masks", _NEED)
         if checked.scores is None:
             raise missing(checked, name, "scores", _NEED)
-        boxes = check_field(checked, "boxes", (size, None, 4), name)
-        check_field(checked, "scores", (size, boxes.shape[1]), name)
+        boxes = check_field(checked, "boxes", (size, None, 4), name, least=0)
+        check_field(checked, "scores", (size, boxes.shape[1]), name, least=0)
         labels = checked.labels
         if labels is not None and (labels.shape != boxes.shape[:2] or labels.is_floating_point()):
             raise UsageError(
@@ -185,7 +185,7 @@ class Detection:
         """The COCO results of one image, `<folder>/seed-<n>/<id>.json`."""
         path = prediction_path(folder, sample_id, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(coco_results([output], [sample_id])), encoding="utf-8")
+        path.write_text(json.dumps(coco_results([output], [sample_id], digits=None)), encoding="utf-8")
 
 
 def _kinds(task: TaskSpec) -> list[Kind]:

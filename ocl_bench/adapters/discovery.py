@@ -163,10 +163,17 @@ def _class_truth(truth: Sequence[Truth]) -> tuple[np.ndarray, list[Sequence[int]
     A semantic map has its own void and its own pixels (VOC's SegmentationClass beside SegmentationObject); its classes
     are then the objects, each a category of its own.
     """
-    if all(one.classes is not None for one in truth):
-        maps = np.stack([cast(np.ndarray, one.classes) for one in truth])
-        return maps, [range(1, int(one.max(initial=0)) + 1) for one in maps]
-    return np.stack([one.labels for one in truth]), [one.categories for one in truth]
+    maps, categories = zip(*map(_classes_of, truth), strict=True)
+    return np.stack(maps), list(categories)
+
+
+def _classes_of(truth: Truth) -> tuple[np.ndarray, Sequence[int]]:
+    """Of one image; without any category it has no object here, so that a metric by category is not valid on it."""
+    if truth.classes is not None:
+        return truth.classes, range(1, int(truth.classes.max(initial=0)) + 1)
+    if int(truth.labels.max(initial=0)) > len(truth.categories):
+        return np.minimum(truth.labels, 0), ()
+    return truth.labels, truth.categories
 
 
 def _compact(labels: np.ndarray) -> np.ndarray:

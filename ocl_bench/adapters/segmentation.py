@@ -8,7 +8,7 @@ whole set, tokens are clustered first. A model that names classes itself is scor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -64,6 +64,7 @@ class Segmentation:
             raise UsageError(f"task {task.name}: segmentation needs protocol.classes and fit.head linear or kmeans")
         self.classes, self.fit = task.protocol.classes, task.fit
         self.head: dict[str, Tensor] = {}
+        self.floor = False
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Tokens (B, D, h, w), class scores or maps, or (unsupervised) masks with a vocabulary."""
@@ -73,7 +74,11 @@ class Segmentation:
         if checked.classes is not None:
             self._check_classes(checked.classes, size, name)
         if self._has_vocabulary(checked):
-            check_masks(checked, size, name)
+            masks = check_masks(checked, size, name)
+            if masks.ndim == 3 and int(masks.max()) >= _STRIDE:
+                raise UsageError(
+                    f"model {name}: Prediction.masks has label {int(masks.max())}; renumber below {_STRIDE}"
+                )
         elif checked.tokens is None and checked.classes is None:
             need = "semantic segmentation needs tokens (B,D,h,w), or classes (B,C,h,w)"
             if self.fit.head == "kmeans":
@@ -89,10 +94,13 @@ class Segmentation:
                 f"model {name}: Prediction.classes has shape {tuple(classes.shape)} and dtype {classes.dtype}, "
                 f"expected floating ({size}, at most {self.classes}, h, w) or integer ({size}, H, W)"
             )
+        if hard and not 0 <= int(classes.min()) <= int(classes.max()) < self.classes:
+            found = f"{int(classes.min())} to {int(classes.max())}"
+            raise UsageError(f"model {name}: Prediction.classes has {found}, expected 0 to {self.classes - 1}")
 
     def _has_vocabulary(self, prediction: Prediction) -> bool:
         """Blind floors number their segments alike in all images, so their ids are a vocabulary, too."""
-        known = prediction.mask_source in ("prototypes", "none")
+        known = prediction.mask_source in (("prototypes", "none") if self.floor else ("prototypes",))
         return self.fit.head == "kmeans" and prediction.masks is not None and known
 
     def finite(self, prediction: Prediction) -> np.ndarray:
@@ -196,7 +204,9 @@ class Segmentation:
     def fitted(self, plan: Plan, train: OpenData) -> Segmentation:
         """The adapter with its head, fitted now or taken from the cache; without one where the model names classes."""
         other = Segmentation(plan.task)
-        other.head = head_for(plan, lambda: self._fit(plan, train))
+        other.floor = plan.model.card.role == "floor"
+        aware = replace(plan, adapter=other)
+        other.head = head_for(aware, lambda: other._fit(aware, train))
         return other
 
     def _fit(self, plan: Plan, train: OpenData) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Stand-ins in official layouts: scenes with classes from the store, written as COCO, VOC, ADE20K or Cityscapes trees.
 
-<cache>/stand-ins/<layout>/things-r1/<official split>-<count>[-seed<N>]/     a whole data root
+<cache>/stand-ins/<layout>/things-r1-w1/<official split>-<count>[-seed<N>]/     a whole data root
 """
 
 from __future__ import annotations
@@ -21,8 +21,20 @@ from ..scenes.store import CHUNK, SceneStore
 from . import stand_in
 from .base import Request
 
+WRITERS = 1
+"""Raised when any layout is written differently: trees of another number in a cache are left alone."""
+
 FIRST = {"train": 0, "test": 500_000}
 """Number of scene 0 in file names, so that no name occurs in two splits."""
+
+_SPLITS = {
+    "ade20k": ("train", "val"),
+    "cityscapes": ("train", "val"),
+    "coco": ("train", "val"),
+    "voc2007": ("train", "val", "trainval", "test", "all-masks"),
+    "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
+}
+"""Official splits with public annotations. Their names become folders, so nothing else may get that far."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,12 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     """The stand-in of a task in a layout, rendered and written where it is not in the cache yet.
 
     The card's own split and others whose name does not begin with `train` show test scenes, `train..` shows training
-    scenes. Raises UsageError when the cache cannot be written, DataMissingError when the card has no stand-in.
+    scenes. Raises UsageError for a split that the layout does not have and when the cache cannot be written,
+    DataMissingError when the card has no stand-in.
     """
+    if request.split not in _SPLITS[layout]:
+        known = ", ".join(_SPLITS[layout])
+        raise UsageError(f"task '{request.task.name}': {layout} has the splits {known}, not '{request.split}'")
     card = request.data.stand_in
     if card is None:
         how = request.data.get or "see docs/data.md"
@@ -70,7 +86,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     suffix = f"-seed{seed}" if seed else ""
-    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}"
+    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS}"
     root = release / f"{request.split}-{count}{suffix}"
     if not root.is_dir():
         store = ensure_scenes(store, count, progress=request.progress)

@@ -161,7 +161,7 @@ def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.
     present = np.unique(objects[objects > 0])
     labels = np.where(objects > 0, np.searchsorted(present, objects) + 1, objects).astype(np.int16)
     if classes is None:
-        return labels, tuple(0 for _ in present)
+        return labels, ()
     labels[(labels == 0) & (classes == VOID)] = VOID
     counted = (classes[(labels == label) & (classes > 0)] for label in range(1, len(present) + 1))
     return labels, tuple(int(np.bincount(values).argmax()) if len(values) else 0 for values in counted)

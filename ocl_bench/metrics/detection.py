@@ -109,7 +109,8 @@ def match_images(
     kind: IoU of masks or of boxes. class_agnostic: every object and detection has category 0. max_detections: the best
     of an image and category. Of equal scores the earlier detection comes first, as in `pycocotools`.
 
-    None for an image whose detections or objects have no masks, when masks are compared. Raises UsageError for
+    None for an image whose detections have no masks, or none of whose objects has, when masks are compared; a single
+    object without a mask is left out there. Raises UsageError for
     run-length codes of another size than the truth's.
     """
     return [
@@ -122,8 +123,11 @@ def _match_image(
     truth: Truth, found: Detections, kind: Kind, class_agnostic: bool, max_detections: int
 ) -> Matches | None:
     instances = sorted(truth.instances, key=lambda instance: instance.crowd)  # stable, crowds last
-    if kind == "mask" and (found.masks is None or any(instance.mask is None for instance in instances)):
-        return None
+    if kind == "mask":
+        masked = [instance for instance in instances if instance.mask is not None]
+        if found.masks is None or (instances and not masked):
+            return None
+        instances = masked
     crowd = np.array([instance.crowd for instance in instances], bool)
     named = np.array([0 if class_agnostic else instance.category for instance in instances], np.int32)
     labels = np.zeros(len(found), np.int32) if class_agnostic else found.labels.astype(np.int32)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..errors import UsageError
@@ -19,30 +20,45 @@ if TYPE_CHECKING:
 
 
 def head_for(plan: Plan, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The head of a plan, kept in the cache unless the model is an object whose state no key can name."""
-    return cached(plan.fit_key, fit) if plan.model.reusable else fit()
+    """The head of a plan, kept in the cache unless the model is an object whose state no key can name.
+
+    A plan that computes everything again (`force`) fits again, too.
+    """
+    return cached(plan.fit_key, fit, again=plan.refit) if plan.model.reusable else _finite(fit())
 
 
-def cached(key: str, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def cached(key: str, fit: Callable[[], dict[str, Tensor]], *, again: bool = False) -> dict[str, Tensor]:
     """The tensors of a head: from `<cache>/heads/<key>.safetensors`, else fitted now and kept there.
 
-    With several ranks (torchrun), rank 0 fits and the others wait. Raises UsageError when the cache cannot be written.
+    again: fit even if it is there; a damaged file is always replaced. With several ranks (torchrun), rank 0 fits and
+    the others wait. Raises UsageError when the cache cannot be written or the head is not finite.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
     if int(os.environ.get("RANK", "0")) > 0:
         while not path.is_file():
             time.sleep(0.2)
-    if path.is_file():
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    head = {name: tensor.contiguous() for name, tensor in fit().items()}
+    if path.is_file() and not again:
+        try:
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
+        except SafetensorError:
+            pass  # a damaged file is fitted again and overwritten
+    head = {name: tensor.contiguous() for name, tensor in _finite(fit()).items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda target: save_file(head, target))
     except OSError as error:
         raise _unwritable(path, error) from error
+    return head
+
+
+def _finite(head: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, tensor in head.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UsageError(f"the fitted head is not finite ({name}); are the model's features of a usable size?")
     return head
 
 

@@ -18,6 +18,8 @@ from ..errors import UsageError
 from ..paths import cache_root
 from ..types import VOID, Prediction, Truth
 
+_LARGEST = float(np.finfo(np.float16).max)
+
 
 @dataclass(frozen=True)
 class FeatureSet:
@@ -64,6 +66,8 @@ def _collect(
         found = prediction.tokens[: len(truths)].detach().float().cpu().numpy()
         if not np.isfinite(found).all():
             raise UsageError("Prediction.tokens is not finite (NaN or infinity) on an image of the fit split")
+        if np.abs(found).max() > _LARGEST:
+            raise UsageError(f"Prediction.tokens has values above {_LARGEST:g}, too large for float16; scale them down")
         if tokens is None:
             shape = (count, *found.shape[1:])
             tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)

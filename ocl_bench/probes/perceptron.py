@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UsageError
 from ..spec import Fit
 from ..training.schedules import generator, learning_rate, sample_indices
 from .features import held_out
@@ -57,8 +58,10 @@ def fit_perceptron(source: Source, classes: int, fit: Fit, *, normalise: bool) -
 
     The rate with the lowest loss on the held-out images is taken, then the head is fitted again on all images.
     normalise: subtract the mean of the features and divide by their deviation (an affine-free norm).
-    Without any example the head stays as it was drawn.
+    Raises UsageError when no image has an example with an object: there is nothing to learn from.
     """
+    if not any(bool((~examples.boxes[:, 0].isnan()).any()) for examples in _all(source, np.arange(len(source)), 64)):
+        raise UsageError("no object of the fit split can be learnt from: none is annotated, or no slot meets one")
     norm = _statistics(source, fit.batch) if normalise else (torch.zeros(source.width), torch.ones(source.width))
     rates = fit.learning_rates or (_DEFAULT_RATE,)
     best = rates[0]

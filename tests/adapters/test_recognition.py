@@ -135,7 +135,7 @@ def test_a_set_without_objects_has_no_ratio() -> None:
     assert summary["n_matched"].value == 0
 
 
-def test_a_model_that_matches_nothing_still_gets_a_number(tmp_path: Path) -> None:
+def test_a_model_that_matches_nothing_cannot_be_fitted(tmp_path: Path) -> None:
     class Blind(Knowing):
         def predict(self, batch: Any) -> Prediction:
             known = super().predict(batch)
@@ -144,9 +144,8 @@ def test_a_model_that_matches_nothing_still_gets_a_number(tmp_path: Path) -> Non
             return Prediction(masks=masks, slots=known.slots[:, :1])
 
     high = task("recognition", matching_iou=0.9)
-    found = result(Blind(), tmp_path, task=high)
-    assert found.metrics["top1_all"].value == 0 and found.metrics["top1"].value is None
-    assert found.metrics["n_matched"].value == 0
+    with pytest.raises(UsageError, match="no slot meets one"):
+        result(Blind(), tmp_path, task=high)
 
 
 def test_categories_that_were_never_seen_are_wrong() -> None:

@@ -165,9 +165,11 @@ def test_tokens_are_clustered(tmp_path: Path) -> None:
 
 
 def test_blind_floors_have_a_vocabulary(tmp_path: Path) -> None:
-    grid = score(build_grid(2, 2), spec("kmeans"), tmp_path)
+    grid = score(ceiling("grid", build_grid(2, 2)), spec("kmeans"), tmp_path)
     assert 0 < grid.value("miou_sem") < 0.5  # type: ignore[operator]
     assert grid.value("miou_sem_majority") > 0  # type: ignore[operator]
+    with pytest.raises(NotApplicableError, match="prototypes"):
+        score(build_grid(2, 2), spec("kmeans"), tmp_path)  # not known as a floor: its numbers may mean nothing
 
 
 def test_what_does_not_fit_says_so_in_one_line(tmp_path: Path) -> None:
@@ -233,11 +235,14 @@ def test_the_board_ranks_by_the_corpus_value_and_pairs_resamples(tmp_path: Path)
 def test_a_row_whose_main_metric_does_not_apply_is_shown_without_a_rank(tmp_path: Path) -> None:
     task = spec("kmeans")
     score(Colours("tokens"), task, tmp_path)
-    score(build_grid(2, 2), task, tmp_path)
+    score(ceiling("grid", build_grid(2, 2)), task, tmp_path)
+    named = Colours("vocabulary")
+    named.name = "named"  # type: ignore[attr-defined]
+    score(named, task, tmp_path)
     board = make_board([tmp_path], task)
     assert not board.excluded
     ranked = {row.model: row.rank for _, rows in board.groups for row in rows}
-    assert ranked == {"colours": "-", "grid": "1"}
+    assert ranked == {"named": "1", "colours": "-", "grid": "floor"}
     assert "miou_sem_kmeans" in to_markdown(board) and "colours" in to_csv(board)
 
 

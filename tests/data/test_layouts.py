@@ -156,7 +156,7 @@ def test_a_writer_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch, pri
     with pytest.raises(UsageError, match=r"No space left on device\); is OCL_BENCH_CACHE writable") as caught:
         open_stand_in("coco")
     assert "\n" not in str(caught.value)
-    assert list((private_places / "stand-ins/coco/things-r1").iterdir()) == []
+    assert list((private_places / "stand-ins/coco/things-r1-w1").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(private_places: Path) -> None:

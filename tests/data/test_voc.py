@@ -125,7 +125,7 @@ def test_objects_alone_are_enough_for_instances(tmp_path: Path) -> None:
     data = open_split(tmp_path, "all-masks", year=2007)
     assert data.ids == ("000032", "000039")
     truth = data.reader[1].truth
-    assert truth.classes is None and truth.categories == (0, 0, 0) and np.array_equal(truth.labels, LABELS)
+    assert truth.classes is None and truth.categories == () and np.array_equal(truth.labels, LABELS)
 
 
 def test_void_of_either_map_is_void(tmp_path: Path) -> None:

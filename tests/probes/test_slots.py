@@ -85,11 +85,11 @@ def test_categories_that_never_occur_have_a_class_and_strange_ones_get_one() -> 
     assert accuracy(slot_set(seed=1), head) > 0.97
 
 
-def test_a_head_without_examples_is_as_drawn_and_one_without_categories_is_refused() -> None:
+def test_a_head_without_examples_or_categories_is_refused() -> None:
     empty = SlotSet(torch.zeros(0, 9), np.zeros(0, np.int64), torch.zeros(0, 4), np.zeros(4, np.int64))
     rates = FIT.model_copy(update={"learning_rates": (0.1, 0.01)})
-    head = fit_slots(empty, NAMES, rates, background=False)
-    assert apply(head, torch.zeros(2, 9))[0].shape == (2, 4)
+    with pytest.raises(UsageError, match="no object of the fit split can be learnt from"):
+        fit_slots(empty, NAMES, rates, background=False)
     with pytest.raises(UsageError, match="no object with a category"):
         fit_slots(empty, {}, FIT, background=False)
     single = SlotSet(torch.ones(1, 9), np.array([3]), torch.zeros(1, 4), np.array([0, 1]))
