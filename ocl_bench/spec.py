@@ -188,6 +188,8 @@ class TaskSpec(_Card):
         at = f"at:{p.score_at or 'native'}"
         if self.family in ("segmentation", "knn"):
             fields = [f"crop:{p.crop}", f"from:{source}", at, f"classes:{p.classes}", f"void:{p.void}"]
+        elif source == "boxes":  # native boxes: no mask is upsampled, cut or scored
+            fields = [f"crop:{p.crop}", "from:boxes", at]
         else:
             fields = [f"crop:{p.crop}", f"mask:{source}", f"up:{p.resize}", at]
         if self.family not in ("segmentation", "knn", "detection"):
@@ -195,7 +197,8 @@ class TaskSpec(_Card):
             fields += [f"bg:{background}", f"void:{p.void}", f"overlap:{p.overlap}", f"empty:{p.empty}"]
         if p.proposals is not None:
             rule = p.proposals
-            fields += [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}", f"max:{rule.max_detections}"]
+            cut = [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}"] if source != "boxes" else []
+            fields += [*cut, f"max:{rule.max_detections}"]
         fields += [f"{key}:{value}" for key, value in self.data.options.items() if key in _TRUTH_RULES]
         if p.matching_iou is not None:
             fields.append(f"match:iou>{p.matching_iou}")

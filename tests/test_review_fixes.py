@@ -82,6 +82,12 @@ def test_an_object_without_a_mask_does_not_take_its_image_away() -> None:
     assert match_images([only_boxes], [found], "mask") == [None]
 
 
+def test_the_signature_of_boxes_claims_nothing_about_masks() -> None:
+    task = get_task("coco-detection")
+    assert task.signature("boxes") == "crop:none│from:boxes│at:native│max:100│annotations:instances│v1"
+    assert "mask:decoder│up:bilinear-argmax" in task.signature("decoder") and "nms:0.95" in task.signature("decoder")
+
+
 def test_a_misspelt_model_is_refused_before_anything_runs(tmp_path: Path) -> None:
     lines: list[Any] = []
     with pytest.raises(UsageError, match=r"unknown model 'gird'; did you mean .*grid"):
