@@ -77,13 +77,14 @@ class Fit(_Card):
     """What is fitted on top of a frozen model before it is scored, on another split than the one that is scored.
 
     head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
-    `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot).
+    `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot), `bank` (the
+    unit feature and label of each image, for nearest neighbours; nothing is trained).
     held_out: share of the fit split on which the learning rate is chosen; the head is then fitted again on all of it.
     at: side of the square on which classes are compared while fitting.
     samples: only so many of the fit split, spread evenly; None takes all.
     """
 
-    head: Literal["linear", "kmeans", "slot", "dense", "recognition"]
+    head: Literal["linear", "kmeans", "slot", "dense", "recognition", "bank"]
     split: str = "train"
     samples: int | None = Field(default=None, gt=0)
     held_out: float = Field(default=0.1, ge=0, lt=1)
@@ -101,7 +102,11 @@ class Protocol(_Card):
 
     crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or
         `short-center`, which first resizes the shorter side to the size asked for and then takes the central square
-        (SPOT, PiCIE).
+        (SPOT, PiCIE); `short-center-F` resizes it to the size / F, so that the central F of it is kept (DINO: 0.875,
+        256 -> 224). `square` is the largest central square, its corner rounded half to even (SlotContrast).
+    short_side: frames and truth are first resized to this shorter side by nearest pixel centre.
+    interpolation: of images: `bilinear` or `bicubic` as Pillow does them, or `bicubic-tensor`, torch's cubic kernel on
+        [0, 1] without antialias, clamped. None is `bilinear`.
     input: side in pixels of the square given to models that declare no size of their own.
     score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
     resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.
@@ -110,9 +115,14 @@ class Protocol(_Card):
     classes: number of classes of the semantic truth (segmentation).
     proposals: how masks become detections (detection).
     matching_iou: a slot is matched to an object only above this IoU (recognition and the slot head).
+    boxes: how the boxes of the image's own class are granted at inference (knn), for bank and queries alike:
+        `attention` hands them to the model, `crop` cuts the image to them, `blackout` makes the rest black.
+    temperature: of the votes of neighbours, exp(cosine / temperature) (knn).
+    max_proposals: only so many segments of a video, the largest ones, are compared in J and F (video).
+    boundary: tolerance of F as a share of the image diagonal, or in pixels from 1 on (video).
     """
 
-    crop: str = Field(default="none", pattern=r"^(none|short-center|center-(0\.\d+|1(\.0+)?))$")
+    crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8)
     score_at: int | None = Field(default=None, ge=8)
     resize: Literal["bilinear-argmax"] = "bilinear-argmax"
@@ -123,6 +133,12 @@ class Protocol(_Card):
     classes: int | None = Field(default=None, ge=2)
     proposals: Proposals | None = None
     matching_iou: float | None = Field(default=None, ge=0, lt=1)
+    short_side: int | None = Field(default=None, ge=8)
+    interpolation: Literal["bilinear", "bicubic", "bicubic-tensor"] | None = None
+    boxes: Literal["attention", "crop", "blackout"] | None = None
+    temperature: float | None = Field(default=None, gt=0)
+    max_proposals: int | None = Field(default=None, ge=1)
+    boundary: float | None = Field(default=None, gt=0)
 
 
 _TRUTH_RULES = ("annotations", "crowd", "stuff")
@@ -131,7 +147,17 @@ _TRUTH_RULES = ("annotations", "crowd", "stuff")
 _ABOUT_DATA = {"licence", "size", "get"}
 _ADDED_LATER = {
     "": ("fit",),
-    "protocol": ("classes", "proposals", "matching_iou"),
+    "protocol": (
+        "classes",
+        "proposals",
+        "matching_iou",
+        "short_side",
+        "interpolation",
+        "boxes",
+        "temperature",
+        "max_proposals",
+        "boundary",
+    ),
     "data.stand_in": ("fit_samples",),
 }
 

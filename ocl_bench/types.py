@@ -46,13 +46,16 @@ class Truth:
     labels: (H, W) int16. 0 is background, 1.. are objects, `VOID` (-1) and `OVERLAP` (-2) are special.
     categories: category id of object i at index i - 1, or empty when the data set has none.
     classes: (H, W) int16 class index 0.. of each pixel, `VOID` where none is annotated; None without semantic truth.
-    instances: annotated objects of the whole, uncropped image, for detection.
+    instances: annotated objects of the whole, uncropped image, for detection. Those whose category is `label` are the
+        boxes that a task card may grant to models.
+    label: class index of the whole image, None where it has none.
     """
 
     labels: np.ndarray
     categories: tuple[int, ...] = ()
     classes: np.ndarray | None = None
     instances: tuple[Instance, ...] = ()
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,33 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Video:
+    """One video as its reader returns it. Nothing is read before `frames[t]` is, so a long video costs no memory.
+
+    frames: sample t has the id of the video; a label of its truth means the same object in all frames.
+    Reading a frame raises SampleError with the id of the video when it is missing, broken or of another size.
+    names: of the frames, without suffix; predictions are kept under them.
+    """
+
+    id: str
+    frames: Sequence[Sample]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
 class Batch:
     """What a model sees.
 
-    image: (B, 3, H, W) float32 in [0, 1], un-normalised, cropped and resized by the protocol.
-    video: (B, T, 3, H, W) instead of `image` in the video family.
-    boxes: one (N, 4) float32 tensor per image, xyxy pixels, only where the task card grants them.
+    image: (B, 3, H, W) float32 in [0, 1], un-normalised, cropped and resized by the protocol; the first frames of
+        `video` where there is one.
+    video: (B, T, 3, H, W), only for models with `reads_video`; other models get frames as images.
+    start: number of the first frame of `video` in its video: a long video comes in several batches.
+    state: what the model returned as `Prediction.state` for the preceding frames, None for the first ones.
+    boxes: one (N, 4) float32 tensor per image, xyxy pixels of `image`, only where the task card grants them; (0, 4)
+        where an image has none, which is to be read as the whole image.
     noise_seed: seed of the slot noise; use `noise()` rather than the global generator.
     """
 
@@ -82,6 +106,8 @@ class Batch:
     video: Tensor | None = None
     boxes: tuple[Tensor, ...] | None = None
     noise_seed: int = 0
+    start: int = 0
+    state: Any = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,8 +132,11 @@ class Prediction:
     """What a model returns. Every field is optional; an adapter names the fields that it needs.
 
     masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
+        For a batch with `video`: (B, T, K, h, w) or (B, T, H, W), where a slot means the same object in all frames.
     mask_source: where the masks come from; it is printed in the signature.
     slots: (B, K, D). tokens: (B, D, h, w) dense features. embedding: (B, D), one vector per image.
+    embedding_source: how the embedding was pooled (`cls`, `slots:max`, ...); it is printed in the signature.
+    state: anything that the model wants back as `Batch.state` with the next frames of the same video.
     classes: (B, C, h, w) class scores or (B, H, W) integer class maps of a model that names classes itself.
     boxes: (B, N, 4) xyxy pixels of the batch's images, scores: (B, N), labels: (B, N) category ids; NaN boxes are none.
     """
@@ -122,6 +151,8 @@ class Prediction:
     labels: Tensor | None = None
     classes: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+    embedding_source: str = "embedding"
+    state: Any = None
 
 
 @runtime_checkable
@@ -129,7 +160,9 @@ class Model(Protocol):
     """Anything with this method is a model. There is no base class.
 
     Optional attributes: `input_size` (int, else the card's `input` is used), `supervision`, `privilege`,
-    `needs_truth` (oracles only: `predict(batch, truth)` with one `Truth` per image).
+    `needs_truth` (oracles only: `predict(batch, truth)` with one `Truth` per image), `reads_video` (it wants
+    `batch.video`; else frames are given as images and its slots are linked), `whole_video` (it wants all frames of a
+    video in one batch), `reads_boxes` (its embedding attends within `batch.boxes`).
     """
 
     def predict(self, batch: Batch) -> Prediction:
