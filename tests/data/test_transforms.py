@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocl_bench.data.transforms import crop_box, prepare
+from ocl_bench.data.transforms import crop_box, granted_boxes, prepare, shrink
 from ocl_bench.spec import Protocol
 from ocl_bench.types import VOID, Instance, Sample, Truth
 
@@ -112,3 +112,101 @@ def test_class_maps_go_with_the_labels_and_instances_stay():
     for protocol in (Protocol(crop="center-0.8", score_at=None), Protocol(crop="short-center", score_at=20)):
         _, prepared = prepare(replace(given_sample, truth=truth), protocol, 16)
         assert np.array_equal(prepared.labels, prepared.classes) and prepared.instances == (instance,)
+
+
+def _slotcontrast_input(clip: np.ndarray, side: int) -> np.ndarray:
+    """Frames as SlotContrast's network gets them: square crop, bicubic, ImageNet mean and deviation."""
+    protocol = Protocol(crop="square", interpolation="bicubic-tensor")
+    frames = [
+        prepare(Sample("v", frame, Truth(np.zeros(frame.shape[:2], np.int16))), protocol, side)[0] for frame in clip
+    ]
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return (torch.stack(frames).permute(0, 2, 3, 1).numpy() - mean) / deviation
+
+
+@pytest.mark.parametrize(
+    ("seed", "shape", "start", "total"),
+    [
+        (6, (2, 4, 4, 3), [-0.030608, 1.24377, 1.977566, 0.678364, 0.297679], 61.6176),
+        (9, (2, 4, 7, 3), [-1.144641, 0.411569, 2.161841, 2.248908, 1.30306], 81.7966),
+    ],
+)
+def test_video_frames_are_those_of_slotcontrast(
+    seed: int, shape: tuple[int, ...], start: list[float], total: float
+) -> None:
+    """Numbers that the official transforms of MOVi and YTVIS gave (specs/slotmatch.md 3.4)."""
+    clip = np.random.RandomState(seed).randint(0, 255, shape, dtype=np.uint8)
+    values = _slotcontrast_input(clip, 6).transpose(0, 3, 1, 2)  # the official order is (T, 3, H, W)
+    np.testing.assert_allclose(values.ravel()[:5], start, atol=2e-6)
+    assert values.sum() == pytest.approx(total, abs=2e-3)
+
+
+def test_a_square_is_cut_where_slotcontrast_cuts_it() -> None:
+    assert crop_box("square", 320, 569) == (124, 0, 444, 320)
+    assert crop_box("square", 4, 7) == (2, 0, 6, 4)  # rounded half to even; `center-1.0` takes the floor
+    assert crop_box("center-1.0", 4, 7)[0] == 1
+
+
+def test_dino_keeps_the_central_224_of_256() -> None:
+    """Equal to resizing the shorter side to 256 (bicubic, Pillow) and cutting 224 from the middle."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 411, 3)).astype(np.uint8)
+    protocol = Protocol(crop="short-center-0.875", input=224, interpolation="bicubic")
+    found, _ = prepare(Sample("a", image, Truth(np.zeros((300, 411), np.int16))), protocol, 224)
+    resized = Image.fromarray(image).resize((int(256 * 411 / 300), 256), Image.Resampling.BICUBIC)
+    left, top = round((resized.width - 224) / 2), 16
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224)))
+    np.testing.assert_array_equal((found.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), expected)
+
+
+def test_truth_goes_by_nearest_exact() -> None:
+    labels = np.random.default_rng(1).integers(0, 9, (29, 29)).astype(np.int16)
+    _, truth = prepare(
+        Sample("a", np.zeros((29, 29, 3), np.uint8), Truth(labels)), Protocol(crop="square", score_at=77), 16
+    )
+    tensor = torch.from_numpy(labels.astype(np.float32))[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size=(77, 77), mode="nearest-exact")[0, 0].numpy()
+    np.testing.assert_array_equal(truth.labels, expected)
+
+
+def test_the_short_side_is_shrunk_but_never_enlarged() -> None:
+    image = np.arange(40 * 60).reshape(40, 60)
+    tensor = torch.from_numpy(image.astype(np.float32))[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size=(20, 30), mode="nearest-exact")[0, 0].numpy()
+    np.testing.assert_array_equal(shrink(image, 20), expected)
+    assert shrink(image, 50) is image
+
+
+class TestBoxes:
+    """Boxes at inference: 40 x 60 pixels, the label's box at columns 10..30 and rows 5..25, another object's beside."""
+
+    def sample(self, *boxes: tuple[float, float, float, float]) -> Sample:
+        image = np.random.default_rng(2).integers(1, 256, (40, 60, 3)).astype(np.uint8)
+        own = [Instance(3, box, None, 1.0) for box in boxes]
+        truth = Truth(np.zeros((40, 60), np.int16), instances=(*own, Instance(4, (0, 0, 60, 40), None, 1.0)), label=3)
+        return Sample("a", image, truth)
+
+    def test_the_model_gets_those_of_the_label_in_its_own_pixels(self) -> None:
+        protocol = Protocol(crop="center-1.0", boxes="attention")
+        boxes = granted_boxes(self.sample((10, 5, 30, 25), (0, 0, 5, 5)), protocol, 80)
+        np.testing.assert_allclose(boxes.numpy(), [[0, 10, 40, 50]])  # crop from column 10, 2 pixels for 1; second gone
+        assert granted_boxes(self.sample(), protocol, 80).shape == (0, 4)
+        assert granted_boxes(self.sample((10, 5, 30, 25)), Protocol(crop="center-1.0"), 80).shape == (0, 4)
+
+    def test_crop_cuts_to_the_union_of_the_boxes(self) -> None:
+        sample = self.sample((10, 5, 20, 15), (12.5, 6, 29.2, 25))
+        found, _ = prepare(sample, Protocol(boxes="crop"), 20)
+        np.testing.assert_array_equal((found.permute(1, 2, 0) * 255).round().numpy(), sample.image[5:25, 10:30])
+
+    def test_blackout_keeps_nothing_outside(self) -> None:
+        sample = self.sample((10, 5, 30, 25))
+        found = (prepare(sample, Protocol(crop="center-1.0", boxes="blackout"), 40)[0] * 255).round()
+        visible = (found > 0).all(0).numpy()
+        assert visible[5:25, :20].all() and visible.sum() == 400
+
+    @pytest.mark.parametrize("rule", ["crop", "blackout"])
+    def test_without_a_box_inside_the_image_it_stays_whole(self, rule: str) -> None:
+        whole, _ = prepare(self.sample(), Protocol(crop="center-1.0"), 40)
+        for sample in (self.sample(), self.sample((70, 5, 90, 25))):
+            assert torch.equal(
+                prepare(sample, Protocol.model_validate({"crop": "center-1.0", "boxes": rule}), 40)[0], whole
+            )
