@@ -244,7 +244,7 @@ def _require(folder: Path, files: list[Path]) -> None:
 
 
 @dataclass(frozen=True)
-class _Arrays(SampleSequence):
+class _Arrays(SampleSequence[Sample]):
     """Truth label maps as samples. There are no images: nothing looks at them."""
 
     ids: tuple[str, ...]

@@ -137,6 +137,8 @@ class Prediction:
     slots: (B, K, D). tokens: (B, D, h, w) dense features. embedding: (B, D), one vector per image.
     embedding_source: how the embedding was pooled (`cls`, `slots:max`, ...); it is printed in the signature.
     state: anything that the model wants back as `Batch.state` with the next frames of the same video.
+    link: what slots were linked over time by, `slots` or `masks`, where the model looked at each frame alone.
+    granted: the batch's boxes, put here by the runner for the adapter.
     classes: (B, C, h, w) class scores or (B, H, W) integer class maps of a model that names classes itself.
     boxes: (B, N, 4) xyxy pixels of the batch's images, scores: (B, N), labels: (B, N) category ids; NaN boxes are none.
     """
@@ -153,6 +155,8 @@ class Prediction:
     extra: dict[str, Tensor] = field(default_factory=dict)
     embedding_source: str = "embedding"
     state: Any = None
+    link: str = ""
+    granted: tuple[Tensor, ...] | None = None
 
 
 @runtime_checkable

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from .. import paths
 from ..errors import UsageError
 from ..spec import DataSpec, TaskSpec
-from ..types import Sample
+from ..types import Sample, Video
 
 DataKind = Literal["embedded", "official", "supplied"]
 
+Item = TypeVar("Item", bound=Sample | Video)
+ItemOut = TypeVar("ItemOut", bound=Sample | Video, covariant=True)
 
-class Reader(Protocol):
-    """Turns one layout into samples. Opening lists names only; pixels are read by `reader[i]`."""
+
+class Reader(Protocol[ItemOut]):
+    """Turns one layout into samples: images, or videos in the family of that name.
+
+    Opening lists names only; pixels are read by `reader[i]`, of a video by `reader[i].frames[t]`.
+    """
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -25,11 +31,11 @@ class Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> ItemOut:
         """Sample `index`. Raises SampleError when one of its files is missing, broken or contradicts another."""
         ...
 
-    def __iter__(self) -> Iterator[Sample]: ...
+    def __iter__(self) -> Iterator[ItemOut]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class OpenData:
     categories that the data set declares.
     """
 
-    reader: Reader
+    reader: Reader[Any]
     kind: DataKind
     revision: str
     root: Path
@@ -92,7 +98,7 @@ def subset(data: OpenData, positions: Sequence[int]) -> OpenData:
     return replace(data, reader=_Subset(data.reader, tuple(positions), ids), ids=ids)
 
 
-class SampleSequence:
+class SampleSequence(Generic[Item]):
     """Length and iteration for a reader that has `ids` and `__getitem__`."""
 
     ids: tuple[str, ...]
@@ -100,18 +106,18 @@ class SampleSequence:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Item:
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True)
-class _Subset(SampleSequence):
-    reader: Reader
+class _Subset(SampleSequence[Any]):
+    reader: Reader[Any]
     positions: tuple[int, ...]
     ids: tuple[str, ...]
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Any:
         return self.reader[self.positions[range(len(self))[index]]]

@@ -115,7 +115,7 @@ def list_scenes(folder: Path, variant: str) -> dict[int, str]:
 
 
 @dataclass(frozen=True)
-class ClevrtexReader(SampleSequence):
+class ClevrtexReader(SampleSequence[Sample]):
     """Scenes of one folder. `index` is the Arrow index with columns id, image, mask, metadata (paths below `root`)."""
 
     root: Path

@@ -106,7 +106,7 @@ def open_coco(request: Request) -> OpenData:
 
 
 @dataclass(frozen=True)
-class CocoReader(SampleSequence):
+class CocoReader(SampleSequence[Sample]):
     """One split. `images` are the JSON's entries; annotations are kept as parsed, pixels are read by `reader[i]`."""
 
     root: Path

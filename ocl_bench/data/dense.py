@@ -25,7 +25,7 @@ _REMEDY = "unpack the archive again"
 
 
 @dataclass(frozen=True)
-class DenseReader(SampleSequence):
+class DenseReader(SampleSequence[Sample]):
     """`index` is the Arrow index with columns id, image, mask. truth: from class numbers (H, W), file and id."""
 
     root: Path

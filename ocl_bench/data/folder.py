@@ -88,7 +88,7 @@ def find_folder(request: Request, options: FolderOptions) -> Path:
 
 
 @dataclass(frozen=True)
-class FolderReader(SampleSequence):
+class FolderReader(SampleSequence[Sample]):
     """Images with masks of the same stem. `index` is the Arrow index with columns id, image, mask below `root`."""
 
     root: Path

@@ -82,7 +82,7 @@ def open_voc(request: Request) -> OpenData:
 
 
 @dataclass(frozen=True)
-class VocReader(SampleSequence):
+class VocReader(SampleSequence[Sample]):
     """One split. `index` is the Arrow index with columns id, image, classes, objects (paths, '' for none)."""
 
     root: Path
