@@ -1,0 +1,148 @@
+"""FG-ARI and mean best overlap of videos: of tubes (ids shared over time) and of single frames.
+
+Both come from one contingency table per frame. A video is added chunk by chunk and only its tables are kept (a few kB
+per frame), so memory does not grow with the pixels of a video. The rules are SlotContrast's (arXiv:2412.14295;
+`VideoARI`, `ImageARI`, `VideoIoU`, `ImageIoU` with matching "overlap"): FG-ARI looks at the pixels of truth objects
+only, IoU at all annotated pixels, so a slot that leaks into the background or into unlabelled area loses overlap.
+Pixels that are void, or that several objects claim, are dropped on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import UsageError
+from .clustering import Scores, fg_ari
+from .contingency import MAX_PREDICTED_COLUMNS, Contingency, LabelMaps, contingency
+from .overlap import mbo_fg
+
+VIDEO_METRICS = ("fg_ari_video", "mbo_video", "fg_ari_frame", "mbo_frame")
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Tables of some frames. tables: (T, G, P) uint32. ids: (P,) predicted id of each column, ascending."""
+
+    tables: np.ndarray
+    ids: np.ndarray
+
+    def counts(self) -> Contingency:
+        table = self.tables.astype(np.int64)
+        return Contingency(table, table.sum(1), np.zeros(len(table), np.int64))
+
+
+class VideoTables:
+    """The contingency tables of one video, added chunk by chunk; the size of a chunk changes no result.
+
+    An id means the same segment in all frames, for the truth and for the prediction; predicted ids may be sparse and as
+    large as the integer type allows.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+
+    def __len__(self) -> int:
+        """Number of frames so far."""
+        return sum(len(block.tables) for block in self._blocks)
+
+    def add(self, truth: LabelMaps, prediction: LabelMaps) -> None:
+        """Count the next frames.
+
+        truth: (T, H, W) integers, 0 background, 1.. objects, VOID (-1) and OVERLAP (-2) of `ocl_bench.types`.
+        prediction: (T, H, W) integers >= 0, each id one segment. NumPy or torch; CUDA tensors are counted there.
+        Raises UsageError for soft masks, other shapes and labels out of range.
+        """
+        if truth.ndim != 3 or prediction.ndim != 3:
+            raise UsageError(
+                f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are no frames of one "
+                "video; pass (T, H, W) label maps"
+            )
+        if math.prod(prediction.shape) == 0 or int(prediction.max()) < MAX_PREDICTED_COLUMNS:
+            self._blocks.append(_block(contingency(truth, prediction)))
+            return
+        # `contingency` would renumber such ids image by image; a tube needs them, so they are kept beside the table.
+        for frame_truth, frame_prediction in zip(truth, prediction, strict=True):
+            ids, compact = np.unique(_array(frame_prediction), return_inverse=True)
+            if ids[0] < 0:
+                raise UsageError(
+                    f"prediction: label {ids[0]} is negative; every pixel must belong to a slot (0, 1, ...)"
+                )
+            counts = contingency(_array(frame_truth)[None], compact.reshape(1, *frame_prediction.shape))
+            self._blocks.append(_block(counts, ids))
+
+    def frames(self) -> Iterator[Contingency]:
+        """The tables of the frames in order, some frames at a time; columns of two blocks need not correspond."""
+        return (block.counts() for block in self._blocks)
+
+    def tube(self) -> Contingency:
+        """The table of the whole video as one image: all pixels of all frames, ids shared over time."""
+        ids = np.unique(np.concatenate([np.zeros(1, np.int64), *(block.ids for block in self._blocks)]))
+        rows = max([1, *(block.tables.shape[1] for block in self._blocks)])
+        table = np.zeros((1, rows, len(ids)), np.int64)
+        for block in self._blocks:
+            total = block.tables.sum(0, dtype=np.int64)
+            table[0, : len(total), np.searchsorted(ids, block.ids)] += total.T
+        return Contingency(table, table.sum(1), np.zeros(1, np.int64))
+
+    def frame_values(self, background: int | None = 0, empty: Literal["skip", "one"] = "skip") -> dict[str, Scores]:
+        """`fg_ari_frame` and `mbo_frame` of every frame: name -> (value (T,) float64, valid (T,) bool).
+
+        background, empty: see `scores`. Values mean nothing where not valid.
+        """
+        parts = [_values(counts, background, empty) for counts in self.frames()]
+        nothing: Scores = (np.zeros(0), np.zeros(0, bool))
+        names = ("fg_ari_frame", "mbo_frame")
+        stacked = (zip(nothing, *(part[number] for part in parts), strict=True) for number in range(2))
+        return {
+            name: (np.concatenate(value), np.concatenate(valid))
+            for name, (value, valid) in zip(names, stacked, strict=True)
+        }
+
+    def scores(
+        self, background: int | None = 0, empty: Literal["skip", "one"] = "skip"
+    ) -> dict[str, tuple[float, int]]:
+        """The four numbers of a video: name -> (value, number of valid terms); the value is NaN where that is 0.
+
+        fg_ari_video, mbo_video: of tubes, with 0 or 1 valid term. fg_ari_frame, mbo_frame: mean over the valid frames
+            of the video, with their number; SlotContrast pools frames, so weight a mean over videos with it.
+        background: truth label that is no object, or None when every label is one.
+        empty: "skip" leaves out frames and videos without an object (SlotContrast on data without a background mask:
+            YTVIS, DAVIS); "one" counts them as FG-ARI 1 as long as they have an annotated pixel (SlotContrast on MOVi).
+            mBO never counts them.
+        """
+        tube = _values(self.tube(), background, empty)
+        frames = self.frame_values(background, empty)
+        parts = (*tube, frames["fg_ari_frame"], frames["mbo_frame"])
+        return {name: _mean(*part) for name, part in zip(VIDEO_METRICS, parts, strict=True)}
+
+
+def _block(counts: Contingency, ids: np.ndarray | None = None) -> _Block:
+    columns = np.arange(counts.table.shape[2]) if ids is None else ids.astype(np.int64)
+    return _Block(counts.table.astype(np.uint32), columns)
+
+
+def _array(maps: LabelMaps) -> np.ndarray:
+    return maps.numpy(force=True) if isinstance(maps, Tensor) else maps
+
+
+def _values(counts: Contingency, background: int | None, empty: str) -> tuple[Scores, Scores]:
+    """FG-ARI and mBO of each table."""
+    if empty not in ("skip", "one"):
+        raise UsageError(f"empty: '{empty}' is not a rule; use one of skip, one")
+    value, valid = fg_ari(counts, background)
+    if empty == "one":
+        annotated = counts.table.sum((1, 2)) > 0
+        value, valid = np.where(valid, value, 1.0), valid | annotated
+    return (value, valid), mbo_fg(counts, background)
+
+
+def _mean(value: np.ndarray, valid: np.ndarray) -> tuple[float, int]:
+    """Correctly rounded mean of the valid values, and their number."""
+    number = int(valid.sum())
+    return (math.fsum(value[valid].tolist()) / number if number else math.nan), number
