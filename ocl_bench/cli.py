@@ -128,9 +128,9 @@ def list_names(
     if what in (None, What.models):
         names["models"] = model_names()
     if what is What.metrics:
-        from .metrics import CORPUS_METRICS, METRICS
+        from .metrics import metric_names
 
-        names["metrics"] = sorted(METRICS | CORPUS_METRICS)
+        names["metrics"] = metric_names()
     if json:
         print_json(names[what.value] if what else names)
         return

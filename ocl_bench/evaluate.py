@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
     from .data import OpenData
+    from .video_runner import VideoRunner
 
 DTYPE = "float32"
 
@@ -289,7 +290,7 @@ def _compute(
     plan: Plan, work: WorkFolder, shards: list[range], ranks: Ranks, predictions: Path | None, progress: bool
 ) -> None:
     """Compute and write the shards of this rank that are not there yet."""
-    runner = Runner(plan, predictions)
+    runner = make_runner(plan, predictions)
     mine = range(ranks.rank, len(shards), ranks.world)
     total = sum(len(shards[index]) for index in mine)
     text = f"{plan.model.name} on {plan.task.name}"
@@ -299,6 +300,15 @@ def _compute(
                 advance(len(shards[index]))
                 continue
             work.write(index, runner.shard(shards[index], advance))
+
+
+def make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
+    """What computes the shards of the plan."""
+    if plan.task.family != "video":
+        return Runner(plan, predictions)
+    from .video_runner import VideoRunner
+
+    return VideoRunner(plan, predictions)
 
 
 def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFrame]:
@@ -343,12 +353,17 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
         cost=records.Cost(
             seconds_total=seconds,
             seconds_model=sum(shard.seconds_model for shard in shards),
-            images_per_second=len(rows) / seconds if seconds > 0 else None,
+            images_per_second=_images(rows) / seconds if seconds > 0 else None,
             peak_memory_mb=peak_memory_mb(),
         ),
         rows=records.RowsFile(file="", sha256=""),
     )
     return result, rows
+
+
+def _images(rows: pandas.DataFrame) -> float:
+    """How many images were predicted; in videos, frames."""
+    return float(rows["n_frames"].sum()) if "n_frames" in rows else float(len(rows))
 
 
 def _model_section(model: LoadedModel, source: str) -> records.ModelSection:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import OclBenchError, SampleError, UsageError
 from .results import Failure
 from .shards import Shard
-from .types import OVERLAP, Batch, Prediction, Truth
+from .types import OVERLAP, Batch, Prediction, Sample, Truth
 
 if TYPE_CHECKING:
     from .data import OpenData
@@ -23,11 +23,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample after the protocol: image (3, S, S) float32, truth at the size on which it is scored."""
+    """One sample, or one frame of a video, after the protocol.
+
+    image: (3, S, S) float32. truth: at the size on which it is scored. boxes: (N, 4), those that the card grants.
+    """
 
     id: str
     image: Tensor
     truth: Truth
+    boxes: Tensor | None = None
+
+
+def make_item(sample: Sample, plan: Plan, side: int) -> Item:
+    """A sample after the protocol. Raises SampleError where the card forbids its overlaps."""
+    from .data.transforms import granted_boxes, prepare
+
+    protocol = plan.task.protocol
+    image, truth = prepare(sample, protocol, side)
+    if protocol.overlap == "error" and (truth.labels == OVERLAP).any():
+        raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
+    boxes = granted_boxes(sample, protocol, side) if protocol.boxes == "attention" else None
+    return Item(sample.id, image, truth, boxes)
 
 
 class Runner:
@@ -64,20 +80,10 @@ class Runner:
         items, failed = [], []
         for position in positions:
             try:
-                items.append(self._item(position))
+                items.append(make_item(self.plan.data.reader[position], self.plan, self.input_size))
             except SampleError as error:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
         return items, failed
-
-    def _item(self, position: int) -> Item:
-        from .data.transforms import prepare
-
-        protocol = self.plan.task.protocol
-        sample = self.plan.data.reader[position]
-        image, truth = prepare(sample, protocol, self.input_size)
-        if protocol.overlap == "error" and (truth.labels == OVERLAP).any():
-            raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
-        return Item(sample.id, image, truth)
 
     def _score(self, items: list[Item]) -> tuple[list[dict[str, Any]], list[Failure]]:
         rows: list[dict[str, Any]] = []
@@ -137,31 +143,43 @@ class Runner:
 
     def _predict(self, items: list[Item], seed: int) -> Prediction:
         """Predict a batch that is padded to the batch size by repeating its last image."""
-        plan, model = self.plan, self.plan.model.model
+        plan = self.plan
         padded = items + items[-1:] * (plan.batch_size - len(items))
-        image = torch.stack([item.image for item in padded])
-        if callable(getattr(model, "to", None)):  # only such a model can be on another device
-            image = image.to(plan.device)
-        batch = Batch(tuple(item.id for item in padded), image, noise_seed=seed)
-        truth = ([item.truth for item in padded],) if plan.model.needs_truth else ()
+        image = on_device(torch.stack([item.image for item in padded]), plan)
+        boxes = None
+        if plan.task.protocol.boxes == "attention":
+            boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
+        batch = Batch(tuple(item.id for item in padded), image, boxes=boxes, noise_seed=seed)
         start = time.perf_counter()
-        try:
-            with torch.inference_mode():
-                prediction = model.predict(batch, *truth)
-            if plan.device.startswith("cuda"):
-                torch.cuda.synchronize()
-        except OclBenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
-            reason = str(error).splitlines()[0][:300] if str(error) else ""
-            raise UsageError(
-                f"model {plan.model.name}: predict failed on a batch of {len(padded)} images of side "
-                f"{self.input_size} ({type(error).__name__}: {reason})"
-            ) from error
+        prediction = ask(plan, plan.model.model, batch, [item.truth for item in padded])
         self.seconds_model += time.perf_counter() - start
         prediction = plan.adapter.check(prediction, len(padded), plan.model.name)
         self.source = plan.adapter.source(prediction)
+        return prediction if boxes is None else replace(prediction, granted=boxes)
+
+
+def ask(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> Any:
+    """What a model says of a batch; only a ceiling is given the truth. Raises UsageError when the model fails."""
+    try:
+        with torch.inference_mode():
+            prediction = model.predict(batch, *((truth,) if plan.model.needs_truth else ()))
+        if plan.device.startswith("cuda"):
+            torch.cuda.synchronize()
         return prediction
+    except OclBenchError:
+        raise
+    except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
+        reason = str(error).splitlines()[0][:300] if str(error) else ""
+        number, side = len(truth), batch.image.shape[-1]
+        raise UsageError(
+            f"model {plan.model.name}: predict failed on a batch of {number} images of side {side} "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def on_device(tensor: Tensor, plan: Plan) -> Tensor:
+    """Where the model is; only one that can be moved is on another device than the CPU."""
+    return tensor.to(plan.device) if callable(getattr(plan.model.model, "to", None)) else tensor
 
 
 def input_size(plan: Plan) -> int:

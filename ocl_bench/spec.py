@@ -144,6 +144,9 @@ class Protocol(_Card):
 _TRUTH_RULES = ("annotations", "crowd", "stuff")
 """Options of readers that say what counts as an object: part of the signature."""
 
+_RESIZING = ("short_side", "interpolation")
+_DAVIS = ("max_proposals", "boundary")
+
 _ABOUT_DATA = {"licence", "size", "get"}
 _ADDED_LATER = {
     "": ("fit",),
@@ -212,15 +215,19 @@ class TaskSpec(_Card):
         """
         p = self.protocol
         at = f"at:{p.score_at or 'native'}"
-        if self.family in ("segmentation", "knn"):
+        if self.family == "segmentation":
             fields = [f"crop:{p.crop}", f"from:{source}", at, f"classes:{p.classes}", f"void:{p.void}"]
+        elif self.family == "knn":
+            fields = [f"crop:{p.crop}", f"from:{source}", f"boxes:{p.boxes or 'none'}", f"T:{p.temperature}"]
         elif source == "boxes":  # native boxes: no mask is upsampled, cut or scored
             fields = [f"crop:{p.crop}", "from:boxes", at]
         else:
             fields = [f"crop:{p.crop}", f"mask:{source}", f"up:{p.resize}", at]
+        fields += [f"{name}:{value}" for name in _RESIZING if (value := getattr(p, name)) is not None]
         if self.family not in ("segmentation", "knn", "detection"):
             background = "none" if p.background is None else p.background
             fields += [f"bg:{background}", f"void:{p.void}", f"overlap:{p.overlap}", f"empty:{p.empty}"]
+        fields += [f"{name}:{value}" for name in _DAVIS if (value := getattr(p, name)) is not None]
         if p.proposals is not None:
             rule = p.proposals
             cut = [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}"] if source != "boxes" else []
@@ -264,7 +271,7 @@ class ModelCard(_Card):
     supervision: Supervision = "none"
     privilege: Privilege = "none"
     role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition")
+    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition", "knn", "video")
     training: Training | None = None
     train: dict[str, Any] = {}
     notes: tuple[str, ...] = ()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import UsageError
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 
@@ -79,7 +78,7 @@ class Adapter(Protocol):
 
 
 def get_adapter(task: TaskSpec) -> Adapter:
-    """The adapter of the task's family. Raises UsageError for a family without one, or when the card does not fit."""
+    """The adapter of the task's family. Raises UsageError when the card does not fit it."""
     head = task.fit.head if task.fit else None
     if task.family == "discovery":
         from .discovery import Discovery
@@ -101,5 +100,10 @@ def get_adapter(task: TaskSpec) -> Adapter:
         from .recognition import Recognition
 
         return Recognition(task)
-    families = "discovery, detection, segmentation, recognition"
-    raise UsageError(f"task {task.name}: family '{task.family}' cannot be evaluated yet; these can: {families}")
+    if task.family == "knn":
+        from .knn import Knn
+
+        return Knn(task)
+    from .video import VideoAdapter
+
+    return VideoAdapter(task)

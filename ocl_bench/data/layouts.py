@@ -1,4 +1,4 @@
-"""Stand-ins in official layouts: scenes with classes from the store, written as COCO, VOC, ADE20K or Cityscapes trees.
+"""Stand-ins in official layouts: rendered scenes from their store, written as trees that the reader takes for real.
 
 <cache>/stand-ins/<layout>/things-r1-w1/<official split>-<count>[-seed<N>]/     a whole data root
 """
@@ -11,13 +11,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataMissingError, UsageError
 from ..paths import cache_root
 from ..scenes.layouts import find_writer
-from ..scenes.store import CHUNK, SceneStore
+from ..scenes.store import Store, open_store
 from . import stand_in
 from .base import Request
 
@@ -31,6 +31,11 @@ _SPLITS = {
     "ade20k": ("train", "val"),
     "cityscapes": ("train", "val"),
     "coco": ("train", "val"),
+    "davis": ("train", "val"),
+    "imagenet": ("train", "val"),
+    "movi_c": ("train", "validation", "test"),
+    "movi_e": ("train", "validation", "test"),
+    "ytvis": ("train", "validation"),
     "voc2007": ("train", "val", "trainval", "test", "all-masks"),
     "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
 }
@@ -51,8 +56,13 @@ class LayoutTree:
 class StoreJob:
     """Chunks of a store for one worker process."""
 
-    store: SceneStore
+    store: Store
     chunks: tuple[int, ...]
+
+    @property
+    def module(self) -> str:
+        """The module whose `main` renders them."""
+        return type(self.store).__module__
 
     @property
     def folder(self) -> str:
@@ -60,8 +70,8 @@ class StoreJob:
         return str(self.store.folder)
 
     def to_json(self) -> str:
-        """As text; `ocl_bench.scenes.store.main` reads it."""
-        return json.dumps({"store": asdict(self.store), "chunks": self.chunks})
+        """As text; `main` of the store's module reads it."""
+        return json.dumps({"store": json.loads(self.store.to_json()), "chunks": self.chunks})
 
 
 def ensure_layout(request: Request, layout: str) -> LayoutTree:
@@ -82,7 +92,10 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     count = card.samples if request.split == request.data.split else card.fit_samples or card.samples
     count = min(count, request.limit or count)
     split, seed = "train" if training else "test", request.stand_in_seed or 0
-    store = SceneStore(card.variant, card.revision, split, seed)
+    try:
+        store = open_store(card.variant, card.revision, split, seed)
+    except ValueError as error:
+        raise UsageError(f"task '{request.task.name}': data.stand_in: {error}") from error
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     suffix = f"-seed{seed}" if seed else ""
@@ -97,7 +110,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     return LayoutTree(root, revision, count, f"{note}; --data-root DIR or OCL_BENCH_DATA selects the official data")
 
 
-def ensure_scenes(store: SceneStore, count: int, *, progress: bool = True) -> SceneStore:
+def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
     """The store with its first `count` scenes rendered; chunks that are there already are kept."""
     try:
         store.check_revision()
@@ -108,12 +121,12 @@ def ensure_scenes(store: SceneStore, count: int, *, progress: bool = True) -> Sc
         workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
         jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
         text = f"rendering {store.variant}/{store.split}"
-        with stand_in.render_bar(progress, text, len(pending) * CHUNK) as advance:
+        with stand_in.render_bar(progress, text, len(pending) * store.chunk) as advance:
             if len(jobs) == 1:
                 _render_here(jobs[0], advance)
             else:
-                stand_in.run_in_processes(jobs, advance, "ocl_bench.scenes.store")
-    return replace(store, count=count)
+                stand_in.run_in_processes(jobs, advance, jobs[0].module)
+    return store.first(count)
 
 
 def _render_here(job: StoreJob, advance: Callable[[int], None]) -> None:

@@ -17,20 +17,23 @@ import numpy as np
 from ..errors import UsageError
 from .clustering import Scores, ari, ari_int64_legacy, fg_ari, fg_ari_multi, vi
 from .contingency import Contingency, LabelMaps, OverlapRule, VoidRule, contingency
-from .corpus import CORPUS_METRICS, CorpusMetric
+from .corpus import CORPUS_METRICS, ROW_METRICS, CorpusMetric, RowMetric, knn_metric
 from .overlap import Categories, mbo_all, mbo_class, mbo_fg, miou_all, miou_clevrtex, miou_fg
 
 __all__ = [
     "CORPUS_METRICS",
     "METRICS",
+    "ROW_METRICS",
     "Contingency",
     "CorpusMetric",
     "Metric",
+    "RowMetric",
     "compute",
     "contingency",
     "evaluate_table",
     "find_metric",
     "mask_metric",
+    "metric_names",
 ]
 
 EmptyRule = Literal["skip", "one"]
@@ -122,14 +125,22 @@ def evaluate_table(
     return np.where(valid, value, np.nan), valid
 
 
-def find_metric(name: str) -> Metric | CorpusMetric:
-    """The metric of that name, of single images or of a whole set, or a UsageError that suggests one."""
-    known = METRICS | CORPUS_METRICS
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+def find_metric(name: str) -> Metric | CorpusMetric | RowMetric:
+    """The metric of that name, of single images or videos or of a whole set, or a UsageError that suggests one."""
+    known = METRICS | CORPUS_METRICS | ROW_METRICS
+    found = known.get(name) or knn_metric(name)
+    if found is not None:
+        return found
+    names = (*known, "knn_top1", "knn_top5")
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(names)}"
     raise UsageError(f"metric '{name}' is unknown; {hint}")
+
+
+def metric_names() -> list[str]:
+    """All names, sorted; of the metrics of nearest neighbours those that the bundled cards use."""
+    neighbours = [f"knn_top{top}{k}" for top in (1, 5) for k in ("", "_k10", "_k100", "_k200")]
+    return sorted([*METRICS, *CORPUS_METRICS, *ROW_METRICS, *neighbours, "knn_top5_dino", "knn_top5_ibot"])
 
 
 def mask_metric(name: str) -> Metric:

@@ -1,17 +1,20 @@
-"""Metrics of a whole set of images: names, ranges and meaning. Their arithmetic is in `detection.py` and `semantic.py`.
+"""Metrics that are no function of the contingency table of one image: names, ranges and meaning.
 
-They are no means of per-image values: each bootstrap resample redoes the matching or the accumulation on its images.
+`CORPUS_METRICS` are those of a whole set of images or videos: no means of per-image values, so that each bootstrap
+resample redoes the matching or the accumulation on its images. `ROW_METRICS` are means of what each image or video has.
+Their arithmetic is in `detection.py`, `semantic.py`, `video.py`, `davis.py` and `knn.py`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
-class CorpusMetric:
-    """One number per set of images. direction: +1 when higher is better. low, high: range of the value."""
+class NamedMetric:
+    """direction: +1 when higher is better. low, high: range of the value."""
 
     name: str
     direction: Literal[1, -1]
@@ -19,6 +22,19 @@ class CorpusMetric:
     high: float
     describe: str
 
+
+@dataclass(frozen=True)
+class CorpusMetric(NamedMetric):
+    """One number per set of images."""
+
+
+@dataclass(frozen=True)
+class RowMetric(NamedMetric):
+    """One number per image or video that no contingency table gives."""
+
+
+HIGHER: Literal[1] = 1
+LOWER: Literal[-1] = -1
 
 _MATCHED = "one cluster per class (Hungarian on the counts of the whole set)"
 _MAJORITY = "each cluster named after the class that it hits most"
@@ -43,5 +59,40 @@ CORPUS_METRICS: dict[str, CorpusMetric] = {
         ("top3", 1.0, "objects with the right name among three / objects matched to a slot"),
         ("box_iou", 1.0, "mean IoU of the predicted boxes of matched objects"),
         ("n_matched", float("inf"), "number of truth objects that a slot was matched to"),
+        ("mbo_frame", 1.0, "mean best IoU over truth objects of single frames, mean over all frames"),
+        ("jf", 1.0, "DAVIS: mean of J and F, one matching per video, mean over all objects"),
+        ("j", 1.0, "DAVIS: region similarity (IoU), mean over frames, then over all objects"),
+        ("f", 1.0, "DAVIS: boundary measure, mean over frames, then over all objects"),
+        ("j_recall", 1.0, "DAVIS: share of frames with J above 0.5, mean over all objects"),
+        ("f_recall", 1.0, "DAVIS: share of frames with F above 0.5, mean over all objects"),
+    )
+} | {
+    name: CorpusMetric(name, direction, -1.0, 1.0, describe)
+    for name, direction, describe in (
+        ("fg_ari_frame", HIGHER, "FG-ARI of single frames, mean over all frames"),
+        ("j_decay", LOWER, "DAVIS: J of the first quarter of the frames minus the last, mean over all objects"),
+        ("f_decay", LOWER, "DAVIS: F of the first quarter of the frames minus the last, mean over all objects"),
     )
 }
+
+ROW_METRICS: dict[str, RowMetric] = {
+    "fg_ari_video": RowMetric("fg_ari_video", 1, -1.0, 1.0, "FG-ARI of tubes: one partition of all frames of a video"),
+    "mbo_video": RowMetric("mbo_video", 1, 0.0, 1.0, "mean best IoU over the tubes of truth objects"),
+}
+"""Those of nearest neighbours have a pattern instead: see `knn_metric`."""
+
+_KNN = re.compile(r"knn_top(?P<top>[15])(_k(?P<k>[1-9]\d*))?(_(?P<mode>dino|ibot))?")
+_TIES = {
+    "": "a class without a vote never hits",
+    "dino": "the first min(5, k) classes count, voted for or not, as DINO's code does",
+    "ibot": "the first 5 classes count, voted for or not, as iBOT's code does",
+}
+
+
+def knn_metric(name: str) -> RowMetric | None:
+    """`knn_top1`, `knn_top5`, with `_k<K>` for another k than 20 and `_dino` or `_ibot` for their ties; else None."""
+    match = _KNN.fullmatch(name)
+    if match is None or (match["mode"] and match["top"] == "1"):
+        return None
+    ties = f"; {_TIES[match['mode'] or '']}" if match["top"] == "5" else ""
+    return RowMetric(name, 1, 0.0, 1.0, f"top-{match['top']} of weighted {match['k'] or 20}-NN{ties}")

@@ -87,6 +87,7 @@ class PatchOracle:
     """
 
     needs_truth = True
+    reads_video = True
 
     def __init__(self, grid: int) -> None:
         self.grid = grid
@@ -95,8 +96,13 @@ class PatchOracle:
         """Soft masks (B, G, grid, grid) float32; G is the largest number of labels in one image of the batch.
 
         Images with fewer labels are filled up with empty slots, so their other masks do not depend on the batch.
-        Where there are class maps, `classes` (B, C, grid, grid) are their shares.
+        Where there are class maps, `classes` (B, C, grid, grid) are their shares. For the frames of one video, truth
+        being theirs, masks are (1, T, G, grid, grid), and slot k is label k in all of them.
         """
+        if batch.video is not None:
+            numbers = np.arange(1 + max(int(one.labels.max(initial=0)) for one in truth))
+            frames = torch.stack([self._shares(one.labels, numbers) for one in truth])
+            return Prediction(masks=frames[None].to(batch.image.device), mask_source="truth")
         _check(batch, truth)
         labels = [self._shares(one.labels, np.unique(one.labels[one.labels >= 0])) for one in truth]
         classes = None

@@ -5,19 +5,82 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..paths import cache_root
 from .sampler import REVISIONS
+
+
+class Store(Protocol):
+    """Rendered scenes of one kind in the cache, in chunks; its module's `main` renders chunks in a worker process."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the chunks are."""
+        ...
+
+    @property
+    def variant(self) -> str:
+        """Kind of the scenes."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Which of them."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """Scenes in a chunk, as the progress bar counts them."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def missing(self, count: int) -> list[int]:
+        """Numbers of the chunks of the first `count` scenes that are not there."""
+        ...
+
+    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+        """Render and write chunks, each atomically; `on_chunk(n)` is called after each n scenes."""
+        ...
+
+    def first(self, count: int) -> Store:
+        """The store that ends after `count` scenes."""
+        ...
+
+    def check_revision(self) -> None:
+        """Raise ValueError when this version does not render the revision."""
+        ...
+
+    def to_json(self) -> str:
+        """The fields as text for a worker process."""
+        ...
+
+
+_STORES = {"things": "store:SceneStore", "salient": "salient:SalientStore", "motion": "videos:VideoStore"}
+
+
+def open_store(variant: str, revision: int, split: str, seed: int) -> Store:
+    """The store of a variant, empty as yet. Raises ValueError for a variant without one."""
+    if variant not in _STORES:
+        raise ValueError(f"variant '{variant}' is not rendered by this version; there are {', '.join(_STORES)}")
+    module, _, name = _STORES[variant].partition(":")
+    found: Store = getattr(importlib.import_module(f".{module}", __package__), name)(variant, revision, split, seed)
+    return found
+
 
 CHUNK = 16
 SIZE = 160
@@ -60,6 +123,15 @@ class SceneStore:
         """Where the chunks are."""
         split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
         return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    @property
+    def chunk(self) -> int:
+        """Scenes in a chunk."""
+        return CHUNK
+
+    def first(self, count: int) -> SceneStore:
+        """The store that ends after `count` scenes."""
+        return replace(self, count=count)
 
     def __len__(self) -> int:
         return self.count

@@ -1,4 +1,4 @@
-"""Scenes with classes, written as COCO, PASCAL VOC, ADE20K or Cityscapes trees exactly as people download them."""
+"""Rendered scenes, written exactly as people download the data sets whose place they take."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ _WRITERS = {
     "ade20k": "ade20k:write",
     "cityscapes": "cityscapes:write",
     "coco": "coco:write",
+    "davis": "davis:write",
+    "imagenet": "imagenet:write",
+    "movi_c": "movi:write_movi_c",
+    "movi_e": "movi:write_movi_e",
     "voc2007": "voc:write_2007",
     "voc2012": "voc:write_2012",
+    "ytvis": "ytvis:write",
 }
 
 
