@@ -111,8 +111,8 @@ class VideoObjects:
                 f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are not those of the "
                 "same frames; pass (T, H, W) label maps for both"
             )
-        for frame in zip(_array(truth), _array(prediction), strict=True):
-            self._frames.append(frame_overlap(*frame, self._bound_th))
+        frames = zip(_array(truth), _array(prediction), strict=True)
+        self._frames.extend([frame_overlap(*frame, self._bound_th) for frame in frames])
 
     def pairs(self, objects: int | None = None, max_proposals: int = MAX_PROPOSALS) -> Pairs:
         """J and F of all pairs in all frames.

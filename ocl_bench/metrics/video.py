@@ -58,23 +58,16 @@ class VideoTables:
         prediction: (T, H, W) integers >= 0, each id one segment. NumPy or torch; CUDA tensors are counted there.
         Raises UsageError for soft masks, other shapes and labels out of range.
         """
-        if truth.ndim != 3 or prediction.ndim != 3:
+        if truth.ndim != 3 or tuple(truth.shape) != tuple(prediction.shape):
             raise UsageError(
-                f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are no frames of one "
-                "video; pass (T, H, W) label maps"
+                f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are not those of the "
+                "same frames; pass (T, H, W) label maps for both"
             )
-        if math.prod(prediction.shape) == 0 or int(prediction.max()) < MAX_PREDICTED_COLUMNS:
+        sparse = math.prod(prediction.shape) > 0 and bool(prediction.max() >= MAX_PREDICTED_COLUMNS)
+        if not sparse:
             self._blocks.append(_block(contingency(truth, prediction)))
-            return
-        # `contingency` would renumber such ids image by image; a tube needs them, so they are kept beside the table.
-        for frame_truth, frame_prediction in zip(truth, prediction, strict=True):
-            ids, compact = np.unique(_array(frame_prediction), return_inverse=True)
-            if ids[0] < 0:
-                raise UsageError(
-                    f"prediction: label {ids[0]} is negative; every pixel must belong to a slot (0, 1, ...)"
-                )
-            counts = contingency(_array(frame_truth)[None], compact.reshape(1, *frame_prediction.shape))
-            self._blocks.append(_block(counts, ids))
+        else:
+            self._blocks.extend([_sparse_block(*frame) for frame in zip(truth, prediction, strict=True)])
 
     def frames(self) -> Iterator[Contingency]:
         """The tables of the frames in order, some frames at a time; columns of two blocks need not correspond."""
@@ -125,6 +118,15 @@ class VideoTables:
 def _block(counts: Contingency, ids: np.ndarray | None = None) -> _Block:
     columns = np.arange(counts.table.shape[2]) if ids is None else ids.astype(np.int64)
     return _Block(counts.table.astype(np.uint32), columns)
+
+
+def _sparse_block(truth: LabelMaps, prediction: LabelMaps) -> _Block:
+    """One frame (H, W) whose ids `contingency` would renumber image by image: a tube needs them beside the table."""
+    labels = _array(prediction)
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        contingency(_array(truth)[None], labels[None])  # says what is wrong
+    ids, columns = np.unique(labels, return_inverse=True)
+    return _block(contingency(_array(truth)[None], columns.reshape(1, *labels.shape)), ids)
 
 
 def _array(maps: LabelMaps) -> np.ndarray:
