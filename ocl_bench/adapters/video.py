@@ -71,13 +71,12 @@ class VideoTally:
         return row | self._davis()
 
     def _davis(self) -> dict[str, float]:
-        """Means over the objects of the video; objects that no frame shows have no number in `truth`."""
+        """Means over the objects of the video."""
         if self.objects is None or not self.present:
             return {}
         found = self.objects.scores(max_proposals=self.task.protocol.max_proposals or MAX_PROPOSALS)
-        kept = np.array(sorted(self.present)) - 1
         names = ("j_mean", "f_mean", "j_recall", "j_decay", "f_recall", "f_decay")
-        means = {name.removesuffix("_mean"): float(getattr(found, name)[kept].mean()) for name in names}
+        means = {name.removesuffix("_mean"): float(getattr(found, name).mean()) for name in names}
         return {**means, "jf": (means["j"] + means["f"]) / 2}
 
 

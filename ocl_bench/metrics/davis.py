@@ -117,8 +117,8 @@ class VideoObjects:
     def pairs(self, objects: int | None = None, max_proposals: int = MAX_PROPOSALS) -> Pairs:
         """J and F of all pairs in all frames.
 
-        objects: number G of truth objects, labels 1..G; the largest label of the video where None. An object that is
-            absent from a frame is an empty mask there, as in the official evaluation.
+        objects: number G of truth objects, labels 1..G; None takes the labels that occur in the video. An object that
+            is absent from a frame is an empty mask there, as in the official evaluation.
         max_proposals: where a video has more segments, those with the largest area over the video are taken. The
             official evaluation refuses such videos; segments of background count as any other in either. A segment
             without a pixel in the whole video is no proposal (officially, an id that is skipped is an empty one).
@@ -126,17 +126,18 @@ class VideoObjects:
         """
         if not self._frames:
             raise UsageError("frames: a video without frames has no J and F; leave it out")
-        largest = max(int(frame.objects.max(initial=0)) for frame in self._frames)
-        objects = largest if objects is None else objects
-        if largest > objects:
-            raise UsageError(f"truth: label {largest} in a video of {objects} objects; number the objects from 1")
+        labels = np.unique(np.concatenate([frame.objects for frame in self._frames]))
+        if objects is not None:
+            if labels.max(initial=0) > objects:
+                raise UsageError(f"truth: label {labels.max()} in a video of {objects} objects; number them from 1")
+            labels = np.arange(1, objects + 1)
         ids = self._largest_proposals(max_proposals)
-        columns = max(len(ids), objects)
-        shared, truth_met, predicted_met = np.zeros((3, len(self), objects, columns), np.int64)
-        truth_area, truth_edge = np.zeros((2, len(self), objects, 1), np.int64)
+        columns = max(len(ids), len(labels))
+        shared, truth_met, predicted_met = np.zeros((3, len(self), len(labels), columns), np.int64)
+        truth_area, truth_edge = np.zeros((2, len(self), len(labels), 1), np.int64)
         predicted_area, predicted_edge = np.zeros((2, len(self), 1, columns), np.int64)
         for number, frame in enumerate(self._frames):
-            rows, kept = frame.objects - 1, np.isin(frame.proposals, ids)
+            rows, kept = np.searchsorted(labels, frame.objects), np.isin(frame.proposals, ids)
             at = np.searchsorted(ids, frame.proposals[kept])
             cells = (number, rows[:, None], at[None, :])
             shared[cells] = frame.shared[:, kept]
