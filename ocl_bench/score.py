@@ -51,7 +51,9 @@ def score_masks(
     masks: a COCO results file (`.json`) for a detection task; a folder with `<sample id>.png`, each of the image's own
     size (it is cropped as the protocol says) or of the size at which the task scores; or an `.npz` with `prediction`
     and `truth` (N, H, W), 0 background and 255 void in the truth, scored at its own resolution without a crop. Every
-    predicted id is a slot, 0 too. The result is `data: supplied` in all cases: nobody can tell what made the masks.
+    predicted id is a slot, 0 too. For videos the folder has `<video>/<frame>.png`, where an id means the same in all
+    frames and 0 is no proposal in J and F. The result is `data: supplied` in all cases: nobody can tell what made the
+    masks.
     say: gets the line about where the truth is.
     Raises UsageError and DataMissingError.
     """
@@ -66,6 +68,14 @@ def score_masks(
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
         say(data.note)
         plan = results_plan(spec, replace(data, kind="supplied"), masks, name, limit=limit, split=split)
+    elif masks.is_dir() and spec.family == "video":
+        from .score_videos import masks_of, video_plan
+
+        root = Path(data_root) if data_root is not None else None
+        data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
+        find = masks_of(masks, data)
+        say(data.note)
+        plan = video_plan(spec, replace(data, kind="supplied"), find, name, background=0, limit=limit, split=split)
     elif masks.is_dir():
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
@@ -109,7 +119,7 @@ def replay(
     stored = read_result(path)
     folder = Path(path).with_suffix(".predictions")
     family = get_task(task if task is not None else stored.task.name).family
-    if family not in ("discovery", "detection") or get_task(task or stored.task.name).fit is not None:
+    if family not in ("discovery", "detection", "video") or get_task(task or stored.task.name).fit is not None:
         raise UsageError(f"{path}: predictions of task {stored.task.name} cannot be scored again without its head")
     if not folder.is_dir():
         raise UsageError(f"{folder}: the run saved no predictions; evaluate again with --save-predictions")
@@ -131,6 +141,20 @@ def replay(
     if spec.family == "detection":
         name = stored.model.name
         plan = kept_plan(spec, kept, folder, name, source, seeds, section.limit, section.split)
+    elif spec.family == "video":
+        from .score_videos import video_plan
+
+        plan = video_plan(
+            spec,
+            kept,
+            lambda video_id, frame, seed: prediction_path(folder, f"{video_id}/{frame}", seed),
+            stored.model.name,
+            background=None,
+            mask_source=source,
+            noise_seeds=seeds,
+            limit=section.limit,
+            split=section.split,
+        )
     else:
         plan = _folder_plan(
             spec,

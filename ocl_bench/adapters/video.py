@@ -39,8 +39,8 @@ WEIGHTS = {
 class VideoTally:
     """The counts of one video; frames are added clip by clip, and only small tables are kept."""
 
-    def __init__(self, task: TaskSpec) -> None:
-        self.task = task
+    def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
+        self.task, self.no_segment = task, no_segment
         self.tables = VideoTables()
         protocol = task.protocol
         wanted = any(name in ("jf", "j", "f") or name[:2] in ("j_", "f_") for name in task.metrics)
@@ -54,7 +54,10 @@ class VideoTally:
         self.tables.add(maps, segments)
         self.present |= {int(label) for label in np.unique(maps) if label > 0}
         if self.objects is not None:
-            self.objects.add(maps, segments)
+            proposals = segments.astype(np.int64)
+            if self.no_segment is not None:
+                proposals[proposals == self.no_segment] = -1
+            self.objects.add(maps, proposals)
 
     def row(self) -> dict[str, Any]:
         """Every metric of the video (NaN = not valid), and of how many frames and objects they are means."""
@@ -81,15 +84,18 @@ class VideoTally:
 
 
 class VideoAdapter:
-    """Adapter of the `video` family. Raises UsageError for metrics of another family."""
+    """Adapter of the `video` family. Raises UsageError for metrics of another family.
 
-    def __init__(self, task: TaskSpec) -> None:
+    no_segment: id of pixels that belong to no proposal in J and F; None makes every id a proposal.
+    """
+
+    def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
         known = (*VIDEO_METRICS, *(name for name in WEIGHTS if name not in VIDEO_METRICS))
         if other := [name for name in task.metrics if name not in known]:
             raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of videos: {list(known)}")
         if task.protocol.void != "drop":
             raise UsageError(f"task {task.name}: field protocol.void: videos know only 'drop'")
-        self.task = task
+        self.task, self.no_segment = task, no_segment
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Masks of one video with `size` frames, (1, T, K, h, w) or (1, T, H, W); returned as those of T images."""
@@ -100,8 +106,8 @@ class VideoAdapter:
         if not isinstance(masks, Tensor) or tuple(masks.shape[:2]) != (1, size) or masks.ndim not in (4, 5):
             found = tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__
             raise UsageError(
-                f"model {name}: Prediction.masks is {found}, expected for one video floating (1,{size},K,h,w) or integer "
-                f"(1,{size},H,W)"
+                f"model {name}: Prediction.masks is {found}, expected for one video floating (1,{size},K,h,w) or "
+                f"integer (1,{size},H,W)"
             )
         flat = replace(checked, masks=masks[0])
         check_masks(flat, size, name)
@@ -130,7 +136,7 @@ class VideoAdapter:
 
     def tally(self, task: TaskSpec) -> VideoTally:
         """A counter for one video."""
-        return VideoTally(task)
+        return VideoTally(task, self.no_segment)
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
         """The row of one video from all its frames; a pure function."""

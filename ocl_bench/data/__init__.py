@@ -13,8 +13,11 @@ from .base import OpenData, Reader, Request, subset
 from .cityscapes import open_cityscapes
 from .clevrtex import open_clevrtex
 from .coco import open_coco
+from .davis import open_davis
 from .folder import open_folder
+from .movi import open_movi
 from .voc import open_voc
+from .ytvis import open_ytvis
 
 __all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 
@@ -23,8 +26,11 @@ READERS: dict[str, Callable[[Request], OpenData]] = {
     "cityscapes": open_cityscapes,
     "clevrtex": open_clevrtex,
     "coco": open_coco,
+    "davis": open_davis,
     "folder": open_folder,
+    "movi": open_movi,
     "voc": open_voc,
+    "ytvis": open_ytvis,
 }
 """Name in a task card's `data.reader` -> function that opens the data."""
 

@@ -1,0 +1,115 @@
+"""Score masks of videos that exist already: one id-map PNG for each frame, `<folder>/<video>/<frame>.png`.
+
+They go through the corridor like a model: here one that looks its masks up. An id means the same segment in all frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from .adapters.video import VideoAdapter
+from .data import OpenData
+from .data.images import read_mask
+from .data.transforms import prepare
+from .errors import SampleError, UsageError
+from .evaluate import Plan, make_plan
+from .registry import LoadedModel
+from .spec import ModelCard, TaskSpec
+from .types import Batch, MaskSource, Prediction, Sample, Truth, Video
+
+_REMEDY = "write one id-map PNG for each frame, <video>/<frame>.png"
+
+FindMask = Callable[[str, str, int], Path]
+"""Video id, name of the frame and noise seed to the file of the mask."""
+
+
+def masks_of(folder: Path, data: OpenData) -> FindMask:
+    """Where a user's masks are. Raises UsageError when a frame has none."""
+    missing, total = [], 0
+    for index in range(len(data.ids)):
+        video: Video = data.reader[index]
+        paths = [folder / video.id / f"{name}.png" for name in video.names]
+        if any(".." in path.parts for path in paths):
+            raise UsageError(f"video id '{video.id}' is not usable as a folder below {folder}")
+        missing += [path for path in paths if not path.is_file()]
+        total += len(paths)
+    if missing:
+        first = missing[0].relative_to(folder)
+        raise UsageError(f"{folder}: {len(missing)} of {total} masks are missing, first {first}; {_REMEDY}")
+    return lambda video_id, name, seed: folder / video_id / f"{name}.png"
+
+
+def video_plan(
+    task: TaskSpec,
+    data: OpenData,
+    find: FindMask,
+    name: str,
+    *,
+    background: int | None,
+    mask_source: str = "none",
+    noise_seeds: Sequence[int] = (0,),
+    limit: int | None = None,
+    split: str | None = None,
+) -> Plan:
+    """The plan that scores masks from files.
+
+    background: id of the pixels without a segment, which is no proposal in J and F, as DAVIS has it; in FG-ARI and mBO
+    it is a segment all the same. None: every id is a segment. mask_source: for the signature, as a result has it.
+    """
+    source, _, link = mask_source.partition("+linked-")
+    lookup = _VideoLookup(task, data, find, source, link)
+    content = hashlib.sha256()
+    for index in range(len(data.ids)):
+        video: Video = data.reader[index]
+        for seed in noise_seeds:
+            for path in (find(video.id, frame, seed) for frame in video.names):
+                content.update(path.read_bytes() if path.is_file() else b"")
+    card = ModelCard(name="supplied-masks", source="user:object", input=8, notes=("masks from files",))
+    model = LoadedModel(lookup, card, name, content.hexdigest(), 0, None, {})
+    plan = make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
+    return replace(plan, adapter=VideoAdapter(task, no_segment=background))
+
+
+class _VideoLookup:
+    """A model of videos that reads its masks from files, each of the frame's own size or of the scored one."""
+
+    reads_video = True
+
+    def __init__(self, task: TaskSpec, data: OpenData, find: FindMask, source: str, link: str) -> None:
+        self.task, self.data, self.find = task, data, find
+        self.source, self.link = cast(MaskSource, source), link
+        self.position = {video_id: index for index, video_id in enumerate(data.ids)}
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Label maps (1, T, H, W). Raises SampleError for a mask that is missing, broken or of another size."""
+        assert batch.video is not None
+        video: Video = self.data.reader[self.position[batch.ids[0]]]
+        frames = range(batch.start, batch.start + batch.video.shape[1])
+        maps = [self._read(video, frame, batch.noise_seed) for frame in frames]
+        masks = torch.from_numpy(np.stack(maps))[None]
+        return Prediction(masks=masks, mask_source=self.source, link=self.link)
+
+    def _read(self, video: Video, frame: int, seed: int) -> np.ndarray:
+        path = self.find(video.id, video.names[frame], seed)
+        sample = video.frames[frame]
+        scored = prepare(sample, self.task.protocol, 8)[1].labels.shape
+        allowed = dict.fromkeys((sample.truth.labels.shape, scored))
+        for shape in allowed:
+            try:
+                codes, _ = read_mask(path, video.id, shape=shape, remedy=_REMEDY)
+            except SampleError:
+                if shape == list(allowed)[-1]:
+                    raise
+                continue
+            break
+        if codes.shape == scored:
+            return codes
+        whole = Sample(video.id, sample.image, Truth(codes.astype(np.int32)))
+        return prepare(whole, self.task.protocol, 8)[1].labels.astype(np.int64)
