@@ -16,7 +16,7 @@ from .shapes import FULL_SHAPES, SHAPE_NAMES, UNSEEN_SHAPES
 
 VARIANTS = ("full", "camo", "outd", "things")
 SPLITS = ("train", "val", "test")
-REVISIONS = {"full": 1, "camo": 1, "outd": 1, "things": 1}
+REVISIONS = {"full": 1, "camo": 1, "outd": 1, "things": 1, "salient": 1, "motion": 1}
 """The revision of each variant, raised by hand whenever a pixel of it changes (guarded by a golden test)."""
 
 SIZES = {"small": 0.6, "medium": 0.82, "large": 1.1}

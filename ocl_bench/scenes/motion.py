@@ -1,0 +1,220 @@
+"""What is in a video: objects that stand or move and turn on the ground, seen by a moving camera.
+
+    scenes = sample_video(revision=1, split="test", index=0)    # 24 scenes with the same objects in the same order
+
+Video i is a pure function of (revision, split, seed, i). Shapes and materials are those of the variant `full`. Each
+object has a part: one leaves the picture and comes back, one passes in front of or behind another, one stands, the
+others stand or move. Paths are drawn until no two footprints meet, at any frame or halfway between two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from .materials import N_FULL
+from .sampler import HALF_VIEW, REVISIONS, SIZES, SPLITS, Scene, SceneObject, _pose, _surface, scene_rng
+from .shapes import FULL_SHAPES, SHAPE_NAMES
+
+FRAMES = 24
+MIN_OBJECTS, MAX_OBJECTS = 3, 8
+
+Part = Literal["returning", "crossing", "moving", "standing"]
+
+_TIMES = np.arange(2 * FRAMES - 1) / 2
+"""Moments in frames at which footprints are compared; even entries are frames."""
+
+_SHARES = {"returning": 0.9, "crossing": 0.95, "standing": 0.4}
+"""Shares of videos in which an object leaves and comes back on its own, of those in which one passes in front of or
+behind another, and of the remaining objects that stand. The moving camera adds to the first two."""
+
+_TRIES = 400
+_LEAST_SEEN = 8
+"""Frames in which the centre of every object is in the picture, at least."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera over M moments. position: (M, 3). axes: (M, 3, 3) right, up, forward."""
+
+    position: np.ndarray
+    axes: np.ndarray
+
+    def look_at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points (..., M, 3) in the picture (..., M, 2), which spans (-1, -1) to (1, 1), and their depth (..., M)."""
+        seen = np.einsum("mij,...mj->...mi", self.axes, points - self.position)
+        depth = seen[..., 2]
+        return seen[..., :2] / (HALF_VIEW * depth[..., None]), depth
+
+
+@dataclass(frozen=True)
+class Mover:
+    """An object and its path: centre (M, 3) and yaw (M,) at the moments of `_TIMES`."""
+
+    thing: SceneObject
+    centre: np.ndarray
+    yaw: np.ndarray
+
+
+def sample_video(revision: int, split: str, index: int, seed: int = 0) -> tuple[Scene, ...]:
+    """Draw video `index`, one scene a frame. Raises ValueError for an unknown split or revision."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split}; there are {SPLITS}")
+    if revision != REVISIONS["motion"]:
+        raise ValueError(f"variant motion is at revision {REVISIONS['motion']}, {revision} cannot be rendered any more")
+    rng = scene_rng("motion", revision, split, seed, index)
+    camera = _move_camera(rng)
+    elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
+    flat = math.cos(elevation)
+    light = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)])
+    ground = _surface(rng, int(rng.integers(N_FULL)), scale=0.6)
+    movers: list[Mover] = []
+    for part in _draw_parts(rng):
+        placed = _place(rng, part, camera, movers)
+        if placed is not None:
+            movers.append(placed)
+    order = rng.permutation(len(movers))
+    return tuple(
+        Scene(
+            camera.position[moment],
+            camera.axes[moment],
+            light,
+            [ground],
+            [
+                replace(movers[k].thing, centre=movers[k].centre[moment], yaw=float(movers[k].yaw[moment]))
+                for k in order
+            ],
+        )
+        for moment in range(0, len(_TIMES), 2)
+    )
+
+
+def _move_camera(rng: np.random.Generator) -> Camera:
+    """A camera that swings around, up and down, to and fro, and whose aim wanders over the ground."""
+
+    def swing(centre: float, least: float, most: float) -> np.ndarray:
+        rate, phase = rng.uniform(2.0, 4.5), rng.uniform(0, 2 * math.pi)
+        return centre + rng.uniform(least, most) * np.sin(rate * _TIMES / FRAMES + phase)
+
+    distance = swing(rng.uniform(10.2, 11.5), 0.2, 0.8)
+    elevation = swing(math.radians(rng.uniform(29, 38)), 0.01, 0.05)
+    azimuth = swing(rng.uniform(-0.35, 0.35), 0.1, 0.3)
+    target = np.stack([swing(0.0, 0.3, 1.1), swing(0.0, 0.2, 0.8), np.full(len(_TIMES), 0.35)], axis=1)
+    flat = np.cos(elevation)
+    outward = np.stack([flat * np.sin(azimuth), -flat * np.cos(azimuth), np.sin(elevation)], axis=1)
+    right = np.cross(-outward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    axes = np.stack([right, np.cross(right, -outward), -outward], axis=1)
+    return Camera(target + distance[:, None] * outward, axes)
+
+
+def _draw_parts(rng: np.random.Generator) -> list[Part]:
+    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+    parts: list[Part] = ["standing"]
+    if rng.uniform() < _SHARES["returning"]:
+        parts.append("returning")
+    if rng.uniform() < _SHARES["crossing"]:
+        parts.append("crossing")
+    while len(parts) < count:
+        parts.append("standing" if rng.uniform() < _SHARES["standing"] else "moving")
+    return parts
+
+
+def footprint(shape: int, half: np.ndarray) -> float:
+    """Radius of the circle around an object of this shape on the ground, however it turns."""
+    return float(math.hypot(half[0], half[1]) if SHAPE_NAMES[shape] == "cube" else max(half[0], half[1]))
+
+
+def _place(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mover]) -> Mover | None:
+    """An object on the first of many paths that plays its part; else on the first free one; None without any."""
+    shape = SHAPE_NAMES.index(FULL_SHAPES[int(rng.integers(len(FULL_SHAPES)))])
+    size, half, yaw = _pose(rng)
+    surface = _surface(rng, int(rng.integers(N_FULL)), scale=1 / math.sqrt(SIZES[size]))
+    radius = footprint(shape, half)
+    paths = _draw_paths(rng, part, camera, movers, radius)
+    centres = np.concatenate([paths, np.full((*paths.shape[:2], 1), half[2])], axis=2)
+    spin = 0.0 if part == "standing" else rng.choice((-1, 1)) * rng.uniform(0.02, 0.12)
+    free = np.ones(_TRIES, dtype=bool)
+    for other in movers:
+        apart = np.linalg.norm(paths - other.centre[:, :2], axis=2)
+        free &= (apart > radius + footprint(other.thing.shape, other.thing.half) + 0.05).all(axis=1)
+    picture, depth = camera.look_at(centres)
+    inside = (np.abs(picture).max(axis=2) < 0.95)[:, ::2]
+    free &= inside.sum(axis=1) >= _LEAST_SEEN
+    wanted = free.copy()
+    if part == "returning":
+        reach = np.linalg.norm(half) / (HALF_VIEW * depth)
+        wanted &= _returns(inside, (np.abs(picture).max(axis=2) > 1 + reach)[:, ::2])
+    elif part == "crossing":
+        wanted &= _crosses(picture, depth, radius, camera, movers, inside)
+    chosen = np.flatnonzero(wanted if wanted.any() else free)
+    if not len(chosen):
+        return None
+    return Mover(SceneObject(shape, size, np.zeros(3), half, yaw, surface), centres[chosen[0]], yaw + spin * _TIMES)
+
+
+def _draw_paths(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mover], radius: float) -> np.ndarray:
+    """Many paths (N, M, 2) over the ground: pieces of ellipses, each in the picture at some moment."""
+    moment = rng.integers(0, len(_TIMES), _TRIES)
+    if part == "crossing":
+        point = _beside(rng, camera, movers, moment, radius)
+    else:
+        aim = rng.uniform(-0.85, 0.85, (_TRIES, 2))
+        if part == "returning":  # near the border, which it shall cross
+            aim *= rng.uniform(0.6, 0.95, (_TRIES, 1)) / np.abs(aim).max(axis=1, keepdims=True)
+        aim[:, 1] = aim[:, 1].clip(max=0.6)  # what is farther away is tiny
+        axes, position = camera.axes[moment], camera.position[moment]
+        direction = axes[:, 2] + HALF_VIEW * (aim[:, :1] * axes[:, 0] + aim[:, 1:] * axes[:, 1])
+        point = (position - direction * (position[:, 2:] / direction[:, 2:]))[:, :2]
+    if part == "standing":
+        return np.repeat(point[:, None], len(_TIMES), axis=1)
+    fast = part == "returning"
+    rate = rng.uniform(*((0.2, 0.42) if fast else (0.1, 0.34)), _TRIES)
+    speed = rng.uniform(*((0.25, 0.65) if fast else (0.15, 0.55)), _TRIES)
+    turn, phase = rng.uniform(0, 2 * math.pi, (2, _TRIES))
+    slim = rng.uniform(0.1, 1.0, _TRIES) * rng.choice((-1, 1), _TRIES)
+    angle = rate[:, None] * _TIMES + phase[:, None]
+    along = np.stack([np.cos(turn), np.sin(turn)], axis=1)[:, None]
+    across = np.stack([-np.sin(turn), np.cos(turn)], axis=1)[:, None]
+    ellipse = np.cos(angle)[..., None] * along + (slim[:, None] * np.sin(angle))[..., None] * across
+    ellipse *= (speed / rate)[:, None, None]
+    return point[:, None] + ellipse - ellipse[np.arange(_TRIES), moment][:, None]
+
+
+def _beside(
+    rng: np.random.Generator, camera: Camera, movers: list[Mover], moment: np.ndarray, radius: float
+) -> np.ndarray:
+    """Points (N, 2) just in front of or behind another object, as the camera sees it at a moment (N,)."""
+    others = [movers[k] for k in rng.integers(0, len(movers), len(moment))]
+    where = np.stack([other.centre[m, :2] for other, m in zip(others, moment, strict=True)])
+    reach = np.array([footprint(other.thing.shape, other.thing.half) for other in others])
+    away = where - camera.position[moment, :2]
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    side = rng.uniform(-0.3, 0.3, (len(moment), 1)) * np.stack([-away[:, 1], away[:, 0]], axis=1)
+    gap = (reach + radius + rng.uniform(0.06, 0.5, len(moment))) * rng.choice((-1, 1), len(moment))
+    return where + gap[:, None] * away + side
+
+
+def _returns(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """(N,) bool: in the picture for two frames, wholly outside for two, and again inside for two. Both (N, T)."""
+    pairs = [flags[:, 1:] & flags[:, :-1] for flags in (inside, outside)]
+    before = np.logical_or.accumulate(pairs[0], axis=1)
+    after = np.logical_or.accumulate(pairs[0][:, ::-1], axis=1)[:, ::-1]
+    return (before & pairs[1] & after).any(axis=1)
+
+
+def _crosses(
+    picture: np.ndarray, depth: np.ndarray, radius: float, camera: Camera, movers: list[Mover], inside: np.ndarray
+) -> np.ndarray:
+    """(N,) bool: for two frames two fifths of a disc of this object, or of another one, lie behind the other disc."""
+    result = np.zeros(len(picture), dtype=bool)
+    for other in movers:
+        there, far = camera.look_at(other.centre)
+        apart = np.linalg.norm(picture - there, axis=2)
+        front = np.where(depth < far, radius / depth, footprint(other.thing.shape, other.thing.half) / far) / HALF_VIEW
+        seen = inside & (np.abs(there).max(axis=1) < 0.95)[::2]
+        result |= ((apart < front)[:, ::2] & seen).sum(axis=1) >= 2
+    return result
