@@ -14,6 +14,7 @@ from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .files import prediction_path, write_label_map
+from .means import summarise_means
 
 if TYPE_CHECKING:
     import pandas
@@ -89,25 +90,8 @@ class Discovery:
     def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
         """Mean over images of the mean over noise seeds: one image has one vote, also in the bootstrap."""
         from ..metrics import METRICS
-        from ..results import MetricValue
-        from ..statistics import bootstrap_mean
 
-        images = rows.groupby("id", sort=False)[list(task.metrics)].mean()  # skips NaN: seeds that are not valid
-        summary = {}
-        for name in task.metrics:
-            values = images[name].to_numpy(np.float64)
-            values = values[~np.isnan(values)]
-            interval = bootstrap_mean(values)
-            several = values.size >= 2
-            summary[name] = MetricValue(
-                value=float(values.mean()) if values.size else None,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=int(values.size),
-                direction=METRICS[name].direction,
-                signature=task.signature(source, name),
-            )
-        return summary
+        return summarise_means(rows, task, source, lambda name: METRICS[name].direction)
 
 
 def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
@@ -117,7 +101,7 @@ def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
     mask = mask.float()
     if tuple(mask.shape[-2:]) != shape:
         mask = interpolate(mask[None], size=shape, mode="bilinear", align_corners=False)[0]
-    return mask.argmax(0).cpu().numpy()
+    return mask.max(0).indices.cpu().numpy()  # the first of equal ones, like argmax, which is eight times slower here
 
 
 def nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -140,7 +140,7 @@ def _central_share(crop: str) -> float:
 
 def _bicubic(image: np.ndarray, crop: str, side: int) -> Tensor:
     left, top, right, bottom = crop_box(crop, *image.shape[:2])
-    tensor = torch.from_numpy(np.ascontiguousarray(image[top:bottom, left:right])).permute(2, 0, 1).float() / 255
+    tensor = torch.from_numpy(np.array(image[top:bottom, left:right])).permute(2, 0, 1).float() / 255
     if tensor.shape[1:] == (side, side):
         return tensor.contiguous()
     shrinking = max(tensor.shape[1:]) > side

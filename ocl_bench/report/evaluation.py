@@ -15,7 +15,7 @@ from ..metrics import find_metric
 from ..paths import bundled, results_root
 from ..references import CHEAP, reference_results
 from ..results import Result, read_rows
-from ..runner import Runner
+from ..runner import Item, Runner
 from ..spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -99,16 +99,23 @@ def _with_floors(plan: Plan, result: Result, references: list[Result], root: Pat
 
 
 def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
-    """The grid of best, median and worst images beside the result; only these few are predicted again."""
-    from .overlays import Panel, choose, write_overlays
-
+    """The best, median and worst samples beside the result; only these few are predicted again."""
     assert result.path is not None
     path = result.path.with_suffix(".png")
     if path.is_file() and not redraw:
         return path
     main, rows = _per_image(plan.task, read_rows(result.path))
-    if rows.empty:
-        return None
+    draw = {"video": _storyboard, "knn": _neighbours}.get(plan.task.family, _overlays)
+    return None if rows.empty else draw(plan, result, path, main, rows)
+
+
+def _title(plan: Plan, result: Result) -> str:
+    return f"{result.model.name} on {plan.task.name} (data: {result.data.kind})"
+
+
+def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    from .overlays import Panel, choose, write_overlays
+
     direction = find_metric(main).direction
     indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})
     values = {str(rows.index[i]): float(rows.iloc[i]) for i in indices}
@@ -120,11 +127,39 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
         items, _ = runner.read(positions[start : start + plan.batch_size])
         kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
         for item, output in zip(kept, outputs, strict=True):
-            image = (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             labels, truth = plan.adapter.picture(output, item.truth)
-            panels.append(Panel(item.id, values[item.id], image, truth, labels))
-    title = f"{result.model.name} on {plan.task.name} (data: {result.data.kind}), {main}"
+            panels.append(Panel(item.id, values[item.id], _pixels(item), truth, labels))
+    title = f"{_title(plan, result)}, {main}"
     return write_overlays(path, panels, metric=main, title=title, direction=direction)
+
+
+def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    from ..video_runner import VideoRunner
+    from .overlays import choose
+    from .storyboard import Strip, chosen_frames, write_storyboard
+
+    runner, strips = VideoRunner(plan), []
+    for section, indices in choose(list(rows), per_section=1, direction=find_metric(main).direction).items():
+        for index in indices:
+            video = plan.data.reader[plan.data.ids.index(str(rows.index[index]))]
+            wanted, kept = set(chosen_frames(len(video))), []
+            for start, items, outputs in runner.clips(video, plan.noise_seeds[0]):
+                for number, (item, output) in enumerate(zip(items, outputs, strict=True), start):
+                    if number in wanted:
+                        kept.append((_pixels(item), item.truth.labels, output))
+            images, truth, prediction = (np.stack(part) for part in zip(*kept, strict=True))
+            value = float(rows.iloc[index])
+            strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))
+    return write_storyboard(path, strips, metric=main, title=_title(plan, result))
+
+
+def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path | None:
+    return None
+
+
+def _pixels(item: Item) -> np.ndarray:
+    """The model's image, (S, S, 3) uint8."""
+    return (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def _per_image(task: TaskSpec, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:

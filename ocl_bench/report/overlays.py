@@ -118,11 +118,15 @@ def _tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image and its two overlays, (H', W', 3) uint8 each, enlarged by a whole factor to at least `_TILE`."""
     factor = max(1, -(-_TILE // max(panel.image.shape[:2])))
     image = panel.image.repeat(factor, axis=0).repeat(factor, axis=1)
-    truth = _fit(panel.truth, image.shape[:2])
-    prediction = _fit(panel.prediction, image.shape[:2])
-    colours = {int(g): _colour(int(g) - 1) for g in np.unique(truth) if g > 0}
-    matched = {0: None, **colours}
-    return image, _overlay(image, truth, matched), _overlay(image, prediction, predicted_colours(truth, prediction))
+    truth = fit(panel.truth, image.shape[:2])
+    prediction = fit(panel.prediction, image.shape[:2])
+    found = predicted_colours(truth, prediction)
+    return image, overlay(image, truth, truth_colours(truth)), overlay(image, prediction, found)
+
+
+def truth_colours(truth: np.ndarray) -> dict[int, np.ndarray | None]:
+    """Colour (3,) of each object of a truth map; None (dimmed) for the background."""
+    return {0: None, **{int(label): _colour(int(label) - 1) for label in np.unique(truth) if label > 0}}
 
 
 def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np.ndarray | None]:
@@ -154,7 +158,7 @@ def _colour(index: int) -> np.ndarray:
     return colour
 
 
-def _overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
     """The image under flat colours with thin white contours; labels without a colour are dimmed, void is white."""
     grey = image.astype(np.float32).mean(axis=2, keepdims=True)
     out = np.repeat(0.45 * grey + 25, 3, axis=2)
@@ -179,7 +183,7 @@ def _contours(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
-def _fit(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def fit(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Nearest-neighbour resize of a label map to (H, W)."""
     rows = (np.arange(size[0]) * labels.shape[0]) // size[0]
     columns = (np.arange(size[1]) * labels.shape[1]) // size[1]

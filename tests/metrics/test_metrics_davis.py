@@ -240,6 +240,22 @@ def test_counts_of_a_frame() -> None:
     assert counts.truth_met.tolist() == [[10]] == counts.predicted_met.tolist()
 
 
+def test_disks_reach_from_the_first_row_to_the_last() -> None:
+    truth, prediction = np.zeros((2, 6, 2), np.int16)
+    truth[0, 0], prediction[5, 0] = 1, 1
+    for radius, met in ((3, 0), (4, 1), (5, 2)):
+        counts = frame_overlap(truth, prediction - 1, radius)
+        assert counts.predicted_edge.tolist() == [2] and counts.predicted_met.tolist() == [[met]]
+
+
+def test_matching_is_one_to_one_on_the_mean_of_j_and_f_over_frames() -> None:
+    j = np.array([[[0.9, 0.8], [0.8, 0.1]], [[0.9, 0.8], [0.8, 0.1]]])
+    assert match(j, j).tolist() == [1, 0]  # 0.8 + 0.8 beats 0.9 + 0.1, though both prefer proposal 0
+    f = np.array([[[1.0, 0.0], [0.0, 0.2]], [[1.0, 0.0], [0.0, 0.9]]])
+    assert match(j, f).tolist() == [0, 1] and match(f, j).tolist() == [0, 1]
+    assert match(j[:, :1], j[:, :1]).tolist() == [0]
+
+
 def test_tolerance_is_rounded_up_and_from_one_on_in_pixels() -> None:
     assert tolerance((480, 854)) == 8 and tolerance((1080, 1920)) == 18 and tolerance((30, 40), 0.02) == 1
     assert tolerance((480, 854), 3) == 3 and tolerance((480, 854), 0.0) == 0

@@ -1,0 +1,289 @@
+"""Scenes for image classification: one large object of the image's class among smaller ones of other classes.
+
+    store = SalientStore(split="train", count=64)      # rendered by data/layouts.py where they are not in the cache
+    store[0].image, store[0].label, store[0].boxes
+
+<cache>/scenes/salient-r1/<split>[-seed<N>]/00000.npz     16 scenes each
+
+A class is a shape with a texture: four shapes times six textures, so that neither alone names it. Each of four hues is
+that of six classes, so that colour helps but names no class, nor does it with the shape. Scene i shows class i modulo
+24; it is a pure function of (revision, split, seed, i).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..paths import cache_root
+from .materials import FULL_KINDS, free_material
+from .sampler import (
+    REVISIONS,
+    SPLITS,
+    Border,
+    Scene,
+    SceneObject,
+    _camera,
+    _ground_point,
+    _use,
+    _where_free,
+    scene_rng,
+)
+from .shapes import FULL_SHAPES, SHAPE_NAMES
+
+CHUNK = 16
+SIZE = 128
+SHAPES = ((96, 128), (128, 96), (128, 128), (102, 128), (128, 102))
+"""Height and width of scene i: entry i modulo 5, the central part of the square that is rendered."""
+
+MIN_DISTRACTORS, MAX_DISTRACTORS = 4, 6
+"""So many are drawn; some find no place, or are hidden or cut off, so that a picture shows three to six as a rule."""
+_KINDS = ("plain", "checker", "stripes", "dots", "camouflage", "lattice")
+_HUES = 4
+_POINTED = 1.3
+"""An octahedron fills a sixth of the cube around it, and gets a larger one."""
+
+_OCCLUDED = 0.4
+"""Share of scenes in which a distractor stands between the camera and the salient object."""
+
+_MIN_PIXELS = 65
+"""Objects of which the cropped picture shows fewer pixels have no box: 0.4 % of the square, as in other scenes."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class SalientClass:
+    """One class. index: 0..23. shape and kind of texture name it. hue: where its colours centre, in turns."""
+
+    index: int
+    shape: str
+    kind: str
+    hue: float
+
+
+CLASSES: tuple[SalientClass, ...] = tuple(
+    SalientClass(s * len(_KINDS) + k, shape, kind, (s + k) % _HUES / _HUES)
+    for s, shape in enumerate(FULL_SHAPES)
+    for k, kind in enumerate(_KINDS)
+)
+
+
+@dataclass(frozen=True)
+class SalientScene:
+    """One scene, cropped to its size.
+
+    image: (H, W, 3) uint8. label: class index of the salient object. boxes: class index and x0, y0, x1, y1 in pixels
+    (x1 and y1 exclusive) of what is visible of each object, the salient one first.
+    """
+
+    image: np.ndarray
+    label: int
+    boxes: tuple[tuple[int, Box], ...]
+
+
+@dataclass(frozen=True)
+class SalientStore:
+    """The first scenes of one split. Scene i is a pure function of these fields and i."""
+
+    variant: str = "salient"
+    revision: int = 1
+    split: str = "test"
+    seed: int = 0
+    count: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the chunks are."""
+        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
+        return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> SalientScene:
+        chunk, position = divmod(range(self.count)[index], CHUNK)
+        return read_chunk(self._path(chunk))[position]
+
+    def __iter__(self) -> Iterator[SalientScene]:
+        for chunk in range(-(-self.count // CHUNK)):
+            yield from read_chunk(self._path(chunk))[: self.count - chunk * CHUNK]
+
+    def missing(self, count: int) -> list[int]:
+        """Numbers of the chunks of the first `count` scenes that are not there."""
+        return [chunk for chunk in range(-(-count // CHUNK)) if not self._path(chunk).is_file()]
+
+    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+        """Render and write chunks, each atomically; `on_chunk(n)` is called after each n scenes."""
+        for chunk in chunks:
+            indices = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+            write_chunk(self._path(chunk), render_salient(self.revision, self.split, indices, self.seed))
+            on_chunk(CHUNK)
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:05d}.npz"
+
+    def check_revision(self) -> None:
+        """Raise ValueError when this version does not render the revision."""
+        if self.variant != "salient" or REVISIONS["salient"] != self.revision:
+            raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
+
+    def to_json(self) -> str:
+        """As text for a worker process."""
+        return json.dumps(asdict(self))
+
+
+def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scene:
+    """Draw scene `index`; object 0 is the salient one. Raises ValueError for an unknown split or revision."""
+    if split not in SPLITS or revision != REVISIONS["salient"]:
+        known = f"{SPLITS} and revision {REVISIONS['salient']}"
+        raise ValueError(f"unknown split or revision {split}/{revision} of variant salient; there are {known}")
+    rng = scene_rng("salient", revision, split, seed, index)
+    camera, axes = _camera(rng)
+    height, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
+    light = np.array([math.cos(height) * math.cos(azimuth), math.cos(height) * math.sin(azimuth), math.sin(height)])
+    scene = _busy_ground(rng, camera, axes, light)
+    main = CLASSES[index % len(CLASSES)]
+    scene.objects.append(_salient(rng, scene, main))
+    others = [one for one in CLASSES if one is not main]
+    for number in range(int(rng.integers(MIN_DISTRACTORS, MAX_DISTRACTORS + 1))):
+        chosen = others[int(rng.integers(len(others)))]
+        half = rng.uniform(0.5, 0.85) * rng.uniform(0.85, 1.15, 3)
+        wanted = _object(rng, chosen, np.zeros(3), half, scale=1.0)
+        in_front = number == 0 and rng.uniform() < _OCCLUDED
+        placed = _in_front(rng, scene, wanted) if in_front else _where_free(rng, scene, wanted)
+        if placed is not None:
+            scene.objects.append(placed)
+    return scene
+
+
+def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray, light: np.ndarray) -> Scene:
+    """Two or three regions of any textures and colours."""
+    regions = int(rng.integers(2, 4))
+    kinds = rng.choice(len(FULL_KINDS), regions, replace=False)
+    grounds = [
+        _use(rng, free_material(rng, FULL_KINDS[int(k)], rng.uniform()), -1, rng.uniform(0.4, 0.9)) for k in kinds
+    ]
+    borders = [
+        Border(
+            rng.uniform(0, 2 * math.pi),
+            rng.uniform(-1.5, 1.5),
+            rng.uniform(0, 0.35),
+            rng.uniform(1.0, 3.0),
+            rng.uniform(0, 2 * math.pi),
+        )
+        for _ in range(regions - 1)
+    ]
+    return Scene(camera, axes, light, grounds, borders=borders)
+
+
+def _salient(rng: np.random.Generator, scene: Scene, main: SalientClass) -> SceneObject:
+    """The large object; it rises from the ground, so it stands below the centre to be seen in the centre."""
+    half = rng.uniform(1.25, 1.75) * rng.uniform(0.88, 1.12, 3) * (_POINTED if main.shape == "octahedron" else 1.0)
+    x, y = _ground_point(scene, np.array([rng.uniform(-0.22, 0.22), rng.uniform(-0.45, -0.1)]))
+    return _object(rng, main, np.array([x, y, half[2]]), half, scale=0.6)
+
+
+def _object(
+    rng: np.random.Generator, one: SalientClass, centre: np.ndarray, half: np.ndarray, scale: float
+) -> SceneObject:
+    surface = _use(rng, free_material(rng, one.kind, one.hue), -1, scale)
+    size = "large" if half.mean() > 1 else "small"
+    return SceneObject(
+        SHAPE_NAMES.index(one.shape), size, centre, half, rng.uniform(0, 2 * math.pi), surface, one.index
+    )
+
+
+def _in_front(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject:
+    """The object beside the salient one, on the side of the camera, where it hides a part of it."""
+    main = scene.objects[0]
+    towards = math.atan2(*(scene.camera - main.centre)[[1, 0]]) + rng.uniform(-0.7, 0.7)
+    reach = 0.85 * (math.hypot(*main.half[:2]) + math.hypot(*wanted.half[:2]))
+    x, y = main.centre[:2] + reach * np.array([math.cos(towards), math.sin(towards)])
+    centre = np.array([x, y, wanted.half[2]])
+    return SceneObject(wanted.shape, wanted.size, centre, wanted.half, wanted.yaw, wanted.surface, wanted.category)
+
+
+def render_salient(revision: int, split: str, indices: Sequence[int], seed: int = 0) -> list[SalientScene]:
+    """Render scenes `indices` of a split, each cropped to its size."""
+    import torch
+
+    from . import MIN_VISIBLE
+    from .caster import build_world, cast
+
+    scenes = [sample_salient(revision, split, index, seed) for index in indices]
+    with torch.no_grad():
+        image, hit, _, _ = cast(build_world(scenes), SIZE, MIN_VISIBLE)
+        pixels = (image * 255 + 0.5).to(torch.uint8).numpy()
+    return [
+        crop_scene(pixels[k], hit[k].numpy(), [one.category for one in scene.objects], SHAPES[index % len(SHAPES)])
+        for k, (index, scene) in enumerate(zip(indices, scenes, strict=True))
+    ]
+
+
+def crop_scene(image: np.ndarray, hit: np.ndarray, classes: Sequence[int], shape: tuple[int, int]) -> SalientScene:
+    """The central part of a square scene (S, S, 3), with boxes of what it shows of the objects.
+
+    hit: (S, S) number of the object, negative for the ground. classes: class of each object, the salient one first.
+    """
+    top, left = ((side - length) // 2 for side, length in zip(hit.shape, shape, strict=True))
+    window = np.s_[top : top + shape[0], left : left + shape[1]]
+    image, hit = image[window], hit[window]
+    boxes = []
+    for number, one in enumerate(classes):
+        rows, columns = np.nonzero(hit == number)
+        if len(rows) >= _MIN_PIXELS:
+            box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+            boxes.append((one, box))
+    return SalientScene(np.ascontiguousarray(image), classes[0], tuple(boxes))
+
+
+def write_chunk(path: Path, scenes: Sequence[SalientScene]) -> None:
+    """Write scenes as one compressed file: whoever sees it sees all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {"labels": np.array([scene.label for scene in scenes], dtype=np.uint8)}
+    for position, scene in enumerate(scenes):
+        arrays[f"image{position}"] = scene.image
+        rows = [(one, *box) for one, box in scene.boxes]
+        arrays[f"boxes{position}"] = np.array(rows, dtype=np.int16).reshape(-1, 5)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(scratch, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(scratch, path)
+
+
+def read_chunk(path: Path) -> list[SalientScene]:
+    """The scenes of a file. Raises OSError naming the file when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return [
+                SalientScene(
+                    content[f"image{k}"], int(label), tuple(map(_class_and_box, content[f"boxes{k}"].tolist()))
+                )
+                for k, label in enumerate(content["labels"])
+            ]
+    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
+
+
+def _class_and_box(row: Sequence[int]) -> tuple[int, Box]:
+    one, x0, y0, x1, y1 = row
+    return one, (float(x0), float(y0), float(x1), float(y1))
+
+
+def main() -> None:
+    """Worker process: a store and its chunks as JSON on stdin, the number of scenes after each chunk on stdout."""
+    import torch
+
+    torch.set_num_threads(1)
+    job = json.loads(sys.stdin.read())
+    SalientStore(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
