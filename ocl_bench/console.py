@@ -42,15 +42,16 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     for other in references:
         table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
     console.print(table)
-    console.print(f"value ± half of the 95 % bootstrap interval over n images; {_images(result)}")
+    unit = unit_of(result)
+    console.print(f"value ± half of the 95 % bootstrap interval over n {unit}; {_images(result)}")
     if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
         share = 100 * counts.single_object_share
-        console.print(f"{share:.1f} % of the images show one object: FG-ARI is 1 there for one segment, 0 for more")
+        console.print(f"{share:.1f} % of the {unit} show one object: FG-ARI is 1 there for one segment, 0 for more")
     console.print(f"signature: {task.signature}", soft_wrap=True)
     model = result.model
     console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}")
     rate = result.cost.images_per_second
-    speed = f"{rate:.1f} images/s" if rate else "no speed measured"
+    speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
 
 
@@ -68,9 +69,14 @@ def print_cells(console: Console, cells: Sequence[Cell]) -> None:
     console.print(table)
 
 
+def unit_of(result: Result) -> str:
+    """What is resampled: images or videos."""
+    return "videos" if {"mbo_video", "fg_ari_video", "jf"} & set(result.metrics) else "images"
+
+
 def _images(result: Result) -> str:
     counts = result.counts
-    text = f"{counts.scored} of {counts.attempted} images scored"
+    text = f"{counts.scored} of {counts.attempted} {unit_of(result)} scored"
     if result.data.limit is not None:
         text += f" (limited to the first {result.data.limit}: never ranked)"
     seeds = len(result.seeds.noise)

@@ -230,8 +230,9 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
     run(plan, results=tmp_path, progress=False)
     ((arguments, keywords),) = calls
     (batch,) = arguments
-    assert keywords == {} and vars(batch).keys() == {"ids", "image", "video", "boxes", "noise_seed"}
-    assert batch.video is None and batch.boxes is None
+    fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state"}
+    assert keywords == {} and vars(batch).keys() == fields
+    assert batch.video is None and batch.boxes is None and batch.state is None
 
 
 def test_ceilings_are_given_by_cards_alone() -> None:

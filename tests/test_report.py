@@ -11,7 +11,7 @@ from PIL import Image
 from ocl_bench.errors import UsageError
 from ocl_bench.report.curves import read_log, smooth, write_curves
 from ocl_bench.report.figure import PALETTE
-from ocl_bench.report.overlays import Panel, _contours, _fit, _overlay, choose, predicted_colours, write_overlays
+from ocl_bench.report.overlays import Panel, _contours, choose, fit, overlay, predicted_colours, write_overlays
 
 
 def _panel(index: int, value: float) -> Panel:
@@ -75,7 +75,7 @@ def test_overlay_dims_background_colours_objects_and_whitens_void() -> None:
     image = np.full((12, 12, 3), (200, 100, 0), dtype=np.uint8)
     labels = np.zeros((12, 12), dtype=int)
     labels[:, 4:8], labels[:, 8:] = 1, -1
-    out = _overlay(image, labels, {0: None, 1: PALETTE[1]})
+    out = overlay(image, labels, {0: None, 1: PALETTE[1]})
     assert len(set(out[6, 1])) == 1 and out[6, 1, 0] < 100
     assert out[6, 5, 0] > out[6, 5, 2]
     assert tuple(out[6, 10]) == (255, 255, 255)
@@ -85,8 +85,8 @@ def test_overlay_dims_background_colours_objects_and_whitens_void() -> None:
 
 def test_fit_keeps_labels() -> None:
     labels = np.array([[0, 1], [2, 3]])
-    assert np.array_equal(_fit(labels, (4, 4)), labels.repeat(2, 0).repeat(2, 1))
-    assert np.array_equal(_fit(labels.repeat(3, 0).repeat(3, 1), (2, 2)), labels)
+    assert np.array_equal(fit(labels, (4, 4)), labels.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(fit(labels.repeat(3, 0).repeat(3, 1), (2, 2)), labels)
 
 
 def test_the_palette_has_distinct_colours() -> None:

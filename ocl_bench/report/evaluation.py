@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -153,8 +153,31 @@ def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
     return write_storyboard(path, strips, metric=main, title=_title(plan, result))
 
 
-def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path | None:
-    return None
+def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    """Up to four queries that hit and four that miss, spread over the data."""
+    from ..adapters.knn import Knn
+    from .neighbours import SHOWN, Query, write_neighbours
+
+    plan, train = with_head(plan), plan.train
+    assert train is not None
+    runner, adapter, names = Runner(plan), cast(Knn, plan.adapter), train.categories
+    bank = Runner(replace(plan, data=train))
+    queries = []
+    for hit in (True, False):
+        found = [str(name) for name in rows.index[(rows >= 0.5) == hit]]
+        chosen = [found[k * len(found) // 4] for k in range(4)] if len(found) >= 4 else found
+        items, _ = runner.read([plan.data.ids.index(name) for name in chosen])
+        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(kept, outputs, strict=True):
+            why, label = adapter.explain(output), item.truth.label
+            nearest, _ = bank.read([int(position) for position in why.positions[:SHOWN]])
+            labels = [one.truth.label for one in nearest]
+            numbers = [number for number in (label, why.predicted, *labels) if number is not None]
+            called = [names.get(number, str(number)) for number in numbers]
+            pictures = np.stack([_pixels(one) for one in nearest])
+            cosines = tuple(float(value) for value in why.similarity)
+            queries.append(Query(item.id, _pixels(item), called[0], called[1], pictures, tuple(called[2:]), cosines))
+    return write_neighbours(path, queries, title=f"{_title(plan, result)}, {main}")
 
 
 def _pixels(item: Item) -> np.ndarray:
