@@ -42,6 +42,14 @@ class RenderedVideo:
     objects: np.ndarray
     categories: tuple[int, ...]
 
+    def keep(self, shown: np.ndarray) -> RenderedVideo:
+        """The video with the objects whose numbers occur in `shown`, numbered anew; the others become ground."""
+        kept = [number for number in range(1, len(self.categories) + 1) if (shown == number).any()]
+        table = np.zeros(len(self.categories) + 1, dtype=np.uint8)
+        table[kept] = np.arange(1, len(kept) + 1)
+        categories = tuple(self.categories[number - 1] for number in kept)
+        return RenderedVideo(self.frames, table[self.objects], categories)
+
 
 @dataclass(frozen=True)
 class VideoStore:
@@ -58,6 +66,15 @@ class VideoStore:
         """Where the videos are."""
         split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
         return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    @property
+    def chunk(self) -> int:
+        """Scenes in a chunk."""
+        return CHUNK
+
+    def first(self, count: int) -> VideoStore:
+        """The store that ends after `count` scenes."""
+        return replace(self, count=count)
 
     def __len__(self) -> int:
         return self.count
