@@ -15,7 +15,9 @@ from .clevrtex import open_clevrtex
 from .coco import open_coco
 from .davis import open_davis
 from .folder import open_folder
+from .imagenet import open_imagenet
 from .movi import open_movi
+from .video_folder import open_video_folder
 from .voc import open_voc
 from .ytvis import open_ytvis
 
@@ -28,7 +30,9 @@ READERS: dict[str, Callable[[Request], OpenData]] = {
     "coco": open_coco,
     "davis": open_davis,
     "folder": open_folder,
+    "imagenet": open_imagenet,
     "movi": open_movi,
+    "video-folder": open_video_folder,
     "voc": open_voc,
     "ytvis": open_ytvis,
 }

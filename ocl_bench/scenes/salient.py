@@ -19,7 +19,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,15 @@ class SalientStore:
         """Where the chunks are."""
         split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
         return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    @property
+    def chunk(self) -> int:
+        """Scenes in a chunk."""
+        return CHUNK
+
+    def first(self, count: int) -> SalientStore:
+        """The store that ends after `count` scenes."""
+        return replace(self, count=count)
 
     def __len__(self) -> int:
         return self.count

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import runpy
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from ocl_bench.metrics.video import VIDEO_METRICS, VideoTables
 from ocl_bench.types import OVERLAP, VOID
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity" / "metrics_video_slotcontrast.safetensors"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "video.py"
 OFFICIAL = {
     "fg_ari_video": "video_ari",
     "mbo_video": "video_mbo",
@@ -233,3 +237,16 @@ def test_bad_input_is_one_line() -> None:
     with pytest.raises(UsageError, match="empty: 'zero'"):
         video.scores(empty="zero")  # type: ignore[arg-type]
     assert all(number == 0 for _, number in video.scores().values())
+
+
+def test_benchmark_agrees_with_its_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    names = runpy.run_path(str(BENCHMARK), run_name="benchmark")
+    small = ["--frames", "3", "--size", "40", "--davis-frames", "2", "--davis-height", "54", "--lengths", "8", "16"]
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARK), *small, "--threads", str(torch.get_num_threads())])
+    names["main"]()
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^ratio: \d+\.\d", printed, re.MULTILINE)) == 2
+    assert len(re.findall(r"\d+\.\d ms", printed)) == 4 and len(re.findall("MB are kept", printed)) == 4
+    monkeypatch.setitem(names["main"].__globals__, "peer_f", lambda *_: 0.5)
+    with pytest.raises(SystemExit, match=r"f: ours .* differs"):
+        names["main"]()
