@@ -289,6 +289,27 @@ def test_revision_follows_the_files(tmp_path: Path) -> None:
     assert open_with(open_ytvis, tmp_path, "validation").revision != first
 
 
+@pytest.mark.parametrize("order", ["as published", "annotations first"])
+def test_masks_of_other_videos_are_dropped(tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[Any] = []
+    original = ytvis.run_length
+    monkeypatch.setattr(ytvis, "run_length", lambda code, shape: (packed.append(code), original(code, shape))[1])
+    names = [f"v{k}" for k in range(302)]
+    masks = [uncompressed(filled(0, 0, 1 + k % 20, 9)) for k in range(302)]
+    path = write_ytvis(tmp_path, dict.fromkeys(names, 1), [track(k, k + 1, [masks[k]]) for k in range(302)])
+    if order == "annotations first":
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({"annotations": content.pop("annotations"), **content}))
+    for split, first, count in (("train", 0, 2), ("validation", 2, 300)):
+        packed.clear()
+        data = open_with(open_ytvis, tmp_path, split)
+        assert len(packed) == (count if order == "as published" else 302)
+        assert data.ids == tuple(names[first : first + count]) and "left out" not in data.note
+        for k in (first, first + count - 1):
+            labels = data.reader[k - first].frames[0].truth.labels
+            assert np.array_equal(labels, filled(0, 0, 1 + k % 20, 9))
+
+
 def test_masks_are_kept_packed(tmp_path: Path) -> None:
     """40 masks of 8,000 runs: as Python numbers more than 64 bits each, packed about one byte each."""
     random = np.random.default_rng(0)
