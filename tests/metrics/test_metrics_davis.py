@@ -230,6 +230,16 @@ def test_void_hides_segments_and_objects() -> None:
     assert len(objects(np.zeros_like(truth), prediction).scores()) == 0
 
 
+def test_labels_that_no_frame_shows_count_only_when_asked_for() -> None:
+    truth = np.zeros((2, 10, 12), np.int16)
+    truth[0, 2:5, 2:5], truth[:, 6:9, 6:9] = 1, 3
+    prediction = np.where(truth == 0, -1, truth)
+    video = objects(truth, prediction)
+    assert video.pairs().j.shape == (2, 2, 2) and video.scores().proposal.tolist() == [1, 3]
+    scores = video.scores(3)  # an empty mask fills up, and is right about an empty object
+    assert scores.proposal.tolist() == [1, -1, 3] and (scores.j_mean == 1).all() and (scores.f_mean == 1).all()
+
+
 def test_counts_of_a_frame() -> None:
     truth = np.zeros((6, 8), np.int16)
     truth[1:3, 1:4] = 2
