@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,11 @@ class XmlBoxes:
 
     def names(self) -> list[str]:
         """Files there are, relative to `folder`, sorted."""
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob("**/[!.]*.xml"))
+        with os.scandir(self.folder) as entries:
+            top = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        names = [name for name, is_folder in top if not is_folder]
+        names += [f"{name}/{inner}" for name, is_folder in top if is_folder for inner in os.listdir(self.folder / name)]
+        return sorted(name for name in names if name.endswith(".xml"))
 
 
 @dataclass(frozen=True)

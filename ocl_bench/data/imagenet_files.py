@@ -128,9 +128,8 @@ def _list_folders(folder: Path) -> tuple[list[str], int]:
 
 def _list_images(folder: Path) -> tuple[list[str], list[str], int]:
     """Stems of the images in a folder, sorted, their suffixes, and the number of other visible files."""
-    visible = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    pairs = [pair for pair in map(os.path.splitext, visible) if pair[1].lower() in _SUFFIXES]
-    pairs.sort()
+    visible = [name for name in os.listdir(folder) if not name.startswith(".")]
+    pairs = sorted(pair for pair in map(os.path.splitext, visible) if pair[1].lower() in _SUFFIXES)
     for one, other in pairwise(pairs):
         if one[0] == other[0]:
             raise UsageError(f"{folder}: '{''.join(one)}' and '{''.join(other)}' have one id; remove one")

@@ -204,17 +204,18 @@ def test_any_suffix_mode_and_format(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "imagenet", each=1)
     for name, content in (
         ("a.JPEG", encoded(0, "PNG")),
+        ("a-.jpg", encoded()),
         ("b.jpg", encoded(0, "JPEG", "CMYK")),
         ("c.png", encoded(0, "PNG", "RGBA")),
         ("d.Jpg", encoded(0, "JPEG", "L")),
     ):
         put(root / "train" / DOG / name, content)
     data = open_split(tmp_path, "train")
-    assert data.ids[2:] == tuple(f"{DOG}/{name}" for name in (*"abcd", f"{DOG}_0"))
-    images = [data.reader[k].image for k in range(2, 6)]
+    assert data.ids[2:] == tuple(f"{DOG}/{name}" for name in ("a", "a-", "b", "c", "d", f"{DOG}_0")), "by stem"
+    images = [data.reader[k].image for k in range(2, 7)]
     assert all(image.shape == (HEIGHT, WIDTH, 3) for image in images)
-    assert all(np.abs(image[0, 0].astype(int) - (40, 90, 200)).max() <= 4 for image in images[:3])
-    assert len(set(images[3][0, 0].tolist())) == 1, "grey"
+    assert all(np.abs(image[0, 0].astype(int) - (40, 90, 200)).max() <= 4 for image in images[:4])
+    assert len(set(images[4][0, 0].tolist())) == 1, "grey"
 
 
 def test_the_orientation_of_a_camera_is_not_applied(tmp_path: Path) -> None:
@@ -524,7 +525,9 @@ def test_parquet_files_of_the_hub(tmp_path: Path) -> None:
     root = tmp_path / "imagenet"
     write_parquet(root, "train", ROWS, files=2)
     write_parquet(root, "validation", ROWS[2:], files=1)
-    check_hub(open_split(tmp_path, "train"), "train")
+    train = open_split(tmp_path, "train")
+    check_hub(train, "train")
+    assert len(train.reader.rows._held) == 1, "memory is flat: one row group is held"
     check_hub(open_split(root), "val", ROWS[2:])
     assert open_split(tmp_path, "train", limit=2).ids == ("train/000000", "train/000003")
     assert not list((tmp_path / "cache").glob("**/*.arrow")), "nothing is copied"
@@ -591,5 +594,5 @@ def test_the_stand_in_is_read_like_the_official_data(tmp_path: Path, monkeypatch
     task = card(reader="imagenet", split="val", options={"boxes": "labelled"})
     data = open_imagenet(Request(task, None, None, "val", None, False))
     assert data.kind == "embedded" and data.ids == VAL_IDS and dict(data.categories) == dict(enumerate(CLASSES))
-    assert data.revision.startswith("embedded-r1-0123") and data.note.startswith("data: embedded stand-in")
+    assert data.revision.startswith("embedded-r1-0123-boxes-") and data.note.startswith("data: embedded stand-in")
     assert boxes_of(data, 0) == [(0, (1, 2, 3, 4))] and data.root == root
