@@ -45,7 +45,7 @@ def open_video_folder(request: Request) -> OpenData:
     """Open a folder of videos. Raises UsageError for options, DataMissingError for what is not there."""
     name = request.task.name
     if request.stand_in_seed is not None:
-        raise UsageError(f"task '{name}': the video_folder reader has no stand-in, so --stand-in-seed has no meaning")
+        raise UsageError(f"task '{name}': the video-folder reader has no stand-in, so --stand-in-seed has no meaning")
     options = parse_options(VideoFolderOptions, request)
     for option in ("images", "masks", "ids"):
         value = getattr(options, option)
