@@ -303,10 +303,11 @@ class TestCorridor:
             assert content["similarity"] == sorted(content["similarity"], reverse=True)
 
     def test_the_bank_comes_from_the_fit_split(self) -> None:
-        plan = make_plan(Tokens(), card(), data=colours(3, 1), train=colours(60, 0), device="cpu")
+        scored = replace(colours(3, 1), categories={5: "grey"})
+        plan = make_plan(Tokens(), card(), data=scored, train=colours(60, 0), device="cpu")
         adapter = with_head(plan).adapter
         assert isinstance(adapter, Knn) and adapter.bank is not None
-        assert adapter.bank.features.shape == (60, 3) and adapter.classes.tolist() == [0, 1, 2]
+        assert adapter.bank.features.shape == (60, 3) and adapter.classes.tolist() == [0, 1, 2, 5]
 
 
 def test_means_are_those_of_discovery() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -122,23 +123,30 @@ class TestSearch:
         finally:
             knn._faiss.cache_clear()
 
-    def test_reduced_precision_of_the_user_is_not_used(self) -> None:
-        import torch
+    def test_ordinary_features_are_searched_once(self, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Search, "_search_again", None)
+        monkeypatch.setattr(knn, "_ROWS", 100)
+        bank, queries = random_rows(2000, 64, 0), random_rows(50, 64, 1)
+        scores = queries.astype(float) @ bank.astype(float).T
+        np.testing.assert_array_equal(nearest(bank, queries, 200)[1], np.argsort(-scores, 1)[:, :200])
 
-        bank, queries = random_rows(400, 64, 0), random_rows(8, 64, 1)
-        expected = nearest(bank, queries, 5)
+    def test_products_have_full_precision_whatever_the_user_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found, original = [], Search._block
+
+        def spy(search: Search, first: int) -> torch.Tensor:
+            found.append(torch.get_float32_matmul_precision())
+            return original(search, first)
+
+        monkeypatch.setattr(Search, "_block", spy)
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("medium")
         try:
-            found = nearest(bank, queries, 5)
-            assert torch.get_float32_matmul_precision() == "medium"
+            nearest(random_rows(40, 6, 0), random_rows(8, 6, 1), 5)
+            assert found == ["highest"] and torch.get_float32_matmul_precision() == "medium"
         finally:
             torch.set_float32_matmul_precision(before)
-        np.testing.assert_array_equal(found[1], expected[1])
 
     def test_a_resident_bank_is_searched_in_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import torch
-
         bank, queries = random_rows(500, 8, 0), random_rows(7, 8, 1)
         search = Search(bank)
         search.resident = torch.from_numpy(bank)
