@@ -8,10 +8,10 @@ copy them (150 GB) into its cache to map them into memory.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,16 +22,30 @@ from .index import take_manifest
 if TYPE_CHECKING:
     import datasets
 
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
 _PARTS = {"train": ("train",), "val": ("validation", "val")}
 _REMEDY = "download the data set again"
 
 
 class Rows(Protocol):
-    """One split. folder and files: what it is read from. features: of `datasets`."""
+    """One split."""
 
-    folder: Path
-    files: tuple[str, ...]
-    features: datasets.Features
+    @property
+    def folder(self) -> Path:
+        """Folder that was searched."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from, relative to the folder."""
+        ...
+
+    @property
+    def features(self) -> datasets.Features:
+        """Types of the columns."""
+        ...
 
     def labels(self) -> list[Any]:
         """The column `label`."""
@@ -51,7 +65,7 @@ class SavedRows:
     table: datasets.Dataset
 
     @property
-    def features(self) -> datasets.Features:  # type: ignore[override]
+    def features(self) -> datasets.Features:
         """Types of the columns."""
         return self.table.features
 
@@ -98,26 +112,25 @@ class ParquetRows:
                 images = file.read_row_group(part, columns=["image"])["image"]
             self._held.clear()
             self._held[group] = images
-        return f"{path}, row {position - int(self.first[group])} of group {part}", images[
-            position - int(self.first[group])
-        ].as_py()["bytes"]
+        row = position - int(self.first[group])
+        return f"{path}, row {row} of group {part}", images[row].as_py()["bytes"]
 
 
 def find_rows(folder: Path, split: str) -> Rows | None:
     """The split in a folder, or None where the folder has no such files. Raises UsageError when they are broken."""
     for part in _PARTS[split]:
         if (folder / part / "state.json").is_file():
-            return _guarded(_open_saved, folder, part)
+            return _guarded(folder / part, _open_saved, folder, part)
         names = tuple(sorted(f"data/{path.name}" for path in (folder / "data").glob(f"{part}-*.parquet")))
         if names:
-            return _guarded(_open_parquet, folder, names)
+            return _guarded(folder / "data", _open_parquet, folder, names)
     return None
 
 
 def read_labels(rows: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class index of each row (N,) int32, and the names of the classes. Raises UsageError for labels below 0."""
     names = getattr(rows.features["label"], "names", None)
-    values = _guarded(rows.labels)
+    values = _guarded(rows.folder, rows.labels)
     wrong = next((k for k, value in enumerate(values) if type(value) is not int or value < 0), None)
     if wrong is not None:
         raise UsageError(
@@ -186,11 +199,12 @@ def _check_columns(features: Any, path: Path) -> None:
         raise UsageError(f"{path}: no column '{missing[0]}' (there are {got}); rename the columns to image and label")
 
 
-def _guarded(function: Any, *arguments: Any) -> Any:
+def _guarded(
+    where: Path, function: Callable[Arguments, Value], *arguments: Arguments.args, **named: Arguments.kwargs
+) -> Value:
     """What the function returns; errors of Arrow and of the disk as one line."""
     try:
-        return function(*arguments)
+        return function(*arguments, **named)
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        where = Path(*map(str, arguments[:1])) if arguments else "Hugging Face columns"
         raise UsageError(f"{where}: cannot be read ({reason}); {_REMEDY}") from error
