@@ -36,7 +36,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     for name, metric in result.metrics.items():
         arrow = "↑" if metric.direction > 0 else "↓"
         main = " (main)" if name == task.main else ""
-        table.add_column(f"{name} {arrow}{main}\nn = {metric.n_valid}", justify="right")
+        table.add_column(f"{name} {arrow}{main}\nn = {metric.n_valid}", justify="right", overflow="fold")
     name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
     table.add_row(name, *_cells(result, result), end_section=bool(references))
     for other in references:

@@ -340,7 +340,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             split=plan.split,
             stand_in_seed=plan.stand_in_seed,
         ),
-        model=_model_section(model, source),
+        model=_model_section(model, source, task),
         seeds=records.Seeds(noise=plan.noise_seeds),
         setup=records.Setup(**asdict(_setup(plan))),
         counts=records.Counts(
@@ -366,7 +366,7 @@ def _images(rows: pandas.DataFrame) -> float:
     return float(rows["n_frames"].sum()) if "n_frames" in rows else float(len(rows))
 
 
-def _model_section(model: LoadedModel, source: str) -> records.ModelSection:
+def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.ModelSection:
     return records.ModelSection(
         name=model.name,
         card=model.card.name if model.card.source != "user:object" else "",
@@ -374,7 +374,7 @@ def _model_section(model: LoadedModel, source: str) -> records.ModelSection:
         checkpoint_sha256=model.checkpoint_sha256,
         parameters=model.parameters,
         supervision=model.card.supervision,
-        privilege=model.card.privilege,
+        privilege="boxes" if task.protocol.boxes and model.card.privilege == "none" else model.card.privilege,
         role=model.card.role,
         mask_source=source,
         training_seed=model.training_seed,

@@ -149,7 +149,8 @@ class Runner:
         boxes = None
         if plan.task.protocol.boxes == "attention":
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
-        batch = Batch(tuple(item.id for item in padded), image, boxes=boxes, noise_seed=seed)
+        ids, any_of = tuple(item.id for item in padded), getattr(plan.adapter, "any_of", ())
+        batch = Batch(ids, image, boxes=boxes, noise_seed=seed, any_of=any_of)
         start = time.perf_counter()
         prediction = ask(plan, plan.model.model, batch, [item.truth for item in padded])
         self.seconds_model += time.perf_counter() - start

@@ -99,6 +99,8 @@ class Batch:
     boxes: one (N, 4) float32 tensor per image, xyxy pixels of `image`, only where the task card grants them; (0, 4)
         where an image has none, which is to be read as the whole image.
     noise_seed: seed of the slot noise; use `noise()` rather than the global generator.
+    any_of: fields of `Prediction` of which only the first that the model has will be read; a model may leave the others
+        out. Empty: all may be.
     """
 
     ids: tuple[str, ...]
@@ -108,9 +110,14 @@ class Batch:
     noise_seed: int = 0
     start: int = 0
     state: Any = None
+    any_of: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def asks_only_for(self, field: str, others: Sequence[str]) -> bool:
+        """Whether `field` is all that will be read of a model that has it and `others`."""
+        return next((name for name in self.any_of if name in (field, *others)), None) == field
 
     def noise(self, *shape: int, stream: str = "slots") -> Tensor:
         """Standard normal noise (B, *shape) float32 on the CPU.

@@ -99,12 +99,16 @@ class Knn:
         check_field(checked, usable, shapes[usable], name)
         return checked
 
+    @property
+    def any_of(self) -> tuple[str, ...]:
+        """The fields that would do, the first one that is there is used."""
+        if not self.within:
+            return ("embedding", "tokens", "slots")
+        return ("embedding", "tokens") if self.reads_boxes else ("tokens",)
+
     def _field(self, prediction: Prediction) -> str | None:
         """The field that is used; None without any."""
-        fields = ["embedding", "tokens", "slots"]
-        if self.within:
-            fields = ["embedding", "tokens"] if self.reads_boxes else ["tokens"]
-        return next((name for name in fields if getattr(prediction, name) is not None), None)
+        return next((name for name in self.any_of if getattr(prediction, name) is not None), None)
 
     def finite(self, prediction: Prediction) -> np.ndarray:
         """(B,) bool: the images whose used field is finite."""

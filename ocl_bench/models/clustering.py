@@ -87,6 +87,8 @@ class TokenClusters:
         Raises UsageError when the encoder returns no tokens, SampleError when those of one image are not finite.
         """
         tokens = self._tokens(batch)
+        if batch.asks_only_for("tokens", ("slots", "masks")):
+            return Prediction(tokens=tokens)
         masks, slots = [], []
         rows = zip(batch.ids, tokens.detach().float().cpu(), _generators(batch, "clusters"), strict=True)
         for sample_id, row, generator in rows:

@@ -139,6 +139,8 @@ class DIAS(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         """Soft masks (B, K, h, w), slots (B, K, C), zero where merged away, and tokens (B, D, h, w)."""
         tokens = self.encode(batch)
+        if batch.asks_only_for("tokens", ("slots", "masks")):
+            return Prediction(tokens=tokens)
         noise = batch.noise(self.slots, self.slot_dim).to(tokens)
         result = self.decompose(tokens.flatten(2).transpose(1, 2), noise)
         masks = result.masks if self.mask_source == "decoder" else result.final_attention

@@ -76,6 +76,8 @@ class Oracle:
             slots=_object_slots(truth, 1 + max(int(m.max(initial=0)) for m in maps)),
             # What a void pixel is called does not matter: it is in neither side of a score.
             classes=_stack([np.maximum(one, 0) for one in classes]) if len(classes) == len(truth) else None,
+            embedding=_label_vectors(truth),
+            embedding_source="truth",
         )
 
 
@@ -177,6 +179,12 @@ def _object_slots(truth: Sequence[Truth], count: int) -> Tensor:
                 box = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width)
                 image[label, 256:] = torch.tensor([*box, (rows.max() + 1) / height])
     return slots
+
+
+def _label_vectors(truth: Sequence[Truth]) -> Tensor | None:
+    """Unit vectors (B, 2048) float32, equal where the class of the image is (modulo 2048); None without classes."""
+    labels = [one.label for one in truth if one.label is not None]
+    return F.one_hot(torch.tensor(labels) % 2048, 2048).float() if len(labels) == len(truth) else None
 
 
 def _pad(shares: Sequence[Tensor]) -> Tensor:
