@@ -40,7 +40,7 @@ _QUERIES = 2048  # searched at a time
 _ROWS = 16384  # of the bank, compared at a time
 _ROWS_AGAIN = 4096  # the same in float64
 _FAISS_FROM = 512  # queries: below, the blocked product is several times faster than faiss 1.15
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 4 * 2**20  # of temporary arrays, so that they stay in the cache of the processor
 
 
 def parse_metric(name: str) -> tuple[int, int, Mode]:
@@ -58,14 +58,6 @@ def parse_metric(name: str) -> tuple[int, int, Mode]:
 def ks(names: Iterable[str]) -> tuple[int, ...]:
     """The k of these metrics, ascending, each once."""
     return tuple(sorted({parse_metric(name)[1] for name in names}))
-
-
-def describe(name: str) -> str:
-    """What a metric means, in one line. Raises UsageError as `parse_metric`."""
-    top, k, mode = parse_metric(name)
-    what = "the class with most votes is right" if top == 1 else "the class is among the five with most votes"
-    rule = {"strict": "", "dino": ", unvoted classes fill up min(5, k)", "ibot": ", unvoted classes fill up five"}[mode]
-    return f"share of images of which {what}, {k} nearest neighbours{rule if top == 5 else ''}"
 
 
 def nearest(bank: np.ndarray, queries: np.ndarray, k: int, *, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
