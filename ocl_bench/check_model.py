@@ -1,4 +1,7 @@
-"""Will my model work? A few predictions on synthetic images, in seconds, before any data set is opened."""
+"""Will my model work? A few predictions on synthetic images, in seconds, before any data set is opened.
+
+For a task on videos the images are the frames of one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import torch
 from torch import Tensor
 
 from .adapters import Adapter, get_adapter
+from .adapters.knn import Knn
 from .errors import OclBenchError, UsageError
+from .models.frames import video_model
 from .registry import LoadedModel, get_model, get_task
 from .spec import TaskSpec
 from .types import Batch, Prediction, Truth
@@ -43,11 +48,13 @@ def check_model(
 ) -> list[Check]:
     """Try a model on 4 synthetic images: fields, shapes, finiteness, determinism, order and batch invariance.
 
+    On a task of videos these are 4 frames of one, and two clips must say what one says.
+
     model: as in `evaluate`. Raises UsageError only for a wrong name; what a model does wrong becomes a failed check.
     """
     spec = get_task(task)
     loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    session = _Session(loaded, spec, get_adapter(spec), device)
+    session = (_VideoSession if spec.family == "video" else _Session)(loaded, spec, get_adapter(spec), device)
     checks: list[Check] = []
     for name, step, remedy in session.steps():
         if any(check.passed is False for check in checks[:3]):  # without a usable prediction the rest means nothing
@@ -69,6 +76,8 @@ class _Session:
         self.size = int(own or task.protocol.input)
         self.images, self.truth = synthetic_images(BATCH, self.size)
         self.first: Prediction | None = None
+        if isinstance(adapter, Knn):
+            adapter.reads_boxes = bool(getattr(loaded.model, "reads_boxes", False))
 
     def steps(self) -> list[tuple[str, Callable[[], str], str]]:
         """Name, function that returns a detail or raises OclBenchError, remedy."""
@@ -90,11 +99,16 @@ class _Session:
     def predict(self, chosen: list[int], image: Tensor | None = None) -> Any:
         """The model's raw answer for some of the images."""
         image = self.images[chosen].clone() if image is None else image
-        batch = Batch(tuple(f"image-{i}" for i in chosen), image)
-        truth = ([Truth(self.truth[i]) for i in chosen],) if self.loaded.needs_truth else ()
+        boxes = None
+        if self.task.protocol.boxes == "attention":
+            boxes = tuple(torch.tensor([[0.0, 0.0, self.size / 2, self.size]]) for _ in chosen)
+        batch = Batch(tuple(f"image-{i}" for i in chosen), image, boxes=boxes)
+        return self._ask(self.loaded.model, batch, [Truth(self.truth[i], label=i) for i in chosen])
+
+    def _ask(self, model: Any, batch: Batch, truth: list[Truth]) -> Any:
         try:
             with torch.inference_mode():
-                return self.loaded.model.predict(batch, *truth)
+                return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
         except OclBenchError:
             raise
         except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
@@ -187,6 +201,38 @@ class _Session:
         if not largest <= allowed:
             raise UsageError(f"{what}: {self._measure()} {largest:.2g} is above {allowed:g}")
         return f"{self._measure()} {largest:.1g}"
+
+
+class _VideoSession(_Session):
+    """The same with the images as frames of one video."""
+
+    def steps(self) -> list[tuple[str, Callable[[], str], str]]:
+        """As for images, but frames may depend on each other; a model must not depend on where clips end, though."""
+        skipped = ("independent of order", "independent of batch size")
+        steps = [step for step in super().steps() if step[0] not in skipped]
+        if not getattr(video_model(self.loaded.model), "whole_video", False):
+            remedy = "keep what is needed in Prediction.state; it comes back as Batch.state with the next frames"
+            steps.insert(-1, ("independent of clips", self.clips, remedy))
+        return steps
+
+    def predict(self, chosen: list[int], image: Tensor | None = None) -> Any:
+        """The model's raw answer for these frames as the first ones of a video."""
+        return self._clip(chosen, self.images[chosen].clone() if image is None else image, 0, None)
+
+    def _clip(self, chosen: list[int], frames: Tensor, start: int, state: Any) -> Any:
+        batch = Batch(("video",), frames[:1], video=frames[None], start=start, state=state)
+        return self._ask(video_model(self.loaded.model), batch, [Truth(self.truth[i]) for i in chosen])
+
+    def clips(self) -> str:
+        halves, state = [], None
+        for chosen in (list(range(BATCH // 2)), list(range(BATCH // 2, BATCH))):
+            found = self._clip(chosen, self.images[chosen].clone(), chosen[0], state)
+            halves.append(self.adapter.check(found, len(chosen), self.loaded.name).masks)
+            state = found.state
+        return self._close(torch.cat([one.detach().cpu() for one in halves if one is not None]), "one clip and two")
+
+    def _first_masks(self) -> Tensor:
+        return super()._first_masks()[0]
 
 
 def _with_slots(masks: Tensor, slots: int) -> Tensor:

@@ -67,6 +67,9 @@ def evaluate_model(
     ] = None,
     option: Options = None,
     checkpoint: Checkpoint = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes (JSONL, Parquet) instead of the data set's, where the task grants any.")
+    ] = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
     floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
@@ -87,6 +90,7 @@ def evaluate_model(
         "stand_in_seed": stand_in_seed,
         "options": parse_options(option),
         "checkpoint": checkpoint,
+        "boxes": boxes,
     }
     if several(model, task):
         from .matrix import evaluate_matrix, exit_code_of, expand

@@ -140,6 +140,7 @@ def evaluate(
     save_predictions: bool = False,
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
+    boxes: str | Path | None = None,
     progress: bool = True,
     force: bool = False,
 ) -> Result:
@@ -148,7 +149,8 @@ def evaluate(
     model: a name (see `ocl-bench list models`), `name:SEED`, `path.py:build`, or any object with `predict`.
     task: a name, a path of a task card, or a TaskSpec. noise_seeds: by default those of the card.
     results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`. A finished result with the same key is
-    reused (`Result.reused`) unless `force`; a killed run goes on where it stopped.
+    reused (`Result.reused`) unless `force`; a killed run goes on where it stopped. boxes: a file with other boxes than
+    the data set's own, for a task that grants boxes.
 
     Raises UsageError (wrong name, card or prediction) and DataMissingError. Samples that cannot be read or scored are
     listed in `counts.failed`, the others are kept.
@@ -165,6 +167,7 @@ def evaluate(
         stand_in_seed=stand_in_seed,
         options=options,
         checkpoint=checkpoint,
+        boxes=boxes,
         progress=progress,
     )
     return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
@@ -185,10 +188,11 @@ def make_plan(
     stand_in_seed: int | None = None,
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
+    boxes: str | Path | None = None,
     progress: bool = True,
 ) -> Plan:
     """Resolve names, build the model and open the data (unless `data`, `train` are given). Raises UsageError first."""
-    spec = get_task(task)
+    spec = get_task(task) if boxes is None else get_task(task).with_boxes(Path(boxes))
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
     if batch_size < 1:

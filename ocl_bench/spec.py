@@ -141,6 +141,9 @@ class Protocol(_Card):
     boundary: float | None = Field(default=None, gt=0)
 
 
+BOXES_FILE = "boxes_file"
+"""Option of readers that grant boxes: a file with other ones than the data set's own."""
+
 _TRUTH_RULES = ("annotations", "crowd", "stuff")
 """Options of readers that say what counts as an object: part of the signature."""
 
@@ -192,13 +195,24 @@ class TaskSpec(_Card):
         """Folder of the file that the card was read from; a relative `data.folder` may lie beside it. Not hashed."""
         return self._home
 
+    def with_boxes(self, path: Path) -> TaskSpec:
+        """The same task with boxes from a file. Raises UsageError for a card that grants none."""
+        if self.protocol.boxes is None:
+            raise UsageError(f"task {self.name} grants no boxes (protocol.boxes); --boxes is for imagenet-knn-boxes")
+        options = {**self.data.options, BOXES_FILE: str(path)}
+        changed = self.model_copy(update={"data": self.data.model_copy(update={"options": options})})
+        changed._home = self._home
+        return changed
+
     @property
     def hash(self) -> str:
         """SHA-256 of every field that can change a number (not the title, nor how to get the data).
 
-        A field that was added later counts only where it is used, so that the hash of an older card stays.
+        A field that was added later counts only where it is used, so that the hash of an older card stays. The content
+        of a box file is part of the revision of the data.
         """
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
+        content["data"]["options"].pop(BOXES_FILE, None)
         for section, names in _ADDED_LATER.items():
             inner: Any = content
             for part in section.split(".") if section else ():
@@ -218,7 +232,8 @@ class TaskSpec(_Card):
         if self.family == "segmentation":
             fields = [f"crop:{p.crop}", f"from:{source}", at, f"classes:{p.classes}", f"void:{p.void}"]
         elif self.family == "knn":
-            fields = [f"crop:{p.crop}", f"from:{source}", f"boxes:{p.boxes or 'none'}", f"T:{p.temperature}"]
+            boxes = f"{p.boxes}-from-file" if BOXES_FILE in self.data.options else p.boxes or "none"
+            fields = [f"crop:{p.crop}", f"from:{source}", f"boxes:{boxes}", f"T:{p.temperature}"]
         elif source == "boxes":  # native boxes: no mask is upsampled, cut or scored
             fields = [f"crop:{p.crop}", "from:boxes", at]
         else:

@@ -230,7 +230,7 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
     run(plan, results=tmp_path, progress=False)
     ((arguments, keywords),) = calls
     (batch,) = arguments
-    fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state"}
+    fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of"}
     assert keywords == {} and vars(batch).keys() == fields
     assert batch.video is None and batch.boxes is None and batch.state is None
 
