@@ -101,9 +101,12 @@ class Knn:
 
     @property
     def any_of(self) -> tuple[str, ...]:
-        """The fields that would do, the first one that is there is used."""
+        """The fields that would do, the first one that is there is used.
+
+        Slots go before tokens, which in most slot models are those of a frozen encoder and would say nothing of them.
+        """
         if not self.within:
-            return ("embedding", "tokens", "slots")
+            return ("embedding", "slots", "tokens")
         return ("embedding", "tokens") if self.reads_boxes else ("tokens",)
 
     def _field(self, prediction: Prediction) -> str | None:

@@ -64,13 +64,13 @@ class TestPooling:
     SLOTS = torch.tensor([[[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]], [[0.0, 0.0]] * 3])
     EMBEDDING = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
 
-    def test_an_embedding_goes_first_then_tokens_then_slots(self) -> None:
+    def test_an_embedding_goes_first_then_slots_then_tokens(self) -> None:
         adapter = Knn(card())
         everything = Prediction(embedding=self.EMBEDDING, tokens=self.TOKENS, slots=self.SLOTS, embedding_source="cls")
         for prediction, source, expected in (
             (everything, "cls", self.EMBEDDING),
-            (replace(everything, embedding=None), "tokens:mean", self.TOKENS.mean((2, 3))),
-            (Prediction(slots=self.SLOTS), "slots:mean", torch.tensor([[2.0, 3.0], [0.0, 0.0]])),
+            (replace(everything, embedding=None), "slots:mean", torch.tensor([[2.0, 3.0], [0.0, 0.0]])),
+            (Prediction(tokens=self.TOKENS), "tokens:mean", self.TOKENS.mean((2, 3))),
         ):
             assert adapter.check(prediction, 2, "m") is prediction
             assert adapter.source(prediction) == source
