@@ -150,7 +150,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
             console.print(f"{label}: {escape(text)}", soft_wrap=True)
     if data.stand_in:
         names = dict.fromkeys((data.stand_in.scenes, data.stand_in.variant))
-        made = f"{data.stand_in.samples} scenes of {' '.join(names)}"
+        made = f"{data.stand_in.samples} {'videos' if task.family == 'video' else 'scenes'} of {' '.join(names)}"
         if data.stand_in.fit_samples:
             made += f" and {data.stand_in.fit_samples} to fit on"
         console.print(f"without --data-root: {made}, revision {data.stand_in.revision}, rendered here in this layout")
