@@ -1,4 +1,6 @@
-"""Does the memory of a video evaluation grow with the number or the length of videos? `python benchmarks/video_memory.py`
+"""Does the memory of a video evaluation grow with the number or the length of videos?
+
+    python benchmarks/video_memory.py --model dias
 
 Evaluates the floor `grid`, or `--model`, each time in a process of its own, on generated videos of 256 x 256 pixels:
 few short ones, many short ones, and long ones. Prints the peak of resident memory of each.
@@ -18,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 256
-CASES = {"2 videos x 24 frames": (2, 24), "20 videos x 24 frames": (20, 24), "2 videos x 480 frames": (2, 480), "2 videos x 960 frames": (2, 960)}
+CASES = ((2, 24), (20, 24), (2, 480), (2, 960))  # videos, frames of each
 CARD = """name: memory
 version: 1
 family: video
@@ -70,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="grid")
     arguments = parser.parse_args()
-    for name, (count, frames) in CASES.items():
-        print(f"{name:24} {peak(arguments.model, count, frames):7.0f} MB")
+    for count, frames in CASES:
+        print(f"{count:2} videos x {frames:3} frames {peak(arguments.model, count, frames):7.0f} MB")
 
 
 if __name__ == "__main__":
