@@ -47,10 +47,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint into a model, strictly: every tensor of both sides must find its partner of the same shape.
 
-    A model with a method `translate_checkpoint(state) -> state` may rename the tensors of official checkpoints first.
+    A model with a method `read_checkpoint(path) -> state` reads its official files, which may hold more than tensors;
+    one with `translate_checkpoint(state) -> state` may rename the tensors of official checkpoints first.
     Values are converted to the dtype of the model. Raises UsageError naming the file and the first tensor at fault.
     """
-    state = read_tensors(path)
+    state = getattr(model, "read_checkpoint", read_tensors)(Path(path))
     translate = getattr(model, "translate_checkpoint", None)
     if translate is not None:
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from ..errors import UsageError
 
 Target = Literal["torchvision", "detectron2"]
 
-_PREFIXES = ("module.encoder_k.", "encoder_k.", "backbone.", "")
+_PREFIXES = ("module.encoder_k.", "encoder_k.", "teacher.encoder.", "backbone.", "")
 _BLOCKS = (3, 4, 6, 3)
 _COUNTER = "num_batches_tracked"
 
@@ -49,9 +50,9 @@ def resnet50_names() -> dict[str, tuple[int, ...]]:
 def export_encoder(state: Mapping[str, Tensor], to: Target) -> dict[str, Tensor]:
     """The teacher's encoder of a SlotCon state dict under other names.
 
-    state: names as in the official checkpoint (`module.encoder_k.`, `encoder_k.`), or those of a bare ResNet-50. Batch
-    norm counters may be missing; detectron2 gets none. Raises UsageError naming the first tensor that is missing, left
-    over or of another shape.
+    state: names as in the official checkpoint (`module.encoder_k.`, `encoder_k.`), as in ours (`teacher.encoder.`), or
+    those of a bare ResNet-50. Batch norm counters may be missing; detectron2 gets none. Raises UsageError naming the
+    first tensor that is missing, left over or of another shape.
     """
     encoder = _teacher(state)
     expected = resnet50_names()
@@ -115,7 +116,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path}: is no readable checkpoint ({str(error).splitlines()[0]})") from error
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
