@@ -173,23 +173,50 @@ def two_level_difference(
     first, second = np.array(seeds_a, dtype=np.float64), np.array(seeds_b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"both methods need the same seeds and images, got {first.shape} and {second.shape}")
-    difference = first - second
-    difference = difference[:, ~np.isnan(difference).any(axis=0)]
-    if difference.size == 0:
+    valid = ~np.isnan(first - second).any(axis=0)
+    if not valid.any():
         raise ValueError("no image is valid in every seed of both methods")
-    means = _two_level_means(difference, resamples, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    signs = tuple(int(np.sign(row.mean())) for row in difference)
-    return Difference(
-        float(difference.mean()),
-        float(low),
-        float(high),
-        float(means.std(ddof=1)),
-        _p_value(means),
-        difference.shape[1],
-        signs,
+    means_a, means_b = ([_weighted_mean(row[valid]) for row in rows] for rows in (first, second))
+    count = int(valid.sum())
+    return two_level_statistic_difference(
+        means_a, means_b, count, resamples=resamples, seed=seed, confidence=confidence
     )
+
+
+def two_level_statistic_difference(
+    seeds_a: Sequence[Statistic],
+    seeds_b: Sequence[Statistic],
+    n: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """Difference of two methods over paired training seeds, each seed a corpus metric on the same n images.
+
+    A resample draws as many seed pairs as there are, and images for each; both methods of a pair see the same images.
+    """
+    pairs = list(zip(seeds_a, seeds_b, strict=True))
+    one = np.ones((1, n), dtype=np.int64)
+    deltas = np.array([float((a(one) - b(one))[0]) for a, b in pairs])
+    chosen = np.random.default_rng(seed).integers(0, len(pairs), (resamples, len(pairs)))
+    total = np.zeros(resamples)
+    for position, drawn in enumerate(chosen.T):
+        start = 0
+        for weights in _drawn(n, resamples, seed + 1 + position):
+            rows = slice(start, start + len(weights))
+            for index, (a, b) in enumerate(pairs):
+                here = drawn[rows] == index
+                total[rows][here] += a(weights[here]) - b(weights[here])
+            start += len(weights)
+    values = total / len(pairs)
+    interval = _percentile(values, confidence)
+    signs = tuple(int(np.sign(delta)) for delta in deltas)
+    return Difference(float(deltas.mean()), interval.low, interval.high, interval.se, _p_value(values), n, signs)
+
+
+def _weighted_mean(values: NDArray[np.float64]) -> Statistic:
+    return lambda weights: weights @ values / weights.sum(axis=1)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -215,20 +242,6 @@ def _bootstrap(data: NDArray[np.float64], resamples: int, seed: int, confidence:
         batch=_batch(data.size, resamples),
         rng=np.random.default_rng(seed),
     )
-
-
-def _two_level_means(difference: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means (resamples,) of an (S, n) array: draw S rows, then n columns within each drawn row."""
-    rng = np.random.default_rng(seed)
-    seeds, images = difference.shape
-    means = np.empty(resamples)
-    step = _batch(seeds * images, resamples)
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        rows = rng.integers(0, seeds, (count, seeds, 1))
-        columns = rng.integers(0, images, (count, seeds, images))
-        means[start : start + count] = difference[rows, columns].mean(axis=(1, 2))
-    return means
 
 
 def _p_value(means: NDArray[np.float64]) -> float:
