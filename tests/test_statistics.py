@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 
 from ocl_bench import statistics
-from ocl_bench.statistics import bootstrap_mean, holm, paired_difference, two_level_difference
+from ocl_bench.statistics import (
+    Statistic,
+    bootstrap_mean,
+    holm,
+    paired_difference,
+    two_level_difference,
+    two_level_statistic_difference,
+)
 
 VALUES = np.random.default_rng(3).beta(4, 2, 300)
 
@@ -144,3 +151,26 @@ def test_shapes_that_do_not_pair_are_refused() -> None:
         two_level_difference([[1.0, 2.0]], [[1.0]])
     with pytest.raises(ValueError, match="no image is valid"):
         two_level_difference([[np.nan]], [[1.0]])
+
+
+def test_two_levels_redo_a_metric_that_is_no_mean() -> None:
+    """Every outcome listed: 2 seeds, 2 images, the metric is the larger of the drawn values (and the smaller)."""
+    values = np.array([[0.1, 0.3], [0.2, 0.7]])
+
+    def largest(row: np.ndarray) -> Statistic:
+        return lambda weights: np.where(weights > 0, row, -np.inf).max(axis=1)
+
+    def smallest(row: np.ndarray) -> Statistic:
+        return lambda weights: np.where(weights > 0, row, np.inf).min(axis=1)
+
+    outcomes = []
+    for rows in itertools.product(range(2), repeat=2):
+        for columns in itertools.product(range(2), repeat=4):
+            drawn = [values[rows[k], list(columns[2 * k : 2 * k + 2])] for k in range(2)]
+            outcomes.append(np.mean([part.max() - part.min() for part in drawn]))
+    found = two_level_statistic_difference(
+        [largest(row) for row in values], [smallest(row) for row in values], 2, resamples=40_000
+    )
+    assert found.mean == pytest.approx((0.2 + 0.5) / 2) and found.seed_signs == (1, 1)
+    assert found.se == pytest.approx(np.std(outcomes), rel=0.02)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(outcomes, [0.025, 0.975])), abs=1e-9)
