@@ -292,7 +292,7 @@ class SlotCon(nn.Module):
         Raises UsageError when the checkpoint has another number of prototypes than the model.
         """
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-        if "center" in state or any(name.startswith("encoder_") for name in state):
+        if not any(name.startswith(("centre", "student.", "teacher.", "predictor.")) for name in state):
             state = rename_keys(state, OFFICIAL_NAMES)
         theirs, ours = state.get("centre", self.centre).shape[-1], self.centre.shape[-1]
         if theirs != ours:

@@ -1,4 +1,7 @@
-"""LARS (You et al., arXiv:1708.03888) and the schedules as SlotCon uses them (arXiv:2205.15288, commit 30ff33d)."""
+"""LARS (You et al., arXiv:1708.03888) and the teacher's momentum, as in SlotCon's code (arXiv:2205.15288, 30ff33d).
+
+Its learning rate is `schedules.learning_rate` with `start` 0.01, a peak of batch / 256 and a floor of 1e-6.
+"""
 
 from __future__ import annotations
 
@@ -72,18 +75,6 @@ def adapted(pairs: list[tuple[Tensor, Tensor]], weight_decay: float, trust: floa
         for size, slope in zip(sizes, slopes, strict=True)
     ]
     return list(zip(parameters, torch._foreach_mul(gradients, ratios), strict=True))
-
-
-def warmup_cosine(step: float, *, steps: float, warmup: float, peak: float, floor: float = 1e-6) -> float:
-    """Learning rate of step `step`, the first is 0: linear from `peak` / 100 to `peak` at `warmup`, then cosine.
-
-    The rate reaches `floor` (not a share of the peak) at `steps`. SlotCon: 5 epochs of warm-up, peak = global batch
-    / 256. The closed form of its per-iteration scheduler.
-    """
-    if step < warmup:
-        return peak / 100 * (99 * step / warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
-    return floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def teacher_momentum(step: float, steps: float, start: float = 0.99) -> float:
