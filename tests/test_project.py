@@ -17,7 +17,7 @@ import yaml
 
 import ocl_bench
 from ocl_bench import cli
-from ocl_bench.metrics import METRICS
+from ocl_bench.metrics import find_metric
 from ocl_bench.paths import bundled
 from ocl_bench.results import Result
 from ocl_bench.spec import load_task
@@ -152,7 +152,8 @@ def test_documented_task_cards_are_valid(tmp_path: Path) -> None:
     for number, body in enumerate(bodies):
         card = tmp_path / f"card{number}.yaml"
         card.write_text(body)
-        assert set(load_task(card).metrics) <= set(METRICS)
+        for name in load_task(card).metrics:
+            find_metric(name)  # raises for a name that no family knows
 
 
 def test_result_page_names_every_field() -> None:
