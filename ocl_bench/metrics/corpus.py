@@ -7,9 +7,11 @@ Their arithmetic is in `detection.py`, `semantic.py`, `video.py`, `davis.py` and
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
+
+from ..errors import UsageError
+from .knn import Mode, parse_metric
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,18 @@ ROW_METRICS: dict[str, RowMetric] = {
 }
 """Those of nearest neighbours have a pattern instead: see `knn_metric`."""
 
-_KNN = re.compile(r"knn_top(?P<top>[15])(_k(?P<k>[1-9]\d*))?(_(?P<mode>dino|ibot))?")
-_TIES = {
-    "": "a class without a vote never hits",
+_TIES: dict[Mode, str] = {
+    "strict": "a class without a vote never hits",
     "dino": "the first min(5, k) classes count, voted for or not, as DINO's code does",
     "ibot": "the first 5 classes count, voted for or not, as iBOT's code does",
 }
 
 
 def knn_metric(name: str) -> RowMetric | None:
-    """`knn_top1`, `knn_top5`, with `_k<K>` for another k than 20 and `_dino` or `_ibot` for their ties; else None."""
-    match = _KNN.fullmatch(name)
-    if match is None or (match["mode"] and match["top"] == "1"):
+    """The metric of nearest neighbours of that name (see `parse_metric`), or None."""
+    try:
+        top, k, mode = parse_metric(name)
+    except UsageError:
         return None
-    ties = f"; {_TIES[match['mode'] or '']}" if match["top"] == "5" else ""
-    return RowMetric(name, 1, 0.0, 1.0, f"top-{match['top']} of weighted {match['k'] or 20}-NN{ties}")
+    ties = f"; {_TIES[mode]}" if top == 5 else ""
+    return RowMetric(name, 1, 0.0, 1.0, f"top-{top} of weighted {k}-NN{ties}")

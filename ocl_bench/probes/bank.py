@@ -30,12 +30,14 @@ from ..errors import UsageError
 from ..machine import progress_bar
 from ..paths import cache_root
 from ..results import digest, write_atomically
+from ..spec import BOXES_FILE, HEAD_VERSION
 
 if TYPE_CHECKING:
     from ..data import OpenData
     from ..evaluate import Plan
 
 _BLOCK = 1024  # images between two writes of the progress
+_PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # the rules that change what a model sees
 _FEATURES, _LABELS, _PROGRESS = "features.npy", "labels.npy", "progress.json"
 
 
@@ -115,7 +117,7 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
     """
     if not plan.model.reusable:
         return _temporary(plan, train)
-    key = plan.fit_key
+    key = bank_key(plan, train)
     folder = cache_root() / "banks" / key[:2] / key
     if int(os.environ.get("RANK", "0")) > 0:
         while (files := _opened(folder, train, "r")) is None or files.progress.done < len(train.ids):
@@ -125,6 +127,31 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
         if plan.refit:
             shutil.rmtree(folder, ignore_errors=True)
         return _extracted(folder, plan, train)
+
+
+def bank_key(plan: Plan, train: OpenData) -> str:
+    """SHA-256 of everything that can change a feature of `train` or its row, and of nothing that cannot.
+
+    Votes do not (temperature, k, ties), nor the name of a card: cards that prepare images alike share a bank. Device,
+    batch size and threads change rounding only, as in the key of a result. The content of a box file is part of the
+    revision.
+    """
+    from ..evaluate import DTYPE
+    from ..runner import input_size
+
+    data, model, protocol = plan.task.data, plan.model, plan.task.protocol
+    return digest(
+        {
+            "version": HEAD_VERSION,
+            "data": [data.reader, {name: value for name, value in data.options.items() if name != BOXES_FILE}],
+            "images": [train.kind, train.revision, digest(list(train.ids))],
+            "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(plan)},
+            "pooling": [plan.task.family, *getattr(plan.adapter, "any_of", ())],
+            "model": [model.name, dict(model.options), model.checkpoint_sha256, model.source_sha256],
+            "noise_seed": plan.noise_seeds[0],
+            "dtype": DTYPE,
+        }
+    )
 
 
 def _temporary(plan: Plan, train: OpenData) -> Bank:

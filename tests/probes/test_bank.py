@@ -18,7 +18,7 @@ from ocl_bench.data import OpenData
 from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.evaluate import Plan, make_plan
 from ocl_bench.probes import bank as banks
-from ocl_bench.probes.bank import Bank, bank_for
+from ocl_bench.probes.bank import Bank, bank_for, bank_key
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Prediction, Sample, Truth
 
@@ -99,7 +99,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def folder_of(plan: Plan, cache: Path) -> Path:
-    return cache / "banks" / plan.fit_key[:2] / plan.fit_key
+    key = bank_key(plan, plan.data)
+    return cache / "banks" / key[:2] / key
 
 
 def assert_complete(bank: Bank) -> None:
@@ -189,6 +190,53 @@ def test_a_damaged_bank_is_built_anew(damage: str, own_cache: Path) -> None:
         progress.write_text(json.dumps({**content, "order": "another"}))
     assert_complete(bank_for(plan, train))
     assert model.calls == 2 * -(-COUNT // 4)
+
+
+def test_cards_that_prepare_images_alike_share_a_bank() -> None:
+    train, model = data(), Pixels()
+    first = plan_for(model, train)
+    bank_for(first, train)
+    protocol = TASK.protocol.model_copy(update={"temperature": 0.2, "score_at": None, "empty": "one"})
+    changes = {"name": "other", "metrics": ("knn_top5_k3",), "main": "knn_top5_k3", "protocol": protocol}
+    other = TASK.model_copy(update=changes)
+    assert_complete(bank_for(replace(first, task=other, adapter=Knn(other), batch_size=7, threads=3), train))
+    assert model.calls == -(-COUNT // 4), "nothing that changes a feature is different"
+
+
+def test_where_a_box_file_lies_changes_no_feature() -> None:
+    train = data()
+    boxed = TASK.model_copy(update={"protocol": TASK.protocol.model_copy(update={"boxes": "crop"})})
+    plan = plan_for(Pixels(), train)
+    keys = {bank_key(replace(plan, task=boxed.with_boxes(Path(name))), train) for name in ("a.jsonl", "b.jsonl")}
+    assert len(keys) == 1
+
+
+def with_rule(**rule: Any) -> dict[str, Any]:
+    return {"task": TASK.model_copy(update={"protocol": TASK.protocol.model_copy(update=rule)})}
+
+
+def test_whatever_changes_a_feature_changes_the_bank() -> None:
+    train = data()
+    plan = plan_for(Pixels(), train)
+    attention = Knn(with_rule(boxes="attention")["task"])
+    reads = Knn(with_rule(boxes="attention")["task"], reads_boxes=True)
+    options = TASK.model_copy(update={"data": TASK.data.model_copy(update={"options": {"subset": "small"}})})
+    others: list[dict[str, Any]] = [
+        *(with_rule(**{name: value}) for name, value in (("crop", "square"), ("short_side", 8), ("input", 16))),
+        *(with_rule(**{name: value}) for name, value in (("interpolation", "bicubic"), ("boxes", "crop"))),
+        {"adapter": attention},
+        {"adapter": reads},
+        {"task": options},
+        {"noise_seeds": (1,)},
+        *(
+            {"model": replace(plan.model, **{name: value})}
+            for name, value in (("name", "m"), ("options", {"a": 1}), ("checkpoint_sha256", "c"), ("source_sha256", "s"))
+        ),
+    ]
+    keys = [bank_key(plan, train), *(bank_key(replace(plan, **other), train) for other in others)]
+    for changed in (replace(train, revision="r2"), replace(train, ids=train.ids[::-1]), replace(train, kind="official")):
+        keys.append(bank_key(plan, changed))
+    assert len(set(keys)) == len(keys)
 
 
 def test_refit_builds_anew() -> None:
