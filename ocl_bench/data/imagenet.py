@@ -24,13 +24,14 @@ any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sam
 `train/000123` where there are no names. A limit takes images spread evenly: the first ones would be of one class.
 
 Opening lists names and asks 1000 files for their size, not all 1.28 million: on a network drive that takes minutes. The
-revision depends on all names and on these sizes. There is no Arrow index: it would hold what the ids hold anyway.
+revision depends on all names, on these sizes, and on the XML files of these images. One image that is repaired may keep
+the revision: `--force` reads it. There is no Arrow index: it would hold what the ids hold anyway.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,8 +50,8 @@ from .layouts import ensure_layout
 from .options import parse_options
 
 _REMEDY = "copy the file again"
-_SIZES = 1000
-"""So many files, spread evenly, tell by their size whether images were encoded or resized anew."""
+_ASKED = 1000
+"""So many files, spread evenly, tell whether images were encoded or resized anew, and boxes written anew."""
 
 
 class ImageNetOptions(BaseModel):
@@ -83,7 +84,7 @@ def open_imagenet(request: Request) -> OpenData:
     opened = _open_folders(place, split, options) if rows is None else _open_rows(rows, place, split, options)
     reader, count = opened.reader, len(opened.reader)
     note = f"data: ImageNet {split}, {count} images of {len(opened.classes)} classes of {place.images}{opened.remark}"
-    revision = f"official-{opened.content}{opened.boxes_revision}"
+    revision = f"official-{opened.content}{opened.boxes_revision}{_box_content(reader)}"
     categories = dict(enumerate(opened.classes))
     data = OpenData(reader, "official", revision, place.images, reader.ids, note, categories)
     if request.limit is None or request.limit >= count:
@@ -209,7 +210,7 @@ def _open_boxes(
         path = Path(options.boxes_file.replace("{split}", split)).expanduser()
         path = path if path.is_file() else place.images / path
         table: TableBoxes = open_table(path, split, reader.ids, reader.labels, numbers)
-        remark = f"; boxes of {path.name} for {int(table.sizes.any(axis=1).sum())} images"
+        remark = f"; boxes of {path.name} for {np.count_nonzero(np.diff(table.starts))} images"
         remark += f", {table.unknown} of its rows are of other images" if table.unknown else ""
         return table, f"-boxes-{table.digest}", remark
     if isinstance(reader, HubReader):
@@ -232,11 +233,33 @@ def _open_boxes(
 
 def _content(reader: ImageNetReader, listing: Listing) -> str:
     """Eight hexadecimal digits of all names, and of the sizes of some files; a file that cannot be found has -1."""
-    digest, count = hashlib.sha256(), len(reader)
+    digest = hashlib.sha256()
     for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
         digest.update(f"{sample_id}{suffix}\n".encode())
-    asked = min(_SIZES, count)
-    for position in (k * count // asked for k in range(asked)):
+    for position in _some(len(reader)):
         path = reader.path(position)
         digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
     return digest.hexdigest()[:8]
+
+
+def _box_content(reader: ImageNetReader | HubReader) -> str:
+    """A hyphen and eight digits of the XML files of some images; '' for other boxes and none.
+
+    Rendered trees need no such digits: their revision says what is in all of their files.
+    """
+    if not isinstance(reader.boxes, XmlBoxes):
+        return ""
+    digest = hashlib.sha256()
+    for position in _some(len(reader)):
+        path = reader.boxes.path(reader.ids[position])
+        try:
+            digest.update(b"\0" if path is None else path.read_bytes())
+        except OSError:  # reading the sample says so
+            digest.update(b"\1")
+    return f"-{digest.hexdigest()[:8]}"
+
+
+def _some(count: int) -> Iterator[int]:
+    """At most `_ASKED` positions below `count`, spread evenly."""
+    asked = min(_ASKED, count)
+    return (k * count // asked for k in range(asked))

@@ -31,6 +31,7 @@ from ..types import Instance
 OTHER_CLASS = -1
 """Category of a box whose wnid is no class of this data, as in subsets: never granted."""
 
+_SPLITS = ("train", "val")
 _REQUIRED = ("image_id", "width", "height", "boxes")
 _COLUMNS = (*_REQUIRED, "score", "label", "source")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -55,11 +56,14 @@ class XmlBoxes:
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
         """Boxes of one image; none where it has no file, as 57 % of the training images."""
+        path = self.path(sample_id)
+        return () if path is None else read_xml(path, sample_id, own, shape, self.classes)
+
+    def path(self, sample_id: str) -> Path | None:
+        """File of an image, if it has one."""
         name = f"{Path(sample_id).name}.xml"
-        for path in (self.folder / Path(sample_id).parent / name, self.folder / name):
-            if path.is_file():
-                return read_xml(path, sample_id, own, shape, self.classes)
-        return ()
+        tried = (self.folder / Path(sample_id).parent / name, self.folder / name)
+        return next((path for path in tried if path.is_file()), None)
 
     def names(self) -> list[str]:
         """Files there are, relative to `folder`, sorted."""
@@ -74,8 +78,8 @@ class XmlBoxes:
 class TableBoxes:
     """Boxes of a table, ordered by image.
 
-    starts: (N + 1,) first box of each image. boxes: (M, 4) float64. categories: (M,) int16. sizes: (N, 2) int32 height
-    and width, 0 for images without a row. unknown: rows that name no image of this split.
+    starts: (N + 1,) first box of each image. boxes: (M, 4) float64, clipped at it. categories: (M,) int16. sizes:
+    (N, 2) int32 height and width, 0 for images without a row. unknown: rows of no image of this split or the other one.
     """
 
     path: Path
@@ -87,7 +91,7 @@ class TableBoxes:
     digest: str
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
-        """Boxes of one image, clipped at it. Raises SampleError when the row is of an image of another size."""
+        """Boxes of one image. Raises SampleError when the row is of an image of another size."""
         first, last = self.starts[position : position + 2]
         height, width = self.sizes[position].tolist()
         if height and (height, width) != shape:
@@ -95,8 +99,8 @@ class TableBoxes:
             raise SampleError(
                 sample_id, f"{self.path}: boxes of an image of {sizes}; extract the boxes from these files"
             )
-        fitted = (fit_box(corners, (1.0, 1.0), shape) for corners in self.boxes[first:last].tolist())
-        return _instances(zip(self.categories[first:last].tolist(), fitted, strict=True))
+        boxes = map(tuple, self.boxes[first:last].tolist())
+        return _instances(zip(self.categories[first:last].tolist(), boxes, strict=True))
 
 
 def read_xml(
@@ -147,32 +151,38 @@ def open_table(
 ) -> TableBoxes:
     """Read a table of boxes for the images `ids` of class `labels` (N,).
 
-    Raises DataMissingError when it is not there, UsageError when it has other columns, senseless values, two rows for
-    an image, or no image of this split.
+    Boxes are clipped at the image, and left out where nothing remains. Raises DataMissingError when the table is not
+    there, UsageError when it has other columns, senseless values, two rows for an image, or no box in this split.
     """
     places = {sample_id: position for position, sample_id in enumerate(ids)}
     names = {sample_id.rpartition("/")[2]: position for sample_id, position in places.items()}
     counts, sizes = np.zeros(len(ids), dtype=np.int64), np.zeros((len(ids), 2), dtype=np.int32)
     boxes, categories, owners = array("d"), array("h"), array("q")
-    unknown, first = 0, ""
+    unknown, first, others = 0, "", tuple(f"{other}/" for other in _SPLITS if other != split)
     for where, row in _rows(path):
         name, size, corners, words = _checked(row, where)
         position = places.get(name, places.get(name.removeprefix(f"{split}/")))
         if position is None and "/" not in name.removeprefix(f"{split}/"):
             position = names.get(name.removeprefix(f"{split}/"))
         if position is None:
-            unknown, first = unknown + 1, first or name
+            unknown, first = unknown + (not name.startswith(others)), first or name
             continue
         if sizes[position].any():
             raise UsageError(f"{where}: a second row for image '{name}'; write one row with all its boxes")
-        sizes[position], counts[position] = size, len(corners)
+        sizes[position] = size
         for box, word in zip(corners, words, strict=True):
-            boxes.extend(box)
-            owners.append(position)
-            categories.append(_category(word or "", int(labels[position]), classes))
+            fitted = fit_box(box, (1.0, 1.0), size)
+            if fitted is not None:
+                counts[position] += 1
+                boxes.extend(fitted)
+                owners.append(position)
+                categories.append(_category(word or "", int(labels[position]), classes))
     if not sizes.any():
-        text = f"no row is of an image of this split (first row: '{first}', first image: '{split}/{ids[0]}')"
-        raise UsageError(f"{path}: {text}; write image_id in this way")
+        example = f"{split}/{ids[0].removeprefix(f'{split}/')}"
+        rows = f"first row: '{first}'" if first else "it is empty"
+        raise UsageError(f"{path}: no row is of an image of {split} ({rows}); write image_id as in '{example}'")
+    if not owners:
+        raise UsageError(f"{path}: its rows have no box inside of the images of {split}; extract the boxes again")
     order = np.argsort(np.array(owners, dtype=np.int64), kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)])
     content = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
@@ -225,7 +235,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path}, row {number}", row
 
 
-def _checked(row: Any, where: str) -> tuple[str, tuple[int, ...], list[list[float]], list[Any]]:
+def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[float]], list[Any]]:
     """image_id, (height, width), boxes, and a label or None per box. Raises UsageError."""
     if not isinstance(row, dict) or not set(_REQUIRED) <= set(row) <= set(_COLUMNS):
         got = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
@@ -233,7 +243,7 @@ def _checked(row: Any, where: str) -> tuple[str, tuple[int, ...], list[list[floa
             f"{where}: has {got or 'nothing'}; expected {', '.join(_REQUIRED)} and perhaps score, label, source"
         )
     name, boxes, words = row["image_id"], row["boxes"], row.get("label")
-    size = tuple(row[side] for side in ("height", "width"))
+    size = row["height"], row["width"]
     if not isinstance(name, str) or not all(type(side) is int and 0 < side < 2**31 for side in size):
         raise UsageError(f"{where}: image_id must be text, width and height whole numbers of pixels above 0")
     try:
