@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.layouts import ensure_scenes
 from ..errors import UsageError
 from ..paths import cache_root
 from ..results import write_atomically
+from ..scenes.store import SIZE, open_store
+from ..types import Sample, Truth
 from .recipe import Scenes
 
 CHUNK = 64
@@ -103,6 +106,69 @@ def _default_renderer() -> Renderer:
     from ..scenes import render
 
     return render
+
+
+@dataclass(frozen=True)
+class PaddedImages:
+    """Images of several sizes, each in the upper left corner of a square.
+
+    images: (N, 3, S, S) uint8, black beyond the image. sizes: (N, 2) int64 height and width. key: name of the images.
+    """
+
+    images: ChunkedArray
+    sizes: ChunkedArray
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def padded_scenes(scenes: Scenes, *, progress: bool = True) -> PaddedImages:
+    """The images of training scenes in the sizes in which evaluation shows them, without any label.
+
+    Scenes with classes (`things`) have several sizes, others are those of `training_scenes`.
+    """
+    if scenes.variant != "things":
+        square = training_scenes(scenes, progress=progress)
+        side = np.full((CHUNK, 2), CROPPED, dtype=np.int64)
+        return PaddedImages(square.images, ChunkedArray((side,) * len(square.images.chunks), scenes.count), square.key)
+    store = _open_store(scenes, scenes.split)
+    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
+    folder = cache_root() / "training" / "images" / key
+    missing = [c for c in range(-(-scenes.count // CHUNK)) if not _chunk_path(folder, "sizes", c).exists()]
+    if missing:
+        images: list[np.ndarray] = []
+        for index, scene in enumerate(ensure_scenes(store, (missing[-1] + 1) * CHUNK, progress=progress)):
+            images = [*images, scene.image] if index % CHUNK else [scene.image]
+            if len(images) == CHUNK and index // CHUNK in missing:
+                _pad_chunk(folder, index // CHUNK, images)
+    return PaddedImages(_open_chunks(folder, "images", scenes.count), _open_chunks(folder, "sizes", scenes.count), key)
+
+
+def held_out_scenes(scenes: Scenes, count: int, *, progress: bool = True) -> list[Sample]:
+    """Scenes of the same variant from the split `val`, which neither training nor any evaluation shows."""
+    store = ensure_scenes(_open_store(scenes, "val"), count, progress=progress)
+    return [
+        Sample(f"val-{index}", one.image, Truth(one.objects.astype(np.int16), classes=one.semantic.astype(np.int16)))
+        for index, one in enumerate(store)
+    ]
+
+
+def _open_store(scenes: Scenes, split: str) -> Any:
+    try:
+        return open_store(scenes.variant, scenes.revision, split, 0)
+    except ValueError as error:
+        raise UsageError(f"field 'train.scenes': {error}") from error
+
+
+def _pad_chunk(folder: Path, chunk: int, images: list[np.ndarray]) -> None:
+    """Sizes are written last, so a chunk with sizes is complete."""
+    padded = np.zeros((len(images), 3, SIZE, SIZE), dtype=np.uint8)
+    for row, image in zip(padded, images, strict=True):
+        row[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    _save_chunk(folder, "images", chunk, torch.from_numpy(padded))
+    sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+    _save_chunk(folder, "sizes", chunk, torch.from_numpy(sizes))
 
 
 def frozen_features(

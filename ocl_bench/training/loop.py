@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..results import write_atomically
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .lars import LARS
 from .ranks import Ranks
 from .recipe import Recipe
 from .schedules import learning_rate
@@ -36,7 +37,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
-        """Loss terms of this rank's rows, scalars, `total` among them; their mean over ranks is that of the batch."""
+        """Loss terms of this rank's rows, scalars, `total` among them; their mean over ranks is that of the batch.
+
+        Terms named `count_..` are no losses: the log has their sums over ranks and over the steps since its last line.
+        """
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -106,7 +110,7 @@ def fit(
         while at.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
             if at.step % recipe.log_every == 0 or at.step == recipe.steps - 1:
-                log.train(at.step, _finite(terms, at.step, ranks, out), run.rate)
+                log.train(at.step, _finite(terms, at.step, ranks, out), run.rate, run.counted())
             at.step += 1
             show(at.step, log.last, at.numbers)
             stop = interrupted() or (deadline is not None and ranks.any(time.monotonic() >= deadline))
@@ -136,12 +140,15 @@ class _Run:
     optimizer: torch.optim.Optimizer
     identity: dict[str, Any] = field(default_factory=dict)
     at: _Progress = field(default_factory=_Progress)
+    counts: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
         """Learning rate of the current step."""
         r = self.recipe
-        return learning_rate(self.at.step, r.steps, r.lr, warmup=r.warmup_steps, schedule=r.schedule, floor=r.floor)
+        return learning_rate(
+            self.at.step, r.steps, r.lr, warmup=r.warmup_steps, schedule=r.schedule, floor=r.floor, start=r.start
+        )
 
     def step(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """One update; returns this rank's loss terms, detached."""
@@ -155,7 +162,14 @@ class _Run:
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        for name in [name for name in terms if name.startswith("count_")]:
+            self.counts[name] = terms.pop(name).detach() + self.counts.get(name, 0)
         return {name: value.detach() for name, value in terms.items()}
+
+    def counted(self) -> dict[str, int]:
+        """The counts of all ranks since the last call."""
+        counts, self.counts = self.counts, {}
+        return {name: int(self.ranks.sum(counts[name].float())) for name in sorted(counts)}
 
     def checkpoint(self) -> None:
         """The main rank writes `last.pt`, the others wait."""
@@ -210,8 +224,9 @@ def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dic
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if not parameters:
         raise UsageError("this model has no trainable parameters; nothing to train")
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "lars": LARS}[recipe.optimizer]
+    optimizer: torch.optim.Optimizer = kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return optimizer
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> _Progress:
@@ -276,10 +291,10 @@ class _Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 
-    def train(self, step: int, terms: dict[str, float], rate: float) -> None:
+    def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
         """Append the loss terms of a step: `loss` is the total, `loss_NAME` its parts."""
         self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
-        self._append({"step": step, **self.last, "lr": rate})
+        self._append({"step": step, **self.last, "lr": rate, **counts})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
         """Append validation numbers after `step` steps."""

@@ -47,13 +47,27 @@ class Ranks:
         rows = len(value) // self.size
         return value[self.rank * rows : (self.rank + 1) * rows].to(self.device, non_blocking=True)
 
-    def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over the ranks (no gradient)."""
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks (no gradient)."""
         if self.size == 1:
             return value
         total = value.detach().clone()
         torch.distributed.all_reduce(total)
-        return total / self.size
+        return total
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over the ranks (no gradient)."""
+        return value if self.size == 1 else self.sum(value) / self.size
+
+    def gather_all(self, rows: Tensor) -> Tensor:
+        """Rows (n, ...) of every rank in rank order (no gradient), where each rank has its own n, which may be 0."""
+        if self.size == 1:
+            return rows
+        own = torch.tensor(len(rows), device=rows.device)
+        counts = torch.stack(_all(own, self.size)).tolist()
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows.detach()
+        return torch.cat([part[:count] for part, count in zip(_all(padded, self.size), counts, strict=True)])
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Replace each gradient by its mean over the ranks, in one message."""
@@ -80,15 +94,20 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, rank: int, size: int) -> Tensor:
         ctx.rank, ctx.rows = rank, len(rows)
-        parts = [torch.empty_like(rows) for _ in range(size)]
-        torch.distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return torch.cat(_all(rows, size))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         total = gradient.contiguous().clone()
         torch.distributed.all_reduce(total)
         return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
+
+
+def _all(value: Tensor, size: int) -> list[Tensor]:
+    """A tensor of the same shape from every rank."""
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(size)]
+    torch.distributed.all_gather(parts, value.contiguous())
+    return parts
 
 
 def start_ranks(device: str = "auto", precision: Precision = "auto", world_size: int | None = None) -> Ranks:

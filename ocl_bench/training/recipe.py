@@ -25,11 +25,11 @@ class Scenes(BaseModel):
 class Recipe(BaseModel):
     """How a model is trained.
 
-    lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. floor: last learning rate as a share
-    of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of all ranks together.
-    objective: `kind` and the options of that objective. options: model options of the training, where those of the card
-    were chosen afterwards and need no other weights (the number of slots, say). The `*_every` fields are in steps and
-    change no number.
+    lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. start, floor: first (of a warm-up) and
+    last learning rate as shares of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of
+    all ranks together. objective: `kind` and the options of that objective. options: model options of the training,
+    where those of the card were chosen afterwards and need no other weights (the number of slots, say). The `*_every`
+    fields are in steps and change no number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,9 +38,10 @@ class Recipe(BaseModel):
     lr: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    start: float = Field(default=0.0, ge=0, le=1)
     floor: float = Field(default=1e-3, ge=0, le=1)
     clip: float = Field(default=1.0, ge=0)
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "lars"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
     precision: Precision = "auto"
     scenes: Scenes = Scenes()
@@ -59,8 +60,10 @@ class Recipe(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
-        bookkeeping = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision"}
-        return self.model_dump(mode="json", exclude=bookkeeping)
+        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision"}
+        if self.start == 0:
+            left_out.add("start")  # as it was before the field existed
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def read_recipe(train: dict[str, Any], where: str | Path, **overrides: Any) -> Recipe:

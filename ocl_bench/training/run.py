@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import open_data, subset
 from ..errors import UsageError
 from ..registry import get_card, get_model, get_task
 from ..results import git_state, write_atomically
 from ..spec import ModelCard, TaskSpec
+from ..types import Sample
 from .checkpoint import export_weights, state_sha256
-from .data import TrainingScenes, frozen_features, training_scenes
+from .data import TrainingScenes, frozen_features, held_out_scenes, padded_scenes, training_scenes
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
 from .loop import Objective, Trained, fit
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
 from .schedules import stream_seed
+from .slotcon_objective import ReaderSource, SceneSource, SlotConObjective, SlotConOptions, validate_vocabulary
+from .synchronised_norm import synchronise
 
 CLUSTERS = 7
 """K of the feature clustering that validates an encoder."""
@@ -46,6 +50,7 @@ def train(
     compile_model: bool = False,
     world_size: int | None = None,
     scenes: int | None = None,
+    data_root: Path | str | None = None,
     overrides: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     resume: bool = True,
@@ -53,6 +58,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a bundled model by the recipe of its card, or go on with a training that was stopped.
 
+    data_root: train on the task's images in this folder instead of rendered scenes (`slotcon` only).
     minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
     `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
     options: options of the model instead of its card's, such as {"slots": 7}.
@@ -63,11 +69,13 @@ def train(
     trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": trained_with})
     changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
+    changes["objective.images"] = "reader" if data_root else None
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     model = build_untrained(card, seed)
-    objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress)
+    objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
+    data = getattr(objective, "note", "") or _scenes_note(recipe)
     trained = fit(
         model,
         objective,
@@ -75,13 +83,13 @@ def train(
         seed=seed,
         out=out,
         ranks=ranks,
-        identity={"model": card.name, "options": card.options},
+        identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
         minutes=minutes,
         resume=resume,
         compile_model=compile_model,
         progress=progress,
     )
-    record = _record(card, spec, recipe, seed, ranks, trained)
+    record = _record(card, spec, recipe, seed, ranks, trained, data)
     weights = out / f"{card.name}.safetensors"
     if ranks.main:
         record["sha256"] = export_weights(model, weights)
@@ -115,20 +123,25 @@ def build_objective(
     *,
     progress: bool = True,
     scenes: TrainingScenes | None = None,
+    data_root: Path | str | None = None,
 ) -> Objective:
-    """The objective that `train.objective.kind` names: `slots`, `neighbour` or `boxes`.
+    """The objective that `train.objective.kind` names: `slots`, `neighbour`, `boxes` or `slotcon`.
 
     Renders missing scenes and encodes them on the first rank of each machine. Raises UsageError, also when the
     objective looks at boxes and the card does not say so.
     """
     kind = recipe.objective.get("kind")
+    if kind == "slotcon":
+        return _slotcon_objective(model, card, task, recipe, seed, ranks, data_root, progress)
+    if data_root is not None:
+        raise UsageError(f"--data-root {data_root}: model {card.name} is trained on rendered scenes only")
     with ranks.state.local_main_process_first():
         scenes = scenes or training_scenes(recipe.scenes, progress=progress and ranks.main)
     if kind == "slots":
         return _slot_objective(model, card, task, recipe, seed, ranks, scenes, progress)
     if kind not in ("neighbour", "boxes"):
         raise UsageError(
-            f"model card {card.name}: field 'train.objective.kind': {kind!r}; use slots, neighbour or boxes"
+            f"model card {card.name}: field 'train.objective.kind': {kind!r}; use slots, neighbour, boxes or slotcon"
         )
     if kind == "boxes" and card.supervision == "none":
         raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
@@ -178,6 +191,39 @@ def _slot_objective(
         merge_probability=model.merge_probability if model.merge_threshold is not None else 0.0,
         validator=partial(validate_masks, task=task, limit=recipe.validate_limit, device=ranks.device.type),
     )
+
+
+def _slotcon_objective(
+    model: Any,
+    card: ModelCard,
+    task: TaskSpec,
+    recipe: Recipe,
+    seed: int,
+    ranks: Ranks,
+    data_root: Path | str | None,
+    progress: bool,
+) -> SlotConObjective:
+    options: SlotConOptions = _options(SlotConOptions, recipe, card)
+    shown, kept = progress and ranks.main, recipe.validate_limit
+    held_out: Sequence[Sample] = []
+    source: SceneSource | ReaderSource
+    with ranks.state.local_main_process_first():
+        if options.images == "scenes":
+            source, note = SceneSource(padded_scenes(recipe.scenes, progress=shown)), _scenes_note(recipe)
+            if recipe.scenes.variant == "things":
+                held_out = held_out_scenes(recipe.scenes, kept, progress=shown)
+        else:
+            root = Path(data_root) if data_root else None
+            data = open_data(task, data_root=root, split=options.split, progress=shown)
+            if len(data) <= kept:
+                raise UsageError(f"{data.root}: split {options.split} has {len(data)} images, {kept} are held out")
+            note = f"{len(data) - kept} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
+            source = ReaderSource(subset(data, range(len(data) - kept)))
+            held_out = subset(data, range(len(data) - kept, len(data))).reader  # type: ignore[assignment]
+    if ranks.size > 1:
+        synchronise(model)
+    validator = partial(validate_vocabulary, samples=held_out, rules=task.protocol, device=ranks.device.type)
+    return SlotConObjective(source, options, seed, recipe.batch, validator, ranks, note)
 
 
 def _options(kind: Callable[..., Any], recipe: Recipe, card: ModelCard) -> Any:
@@ -237,11 +283,10 @@ def validate_encoder(model: Any, *, task: TaskSpec, limit: int, device: str) -> 
 
 
 def _record(
-    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained
+    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained, data: str
 ) -> dict[str, Any]:
     """What a card's `training:` section records, and the share of the training that is done."""
     commit, dirty = git_state()
-    scenes = recipe.scenes
     return {
         "model": card.name,
         "options": card.options,
@@ -254,10 +299,15 @@ def _record(
         "steps": trained.steps,
         "seconds": round(trained.seconds, 1),
         "commit": commit + ("-dirty" if dirty else ""),
-        "data": f"{scenes.count} embedded scenes of {scenes.variant} r{scenes.revision}, {scenes.split} split",
+        "data": data,
         "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
         "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
     }
+
+
+def _scenes_note(recipe: Recipe) -> str:
+    scenes = recipe.scenes
+    return f"{scenes.count} embedded scenes of {scenes.variant} r{scenes.revision}, {scenes.split} split"
 
 
 def _next_command(

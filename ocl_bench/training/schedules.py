@@ -13,14 +13,23 @@ Schedule = Literal["cosine", "constant"]
 
 
 def learning_rate(
-    step: int, steps: int, peak: float, *, warmup: int = 0, schedule: Schedule = "cosine", floor: float = 1e-3
+    step: int,
+    steps: int,
+    peak: float,
+    *,
+    warmup: int = 0,
+    schedule: Schedule = "cosine",
+    floor: float = 1e-3,
+    start: float = 0.0,
 ) -> float:
-    """Learning rate of step `step` of `steps`: linear from 0 to `peak`, then cosine to `floor * peak` (or constant).
+    """Learning rate of step `step` of `steps`: linear from `start * peak` to `peak` in `warmup` steps, then cosine to
+    `floor * peak` (or constant).
 
-    Step 0 has rate 0 when there is a warm-up, as in the official DIAS training (arXiv:2507.23755).
+    Step 0 has rate 0 when there is a warm-up, as in the official DIAS training (arXiv:2507.23755); SlotCon starts at
+    a hundredth of the peak (arXiv:2205.15288).
     """
     if step < warmup:
-        return peak * step / warmup
+        return peak * (start + (1 - start) * step / warmup)
     if schedule == "constant":
         return peak
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -1,0 +1,202 @@
+"""What SlotCon learns (arXiv:2205.15288): two crops of an image agree on what both show. No label is used.
+
+Images are rendered scenes, which are cropped on the model's device, or those of any reader, which Pillow crops as the
+official code does. Either way the crops and their looks are pure functions of (seed, step, sample).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ..adapters.discovery import label_map
+from ..data.base import OpenData
+from ..data.transforms import prepare
+from ..metrics import semantic
+from ..models.slotcon import RankOps, normalise
+from ..spec import Protocol as Rules
+from ..types import Batch, Sample
+from .crops import Looks, Pairs, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
+from .data import PaddedImages
+from .lars import teacher_momentum
+from .ranks import Ranks
+from .schedules import sample_indices
+
+READERS = 4
+"""Threads that decode and crop images of a reader."""
+
+STAND_IN_CLASSES = 27
+"""Classes of the scenes, where the task has none of its own."""
+
+WINNER = 1e-3
+"""A prototype is in use when it wins this share of the validation pixels."""
+
+
+class SlotConOptions(BaseModel):
+    """Options of `train.objective` for the kind `slotcon`.
+
+    images: `scenes` (those of the recipe) or `reader` (those of the task). split: of the reader. crop: side of the
+    views in pixels. min_scale: smallest share of an image's area in a view. momentum: of the teacher at the first
+    step, 1 at the last one. looks: how strongly the views differ.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["slotcon"]
+    images: Literal["scenes", "reader"] = "scenes"
+    split: str = "train"
+    crop: int = Field(default=224, ge=16)
+    min_scale: float = Field(default=0.08, gt=0, le=1)
+    momentum: float = Field(default=0.99, ge=0, le=1)
+    looks: Looks = Looks()
+
+
+Crops = tuple[dict[str, Tensor], Pairs]
+"""What `SlotConObjective.views` needs of the images, one row per image, and the geometry of the crops."""
+
+
+class Source(Protocol):
+    """Images to train on."""
+
+    def __len__(self) -> int: ...
+
+    def crops(self, indices: np.ndarray, uniform: np.ndarray, options: SlotConOptions) -> Crops:
+        """Two crops of each of these images. uniform: their rows of `draw_uniform`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Scenes in one padded array: whole images go to the device and are cropped there."""
+
+    images: PaddedImages
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def crops(self, indices: np.ndarray, uniform: np.ndarray, options: SlotConOptions) -> Crops:
+        """`image` (B, 3, S, S) uint8 and `crops` (B, 2, 4)."""
+        pairs = draw_pairs(uniform, self.images.sizes[indices].numpy(), options.min_scale)
+        return {"image": self.images.images[indices], "crops": pairs.crops}, pairs
+
+
+@dataclass(frozen=True)
+class ReaderSource:
+    """Images of any size from a reader: decoded and cropped by Pillow in threads. A broken file raises SampleError."""
+
+    data: OpenData
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def crops(self, indices: np.ndarray, uniform: np.ndarray, options: SlotConOptions) -> Crops:
+        """`views` (B, 2, 3, crop, crop) uint8."""
+        images = list(self.pool.map(lambda index: self.data.reader[int(index)].image, indices))
+        pairs = draw_pairs(uniform, np.array([image.shape[:2] for image in images]), options.min_scale)
+
+        def cut(row: int) -> Tensor:
+            both = zip(pairs.crops[row], pairs.flips[row].tolist(), strict=True)
+            return torch.stack([pillow_crop(images[row], crop, flip, options.crop) for crop, flip in both])
+
+        return {"views": torch.stack(list(self.pool.map(cut, range(len(images)))))}, pairs
+
+
+@dataclass
+class SlotConObjective:
+    """Trains a `SlotCon`. validator(model) returns the validation numbers. note: one line about the images."""
+
+    source: Source
+    options: SlotConOptions
+    seed: int
+    batch_size: int
+    validator: Callable[[nn.Module], dict[str, float]]
+    ranks: Ranks
+    note: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it another training, besides the recipe: the images."""
+        return {"data": self.note}
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Images with the geometry and the looks of two views each; every tensor has one row per image."""
+        indices = sample_indices(self.seed, step, self.batch_size, len(self.source))
+        uniform = draw_uniform(self.seed, step, indices)
+        pixels, pairs = self.source.crops(indices, uniform, self.options)
+        looks = [draw_looks(uniform, view, self.options.looks) for view in range(2)]
+        geometry = {"flips": pairs.flips, "boxes": pairs.boxes, "apart": pairs.apart}
+        return {**pixels, **geometry, "looks": torch.stack(looks, dim=1)}
+
+    def views(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Two normalised views (B, 3, crop, crop) of a batch, on its device."""
+        first, second = (self._view(inputs, number) for number in range(2))
+        return first, second
+
+    @torch.no_grad()
+    def _view(self, inputs: dict[str, Any], number: int) -> Tensor:
+        if "views" in inputs:
+            pixels = inputs["views"][:, number].float()
+        else:
+            crops, flips = inputs["crops"][:, number], inputs["flips"][:, number]
+            pixels = resized_crops(inputs["image"], crops, flips, self.options.crop)
+        return normalise(apply_looks(pixels / 255, inputs["looks"][:, number]))
+
+    def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
+        """The model's own terms; counted are pairs of crops without overlap and directions without shared slots."""
+        ranks = self.ranks
+        terms: dict[str, Tensor] = model.loss(  # type: ignore[operator]
+            self.views(inputs),
+            inputs["boxes"].unbind(1),
+            inputs["flips"].unbind(1),
+            momentum=teacher_momentum(step_fraction, 1, self.options.momentum),
+            ranks=RankOps(ranks.size, ranks.rank, ranks.gather_all, ranks.mean),
+        )
+        terms["count_apart"] = inputs["apart"].sum()
+        if "without_slots" in terms:  # every rank knows it of all
+            terms["count_without_slots"] = terms.pop("without_slots") / ranks.size
+        return terms
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on images that are not trained on."""
+        return self.validator(model)
+
+
+def validate_vocabulary(
+    model: Any, *, samples: Sequence[Sample], rules: Rules, device: str, batch: int = 16
+) -> dict[str, float]:
+    """How well prototypes name classes under a task's protocol, as the segmentation adapter scores it.
+
+    samples: images with class maps, or without. Returns `miou_sem` and `pixel_acc` after one matching for all images
+    (`.._majority` where there are more prototypes than classes), and `prototypes`, how many are in use.
+    """
+    size, matrix, won = model.input_size, None, None
+    classes = rules.classes or STAND_IN_CLASSES
+    for first in range(0, len(samples), batch):
+        chosen = samples[first : first + batch]
+        items = [prepare(sample, rules, size) for sample in chosen]
+        images = torch.stack([image for image, _ in items]).to(device)
+        masks = model.predict(Batch(tuple(sample.id for sample in chosen), images)).masks
+        for mask, (_, truth) in zip(masks, items, strict=True):
+            ids = label_map(mask, truth.labels.shape)
+            count = np.bincount(ids.ravel(), minlength=len(mask))
+            won = count if won is None else won + count
+            if truth.classes is not None:
+                table = semantic.confusion(truth.classes, ids, classes, len(mask))
+                matrix = table if matrix is None else matrix + table
+    numbers = {} if matrix is None else _named(matrix)
+    return numbers if won is None else {**numbers, "prototypes": float((won > WINNER * won.sum()).sum())}
+
+
+def _named(matrix: np.ndarray) -> dict[str, float]:
+    classes, clusters = matrix.shape
+    suffix = "" if clusters <= classes else "_majority"
+    named = semantic.match_clusters(matrix) if clusters <= classes else semantic.majority(matrix)
+    scores = {"miou_sem": semantic.miou_sem(named), "pixel_acc": semantic.pixel_acc(named)}
+    return {f"{name}{suffix}": float(value) for name, value in scores.items()}
