@@ -53,6 +53,8 @@ class Explanation:
 class Knn:
     """Adapter of the `knn` family. An output is a unit vector (D,) float32, or zeros where the model gives zeros."""
 
+    scored_at_once: int | None = 1024  # so that the bank is read less often
+
     def __init__(self, task: TaskSpec, *, reads_boxes: bool = False) -> None:
         """Raises UsageError for a card without a bank or a temperature, or with metrics of another family.
 
@@ -125,19 +127,19 @@ class Knn:
         return f"{field}:mean-in-box" if self.within else f"{field}:mean"
 
     def pooled(self, prediction: Prediction, boxes: Sequence[Tensor] | None, side: int | None) -> Tensor:
-        """One vector for each image, (B, D) float32, not normalised.
+        """One vector for each image, (B, D) float32, or float64 of a model that computes so; not normalised.
 
         boxes: one (N, 4) tensor for each image, xyxy pixels of the square of `side` pixels; (0, 4) is the whole image.
         Slots of zeros are empty and are left out of the mean. Raises UsageError when boxes are needed and not given.
         """
         field = self._field(prediction)
         if field == "embedding":
-            return cast(Tensor, prediction.embedding).float()
+            return _full(cast(Tensor, prediction.embedding))
         if field == "slots":
-            slots = cast(Tensor, prediction.slots).float()
+            slots = _full(cast(Tensor, prediction.slots))
             filled = (slots != 0).any(2).sum(1, keepdim=True)
             return slots.sum(1) / filled.clamp_min(1)
-        tokens = cast(Tensor, prediction.tokens).float()
+        tokens = _full(cast(Tensor, prediction.tokens))
         if not self.within:
             return tokens.mean((2, 3))
         if boxes is None or side is None:
@@ -148,10 +150,19 @@ class Knn:
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[np.ndarray]:
-        """A unit vector (D,) float32 for each image, divided by its length in float64; zeros stay zeros."""
+        """A unit vector (D,) float32 for each image, divided by its length in float64; zeros stay zeros.
+
+        Raises UsageError when finite numbers of the model are too large to be added.
+        """
         del shapes
-        pooled = self.pooled(prediction, getattr(prediction, "granted", None), side)
+        pooled = self.pooled(prediction, prediction.granted, side)
         wide = pooled.detach().cpu().numpy().astype(np.float64)
+        usable = np.isfinite(wide).all(1)
+        if (self.finite(prediction) & ~usable).any():
+            raise UsageError(f"task {self.task.name}: {self.source(prediction)} overflows; scale what the model gives")
+        wide[~usable] = 0  # the runner leaves these images out
+        _, exponent = np.frexp(np.abs(wide).max(1, keepdims=True, initial=0))
+        wide = np.ldexp(wide, -exponent)  # exact, so that no square is too large or too small
         length = np.linalg.norm(wide, axis=1, keepdims=True)
         return list((wide / np.where(length > 0, length, 1)).astype(np.float32))
 
@@ -185,6 +196,11 @@ class Knn:
         """Labels, cosines and rows of the bank (Q, k), the nearest first. Raises UsageError before `fitted`."""
         if self.bank is None or self.search is None:
             raise UsageError(f"task {self.task.name}: the bank is not there; call evaluate.with_head(plan) first")
+        length = self.bank.features.shape[1]
+        other = next((len(output) for output in outputs if len(output) != length), None)
+        if other is not None:
+            text = f"the model gives features of {other} numbers, and gave {length} for the bank"
+            raise UsageError(f"task {self.task.name}: {text}")
         similarity, rows = self.search.nearest(np.stack(outputs), k)
         return self.bank.labels[rows], similarity, rows
 
@@ -202,13 +218,21 @@ class Knn:
 
         other = Knn(plan.task, reads_boxes=bool(getattr(plan.model.model, "reads_boxes", False)))
         bank = bank_for(replace(plan, adapter=other), train)
+        absent = sorted(set(train.categories) - set(bank.labels.tolist()))
+        if absent:
+            text = f"{len(absent)} of {len(train.categories)} classes have no image in the bank"
+            first = f"first {train.categories[absent[0]]}: nothing votes for them"
+            print(f"task {plan.task.name}: {text}, {first}", file=sys.stderr)
         return other.with_bank(bank, [*train.categories, *plan.data.categories], plan.device)
 
     def with_bank(self, bank: Bank, declared: Sequence[int] = (), device: str = "cpu") -> Knn:
-        """This adapter with a bank; says once when that is smaller than the largest k. declared: labels of classes."""
+        """This adapter with a bank; says when that is smaller than the largest k, or has zeros. declared: classes."""
         if self.k > len(bank.labels):
             text = f"the bank has {len(bank.labels)} images, fewer than k = {self.k}: a larger k takes all of them"
             print(f"task {self.task.name}: {text}", file=sys.stderr)
+        if bank.zeros:
+            text = f"the model gives zeros for {bank.zeros} of the {len(bank.labels)} images of the bank"
+            print(f"task {self.task.name}: {text}: their cosine with every image is 0", file=sys.stderr)
         self.bank, self.search = bank, Search(bank.features, device)
         self.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
         return self
@@ -232,6 +256,11 @@ class Knn:
         lists = {name: getattr(found, name).tolist() for name in ("positions", "labels", "similarity")}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"predicted": found.predicted, **lists}), encoding="utf-8")
+
+
+def _full(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def touched(boxes: Tensor, grid: tuple[int, int], side: int) -> Tensor:

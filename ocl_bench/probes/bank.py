@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..data import OpenData
     from ..evaluate import Plan
 
-_BLOCK = 1024  # images between two writes of the progress
+_BLOCK, _SECONDS = 1024, 20.0  # images or time between two writes of the progress, whichever is over first
 _PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # the rules that change what a model sees
 _FEATURES, _LABELS, _PROGRESS = "features.npy", "labels.npy", "progress.json"
 
@@ -44,26 +44,27 @@ _FEATURES, _LABELS, _PROGRESS = "features.npy", "labels.npy", "progress.json"
 @dataclass(frozen=True, eq=False)
 class Bank:
     """features: (N, D) float32 unit rows, memory-mapped. labels: (N,) int64. positions: (N,) of the images in the fit
-    split. left_out: how many images failed.
+    split. left_out: how many images failed. zeros: how many rows are zeros, so that every cosine with them is 0.
     """
 
     features: np.ndarray
     labels: np.ndarray
     positions: np.ndarray
     left_out: int
+    zeros: int = 0
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a bank is. order: hash of the ids in their order. images: of the split, of which `done` were looked at,
-    `rows` are in the files and `failed` are left out, the first for the reason `first`. length: of a feature.
+    """How far a bank is. images: of the split, of which `done` were looked at, `rows` are in the files, `zeros` of them
+    empty, and `failed` are left out, the first for the reason `first`. length: of a feature.
     """
 
-    order: str
     images: int
     length: int = 0
     done: int = 0
     rows: int = 0
+    zeros: int = 0
     failed: int = 0
     first: str = ""
 
@@ -81,20 +82,23 @@ class _Files:
         if self.arrays is None or not self.progress.rows:
             raise UsageError(f"no image of the fit split could be used; first: {self.progress.first}")
         features, labels = (array[: self.progress.rows] for array in self.arrays)
-        return Bank(features, np.array(labels[:, 0]), np.array(labels[:, 1]), self.progress.failed)
+        features.flags.writeable = False
+        return Bank(features, np.array(labels[:, 0]), np.array(labels[:, 1]), self.progress.failed, self.progress.zeros)
 
-    def append(self, features: list[np.ndarray], labels: list[tuple[int, int]]) -> None:
-        """Write rows, each a feature and its (label, position); the files are made with the first."""
+    def append(self, features: list[np.ndarray], labels: list[tuple[int, int]], model: str) -> None:
+        """Write rows, each a feature and its (label, position); the files are made with the first. model: its name."""
         length = len(features[0])
         if self.arrays is None:
             self.progress = replace(self.progress, length=length)
             with _written(self.folder):
                 self.arrays = _made(self.folder, self.progress)
         if length != self.progress.length:
-            raise UsageError(f"the model gives features of {length} numbers, and gave {self.progress.length} before")
+            before = self.progress.length
+            raise UsageError(f"model {model}: gives features of {length} numbers, and gave {before} before")
         rows = slice(self.progress.rows, self.progress.rows + len(features))
         self.arrays[0][rows], self.arrays[1][rows] = np.stack(features), labels
-        self.progress = replace(self.progress, rows=rows.stop)
+        zeros = self.progress.zeros + sum(not feature.any() for feature in features)
+        self.progress = replace(self.progress, rows=rows.stop, zeros=zeros)
 
     def keep(self) -> None:
         """Bring rows to the disk, then say so: a killed run finds no more announced than is there."""
@@ -120,9 +124,9 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
     key = bank_key(plan, train)
     folder = cache_root() / "banks" / key[:2] / key
     if int(os.environ.get("RANK", "0")) > 0:
-        while (files := _opened(folder, train, "r")) is None or files.progress.done < len(train.ids):
+        while (bank := _finished(folder, train)) is None:
             time.sleep(0.2)
-        return files.bank()
+        return bank
     with _alone(folder):
         if plan.refit:
             shutil.rmtree(folder, ignore_errors=True)
@@ -175,13 +179,12 @@ def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
         with _written(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        files = _Files(folder, _Progress(_order(train), len(train.ids)))
+        files = _Files(folder, _Progress(len(train.ids)))
     if files.progress.done < len(train.ids):
         _extract(files, plan, train)
-        if files.progress.failed:
-            print(f"left out: {_failures(files.progress)}", file=sys.stderr)
-    finished = _opened(folder, train, "r")
-    return (finished or files).bank()
+    if files.progress.failed:
+        print(f"left out: {_failures(files.progress)} (--force reads them again)", file=sys.stderr)
+    return files.bank()
 
 
 def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
@@ -189,7 +192,7 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
     from ..runner import Runner
 
     runner, count = Runner(replace(plan, data=train)), len(train.ids)
-    kept = files.progress.done
+    kept, since = files.progress.done, time.monotonic()
     with progress_bar(f"{plan.model.name}: bank of {count} images", count) as advance:
         advance(kept)
         for first in range(kept, count, plan.batch_size):
@@ -198,7 +201,8 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
             items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
             if items:
                 place = {train.ids[position]: position for position in chosen}
-                files.append(outputs, [(_label(item.truth.label, item.id), place[item.id]) for item in items])
+                labels = [(_label(item.truth.label, item.id), place[item.id]) for item in items]
+                files.append(outputs, labels, plan.model.name)
             failed = [*unreadable, *unpredicted]
             before = files.progress
             files.progress = replace(
@@ -209,10 +213,11 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
             )
             if files.progress.failed > count / 10:
                 shutil.rmtree(files.folder, ignore_errors=True)  # after a repair, all of them are read again
-                raise UsageError(_failures(files.progress))
-            if chosen.stop - kept >= _BLOCK or chosen.stop == count:
+                raise UsageError(f"more than a tenth fail: {_failures(files.progress)}")
+            waited = time.monotonic() - since > _SECONDS
+            if chosen.stop - kept >= _BLOCK or waited or chosen.stop == count:
                 files.keep()
-                kept = chosen.stop
+                kept, since = chosen.stop, time.monotonic()
             advance(len(chosen))
 
 
@@ -226,16 +231,30 @@ def _label(label: int | None, sample_id: str) -> int:
     return label
 
 
-def _order(train: OpenData) -> str:
-    return digest(list(train.ids))
+def _finished(folder: Path, train: OpenData) -> Bank | None:
+    """The bank that another process made; None while it is not there. Waiting reads no features."""
+    progress = _progress(folder, train)
+    if progress is None or progress.done < len(train.ids):
+        return None
+    files = _opened(folder, train, "r")
+    return None if files is None else files.bank()
+
+
+def _progress(folder: Path, train: OpenData) -> _Progress | None:
+    """How far the bank in a folder is; None when that is not said, or of another number of images."""
+    try:
+        progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return progress if progress.images == len(train.ids) else None
 
 
 def _opened(folder: Path, train: OpenData, mode: Literal["r", "r+"]) -> _Files | None:
-    """The files of a bank of these images, finished or not; None when they are missing, damaged or of other images."""
+    """The files of a bank of these images, finished or not; None when they are missing or damaged."""
+    progress = _progress(folder, train)
+    if progress is None:
+        return None
     try:
-        progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
-        if (progress.order, progress.images) != (_order(train), len(train.ids)):
-            return None
         if not progress.rows:
             return _Files(folder, progress)
         arrays = [np.load(folder / name, mmap_mode=mode) for name in (_FEATURES, _LABELS)]

@@ -83,6 +83,24 @@ class TestPooling:
         assert first.dtype == np.float32
         assert not Knn(card()).outputs(Prediction(slots=self.SLOTS), [(4, 4)] * 2)[1].any()
 
+    @pytest.mark.parametrize("scale", [1e300, 1e-300, 1e-320])
+    def test_the_scale_of_a_vector_does_not_matter(self, scale: float) -> None:
+        """Also where squares would overflow or vanish, or the numbers would not fit float32."""
+        tokens = scale * torch.tensor([3.0, 4.0], dtype=torch.float64).reshape(1, 2, 1, 1).expand(1, 2, 2, 2)
+        slots = scale * torch.tensor([[[3.0, 4.0], [0.0, 0.0]]], dtype=torch.float64)
+        for prediction in (Prediction(tokens=tokens), Prediction(slots=slots), Prediction(embedding=slots[:, 0])):
+            np.testing.assert_allclose(Knn(card()).outputs(prediction, [(4, 4)])[0], [0.6, 0.8], rtol=1e-3)
+
+    def test_finite_numbers_whose_sum_is_not(self) -> None:
+        large = torch.full((2, 3, 4, 4), 3e38)
+        large[1] = 1
+        with pytest.raises(UsageError, match=r"task tiny-knn: tokens:mean overflows; scale what the model gives"):
+            Knn(card()).outputs(Prediction(tokens=large), [(4, 4)] * 2)
+        large[0, 0] = torch.inf  # a failed image of its own, which the runner counts
+        first, second = Knn(card()).outputs(Prediction(tokens=large), [(4, 4)] * 2)
+        assert not first.any()
+        np.testing.assert_allclose(second, 3**-0.5, rtol=1e-6)
+
     def test_with_boxes_an_embedding_counts_only_from_a_model_that_reads_them(self) -> None:
         both = Prediction(embedding=self.EMBEDDING, tokens=self.TOKENS, embedding_source="cls")
         blind, reads = Knn(card("attention")), Knn(card("attention"), reads_boxes=True)
@@ -213,12 +231,23 @@ class TestScore:
         with pytest.raises(UsageError, match=r"the bank is not there; call evaluate.with_head"):
             Knn(task).score([truth(1)], query, task)
         adapter = Knn(task).with_bank(small_bank([[1, 0, 0]], [1]))
-        with pytest.raises(UsageError, match=r"\(1, 2\), the bank \(1, 3\): features differ in length"):
-            adapter.score([truth(1)], query, task)
+        wrong = r"task tiny-knn: the model gives features of 2 numbers, and gave 3 for the bank"
+        for queries in (query, [np.zeros(3, np.float32), *query]):
+            with pytest.raises(UsageError, match=wrong):
+                adapter.score([truth(1)] * len(queries), queries, task)
         with pytest.raises(UsageError, match=r"Truth.label is missing"):
             adapter.score([truth(None)], query, task)
         with pytest.raises(UsageError, match="no masks to draw"):
             adapter.picture(query[0], truth(1))
+
+
+def test_a_bank_with_zeros_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    task = card(metrics=["knn_top1_k2"], main="knn_top1_k2")
+    bank = small_bank(np.eye(30).tolist(), [0] * 30)
+    Knn(task).with_bank(bank)
+    assert capsys.readouterr().err == ""
+    Knn(task).with_bank(replace(bank, zeros=4))
+    assert "the model gives zeros for 4 of the 30 images of the bank" in capsys.readouterr().err
 
 
 class ColourReader:
@@ -308,6 +337,14 @@ class TestCorridor:
         adapter = with_head(plan).adapter
         assert isinstance(adapter, Knn) and adapter.bank is not None
         assert adapter.bank.features.shape == (60, 3) and adapter.classes.tolist() == [0, 1, 2, 5]
+
+    def test_classes_without_an_image_in_the_bank_are_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        train = colours(60, 0)
+        with_head(make_plan(Tokens(), card(), data=colours(3, 1), train=train, device="cpu"))
+        assert "have no image" not in capsys.readouterr().err
+        train = replace(train, categories={**train.categories, 3: "pink", 4: "white"})
+        with_head(make_plan(Tokens(), card(), data=colours(3, 1), train=train, device="cpu"))
+        assert "task tiny-knn: 2 of 5 classes have no image in the bank, first pink:" in capsys.readouterr().err
 
 
 def test_means_are_those_of_discovery() -> None:

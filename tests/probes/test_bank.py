@@ -144,16 +144,43 @@ def test_killed_before_anything_was_announced() -> None:
     assert_complete(bank_for(plan_for(Pixels(), train), train))
 
 
-def test_failures_are_named_once_and_refused_above_a_tenth(capsys: pytest.CaptureFixture[str], own_cache: Path) -> None:
+def test_a_slow_model_loses_seconds_and_not_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bank of fewer images than a block, as the rendered one, goes on as well."""
+    monkeypatch.setattr(banks, "_BLOCK", 10**6)
+    monkeypatch.setattr(banks, "_SECONDS", -1.0)
+    train = data()
+    with pytest.raises(KeyboardInterrupt):
+        bank_for(plan_for(Pixels(dies_at=7), train), train)
+    again = data()
+    assert_complete(bank_for(plan_for(Pixels(), again), again))
+    assert min(again.reader.reads) == 28  # type: ignore[attr-defined]
+
+
+def test_features_of_zeros_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Empty(Pixels):
+        def predict(self, batch: Batch) -> Prediction:
+            blank = torch.tensor([sample_id in ("image003", "image040") for sample_id in batch.ids])
+            prediction = super().predict(batch)
+            return replace(prediction, embedding=prediction.embedding * ~blank[:, None])  # type: ignore[operator]
+
+    train = data()
+    with pytest.raises(KeyboardInterrupt):
+        bank_for(plan_for(Empty(dies_at=7), train), train)
+    for _ in range(2):
+        bank = bank_for(plan_for(Empty(), train), train)
+        assert bank.zeros == 2 and not bank.features[[3, 40]].any()
+
+
+def test_failures_are_named_and_refused_above_a_tenth(capsys: pytest.CaptureFixture[str], own_cache: Path) -> None:
     train = data(broken=(0, 1, 2, 3, 30))
     plan = plan_for(Pixels(), train)
     assert bank_for(plan, train).left_out == 5
     assert "left out: 5 of 50 images of the fit split fail, first: sample image000: does not" in capsys.readouterr().err
     bank_for(plan, train)
-    assert capsys.readouterr().err == ""
+    assert "left out: 5 of 50 " in capsys.readouterr().err, "whoever uses the bank should know"
     many = replace(data(broken=(0, 1, 2, 3, 30, 31)), revision="r2")
     plan = plan_for(Pixels(), many)
-    with pytest.raises(UsageError, match="6 of 50 images of the fit split fail"):
+    with pytest.raises(UsageError, match="more than a tenth fail: 6 of 50 images of the fit split fail"):
         bank_for(plan, many)
     assert max(many.reader.reads) < 36, "refused at once"  # type: ignore[attr-defined]
     many.reader.broken = ()  # type: ignore[attr-defined]
@@ -161,7 +188,7 @@ def test_failures_are_named_once_and_refused_above_a_tenth(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "cut labels", "gone", "progress", "other field", "other shape", "noise", "order"]
+    "damage", ["cut", "cut labels", "gone", "progress", "other field", "other shape", "noise", "count"]
 )
 def test_a_damaged_bank_is_built_anew(damage: str, own_cache: Path) -> None:
     train, model = data(), Pixels()
@@ -187,7 +214,7 @@ def test_a_damaged_bank_is_built_anew(damage: str, own_cache: Path) -> None:
         stored[20] *= 3
         stored.flush()
     else:
-        progress.write_text(json.dumps({**content, "order": "another"}))
+        progress.write_text(json.dumps({**content, "images": COUNT - 1}))
     assert_complete(bank_for(plan, train))
     assert model.calls == 2 * -(-COUNT // 4)
 
@@ -228,14 +255,14 @@ def test_whatever_changes_a_feature_changes_the_bank() -> None:
         {"adapter": reads},
         {"task": options},
         {"noise_seeds": (1,)},
-        *(
-            {"model": replace(plan.model, **{name: value})}
-            for name, value in (("name", "m"), ("options", {"a": 1}), ("checkpoint_sha256", "c"), ("source_sha256", "s"))
-        ),
+        {"model": replace(plan.model, name="m")},
+        {"model": replace(plan.model, options={"a": 1})},
+        {"model": replace(plan.model, checkpoint_sha256="c")},
+        {"model": replace(plan.model, source_sha256="s")},
     ]
     keys = [bank_key(plan, train), *(bank_key(replace(plan, **other), train) for other in others)]
-    for changed in (replace(train, revision="r2"), replace(train, ids=train.ids[::-1]), replace(train, kind="official")):
-        keys.append(bank_key(plan, changed))
+    changes: list[dict[str, Any]] = [{"revision": "r2"}, {"ids": train.ids[::-1]}, {"kind": "official"}]
+    keys += [bank_key(plan, replace(train, **change)) for change in changes]
     assert len(set(keys)) == len(keys)
 
 
@@ -291,7 +318,7 @@ def test_refusals(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return Prediction(embedding=torch.ones(len(batch), 5 if "image000" in batch.ids else 6))
 
     train = replace(data(), revision="r3")
-    with pytest.raises(UsageError, match="features of 6 numbers, and gave 5 before"):
+    with pytest.raises(UsageError, match="model pixels: gives features of 6 numbers, and gave 5 before"):
         bank_for(plan_for(Grows(), train), train)
     monkeypatch.setenv("OCL_BENCH_CACHE", str(own_cache / "banks" / "no" / "file"))
     (own_cache / "banks" / "no").write_text("a file")
