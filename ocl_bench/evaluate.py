@@ -26,7 +26,7 @@ from .paths import results_root
 from .registry import LoadedModel, get_model, get_task
 from .results import Result
 from .runner import Runner
-from .shards import Shard, WorkFolder, merge, split
+from .shards import SHARD_SIZE, Shard, WorkFolder, merge, split
 from .spec import HEAD_VERSION, METRIC_VERSION, TaskSpec
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def run(
 
 def split_plan(plan: Plan) -> list[range]:
     """The shards of a plan, as positions in `plan.data.ids`."""
-    return split(len(plan.data.ids))
+    return split(len(plan.data.ids), plan.adapter.scored_at_once or SHARD_SIZE)
 
 
 def _compute(

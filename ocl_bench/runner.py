@@ -46,8 +46,18 @@ def make_item(sample: Sample, plan: Plan, side: int) -> Item:
     return Item(sample.id, image, truth, boxes)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the model says of one image with one noise seed. output: as the adapter makes it."""
+
+    id: str
+    seed: int
+    truth: Truth
+    output: Any
+
+
 class Runner:
-    """Computes shards of a plan; keeps no more than one batch in memory."""
+    """Computes shards of a plan; keeps the images of no more than one batch in memory."""
 
     def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
         self.plan = plan
@@ -63,13 +73,17 @@ class Runner:
         start, self.seconds_model = time.perf_counter(), 0.0
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
+        waiting: list[_Answer] = []
         for first in range(0, len(positions), self.plan.batch_size):
             chosen = positions[first : first + self.plan.batch_size]
             items, unreadable = self.read(chosen)
-            scored, unscored = self._score(items)
-            rows += scored
-            failed += unreadable + unscored
+            answers, unanswered = self._answers(items)
+            waiting += answers
+            failed += unreadable + unanswered
+            if not self.plan.adapter.scored_at_once:
+                rows, waiting = rows + self._score(waiting), []
             advance(len(chosen))
+        rows += self._score(waiting)
         types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
         types |= self.plan.adapter.columns(self.plan.task)
         frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
@@ -85,23 +99,28 @@ class Runner:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
         return items, failed
 
-    def _score(self, items: list[Item]) -> tuple[list[dict[str, Any]], list[Failure]]:
-        rows: list[dict[str, Any]] = []
+    def _answers(self, items: list[Item]) -> tuple[list[_Answer], list[Failure]]:
+        """What the model says of a batch with each noise seed, image by image."""
+        answers: list[_Answer] = []
         failed: list[Failure] = []
         for seed in self.plan.noise_seeds:
             items, outputs, failures = self.outputs(items, seed)
             failed += failures
-            if not items:
-                break
-            values = self.plan.adapter.score([item.truth for item in items], outputs, self.plan.task)
-            for item, output, value in zip(items, outputs, values, strict=True):
-                rows.append({"id": item.id, "noise_seed": seed, **value})
-                if self.predictions is not None:
-                    self.plan.adapter.write(self.predictions, item.id, seed, output)
+            answers += [_Answer(item.id, seed, item.truth, output) for item, output in zip(items, outputs, strict=True)]
         lost = {failure.id for failure in failed}  # one image, one vote: a sample that fails for one seed fails
         order = {item.id: position for position, item in enumerate(items)}
-        rows = [row for row in rows if row["id"] not in lost]
-        return sorted(rows, key=lambda row: order[row["id"]]), failed
+        kept = [answer for answer in answers if answer.id not in lost]
+        return sorted(kept, key=lambda answer: order[answer.id]), failed
+
+    def _score(self, answers: list[_Answer]) -> list[dict[str, Any]]:
+        if not answers:
+            return []
+        plan = self.plan
+        values = plan.adapter.score([one.truth for one in answers], [one.output for one in answers], plan.task)
+        if self.predictions is not None:
+            for one in answers:
+                plan.adapter.write(self.predictions, one.id, one.seed, one.output)
+        return [{"id": one.id, "noise_seed": one.seed, **value} for one, value in zip(answers, values, strict=True)]
 
     def outputs(self, items: list[Item], seed: int) -> tuple[list[Item], list[Any], list[Failure]]:
         """What the model says of up to one batch of items: those that worked, their outputs, and the failures."""

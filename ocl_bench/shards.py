@@ -1,4 +1,4 @@
-"""The work folder of an evaluation: 64 consecutive ids a file, written atomically, so that a killed run resumes."""
+"""The work folder of an evaluation: consecutive ids a file, written atomically, so that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import pandas
 
 SHARD_SIZE = 64
+"""Ids of a file, unless the adapter scores more at once."""
 _META = b"ocl_bench"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows of up to 64 consecutive ids, the samples that failed, and the seconds it took."""
+    """Rows of consecutive ids, the samples that failed, and the seconds it took."""
 
     rows: pandas.DataFrame
     failed: tuple[Failure, ...]
@@ -30,9 +31,9 @@ class Shard:
     seconds_model: float
 
 
-def split(count: int) -> list[range]:
-    """Positions 0 .. count - 1 in shards of 64."""
-    return [range(start, min(start + SHARD_SIZE, count)) for start in range(0, count, SHARD_SIZE)]
+def split(count: int, size: int = SHARD_SIZE) -> list[range]:
+    """Positions 0 .. count - 1 in shards of `size`."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class WorkFolder:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,8 +16,9 @@ from ocl_bench.data import open_data
 from ocl_bench.errors import NotApplicableError, UsageError
 from ocl_bench.evaluate import make_plan, run
 from ocl_bench.leaderboard import build_leaderboard
+from ocl_bench.metrics.knn import Search
 from ocl_bench.registry import get_task
-from ocl_bench.results import Result
+from ocl_bench.results import Result, read_rows
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Prediction
 
@@ -64,6 +66,17 @@ def test_boxes_are_a_privilege(name: str, tmp_path: Path) -> None:
     assert result.model.privilege == ("none" if name == "imagenet-knn" else "boxes")
     rule = get_task(name).protocol.boxes or "none"
     assert f"boxes:{rule}│" in result.task.signature
+
+
+def test_queries_are_searched_together_whatever_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bank is read once for a thousand queries, not once for each batch; the rows are the same."""
+    searched = []
+    nearest = Search.nearest
+    monkeypatch.setattr(Search, "nearest", lambda self, q, k: searched.append(len(q)) or nearest(self, q, k))
+    results = [scored("pixels", small("imagenet-knn"), tmp_path / str(n), batch_size=n) for n in (5, 24)]
+    assert searched == [QUERIES, QUERIES]
+    rows = [read_rows(result.rows_path) for result in results if result.rows_path]
+    pandas.testing.assert_frame_equal(*rows)
 
 
 class Spy:

@@ -53,6 +53,8 @@ class Detection:
     computed.
     """
 
+    scored_at_once: int | None = None
+
     def __init__(self, task: TaskSpec) -> None:
         """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
         protocol = task.protocol

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Discovery:
     """Adapter of the `discovery` family."""
 
+    scored_at_once: int | None = None
+
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Masks must be soft (B, K, h, w) or label maps (B, H, W). Raises UsageError naming model and field."""
         checked = check_prediction(prediction, name)

@@ -61,6 +61,8 @@ class Recognised:
 class Recognition:
     """Adapter of the `recognition` family."""
 
+    scored_at_once: int | None = None
+
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
         """Raises UsageError for a card without its threshold or its head, or with metrics of another family."""
         self.fit, self.threshold = head_of(task, "recognition")

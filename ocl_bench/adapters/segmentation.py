@@ -59,6 +59,8 @@ class SemanticOutput:
 class Segmentation:
     """Adapter of the `segmentation` family. Raises UsageError for a card without `classes` or `fit`."""
 
+    scored_at_once: int | None = None
+
     def __init__(self, task: TaskSpec) -> None:
         if task.protocol.classes is None or task.fit is None or task.fit.head not in ("linear", "kmeans"):
             raise UsageError(f"task {task.name}: segmentation needs protocol.classes and fit.head linear or kmeans")
