@@ -123,7 +123,7 @@ def slot_loss(
     predictor's batch norm, and the loss is 0 with gradient 0.
     """
     shared = query_mask & key_mask
-    pairs = ranks.mean(shared.sum().to(keys.dtype)) * ranks.size
+    pairs = (ranks.mean(shared.sum().to(keys.dtype)) * ranks.size).round()
     if pairs < 2:
         return queries.sum() * 0, pairs
     counts = ranks.gather(key_mask.sum().view(1))

@@ -21,10 +21,11 @@ def randomised(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.1, generator=generator)
+            for name, tensor in module.state_dict().items():
+                if name in ("weight", "running_var"):
+                    tensor.uniform_(0.5, 1.5, generator=generator)
+                elif name in ("bias", "running_mean"):
+                    tensor.normal_(0, 0.1, generator=generator)
     return network.eval()
 
 
@@ -115,5 +116,13 @@ def test_start() -> None:
 
 
 def test_stages_of_unequal_numbers() -> None:
-    with pytest.raises(UsageError, match="lists of one length.* 2, 4, 4 and 4"):
+    with pytest.raises(UsageError, match=r"lists of one length.* 2, 4, 4 and 4"):
         ResNet(blocks=(1, 1))
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_narrow_networks_can_be_trained(width: int) -> None:
+    """torch's strided 1x1 convolutions of narrow maps crash on the CPU in the backward pass when channels are last."""
+    network = ResNet((1, 1), (width, width), False, "small", (2, 2), (1, 1)).train()
+    network(torch.randn(4, 3, 96, 96)).square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())

@@ -16,15 +16,15 @@ def align(maps: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
 
     boxes: (B, 4), x0 y0 x1 y1 as shares of the map's sides, in the coordinates of the (flipped) view.
     flips: (B,) bool, whether the view was flipped left to right. A box without area gives zeros without gradient, as
-    RoI-align does; the whole map without a flip is returned exactly.
+    RoI-align does; the whole map without a flip is returned exactly. Computed in the maps' type, also under autocast.
     """
     height, width = maps.shape[-2:]
-    boxes = boxes.to(maps)
-    x0, y0, x1, y1 = boxes.unbind(1)
-    columns = interpolation(x0, x1, width)
-    columns = torch.where(flips[:, None, None], columns.flip(1), columns)
-    rows = interpolation(y0, y1, height) * ((x1 > x0) & (y1 > y0))[:, None, None]
-    return torch.einsum("bpi,bcij,bqj->bcpq", rows, maps, columns)
+    with torch.autocast(maps.device.type, enabled=False):
+        x0, y0, x1, y1 = boxes.to(maps).unbind(1)
+        columns = interpolation(x0, x1, width)
+        columns = torch.where(flips[:, None, None], columns.flip(1), columns)
+        rows = interpolation(y0, y1, height) * ((x1 > x0) & (y1 > y0))[:, None, None]
+        return torch.einsum("bpi,bcij,bqj->bcpq", rows, maps, columns)
 
 
 def interpolation(start: Tensor, end: Tensor, size: int) -> Tensor:
