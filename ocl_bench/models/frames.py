@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import SampleError, UsageError
 from ..types import Batch, Prediction
-from .linking import Tracks, link_masks, link_slots
+from .linking import Tracks, link_labels, link_masks, link_slots
 
 _NUMBERED = ("prototypes", "truth")
 """Mask sources whose slot k means the same in every frame already."""
@@ -30,15 +31,16 @@ class FrameByFrame:
     def predict(self, batch: Batch, *truth: Any) -> Prediction:
         """Masks (1, T, K, h, w) or label maps (1, T, H, W), slot k (or label k) being the same track in all frames.
 
-        `link` says by what they were linked. Raises UsageError for a batch of several videos.
+        `link` says by what they were linked. Raises UsageError for a batch of several videos, SampleError for slots
+        that are not finite.
         """
         if batch.video is None or len(batch) != 1:
             raise UsageError("frame by frame means one video at a time: batch.video must be (1, T, 3, H, W)")
         frames = batch.video[0]
         images = Batch(batch.ids * len(frames), frames, noise_seed=batch.noise_seed)
         found: Prediction = self.model.predict(images, *truth)
-        if isinstance(getattr(found, "masks", None), Tensor) and found.mask_source not in _NUMBERED:
-            found = _linked(found, batch.state)
+        if _linkable(found, len(frames)):
+            found = _linked(found, batch.state, batch.ids[0])
         return _as_clip(found)
 
 
@@ -47,30 +49,40 @@ def video_model(model: Any) -> Any:
     return model if getattr(model, "reads_video", False) else FrameByFrame(model)
 
 
-def _linked(found: Prediction, tracks: Tracks | None) -> Prediction:
+def _linkable(found: Any, frames: int) -> bool:
+    """Whether these are masks of that many frames with slots to be numbered; what is wrong the adapter says."""
+    masks = getattr(found, "masks", None)
+    if not isinstance(masks, Tensor) or found.mask_source in _NUMBERED or len(masks) != frames or 0 in masks.shape:
+        return False
+    if masks.is_floating_point():
+        return masks.ndim == 4
+    return masks.ndim == 3 and not masks.is_complex() and int(masks.min()) >= 0
+
+
+def _linked(found: Prediction, tracks: Tracks | None, video_id: str) -> Prediction:
     """The prediction for T frames with slots, masks or labels in the order of the tracks."""
-    masks = found.masks
+    masks, slots = found.masks, found.slots
     assert masks is not None
-    soft = masks.is_floating_point()
-    slots = found.slots
-    if soft and slots is not None and slots.shape[:2] == masks.shape[:2] and _known(slots, tracks):
+    if not masks.is_floating_point():
+        labels, after = link_labels(masks.long(), tracks)
+        return replace(found, masks=labels, slots=None, state=after, link="masks")
+    if slots is not None and slots.shape[:2] == masks.shape[:2]:
+        if not slots.isfinite().all():
+            raise SampleError(video_id, "Prediction.slots are not finite, so that they cannot be linked over time")
         order, after = link_slots(slots, tracks)
-        return replace(found, masks=_reorder(masks, order), slots=_reorder(slots, order), state=after, link="slots")
-    labels = masks.argmax(1) if soft else masks.long()
+        slots = F.pad(slots, (0, 0, 0, order.shape[1] - slots.shape[1]))
+        return replace(
+            found, masks=_reorder(_padded(masks, order), order), slots=_reorder(slots, order), state=after, link="slots"
+        )
     last = -1 if tracks is None or tracks.labels is None else int(tracks.labels.max())
-    count = masks.shape[1] if soft else max(int(labels.max()), last) + 1
-    order, after = link_masks(labels, count, tracks)
-    if soft:
-        own = slots if slots is not None and slots.shape[:2] == order.shape else None
-        own = None if own is None else _reorder(own, order)
-        return replace(found, masks=_reorder(masks, order), slots=own, state=after, link="masks")
-    names = torch.argsort(order, dim=1).to(labels.device)
-    renamed = torch.stack([row[frame] for row, frame in zip(names, labels, strict=True)])
-    return replace(found, masks=renamed, slots=None, state=after, link="masks")
+    order, after = link_masks(masks.argmax(1), max(masks.shape[1], last + 1), tracks)
+    return replace(found, masks=_reorder(_padded(masks, order), order), slots=None, state=after, link="masks")
 
 
-def _known(slots: Tensor, tracks: Tracks | None) -> bool:
-    return tracks is None or tracks.slots is None or tracks.slots.shape == slots.shape[1:]
+def _padded(masks: Tensor, order: Tensor) -> Tensor:
+    """Masks (T, K, h, w) with as many slots as there are tracks; those that are added win nowhere."""
+    missing = order.shape[1] - masks.shape[1]
+    return F.pad(masks, (0, 0, 0, 0, 0, missing), value=float(masks.min()) - 1) if missing else masks
 
 
 def _reorder(values: Tensor, order: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from video_corridor import ColourMaps, Colours, moving_squares
 
-from ocl_bench.errors import UsageError
+from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.models.frames import FrameByFrame, video_model
-from ocl_bench.models.linking import Tracks, link_masks, link_slots
+from ocl_bench.models.linking import MAX_SEGMENTS, Tracks, link_labels, link_masks, link_slots
 from ocl_bench.types import Batch, Prediction
 
 
@@ -102,6 +102,73 @@ def test_new_labels_get_numbers_of_their_own() -> None:
     found = labels_of(in_clips(model, torch.zeros(1, 2, 3, 4, 4), 2))
     assert sorted(found[1].unique().tolist()) == [0, 1]
     assert torch.equal(found[0], labels[0])
+
+
+class AnyNumber(Colours):
+    """Colours, with empty slots that depend on the length of the clip, and masks as logits."""
+
+    def __init__(self, slots: bool) -> None:
+        self.slots = slots
+
+    def predict(self, batch: Batch) -> Prediction:
+        found = super().predict(batch)
+        assert found.masks is not None and found.slots is not None
+        empty = 1 + len(batch) % 3
+        masks = torch.nn.functional.pad(found.masks * 9 - 5, (0, 0, 0, 0, 0, empty), value=-20.0)
+        slots = torch.nn.functional.pad(found.slots, (0, 0, 0, empty))
+        return Prediction(masks=masks, mask_source="decoder", slots=slots if self.slots else None)
+
+
+@pytest.mark.parametrize("slots", [True, False])
+def test_clips_may_differ_in_their_number_of_slots(slots: bool) -> None:
+    """7 frames in clips of 5 (3 + 3 slots) and 2 (3 + 3), or of 4 (3 + 2) and 3 (3 + 1): fewer slots than before."""
+    expected = labels_of(in_clips(FrameByFrame(Colours()), clip_of(), 7))
+    for length in (5, 4, 3, 2):
+        found = in_clips(FrameByFrame(AnyNumber(slots)), clip_of(), length)
+        labels = torch.cat([one.masks[0].argmax(1) for one in found if one.masks is not None])
+        pairs = torch.stack([expected.flatten(), labels.flatten()]).unique(dim=1)
+        assert pairs.shape[1] == 3, f"clips of {length}: a segment has several numbers"
+
+
+def test_labels_may_be_sparse_and_large() -> None:
+    """Numbers of 10^12 take no more memory than 0 and 1, and clips of any length give the same tracks."""
+    labels = torch.from_numpy(np.stack([sample.truth.labels for sample in moving_squares(1, 7).frames])).long()
+    shuffled = torch.stack([(frame + k) % 3 * 10**12 + k for k, frame in enumerate(labels)])
+    whole, _ = link_labels(shuffled, None)
+    first, tracks = link_labels(shuffled[:3], None)
+    second, _ = link_labels(shuffled[3:], tracks)
+    assert torch.equal(torch.cat([first, second]), whole) and int(whole.max()) == 2
+    assert torch.stack([labels.flatten(), whole.flatten()]).unique(dim=1).shape[1] == 3
+
+
+def test_too_many_segments_are_refused() -> None:
+    labels = torch.arange(50 * 50).view(1, 50, 50)
+    with pytest.raises(UsageError, match=f"2500 segments in a frame, at most {MAX_SEGMENTS}"):
+        link_labels(labels, None)
+
+
+def test_slots_that_are_not_finite_fail_their_video_only() -> None:
+    class Broken(Colours):
+        def predict(self, batch: Batch) -> Prediction:
+            found = super().predict(batch)
+            assert found.slots is not None
+            found.slots[1] = float("nan")
+            return found
+
+    clip = clip_of()
+    with pytest.raises(SampleError, match="slots are not finite") as caught:
+        FrameByFrame(Broken()).predict(Batch(("v",), clip[:, 0], video=clip))
+    assert caught.value.sample_id == "v"
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [torch.full((7, 4, 4), -1), torch.zeros(6, 3, 4, 4), torch.zeros(7, 4, 4), torch.zeros(7, 0, 4, 4)],
+)
+def test_what_is_no_mask_is_left_to_the_adapter(masks: torch.Tensor) -> None:
+    """It says what is wrong; linking would fail with a riddle, or hide a negative label."""
+    found = in_clips(FrameByFrame(_Fixed(masks)), clip_of(), 7)[0]
+    assert found.masks is not None and torch.equal(found.masks[0], masks) and found.link == ""
 
 
 class _Fixed:
