@@ -76,15 +76,25 @@ def granted_boxes(sample: Sample, protocol: Protocol, size: int) -> Tensor:
 
     What lies outside the crop is cut off, what is then empty is left out. (0, 4) unless the card says `attention`.
     """
-    height, width = sample.image.shape[:2]
-    left, top, right, bottom = crop_box(protocol.crop, height, width)
-    scale = np.array([size / (right - left), size / (bottom - top)] * 2)
+    scale, offset = _placement(sample.image.shape[:2], protocol, size)
     kept = []
     for one in granted(sample.truth) if protocol.boxes == "attention" else ():
-        box = ((np.array(one.box) - (left, top, left, top)) * scale).clip(0, size)
+        box = (np.array(one.box) * scale - offset).clip(0, size)
         if box[2] > box[0] and box[3] > box[1]:
             kept.append(box)
     return torch.tensor(np.array(kept).reshape(-1, 4), dtype=torch.float32)
+
+
+def _placement(shape: tuple[int, ...], protocol: Protocol, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset (4,) that take a box of an image (H, W) to where `prepare` puts it: box * scale - offset."""
+    height, width = _shrunk(shape, protocol.short_side)
+    if protocol.crop.startswith(SHORT_CENTER):
+        (rows, columns), top, left = _short_side_and_corner((height, width), protocol.crop, size)
+    else:
+        left, top, right, bottom = crop_box(protocol.crop, height, width)
+        across, down = size / (right - left), size / (bottom - top)
+        rows, columns, top, left = height * down, width * across, top * down, left * across
+    return np.array([columns / shape[1], rows / shape[0]] * 2), np.array([left, top] * 2)
 
 
 def _with_boxes(sample: Sample, protocol: Protocol) -> np.ndarray:
@@ -115,12 +125,20 @@ def _pixels(box: tuple[float, float, float, float], height: int, width: int) -> 
 def shrink(array: np.ndarray, short_side: int | None) -> np.ndarray:
     """An image (H, W, 3) or a map (H, W) with this shorter side, by nearest pixel centre; smaller ones as they are."""
     height, width = array.shape[:2]
-    short = min(height, width)
-    if short_side is None or short <= short_side:
+    shape = _shrunk((height, width), short_side)
+    if shape == (height, width):
         return array
-    shape = round(height * short_side / short), round(width * short_side / short)
     rows, columns = (((2 * np.arange(n) + 1) * o) // (2 * n) for n, o in zip(shape, (height, width), strict=True))
     return array[np.ix_(rows, columns)]
+
+
+def _shrunk(shape: tuple[int, ...], short_side: int | None) -> tuple[int, int]:
+    """Height and width after `shrink`."""
+    height, width = shape
+    short = min(height, width)
+    if short_side is None or short <= short_side:
+        return height, width
+    return round(height * short_side / short), round(width * short_side / short)
 
 
 def _truth_map(labels: np.ndarray, protocol: Protocol) -> np.ndarray:
@@ -151,22 +169,22 @@ def _bicubic(image: np.ndarray, crop: str, side: int) -> Tensor:
 def _crop_and_resize(array: np.ndarray, crop: str, side: int, filter: Image.Resampling) -> np.ndarray:
     """The square of the protocol, side x side pixels."""
     if crop.startswith(SHORT_CENTER):
-        return _resize_short_side(array, round(side / _central_share(crop)), side, filter)
+        shape, top, left = _short_side_and_corner(array.shape[:2], crop, side)
+        return _resize(array, shape, filter)[top : top + side, left : left + side]
     left, top, right, bottom = crop_box(crop, *array.shape[:2])
     return _resize(array[top:bottom, left:right], (side, side), filter)
 
 
-def _resize_short_side(array: np.ndarray, resized: int, side: int, filter: Image.Resampling) -> np.ndarray:
-    """Shorter side to `resized` (the longer one is rounded down), then the central square, as torchvision does both.
+def _short_side_and_corner(shape: tuple[int, ...], crop: str, side: int) -> tuple[tuple[int, int], int, int]:
+    """Size to which an image (H, W) is resized, and top and left of the central square that is cut out of it.
 
-    torchvision's Resize and CenterCrop, which SPOT, DINO, DINOSAUR's code and PiCIE build on: the offset is rounded
-    half to even.
+    As torchvision's Resize and CenterCrop do, which SPOT, DINO, DINOSAUR's code and PiCIE build on: the longer side is
+    rounded down, the offset half to even.
     """
-    height, width = array.shape[:2]
-    short = min(height, width)
-    shape = (resized * height // short, resized * width // short)
-    top, left = (round((length - side) / 2) for length in shape)
-    return _resize(array, shape, filter)[top : top + side, left : left + side]
+    height, width = shape
+    short, resized = min(height, width), round(side / _central_share(crop))
+    rows, columns = resized * height // short, resized * width // short
+    return (rows, columns), round((rows - side) / 2), round((columns - side) / 2)
 
 
 def _resize(array: np.ndarray, shape: tuple[int, int], filter: Image.Resampling) -> np.ndarray:

@@ -192,6 +192,20 @@ class TestBoxes:
         assert granted_boxes(self.sample(), protocol, 80).shape == (0, 4)
         assert granted_boxes(self.sample((10, 5, 30, 25)), Protocol(crop="center-1.0"), 80).shape == (0, 4)
 
+    @pytest.mark.parametrize("crop", ["short-center-0.875", "short-center", "center-0.875", "square", "none"])
+    @pytest.mark.parametrize(("height", "width"), [(82, 425), (257, 65), (90, 235), (500, 375), (60, 61)])
+    def test_granted_boxes_lie_where_the_image_shows_them(self, crop: str, height: int, width: int) -> None:
+        """A white box on black: its edges in the prepared image, and those that the model is given."""
+        left, top, right, bottom = width // 2 - 17, height // 2 - 11, width // 2 + 9, height // 2 + 14
+        image = np.zeros((height, width, 3), np.uint8)
+        image[top:bottom, left:right] = 255
+        shown = (Instance(1, (left, top, right, bottom), None, 1.0),)
+        truth = Truth(np.zeros((height, width), np.int16), instances=shown, label=1)
+        sample, protocol = Sample("s", image, truth), Protocol(crop=crop, interpolation="bicubic", boxes="attention")
+        rows, columns = np.nonzero(prepare(sample, protocol, 224)[0][0].numpy() > 0.5)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(granted_boxes(sample, protocol, 224)[0].numpy(), seen, rtol=0, atol=0.6)
+
     def test_crop_cuts_to_the_union_of_the_boxes(self) -> None:
         sample = self.sample((10, 5, 20, 15), (12.5, 6, 29.2, 25))
         found, _ = prepare(sample, Protocol(boxes="crop"), 20)
