@@ -90,11 +90,11 @@ def _placement(shape: tuple[int, ...], protocol: Protocol, size: int) -> tuple[n
     height, width = _shrunk(shape, protocol.short_side)
     if protocol.crop.startswith(SHORT_CENTER):
         (rows, columns), top, left = _short_side_and_corner((height, width), protocol.crop, size)
-    else:
-        left, top, right, bottom = crop_box(protocol.crop, height, width)
-        across, down = size / (right - left), size / (bottom - top)
-        rows, columns, top, left = height * down, width * across, top * down, left * across
-    return np.array([columns / shape[1], rows / shape[0]] * 2), np.array([left, top] * 2)
+        return np.array([columns / shape[1], rows / shape[0]] * 2), np.array([left, top] * 2)
+    left, top, right, bottom = crop_box(protocol.crop, height, width)
+    scale = np.array([size / (right - left), size / (bottom - top)] * 2)
+    shrinking = np.array([width / shape[1], height / shape[0]] * 2)
+    return shrinking * scale, np.array([left, top] * 2) * scale
 
 
 def _with_boxes(sample: Sample, protocol: Protocol) -> np.ndarray:
