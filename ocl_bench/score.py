@@ -209,7 +209,8 @@ def _folder_plan(
     position = {sample_id: index for index, sample_id in enumerate(data.ids)}
 
     def find(sample_id: str, seed: int) -> np.ndarray:
-        return _read_prediction(file(sample_id, seed), data.reader[position[sample_id]], task)
+        codes = read_prediction(file(sample_id, seed), data.reader[position[sample_id]], task)
+        return np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
 
     files = [file(sample_id, seed) for seed in noise_seeds for sample_id in data.ids]
     content = hashlib.sha256()
@@ -225,8 +226,11 @@ def _lookup_model(model: _Lookup, name: str, sha256: str) -> LoadedModel:
     return LoadedModel(model, card, name, sha256, 0, None, {})
 
 
-def _read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
-    """Segment ids of a PNG at the size on which the task scores."""
+def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
+    """Segment ids (H, W) int64 of a PNG at the size on which the task scores. Raises SampleError.
+
+    The PNG has that size, or that of the whole image.
+    """
     raw = sample.truth.labels.shape
     scored = prepare(sample, task.protocol, 8)[1].labels.shape
     shape = _png_size(path, sample.id)
@@ -236,11 +240,13 @@ def _read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
             sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} (the whole image or the scored crop)"
         )
     codes, _ = read_mask(path, sample.id, shape=shape, remedy=_REMEDY)
-    labels = np.unique(codes, return_inverse=True)[1].reshape(shape)
     if shape == scored:
-        return labels.astype(np.int64)
-    whole = Sample(sample.id, sample.image, Truth(labels.astype(np.int32)))
-    return prepare(whole, task.protocol, 8)[1].labels.astype(np.int64)
+        return codes
+    ids, ranks = np.unique(codes, return_inverse=True)  # label maps hold 16 bits, ids may be larger
+    if len(ids) > np.iinfo(np.int16).max:
+        raise SampleError(sample.id, f"{path}: {len(ids)} segments in one mask; is it an id map?")
+    whole = Sample(sample.id, sample.image, Truth(ranks.reshape(shape).astype(np.int32)))
+    return np.asarray(ids[prepare(whole, task.protocol, 8)[1].labels])
 
 
 def _png_size(path: Path, sample_id: str) -> tuple[int, int]:

@@ -6,7 +6,8 @@ They go through the corridor like a model: here one that looks its masks up. An 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,25 +17,21 @@ import torch
 
 from .adapters.video import VideoAdapter
 from .data import OpenData
-from .data.images import read_mask
-from .data.transforms import prepare
 from .errors import SampleError, UsageError
 from .evaluate import Plan, make_plan
 from .registry import LoadedModel
+from .score import read_prediction
 from .spec import ModelCard, TaskSpec
-from .types import Batch, MaskSource, Prediction, Sample, Truth, Video
-
-_REMEDY = "write one id-map PNG for each frame, <video>/<frame>.png"
+from .types import Batch, MaskSource, Prediction, Video
 
 FindMask = Callable[[str, str, int], Path]
 """Video id, name of the frame and noise seed to the file of the mask."""
 
 
 def masks_of(folder: Path, data: OpenData) -> FindMask:
-    """Where a user's masks are. Raises UsageError when a frame has none."""
+    """Where a user's masks are. Raises UsageError when a frame has none; videos that cannot be read need none."""
     missing, total = [], 0
-    for index in range(len(data.ids)):
-        video: Video = data.reader[index]
+    for video in _readable(data):
         paths = [folder / video.id / f"{name}.png" for name in video.names]
         if any(".." in path.parts for path in paths):
             raise UsageError(f"video id '{video.id}' is not usable as a folder below {folder}")
@@ -42,8 +39,16 @@ def masks_of(folder: Path, data: OpenData) -> FindMask:
         total += len(paths)
     if missing:
         first = missing[0].relative_to(folder)
-        raise UsageError(f"{folder}: {len(missing)} of {total} masks are missing, first {first}; {_REMEDY}")
+        remedy = "write one id-map PNG for each frame, <video>/<frame>.png"
+        raise UsageError(f"{folder}: {len(missing)} of {total} masks are missing, first {first}; {remedy}")
     return lambda video_id, name, seed: folder / video_id / f"{name}.png"
+
+
+def _readable(data: OpenData) -> Iterator[Video]:
+    """The videos that can be opened; the corridor counts the others."""
+    for index in range(len(data.ids)):
+        with suppress(SampleError):
+            yield data.reader[index]
 
 
 def video_plan(
@@ -66,8 +71,7 @@ def video_plan(
     source, _, link = mask_source.partition("+linked-")
     lookup = _VideoLookup(task, data, find, source, link)
     content = hashlib.sha256()
-    for index in range(len(data.ids)):
-        video: Video = data.reader[index]
+    for video in _readable(data):
         for seed in noise_seeds:
             for path in (find(video.id, frame, seed) for frame in video.names):
                 content.update(path.read_bytes() if path.is_file() else b"")
@@ -86,30 +90,21 @@ class _VideoLookup:
         self.task, self.data, self.find = task, data, find
         self.source, self.link = cast(MaskSource, source), link
         self.position = {video_id: index for index, video_id in enumerate(data.ids)}
+        self.video: Video | None = None
 
     def predict(self, batch: Batch) -> Prediction:
         """Label maps (1, T, H, W). Raises SampleError for a mask that is missing, broken or of another size."""
         assert batch.video is not None
-        video: Video = self.data.reader[self.position[batch.ids[0]]]
+        video = self._open(batch.ids[0])
         frames = range(batch.start, batch.start + batch.video.shape[1])
-        maps = [self._read(video, frame, batch.noise_seed) for frame in frames]
-        masks = torch.from_numpy(np.stack(maps))[None]
-        return Prediction(masks=masks, mask_source=self.source, link=self.link)
+        paths = [self.find(video.id, video.names[frame], batch.noise_seed) for frame in frames]
+        maps = [
+            read_prediction(path, video.frames[frame], self.task) for path, frame in zip(paths, frames, strict=True)
+        ]
+        return Prediction(masks=torch.from_numpy(np.stack(maps))[None], mask_source=self.source, link=self.link)
 
-    def _read(self, video: Video, frame: int, seed: int) -> np.ndarray:
-        path = self.find(video.id, video.names[frame], seed)
-        sample = video.frames[frame]
-        scored = prepare(sample, self.task.protocol, 8)[1].labels.shape
-        allowed = dict.fromkeys((sample.truth.labels.shape, scored))
-        for shape in allowed:
-            try:
-                codes, _ = read_mask(path, video.id, shape=shape, remedy=_REMEDY)
-            except SampleError:
-                if shape == list(allowed)[-1]:
-                    raise
-                continue
-            break
-        if codes.shape == scored:
-            return codes
-        whole = Sample(video.id, sample.image, Truth(codes.astype(np.int32)))
-        return prepare(whole, self.task.protocol, 8)[1].labels.astype(np.int64)
+    def _open(self, video_id: str) -> Video:
+        """The video; it is kept until another one is asked for, as opening may mean to read megabytes."""
+        if self.video is None or self.video.id != video_id:
+            self.video = self.data.reader[self.position[video_id]]
+        return self.video

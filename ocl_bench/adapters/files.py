@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import SampleError
+from ..errors import SampleError, UsageError
 
 
 def prediction_path(folder: Path, sample_id: str, seed: int, suffix: str = ".png") -> Path:
@@ -18,8 +18,18 @@ def prediction_path(folder: Path, sample_id: str, seed: int, suffix: str = ".png
 
 
 def write_label_map(path: Path, labels: np.ndarray) -> None:
-    """Write ids as PNG, 8 bit where they fit, else 16 bit."""
+    """Write ids as PNG: 8 bit where they fit, else 16 bit, else as colours R + 256 G + 65536 B, as masks are read.
+
+    Raises UsageError for ids that do not fit into 24 bits.
+    """
     from PIL import Image
 
+    largest = int(labels.max())
+    if largest >= 2**24:
+        raise UsageError(f"{path}: segment id {largest} is above {2**24 - 1}, the largest that a PNG can hold")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8 if labels.max() < 256 else np.uint16)).save(path)
+    if largest < 2**16:
+        pixels = labels.astype(np.uint8 if largest < 2**8 else np.uint16)
+    else:
+        pixels = labels.astype("<u4")[..., None].view(np.uint8)[..., :3]
+    Image.fromarray(pixels).save(path)
