@@ -96,7 +96,8 @@ def evaluate_model(
         from .matrix import evaluate_matrix, exit_code_of, expand
 
         with own_stdout(json):
-            cells = evaluate_matrix(expand(model, "model"), expand(task, "task"), results=results, say=say, **plan)
+            kept = {"results": results, "force": force, "save_predictions": save_predictions}
+            cells = evaluate_matrix(expand(model, "model"), expand(task, "task"), say=say, **kept, **plan)
         print_matrix(cells, json)
         raise typer.Exit(exit_code_of(cells))
     from .report.evaluation import evaluate_and_report

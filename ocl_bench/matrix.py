@@ -51,6 +51,8 @@ def evaluate_matrix(
     results: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: bool = True,
+    force: bool = False,
+    save_predictions: bool = False,
     **keywords: Any,
 ) -> list[Cell]:
     """Evaluate all pairs, task by task; data is opened once for a task. keywords: those of `make_plan`.
@@ -61,25 +63,26 @@ def evaluate_matrix(
     for model in models:
         if ".py:" not in model and model.partition(":")[0] not in model_names():
             get_card(model.partition(":")[0])  # raises the error with its suggestion
+    wishes = {"results": results, "force": force, "save_predictions": save_predictions}
     cells = []
     with progress_bar(f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs), progress) as advance:
         for spec in specs:
             shared: dict[str, Any] = {}
             for model in models:
-                cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, results)
+                cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, wishes)
                 say(_line(cell, spec.main))
                 cells.append(cell)
                 advance(1)
     return cells
 
 
-def _cell(model: str, task: str, keywords: dict[str, Any], shared: dict[str, Any], results: str | Path | None) -> Cell:
+def _cell(model: str, task: str, keywords: dict[str, Any], shared: dict[str, Any], wishes: dict[str, Any]) -> Cell:
     from .evaluate import make_plan, run
 
     try:
         plan = make_plan(model, **keywords, **shared, progress=False)
         shared.update(_opened(plan))
-        result = run(plan, results=results, progress=False)
+        result = run(plan, progress=False, **wishes)
     except NotApplicableError as error:
         return Cell(model, task, "n/a", str(error))
     except DataMissingError as error:
