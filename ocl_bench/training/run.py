@@ -69,7 +69,8 @@ def train(
     trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": trained_with})
     changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
-    changes["objective.images"] = "reader" if data_root else None
+    if data_root is not None:
+        changes["objective.images"] = "reader"
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"

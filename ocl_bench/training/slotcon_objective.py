@@ -179,7 +179,7 @@ def validate_vocabulary(
     size, matrix, won = model.input_size, None, None
     classes = rules.classes or STAND_IN_CLASSES
     for first in range(0, len(samples), batch):
-        chosen = samples[first : first + batch]
+        chosen = [samples[position] for position in range(first, min(first + batch, len(samples)))]
         items = [prepare(sample, rules, size) for sample in chosen]
         images = torch.stack([image for image, _ in items]).to(device)
         masks = model.predict(Batch(tuple(sample.id for sample in chosen), images)).masks
