@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -214,25 +213,16 @@ class Knn:
 
     def fitted(self, plan: Plan, train: OpenData) -> Knn:
         """The adapter with the bank of `train`; classes are those of the bank and those that the data declares."""
-        from ..probes.bank import bank_for
+        from ..probes.bank import bank_for, say_once
 
         other = Knn(plan.task, reads_boxes=bool(getattr(plan.model.model, "reads_boxes", False)))
         bank = bank_for(replace(plan, adapter=other), train)
-        absent = sorted(set(train.categories) - set(bank.labels.tolist()))
-        if absent:
-            text = f"{len(absent)} of {len(train.categories)} classes have no image in the bank"
-            first = f"first {train.categories[absent[0]]}: nothing votes for them"
-            print(f"task {plan.task.name}: {text}, {first}", file=sys.stderr)
+        for text in _remarks(plan, train, bank, other.k):
+            say_once(text)
         return other.with_bank(bank, [*train.categories, *plan.data.categories], plan.device)
 
     def with_bank(self, bank: Bank, declared: Sequence[int] = (), device: str = "cpu") -> Knn:
-        """This adapter with a bank; says when that is smaller than the largest k, or has zeros. declared: classes."""
-        if self.k > len(bank.labels):
-            text = f"the bank has {len(bank.labels)} images, fewer than k = {self.k}: a larger k takes all of them"
-            print(f"task {self.task.name}: {text}", file=sys.stderr)
-        if bank.zeros:
-            text = f"the model gives zeros for {bank.zeros} of the {len(bank.labels)} images of the bank"
-            print(f"task {self.task.name}: {text}: their cosine with every image is 0", file=sys.stderr)
+        """This adapter with a bank. declared: classes that count, whether or not the bank has images of them."""
         self.bank, self.search = bank, Search(bank.features, device)
         self.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
         return self
@@ -256,6 +246,20 @@ class Knn:
         lists = {name: getattr(found, name).tolist() for name in ("positions", "labels", "similarity")}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"predicted": found.predicted, **lists}), encoding="utf-8")
+
+
+def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
+    """What is unusual about a bank: fewer images than the largest k, classes without images, zeros."""
+    task, count = plan.task.name, len(bank.labels)
+    if k > count:
+        yield f"task {task}: the bank has {count} images, fewer than k = {k}: a larger k takes all of them"
+    absent = sorted(set(train.categories) - set(bank.labels.tolist()))
+    if absent:
+        first = f"first {train.categories[absent[0]]}: nothing votes for them"
+        yield f"task {task}: {len(absent)} of {len(train.categories)} classes have no image in the bank, {first}"
+    if bank.zeros:
+        what = f"gives zeros for {bank.zeros} of {count} images of the bank"
+        yield f"model {plan.model.name}: {what}: their cosine with every image is 0"
 
 
 def _full(values: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -158,6 +159,12 @@ def bank_key(plan: Plan, train: OpenData) -> str:
     )
 
 
+@cache
+def say_once(text: str) -> None:
+    """A line on stderr; not again in this process, as pictures open the bank of a result once more."""
+    print(text, file=sys.stderr)
+
+
 def _temporary(plan: Plan, train: OpenData) -> Bank:
     place = cache_root() / "banks"
     with _written(place):
@@ -183,7 +190,7 @@ def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
     if files.progress.done < len(train.ids):
         _extract(files, plan, train)
     if files.progress.failed:
-        print(f"left out: {_failures(files.progress)} (--force reads them again)", file=sys.stderr)
+        say_once(f"left out: {_failures(files.progress)} (--force reads them again)")
     return files.bank()
 
 

@@ -95,6 +95,7 @@ def expected() -> np.ndarray:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(banks, "_BLOCK", 8)
+    banks.say_once.cache_clear()
     yield tmp_path
 
 
@@ -176,6 +177,9 @@ def test_failures_are_named_and_refused_above_a_tenth(capsys: pytest.CaptureFixt
     plan = plan_for(Pixels(), train)
     assert bank_for(plan, train).left_out == 5
     assert "left out: 5 of 50 images of the fit split fail, first: sample image000: does not" in capsys.readouterr().err
+    bank_for(plan, train)
+    assert capsys.readouterr().err == "", "said in this process"
+    banks.say_once.cache_clear()
     bank_for(plan, train)
     assert "left out: 5 of 50 " in capsys.readouterr().err, "whoever uses the bank should know"
     many = replace(data(broken=(0, 1, 2, 3, 30, 31)), revision="r2")
