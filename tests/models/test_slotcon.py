@@ -168,14 +168,17 @@ def one_by_one(queries: Tensor, keys: Tensor, query_mask: Tensor, key_mask: Tens
     return torch.stack(losses).mean() * 2 * temperature
 
 
-def test_slot_loss_is_its_definition_on_one_rank_and_on_two() -> None:
-    """Two ranks with other numbers of slots, one of them without any pair, give the loss and gradient of one."""
+@pytest.mark.parametrize("without", [None, 0, 1])
+def test_slot_loss_is_its_definition_on_one_rank_and_on_two(without: int | None) -> None:
+    """Two ranks with other numbers of slots, perhaps one without any pair, give the loss and gradient of one."""
     torch.manual_seed(0)
     queries, keys = torch.randn(2, 5, 6, 8, dtype=torch.float64)
     query_mask, key_mask = torch.rand(2, 5, 6) < 0.6
-    query_mask[3:] = key_mask[3:].logical_not() & query_mask[3:]
-    rows, shared = (slice(0, 3), slice(3, 5)), query_mask & key_mask
-    assert shared[rows[0]].any() and key_mask[rows[1]].any() and not shared[rows[1]].any()
+    rows = (slice(0, 3), slice(3, 5))
+    if without is not None:
+        query_mask[rows[without]] &= ~key_mask[rows[without]]
+    shared = query_mask & key_mask
+    assert all(bool(shared[rows[rank]].any()) == (rank != without) and key_mask[rows[rank]].any() for rank in (0, 1))
     queries.requires_grad_()
     expected = one_by_one(queries, keys, query_mask, key_mask, 0.3)
     (gradient,) = torch.autograd.grad(expected, queries)
@@ -195,6 +198,13 @@ def test_slot_loss_is_its_definition_on_one_rank_and_on_two() -> None:
     mean = torch.stack(losses).mean()
     torch.testing.assert_close(mean, expected)
     torch.testing.assert_close(torch.autograd.grad(mean, queries)[0], gradient)
+
+
+def test_centre_is_that_of_all_ranks() -> None:
+    model, dots = tiny(prototypes=3), torch.rand(2, 3, 4, 4)
+    others = torch.tensor([0.1, 0.5, -0.3])
+    model._update_centre(dots, RankOps(2, 0, mean=lambda ours: (ours + others) / 2))
+    torch.testing.assert_close(model.centre, 0.1 * (dots.mean((0, 2, 3)) + others)[None] / 2)
 
 
 def test_step_leaves_a_moved_teacher_and_trains_only_the_student() -> None:
