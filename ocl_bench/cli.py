@@ -96,8 +96,15 @@ def evaluate_model(
         from .matrix import evaluate_matrix, exit_code_of, expand
 
         with own_stdout(json):
-            kept = {"results": results, "force": force, "save_predictions": save_predictions}
-            cells = evaluate_matrix(expand(model, "model"), expand(task, "task"), say=say, **kept, **plan)
+            cells = evaluate_matrix(
+                expand(model, "model"),
+                expand(task, "task"),
+                results=results,
+                force=force,
+                save_predictions=save_predictions,
+                say=say,
+                **plan,
+            )
         print_matrix(cells, json)
         raise typer.Exit(exit_code_of(cells))
     from .report.evaluation import evaluate_and_report
