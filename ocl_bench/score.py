@@ -16,12 +16,11 @@ from typing import cast
 import numpy as np
 import torch
 
-from .adapters.discovery import nearest
 from .adapters.files import prediction_path
 from .data import OpenData, open_data, subset
 from .data.base import SampleSequence
 from .data.images import read_mask
-from .data.transforms import prepare
+from .data.transforms import nearest, prepare
 from .errors import SampleError, UsageError
 from .evaluate import Plan, make_plan, run
 from .registry import LoadedModel, get_task

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..data.transforms import nearest
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_masks, check_prediction, finite_rows, missing
@@ -104,12 +105,6 @@ def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
     if tuple(mask.shape[-2:]) != shape:
         mask = interpolate(mask[None], size=shape, mode="bilinear", align_corners=False)[0]
     return mask.max(0).indices.cpu().numpy()  # the first of equal ones, like argmax, which is eight times slower here
-
-
-def nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A label map (h, w) at another size by nearest pixel centre, in exact integer arithmetic."""
-    rows, columns = (((2 * np.arange(n) + 1) * o) // (2 * n) for n, o in zip(shape, labels.shape, strict=True))
-    return labels[np.ix_(rows, columns)]
 
 
 def _score(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.discovery import nearest
+from ..data.transforms import nearest
 from ..errors import UsageError
 from ..paths import cache_root
 from ..types import VOID, Prediction, Truth

@@ -168,6 +168,17 @@ def test_truth_goes_by_nearest_exact() -> None:
     np.testing.assert_array_equal(truth.labels, expected)
 
 
+@pytest.mark.parametrize(("stored", "scored"), [(128, 336), (256, 336), (320, 518), (240, 518), (64, 336)])
+def test_truth_of_videos_goes_by_nearest_exact(stored: int, scored: int) -> None:
+    """Also where centres lie on borders of pixels: of 128 pixels at 336, Pillow takes 15 rows from the wrong one."""
+    numbers = np.tile(np.arange(stored, dtype=np.int16), (stored, 1))
+    protocol = Protocol(crop="square", score_at=scored, interpolation="bicubic-tensor")
+    _, truth = prepare(Sample("a", np.zeros((stored, stored, 3), np.uint8), Truth(numbers.T)), protocol, 16)
+    tensor = torch.from_numpy(numbers.T.astype(np.float32))[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size=(scored, scored), mode="nearest-exact")[0, 0].numpy()
+    np.testing.assert_array_equal(truth.labels, expected)
+
+
 def test_the_short_side_is_shrunk_but_never_enlarged() -> None:
     image = np.arange(40 * 60).reshape(40, 60)
     tensor = torch.from_numpy(image.astype(np.float32))[None, None]
