@@ -269,13 +269,19 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
 
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of each image by its own standard deviation in pixels; 0 leaves it as it is."""
+    chosen = sigma.nonzero()[:, 0]
+    if not len(chosen):
+        return images
     with torch.autocast(images.device.type, enabled=False):
-        rows, columns = (_gaussian(length, sigma) for length in images.shape[2:])
-        return rows.unsqueeze(1) @ (images @ columns.unsqueeze(1).transpose(2, 3))
+        rows, columns = (_gaussian(length, sigma[chosen]) for length in images.shape[2:])
+        wide = images[chosen].flatten(1, 2) @ columns.transpose(1, 2)
+        blurred = rows.unsqueeze(1) @ wide.unflatten(1, images.shape[1:3])
+    return images.index_copy(0, chosen, blurred)
 
 
 def _gaussian(length: int, sigma: Tensor) -> Tensor:
     """(N, length, length) rows that sum to 1."""
     place = torch.arange(length, device=sigma.device, dtype=torch.float32)
     distance = (place.view(-1, 1) - place) ** 2
-    return torch.softmax(-distance / (2 * sigma.clamp(min=1e-3).view(-1, 1, 1) ** 2), dim=2)
+    weights = torch.softmax(-distance / (2 * sigma.clamp(min=1e-3).view(-1, 1, 1) ** 2), dim=2)
+    return weights.masked_fill(weights < 1e-12, 0)  # what falls below normal floats is very slow to multiply
