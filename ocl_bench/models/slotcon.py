@@ -103,6 +103,7 @@ def group_loss(
     return F.cross_entropy(student / student_temperature, target)
 
 
+@torch.compiler.disable  # the number of slots differs from step to step
 def slot_loss(
     queries: Tensor,
     keys: Tensor,
@@ -223,6 +224,7 @@ class SlotCon(nn.Module):
             total = total + (1 - self.group_weight) * terms["slot"]
         return {"total": total, **{name: value.detach() for name, value in terms.items()}}
 
+    @torch.compiler.disable  # the momentum differs from step to step
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """Teacher's parameters <- momentum x teacher + (1 - momentum) x student; batch norm statistics stay."""

@@ -235,6 +235,17 @@ def test_teacher_starts_as_the_student_and_stands_still_at_momentum_one() -> Non
     assert torch.equal(model.teacher.prototypes, prototypes)
 
 
+def test_heads_start_with_small_weights_and_prototypes_normal() -> None:
+    """Truncated normal of 0.02 without biases, prototypes of a standard normal, as in the official code."""
+    model = tiny(prototypes=500, hidden=64, dim=64)
+    for head in (model.student.projector, model.predictor):
+        layers = [head[number] for number in (0, 3, 6)]
+        assert all(not layer.get_parameter("bias").any() for layer in layers)
+        spreads = [layer.get_parameter("weight").std().item() for layer in layers]
+        assert spreads == pytest.approx([0.02] * 3, rel=0.06)
+    assert model.student.prototypes.mean().abs() < 0.02 and abs(model.student.prototypes.std() - 1) < 0.02
+
+
 @pytest.mark.parametrize(("off", "kept"), [("group", "slot"), ("slot", "group")])
 def test_ablations_leave_one_term(off: str, kept: str) -> None:
     whole = tiny(group_weight=0.3).train().loss(*step_inputs(), momentum=0.99)  # type: ignore[arg-type]
