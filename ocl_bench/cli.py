@@ -308,6 +308,9 @@ def train(
         list[str] | None, typer.Option(help="key=value for the recipe, such as lr=1e-3; repeatable.")
     ] = None,
     option: Options = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Train on the task's images in this folder instead of scenes (slotcon).")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
     json: Json = False,
 ) -> None:
@@ -329,6 +332,7 @@ def train(
             scenes=scenes,
             overrides=parse_options(set),
             options=parse_options(option),
+            data_root=data_root,
             resume=resume,
         )
     if not record["main_rank"]:

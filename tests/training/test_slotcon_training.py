@@ -284,9 +284,7 @@ def test_the_card_trains_on_the_images_of_a_reader(tmp_path, card, given):
     if given == "folder":
         store = SceneStore(split="train", count=20)
         find_writer("coco")(tmp_path / "root", "train", store, 0)
-        trained = run.train(
-            "slotcon", "cocostuff-segmentation", data_root=tmp_path / "root", out=tmp_path / "out", progress=False
-        )
+        trained = invoke(tmp_path / "out", "--data-root", tmp_path / "root")
         assert trained["data"].startswith("16 images of task cocostuff-segmentation, train split, official official-")
     else:
         task = get_task("cocostuff-segmentation")
