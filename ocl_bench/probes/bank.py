@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -114,9 +114,9 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
     """The bank of the plan's model on `train`: from the cache, else extracted as the plan's adapter reads predictions.
 
     A finished bank is reused, an unfinished one goes on where it stopped, a damaged one or `plan.refit` starts anew.
-    Images that fail are left out, counted and named on stderr. With several ranks (torchrun), rank 0 extracts and the
-    others wait. The bank of a live object, which no key can name, is temporary and goes with the `Bank`, at the latest
-    when the process ends.
+    Images that fail are left out, counted and named on stderr. Of several processes or ranks (torchrun), one extracts
+    and the others wait; should it die, the next one goes on. The bank of a live object, which no key can name, is
+    temporary and goes with the `Bank`, at the latest when the process ends.
 
     Raises UsageError when more than a tenth of the images fail, one has no label, or the cache cannot be written.
     """
@@ -124,10 +124,6 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
         return _temporary(plan, train)
     key = bank_key(plan, train)
     folder = cache_root() / "banks" / key[:2] / key
-    if int(os.environ.get("RANK", "0")) > 0:
-        while (bank := _finished(folder, train)) is None:
-            time.sleep(0.2)
-        return bank
     with _alone(folder):
         if plan.refit:
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,7 +177,7 @@ def _temporary(plan: Plan, train: OpenData) -> Bank:
 
 def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
     """The bank in `folder`, after the images that are missing in it were predicted."""
-    files = _opened(folder, train, "r+")
+    files = _opened(folder, train)
     if files is None:
         with _written(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -238,33 +234,15 @@ def _label(label: int | None, sample_id: str) -> int:
     return label
 
 
-def _finished(folder: Path, train: OpenData) -> Bank | None:
-    """The bank that another process made; None while it is not there. Waiting reads no features."""
-    progress = _progress(folder, train)
-    if progress is None or progress.done < len(train.ids):
-        return None
-    files = _opened(folder, train, "r")
-    return None if files is None else files.bank()
-
-
-def _progress(folder: Path, train: OpenData) -> _Progress | None:
-    """How far the bank in a folder is; None when that is not said, or of another number of images."""
+def _opened(folder: Path, train: OpenData) -> _Files | None:
+    """The files of a bank of these images, finished or not; None when they are missing or damaged."""
     try:
         progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return progress if progress.images == len(train.ids) else None
-
-
-def _opened(folder: Path, train: OpenData, mode: Literal["r", "r+"]) -> _Files | None:
-    """The files of a bank of these images, finished or not; None when they are missing or damaged."""
-    progress = _progress(folder, train)
-    if progress is None:
-        return None
-    try:
+        if progress.images != len(train.ids):
+            return None
         if not progress.rows:
             return _Files(folder, progress)
-        arrays = [np.load(folder / name, mmap_mode=mode) for name in (_FEATURES, _LABELS)]
+        arrays = [np.load(folder / name, mmap_mode="r+") for name in (_FEATURES, _LABELS)]
     except (OSError, ValueError, TypeError, EOFError):
         return None
     features, labels = arrays
@@ -297,14 +275,15 @@ def _made(folder: Path, progress: _Progress) -> tuple[np.memmap, np.memmap]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Only one process of this machine works on a bank; the lock goes with the process that holds it."""
+    """Only one process works on a bank; the lock goes with the process that holds it."""
     import fcntl
 
     with _written(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock").open("w")
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _written(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -290,19 +291,35 @@ def test_the_bank_of_a_live_object_is_temporary(own_cache: Path) -> None:
     assert not list((own_cache / "banks").iterdir())
 
 
-def test_another_rank_waits_for_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, model = data(), Pixels(dies_at=0)
-    monkeypatch.setenv("RANK", "1")
-    naps = []
+def test_of_two_processes_one_extracts_and_the_next_goes_on_where_it_died() -> None:
+    """Locks of two open files exclude each other within a process as well."""
+    train, model = data(), Pixels()
+    waits, dies, found = threading.Event(), threading.Event(), list[Bank]()
 
-    def sleep(seconds: float) -> None:
-        naps.append(seconds)
-        monkeypatch.setenv("RANK", "0")
-        bank_for(plan_for(Pixels(), train), train)
+    class Dies(Pixels):
+        def predict(self, batch: Batch) -> Prediction:
+            if self.calls == 4:
+                waits.set()
+                assert dies.wait(10)
+                raise KeyboardInterrupt
+            return super().predict(batch)
 
-    monkeypatch.setattr(banks.time, "sleep", sleep)
-    assert_complete(bank_for(plan_for(model, train), train))
-    assert len(naps) == 1
+    def first() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            bank_for(plan_for(Dies(), train), train)
+
+    one = threading.Thread(target=first)
+    other = threading.Thread(target=lambda: found.append(bank_for(plan_for(model, train), train)))
+    one.start()
+    assert waits.wait(10)
+    other.start()
+    other.join(0.3)
+    assert other.is_alive() and model.calls == 0
+    dies.set()
+    one.join(10)
+    other.join(10)
+    assert_complete(found[0])
+    assert model.calls == -(-(COUNT - 16) // 4)
 
 
 def test_a_batch_size_changes_nothing_but_rounding() -> None:
