@@ -359,6 +359,13 @@ def build(
     return SlotCon(lambda: ResNet(**shape), **options).eval()
 
 
+def build_random(*, seed: int = 0, **options: Any) -> SlotCon:
+    """The floor `slotcon-random`: the network of `build` with random weights, always the same for one seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(**options)
+
+
 def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"option {option}: {value!r} is unknown; use {' or '.join(map(str, allowed))}")
