@@ -30,8 +30,9 @@ def difference(
 ) -> Difference:
     """`metric` of our method minus `other_metric` (by default the same) of theirs; positive is always better for ours.
 
-    ours, theirs: one result for each training seed. A method with one result meets each seed of the other. Only images
-    on which every result has a value count. Raises UsageError for other tasks or images and for seeds without partner.
+    ours, theirs: one result for each training seed; seeds that only one of them has are left out. A method that is not
+    trained meets each seed of the other. Only images on which every result has a value count. Raises UsageError for
+    other tasks or images and for methods without a seed in common.
     """
     everything = [*ours, *theirs]
     task = _common_task(everything)
@@ -58,8 +59,8 @@ def _common_task(results: Sequence[Result]) -> TaskSpec:
 
 
 def _paired(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
-    """As many results of either; several of both are joined by the number of the training seed."""
-    if len(ours) == 1 or len(theirs) == 1:
+    """As many results of either: a method that is not trained meets each seed, others are joined by their seeds."""
+    if any(len(side) == 1 and side[0].model.training_seed is None for side in (ours, theirs)):
         most = max(len(ours), len(theirs))
         return list(ours) * (most // len(ours)), list(theirs) * (most // len(theirs))
     seeds_a, seeds_b = ({one.model.training_seed: one for one in side} for side in (ours, theirs))

@@ -51,6 +51,8 @@ def test_one_result_meets_every_training_seed(clevrtex: dict[str, list[Result]])
 def test_seeds_are_joined_by_number(clevrtex: dict[str, list[Result]]) -> None:
     dias, other = clevrtex["dias"], clevrtex["slot-attention"]
     assert difference(dias[1:], other, "ari") == difference(dias[1:], other[1:], "ari")
+    one = difference(dias, other[:1], "ari")
+    assert one.seed_signs == (1,) and one.verdict == "undecided", "one trained seed is not met by three"
     with pytest.raises(UsageError, match="no training seed in common"):
         difference(dias[:2], [*other[2:], *other[2:]], "ari")
 
