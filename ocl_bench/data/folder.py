@@ -56,7 +56,7 @@ def open_folder(request: Request) -> OpenData:
         raise UsageError(f"task '{name}': the folder reader has no stand-in, so --stand-in-seed has no meaning")
     options = _options(request)
     root = find_folder(request, options)
-    reader = FolderReader.open(root, name, options, _list_ids(root, options, request), request.limit)
+    reader = FolderReader.open(root, name, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} images of {root}"
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
@@ -173,12 +173,12 @@ def _options(request: Request) -> FolderOptions:
         ) from error
     for field in ("images", "masks", "ids"):
         value = getattr(options, field)
-        if value is not None and not _stays_below(value):
+        if value is not None and not stays_below(value):
             raise UsageError(f"task '{request.task.name}': data.options.{field} '{value}' must lie below data.folder")
     return options
 
 
-def _list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] | None:
+def list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] | None:
     """Ids of the split file in its order, or None when the card has none."""
     task = f"task '{request.task.name}'"
     if options.ids is None:
@@ -217,6 +217,7 @@ def _list_images(root: Path, options: FolderOptions) -> dict[str, str]:
     return found
 
 
-def _stays_below(name: str) -> bool:
+def stays_below(name: str) -> bool:
+    """Whether a name of the card stays below the folder of the data, on any system."""
     parts = PurePosixPath(name.replace("\\", "/"))
     return not (parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name)

@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import DataMissingError, SampleError, UsageError
 from ..types import Sample, Truth, Video
 from .base import OpenData, Request, SampleSequence
-from .folder import FolderOptions, _list_ids, _stays_below, find_folder, rank_labels
+from .folder import FolderOptions, find_folder, list_ids, rank_labels, stays_below
 from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
 from .images import read_image, read_mask
 from .index import take_manifest
@@ -49,10 +49,10 @@ def open_video_folder(request: Request) -> OpenData:
     options = parse_options(VideoFolderOptions, request)
     for option in ("images", "masks", "ids"):
         value = getattr(options, option)
-        if value is not None and not _stays_below(value):
+        if value is not None and not stays_below(value):
             raise UsageError(f"task '{name}': data.options.{option} '{value}' must lie below data.folder")
     root = find_folder(request, options)
-    reader = VideoFolderReader.open(root, options, _list_ids(root, options, request), request.limit)
+    reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} videos of {root}"
     return OpenData(reader, "supplied", f"supplied-{reader.digest()}", root, reader.ids, note)
 

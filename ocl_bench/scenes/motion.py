@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from .materials import N_FULL
-from .sampler import HALF_VIEW, REVISIONS, SIZES, SPLITS, Scene, SceneObject, _pose, _surface, scene_rng
+from .sampler import HALF_VIEW, REVISIONS, SIZES, SPLITS, Scene, SceneObject, draw_pose, draw_surface, scene_rng
 from .shapes import FULL_SHAPES, SHAPE_NAMES
 
 FRAMES = 24
@@ -70,7 +70,7 @@ def sample_video(revision: int, split: str, index: int, seed: int = 0) -> tuple[
     elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
     flat = math.cos(elevation)
     light = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)])
-    ground = _surface(rng, int(rng.integers(N_FULL)), scale=0.6)
+    ground = draw_surface(rng, int(rng.integers(N_FULL)), scale=0.6)
     movers: list[Mover] = []
     for part in _draw_parts(rng):
         placed = _place(rng, part, camera, movers)
@@ -131,8 +131,8 @@ def footprint(shape: int, half: np.ndarray) -> float:
 def _place(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mover]) -> Mover | None:
     """An object on the first of many paths that plays its part; else on the first free one; None without any."""
     shape = SHAPE_NAMES.index(FULL_SHAPES[int(rng.integers(len(FULL_SHAPES)))])
-    size, half, yaw = _pose(rng)
-    surface = _surface(rng, int(rng.integers(N_FULL)), scale=1 / math.sqrt(SIZES[size]))
+    size, half, yaw = draw_pose(rng)
+    surface = draw_surface(rng, int(rng.integers(N_FULL)), scale=1 / math.sqrt(SIZES[size]))
     radius = footprint(shape, half)
     paths = _draw_paths(rng, part, camera, movers, radius)
     centres = np.concatenate([paths, np.full((*paths.shape[:2], 1), half[2])], axis=2)

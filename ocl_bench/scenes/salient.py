@@ -12,19 +12,13 @@ that of six classes, so that colour helps but names no class, nor does it with t
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..paths import cache_root
 from .materials import FULL_KINDS, free_material
 from .sampler import (
     REVISIONS,
@@ -32,13 +26,14 @@ from .sampler import (
     Border,
     Scene,
     SceneObject,
-    _camera,
-    _ground_point,
-    _use,
-    _where_free,
+    apply_material,
+    ground_point,
+    place_camera,
     scene_rng,
+    where_free,
 )
 from .shapes import FULL_SHAPES, SHAPE_NAMES
+from .store import Store, read_arrays, serve, write_arrays
 
 CHUNK = 16
 SIZE = 128
@@ -92,63 +87,21 @@ class SalientScene:
 
 
 @dataclass(frozen=True)
-class SalientStore:
-    """The first scenes of one split. Scene i is a pure function of these fields and i."""
+class SalientStore(Store[SalientScene]):
+    """Scenes with a salient object, in files of 16."""
+
+    chunk = CHUNK
 
     variant: str = "salient"
-    revision: int = 1
-    split: str = "test"
-    seed: int = 0
-    count: int = 0
 
-    @property
-    def folder(self) -> Path:
-        """Where the chunks are."""
-        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
-        return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+    @staticmethod
+    def read(path: Path) -> list[SalientScene]:
+        """The scenes of a file."""
+        return read_chunk(path)
 
-    @property
-    def chunk(self) -> int:
-        """Scenes in a chunk."""
-        return CHUNK
-
-    def first(self, count: int) -> SalientStore:
-        """The store that ends after `count` scenes."""
-        return replace(self, count=count)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> SalientScene:
-        chunk, position = divmod(range(self.count)[index], CHUNK)
-        return read_chunk(self._path(chunk))[position]
-
-    def __iter__(self) -> Iterator[SalientScene]:
-        for chunk in range(-(-self.count // CHUNK)):
-            yield from read_chunk(self._path(chunk))[: self.count - chunk * CHUNK]
-
-    def missing(self, count: int) -> list[int]:
-        """Numbers of the chunks of the first `count` scenes that are not there."""
-        return [chunk for chunk in range(-(-count // CHUNK)) if not self._path(chunk).is_file()]
-
-    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
-        """Render and write chunks, each atomically; `on_chunk(n)` is called after each n scenes."""
-        for chunk in chunks:
-            indices = range(chunk * CHUNK, (chunk + 1) * CHUNK)
-            write_chunk(self._path(chunk), render_salient(self.revision, self.split, indices, self.seed))
-            on_chunk(CHUNK)
-
-    def _path(self, chunk: int) -> Path:
-        return self.folder / f"{chunk:05d}.npz"
-
-    def check_revision(self) -> None:
-        """Raise ValueError when this version does not render the revision."""
-        if self.variant != "salient" or REVISIONS["salient"] != self.revision:
-            raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
-
-    def to_json(self) -> str:
-        """As text for a worker process."""
-        return json.dumps(asdict(self))
+    def write(self, path: Path, indices: range) -> None:
+        """Render these scenes and write them as one file."""
+        write_chunk(path, render_salient(self.revision, self.split, indices, self.seed))
 
 
 def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scene:
@@ -157,7 +110,7 @@ def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scen
         known = f"{SPLITS} and revision {REVISIONS['salient']}"
         raise ValueError(f"unknown split or revision {split}/{revision} of variant salient; there are {known}")
     rng = scene_rng("salient", revision, split, seed, index)
-    camera, axes = _camera(rng)
+    camera, axes = place_camera(rng)
     height, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(height) * math.cos(azimuth), math.cos(height) * math.sin(azimuth), math.sin(height)])
     scene = _busy_ground(rng, camera, axes, light)
@@ -169,7 +122,7 @@ def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scen
         half = rng.uniform(0.5, 0.85) * rng.uniform(0.85, 1.15, 3)
         wanted = _object(rng, chosen, np.zeros(3), half, scale=1.0)
         in_front = number == 0 and rng.uniform() < _OCCLUDED
-        placed = _in_front(rng, scene, wanted) if in_front else _where_free(rng, scene, wanted)
+        placed = _in_front(rng, scene, wanted) if in_front else where_free(rng, scene, wanted)
         if placed is not None:
             scene.objects.append(placed)
     return scene
@@ -180,7 +133,8 @@ def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray,
     regions = int(rng.integers(2, 4))
     kinds = rng.choice(len(FULL_KINDS), regions, replace=False)
     grounds = [
-        _use(rng, free_material(rng, FULL_KINDS[int(k)], rng.uniform()), -1, rng.uniform(0.4, 0.9)) for k in kinds
+        apply_material(rng, free_material(rng, FULL_KINDS[int(k)], rng.uniform()), -1, rng.uniform(0.4, 0.9))
+        for k in kinds
     ]
     borders = [
         Border(
@@ -198,14 +152,14 @@ def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray,
 def _salient(rng: np.random.Generator, scene: Scene, main: SalientClass) -> SceneObject:
     """The large object; it rises from the ground, so it stands below the centre to be seen in the centre."""
     half = rng.uniform(1.25, 1.75) * rng.uniform(0.88, 1.12, 3) * (_POINTED if main.shape == "octahedron" else 1.0)
-    x, y = _ground_point(scene, np.array([rng.uniform(-0.22, 0.22), rng.uniform(-0.45, -0.1)]))
+    x, y = ground_point(scene, np.array([rng.uniform(-0.22, 0.22), rng.uniform(-0.45, -0.1)]))
     return _object(rng, main, np.array([x, y, half[2]]), half, scale=0.6)
 
 
 def _object(
     rng: np.random.Generator, one: SalientClass, centre: np.ndarray, half: np.ndarray, scale: float
 ) -> SceneObject:
-    surface = _use(rng, free_material(rng, one.kind, one.hue), -1, scale)
+    surface = apply_material(rng, free_material(rng, one.kind, one.hue), -1, scale)
     size = "large" if half.mean() > 1 else "small"
     return SceneObject(
         SHAPE_NAMES.index(one.shape), size, centre, half, rng.uniform(0, 2 * math.pi), surface, one.index
@@ -257,31 +211,22 @@ def crop_scene(image: np.ndarray, hit: np.ndarray, classes: Sequence[int], shape
 
 
 def write_chunk(path: Path, scenes: Sequence[SalientScene]) -> None:
-    """Write scenes as one compressed file: whoever sees it sees all of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write scenes as one file."""
     arrays: dict[str, np.ndarray] = {"labels": np.array([scene.label for scene in scenes], dtype=np.uint8)}
     for position, scene in enumerate(scenes):
         arrays[f"image{position}"] = scene.image
         rows = [(one, *box) for one, box in scene.boxes]
         arrays[f"boxes{position}"] = np.array(rows, dtype=np.int16).reshape(-1, 5)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(scratch, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(scratch, path)
+    write_arrays(path, **arrays)
 
 
 def read_chunk(path: Path) -> list[SalientScene]:
     """The scenes of a file. Raises OSError naming the file when it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return [
-                SalientScene(
-                    content[f"image{k}"], int(label), tuple(map(_class_and_box, content[f"boxes{k}"].tolist()))
-                )
-                for k, label in enumerate(content["labels"])
-            ]
-    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
+    with read_arrays(path) as content:
+        return [
+            SalientScene(content[f"image{k}"], int(label), tuple(map(_class_and_box, content[f"boxes{k}"].tolist())))
+            for k, label in enumerate(content["labels"])
+        ]
 
 
 def _class_and_box(row: Sequence[int]) -> tuple[int, Box]:
@@ -290,9 +235,5 @@ def _class_and_box(row: Sequence[int]) -> tuple[int, Box]:
 
 
 def main() -> None:
-    """Worker process: a store and its chunks as JSON on stdin, the number of scenes after each chunk on stdout."""
-    import torch
-
-    torch.set_num_threads(1)
-    job = json.loads(sys.stdin.read())
-    SalientStore(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
+    """Worker process, see `serve`."""
+    serve(SalientStore)

@@ -103,7 +103,7 @@ def sample_scene(variant: str, revision: int, split: str, index: int, seed: int 
             f"variant {variant} is at revision {REVISIONS[variant]}, {revision} cannot be rendered any more"
         )
     rng = scene_rng(variant, revision, split, seed, index)
-    camera, axes = _camera(rng)
+    camera, axes = place_camera(rng)
     elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
     light = np.array(
         [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
@@ -111,7 +111,7 @@ def sample_scene(variant: str, revision: int, split: str, index: int, seed: int 
     if variant == "things":
         return _with_classes(rng, camera, axes, light)
     ground_material = _material(rng, variant)
-    ground = _surface(rng, ground_material, scale=0.6)
+    ground = draw_surface(rng, ground_material, scale=0.6)
     scene = Scene(camera, axes, light, [ground])
     for _ in range(int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))):
         shared = ground_material if variant == "camo" else None
@@ -121,7 +121,8 @@ def sample_scene(variant: str, revision: int, split: str, index: int, seed: int 
     return scene
 
 
-def _camera(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def place_camera(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Position (3,) of a camera that looks at the middle of the ground, and its axes (3, 3) right, up, forward."""
     distance, elevation = rng.uniform(10, 11.5), math.radians(rng.uniform(35, 50))
     azimuth = rng.uniform(-0.35, 0.35)
     target = np.array([0.0, 0.0, 0.35])
@@ -138,11 +139,13 @@ def _material(rng: np.random.Generator, variant: str) -> int:
     return int(rng.integers(N_FULL, N_FULL + N_UNSEEN)) if variant == "outd" else int(rng.integers(0, N_FULL))
 
 
-def _surface(rng: np.random.Generator, material: int, scale: float) -> Surface:
-    return _use(rng, material_table()[material], material, scale)
+def draw_surface(rng: np.random.Generator, material: int, scale: float) -> Surface:
+    """A surface of the material with this number, see `apply_material`."""
+    return apply_material(rng, material_table()[material], material, scale)
 
 
-def _use(rng: np.random.Generator, card: Material, material: int, scale: float) -> Surface:
+def apply_material(rng: np.random.Generator, card: Material, material: int, scale: float) -> Surface:
+    """A surface of a material, in a tint, position and direction of its own. scale: of the texture."""
     tint = np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15) * rng.uniform(0.92, 1.08)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     return Surface(
@@ -161,22 +164,23 @@ def _place(rng: np.random.Generator, scene: Scene, variant: str, shared: int | N
     """One more object with a shape and a material of the variant, or None where there is no room."""
     names = UNSEEN_SHAPES if variant == "outd" else FULL_SHAPES
     shape = SHAPE_NAMES.index(names[int(rng.integers(len(names)))])
-    size, half, yaw = _pose(rng)
+    size, half, yaw = draw_pose(rng)
     material = _material(rng, variant) if shared is None else shared
-    surface = _surface(rng, material, scale=1 / math.sqrt(SIZES[size]))
-    return _where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface))
+    surface = draw_surface(rng, material, scale=1 / math.sqrt(SIZES[size]))
+    return where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface))
 
 
-def _pose(rng: np.random.Generator) -> tuple[str, np.ndarray, float]:
+def draw_pose(rng: np.random.Generator) -> tuple[str, np.ndarray, float]:
+    """Name of a size, half extents (3,) and yaw in radians."""
     size = tuple(SIZES)[int(rng.integers(len(SIZES)))]
     return size, SIZES[size] * rng.uniform(0.85, 1.15, 3), rng.uniform(0, 2 * math.pi)
 
 
-def _where_free(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject | None:
+def where_free(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject | None:
     """Up to 40 tries to put an object where its footprint overlaps no other, else None."""
     half = wanted.half
     for _ in range(40):
-        x, y = _ground_point(scene, rng.uniform(-0.86, 0.86, 2) * 0.8)
+        x, y = ground_point(scene, rng.uniform(-0.86, 0.86, 2) * 0.8)
         radius = math.hypot(half[0], half[1]) * 0.85
         apart = [
             np.hypot(x - o.centre[0], y - o.centre[1]) > radius + 0.85 * math.hypot(*o.half[:2]) for o in scene.objects
@@ -190,7 +194,7 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
     """A scene of things on one to three kinds of stuff."""
     regions = int(rng.choice((1, 2, 3), p=(0.2, 0.5, 0.3)))
     stuff = _draw_classes(rng, STUFF, regions, replace=False)
-    grounds = [_use(rng, free_material(rng, one.kind, one.hue), -1, 0.6 * one.scale) for one in stuff]
+    grounds = [apply_material(rng, free_material(rng, one.kind, one.hue), -1, 0.6 * one.scale) for one in stuff]
     borders = [
         Border(
             rng.uniform(0, 2 * math.pi),
@@ -205,10 +209,12 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
     scene = Scene(camera, axes, light, grounds, borders=borders, stuff=indices)
     count = int(rng.choice(len(_COUNTS), p=_COUNTS))
     for thing in _draw_classes(rng, THINGS, count, replace=True):
-        size, half, yaw = _pose(rng)
-        surface = _use(rng, free_material(rng, thing.kind, thing.hue), -1, thing.scale / math.sqrt(SIZES[size]))
+        size, half, yaw = draw_pose(rng)
+        surface = apply_material(
+            rng, free_material(rng, thing.kind, thing.hue), -1, thing.scale / math.sqrt(SIZES[size])
+        )
         shape = SHAPE_NAMES.index(thing.shape)
-        placed = _where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface, thing.index))
+        placed = where_free(rng, scene, SceneObject(shape, size, np.zeros(3), half, yaw, surface, thing.index))
         if placed is not None:
             scene.objects.append(placed)
     return scene
@@ -222,7 +228,7 @@ def _draw_classes(
     return [classes[int(i)] for i in chosen]
 
 
-def _ground_point(scene: Scene, position: np.ndarray) -> tuple[float, float]:
+def ground_point(scene: Scene, position: np.ndarray) -> tuple[float, float]:
     """The point of the ground seen at `position` of the picture, from (-1, -1) to (1, 1)."""
     direction = scene.axes[2] + HALF_VIEW * (position[0] * scene.axes[0] + position[1] * scene.axes[1])
     point = scene.camera - direction * (scene.camera[2] / direction[2])

@@ -5,22 +5,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..paths import cache_root
 from .motion import sample_video
-from .sampler import REVISIONS, Scene
+from .sampler import Scene
+from .store import Store, read_arrays, serve, write_arrays
 
-CHUNK = 1
 SIZE = 128
 
 MIN_VISIBLE = 0.004
@@ -52,61 +46,21 @@ class RenderedVideo:
 
 
 @dataclass(frozen=True)
-class VideoStore:
-    """The first videos of one split. Video i is a pure function of these fields and i."""
+class VideoStore(Store[RenderedVideo]):
+    """Videos, each in a file of its own."""
+
+    chunk = 1
 
     variant: str = "motion"
-    revision: int = 1
-    split: str = "test"
-    seed: int = 0
-    count: int = 0
 
-    @property
-    def folder(self) -> Path:
-        """Where the videos are."""
-        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
-        return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+    @staticmethod
+    def read(path: Path) -> list[RenderedVideo]:
+        """The video of a file, alone in a list."""
+        return [read_video(path)]
 
-    @property
-    def chunk(self) -> int:
-        """Scenes in a chunk."""
-        return CHUNK
-
-    def first(self, count: int) -> VideoStore:
-        """The store that ends after `count` scenes."""
-        return replace(self, count=count)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> RenderedVideo:
-        return read_video(self._path(range(self.count)[index]))
-
-    def __iter__(self) -> Iterator[RenderedVideo]:
-        for number in range(self.count):
-            yield read_video(self._path(number))
-
-    def missing(self, count: int) -> list[int]:
-        """Numbers of the first `count` videos that are not there."""
-        return [number for number in range(count) if not self._path(number).is_file()]
-
-    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
-        """Render and write videos, each atomically; `on_chunk(1)` is called after each."""
-        for number in chunks:
-            write_video(self._path(number), render_video(self.revision, self.split, number, seed=self.seed))
-            on_chunk(CHUNK)
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.npz"
-
-    def check_revision(self) -> None:
-        """Raise ValueError when this version does not render the revision."""
-        if self.variant != "motion" or REVISIONS["motion"] != self.revision:
-            raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
-
-    def to_json(self) -> str:
-        """As text for a worker process."""
-        return json.dumps(asdict(self))
+    def write(self, path: Path, indices: range) -> None:
+        """Render the only video of `indices` and write it."""
+        write_video(path, render_video(self.revision, self.split, indices[0], seed=self.seed))
 
 
 def render_video(revision: int, split: str, index: int, *, size: int = SIZE, seed: int = 0) -> RenderedVideo:
@@ -143,29 +97,18 @@ def _cast(scenes: Sequence[Scene], size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_video(path: Path, video: RenderedVideo) -> None:
-    """Write a video as one compressed file: whoever sees it sees all of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a video as one file."""
     categories = np.array(video.categories, dtype=np.uint8)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(scratch, "wb") as file:
-        np.savez_compressed(file, frames=video.frames, objects=video.objects, categories=categories)
-    os.replace(scratch, path)
+    write_arrays(path, frames=video.frames, objects=video.objects, categories=categories)
 
 
 def read_video(path: Path) -> RenderedVideo:
     """The video of a file. Raises OSError naming the file when it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            categories = tuple(int(one) for one in content["categories"])
-            return RenderedVideo(content["frames"], content["objects"], categories)
-    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
+    with read_arrays(path) as content:
+        categories = tuple(int(one) for one in content["categories"])
+        return RenderedVideo(content["frames"], content["objects"], categories)
 
 
 def main() -> None:
-    """Worker process: a store and its videos as JSON on stdin, the number of videos after each on stdout."""
-    import torch
-
-    torch.set_num_threads(1)
-    job = json.loads(sys.stdin.read())
-    VideoStore(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
+    """Worker process, see `serve`."""
+    serve(VideoStore)

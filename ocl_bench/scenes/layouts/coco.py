@@ -99,7 +99,7 @@ def _annotation(mask: np.ndarray, index: int, crowd: bool, image: int, number: i
         "iscrowd": int(crowd),
         "area": float(rle.area(code)),
         "bbox": [float(value) for value in rle.toBbox(code)],
-        "segmentation": _counts(mask) if crowd else _segmentation(mask, code),
+        "segmentation": uncompressed_counts(mask) if crowd else _segmentation(mask, code),
     }
 
 
@@ -114,7 +114,7 @@ def _segmentation(mask: np.ndarray, code: dict[str, Any]) -> Any:
     return {"size": list(mask.shape), "counts": code["counts"].decode()}
 
 
-def _counts(mask: np.ndarray) -> dict[str, Any]:
+def uncompressed_counts(mask: np.ndarray) -> dict[str, Any]:
     """An uncompressed run-length code, as COCO has it for crowds: column by column, zeros first."""
     flat = np.concatenate([[0], mask.T.reshape(-1).astype(np.int8), [-1]])
     edges = np.flatnonzero(np.diff(flat)) if flat[1] == 0 else np.concatenate([[0], np.flatnonzero(np.diff(flat))])

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ..videos import RenderedVideo
-from .coco import _counts
+from .coco import uncompressed_counts
 
 CATEGORIES = (
     "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal", "elephant", "fish",
@@ -83,7 +83,9 @@ def _tube(masks: np.ndarray, *, packed: bool) -> dict[str, Any]:
             areas.append(None)
             continue
         code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-        codes.append({"size": list(mask.shape), "counts": code["counts"].decode()} if packed else _counts(mask))
+        codes.append(
+            {"size": list(mask.shape), "counts": code["counts"].decode()} if packed else uncompressed_counts(mask)
+        )
         boxes.append([float(value) for value in rle.toBbox(code)])
         areas.append(float(rle.area(code)))
     return {"segmentations": codes, "bboxes": boxes, "areas": areas}
