@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .figure import new_figure, save_png, style
 from .overlays import fit, overlay, predicted_colours, truth_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FRAMES = 8
 """Frames of a video that are drawn, spread evenly."""
@@ -20,7 +24,7 @@ class Strip:
     """Some frames of one video.
 
     images: (N, H, W, 3) uint8. truth, prediction: (N, h, w) integers, ids shared over time; another size is fine.
-    numbers: of the frames in their video.
+    numbers: of the frames in their video, from 0; they are written on the images.
     """
 
     section: str
@@ -62,7 +66,15 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
                     axes = figure.add_axes((*box, (tile - 0.04) / width, (tile - 0.04) / height))
                     axes.imshow(picture, interpolation="antialiased")
                     axes.set_axis_off()
+                    if row == 0:
+                        _number(axes, strip.numbers[column])
         return save_png(figure, path)
+
+
+def _number(axes: Axes, number: int) -> None:
+    """Write the number of the frame into its upper left corner."""
+    behind = {"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
+    axes.text(0.02, 0.97, str(number), transform=axes.transAxes, color="white", size=5, va="top", bbox=behind)
 
 
 def _rows(strip: Strip) -> list[tuple[str, list[np.ndarray]]]:

@@ -1,0 +1,36 @@
+"""Storyboards: which frames are drawn, and what is written on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from video_corridor import moving_squares
+
+from ocl_bench.report.storyboard import Strip, chosen_frames, write_storyboard
+
+
+def strip_of(section: str, frames: int) -> Strip:
+    samples = list(moving_squares(0, frames).frames)
+    images, labels = (np.stack(one) for one in zip(*[(s.image, s.truth.labels) for s in samples], strict=True))
+    # Segments of another size than the images, one of them with an id that does not fit into 16 bits.
+    prediction = labels.astype(np.int64)[:, ::2, ::2] * 70_000
+    return Strip(section, "video0", 0.5, images, labels, prediction, tuple(range(frames)))
+
+
+def test_frames_are_spread_from_the_first_to_the_last() -> None:
+    assert chosen_frames(1) == (0,) and chosen_frames(3) == (0, 1, 2)
+    assert chosen_frames(24) == (0, 3, 7, 10, 13, 16, 20, 23)
+
+
+def test_every_image_shows_the_number_of_its_frame(tmp_path: Path) -> None:
+    """Strips may differ in length; another number changes the first picture and nothing below it."""
+    strips = [strip_of("best", 3), strip_of("worst", 1)]
+    path = write_storyboard(tmp_path / "a.png", strips, metric="mbo_video", title="a title")
+    first = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    strips[0] = replace(strips[0], numbers=(0, 1, 17))
+    second = np.asarray(Image.open(write_storyboard(path, strips, metric="mbo_video", title="a title")).convert("RGB"))
+    rows, columns = np.nonzero((first != second).any(2))
+    assert len(rows) and rows.max() < first.shape[0] / 4 and columns.min() > first.shape[1] / 2
