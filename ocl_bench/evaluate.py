@@ -266,7 +266,7 @@ def run(
     if plan.model.reusable and not force and (found := _finished(folder / f"{stem}.json", plan, save_predictions)):
         return found
     predictions = folder / f"{stem}.predictions" if save_predictions else None
-    work = WorkFolder(folder / f"{stem}.work", {**asdict(_setup(plan)), "predictions": save_predictions})
+    work = WorkFolder(folder / f"{stem}.work", _work_setup(plan, save_predictions))
     if force or not plan.model.reusable:
         work.remove()
     shards = split_plan(plan)
@@ -287,7 +287,16 @@ def run(
 
 def split_plan(plan: Plan) -> list[range]:
     """The shards of a plan, as positions in `plan.data.ids`."""
-    return split(len(plan.data.ids), plan.adapter.scored_at_once or SHARD_SIZE)
+    return split(len(plan.data.ids), _shard_size(plan))
+
+
+def _shard_size(plan: Plan) -> int:
+    return plan.adapter.scored_at_once or SHARD_SIZE
+
+
+def _work_setup(plan: Plan, save_predictions: bool) -> dict[str, Any]:
+    """What must be equal for shards to be mixed."""
+    return {**asdict(_setup(plan)), "predictions": save_predictions, "shard": _shard_size(plan)}
 
 
 def _compute(

@@ -19,8 +19,10 @@ from ocl_bench.leaderboard import build_leaderboard
 from ocl_bench.metrics.knn import Search
 from ocl_bench.registry import get_task
 from ocl_bench.results import Result, read_rows
+from ocl_bench.shards import Shard, WorkFolder
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Prediction
+from ocl_bench.video_runner import VideoRunner
 
 KNN = ("imagenet-knn", "imagenet-knn-boxes", "imagenet-knn-crop", "imagenet-knn-blackout")
 VIDEO = ("movi-c", "movi-e", "ytvis-2021", "ytvis-2021-all300", "davis-2017")
@@ -169,3 +171,21 @@ def test_commands_speak_of_videos(tmp_path: Path) -> None:
     assert outcome.exit_code == 0 and "64 videos of motion" in outcome.stdout
     outcome = CliRunner().invoke(app, ["check-model", "-m", "dias", "-t", "movi-c"])
     assert outcome.exit_code == 0 and "independent of clips" in outcome.stdout
+
+
+def test_a_killed_run_loses_no_finished_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = WorkFolder.write
+
+    def interrupted(self: WorkFolder, index: int, shard: Shard) -> None:
+        write(self, index, shard)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkFolder, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scored("grid", small("davis-2017"), tmp_path)
+    monkeypatch.setattr(WorkFolder, "write", write)
+    asked = []
+    video = VideoRunner._video
+    monkeypatch.setattr(VideoRunner, "_video", lambda self, position: asked.append(position) or video(self, position))
+    result = scored("grid", small("davis-2017"), tmp_path)
+    assert asked == [1] and result.counts.scored == 2

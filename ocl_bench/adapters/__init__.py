@@ -27,7 +27,7 @@ class Adapter(Protocol):
     """The end of the corridor for one family.
 
     An output is what a prediction says of one image at the size on which it is scored: a label map, detections, ...
-    scored_at_once: images of one call of `score`, which make up a shard; None where a batch is enough.
+    scored_at_once: images or videos that are scored together and make up a shard; None where a batch is enough.
     """
 
     scored_at_once: int | None

@@ -89,7 +89,7 @@ class VideoAdapter:
     no_segment: id of pixels that belong to no proposal in J and F; None makes every id a proposal.
     """
 
-    scored_at_once: int | None = None
+    scored_at_once: int | None = 1  # a killed run loses no more than one video
 
     def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
         known = (*VIDEO_METRICS, *(name for name in WEIGHTS if name not in VIDEO_METRICS))
