@@ -14,7 +14,7 @@ of the student's; slots pool projections that are not normalised; the maps are a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,10 +28,9 @@ from ..types import Batch, Prediction
 from .checkpoints import rename_keys
 from .export import read_checkpoint
 from .layers.alignment import align
+from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in [0, 1]; images are normalised by them."""
+from .ranks import RankOps
 
 ATTENTION_FLOOR = 1e-6
 """Added to each pixel's weights: a prototype that wins no pixel pools (nearly) the mean of all."""
@@ -47,26 +46,6 @@ OFFICIAL_NAMES = (
     (r"predictor_slot\.mlp\.", "predictor."),
 )
 """Names of the official checkpoints, without the prefix `module.` -> names here; each pattern starts a key."""
-
-
-@dataclass(frozen=True)
-class RankOps:
-    """What the losses need of the other ranks; by default there are none.
-
-    size, rank: number of ranks and which one this is. gather: rows (n, ...) of all ranks in rank order, n may differ
-    between them; no gradient is needed. mean: of a tensor over the ranks, without gradient.
-    """
-
-    size: int = 1
-    rank: int = 0
-    gather: Callable[[Tensor], Tensor] = lambda rows: rows
-    mean: Callable[[Tensor], Tensor] = lambda value: value
-
-
-def normalise(image: Tensor) -> Tensor:
-    """Image (B, 3, H, W) in [0, 1] -> what the encoders expect: ImageNet's mean 0 and standard deviation 1."""
-    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (image - mean) / std
 
 
 def group(z: Tensor, prototypes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

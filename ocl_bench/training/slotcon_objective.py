@@ -20,7 +20,8 @@ from ..adapters.discovery import label_map
 from ..data.base import OpenData
 from ..data.transforms import prepare
 from ..metrics import semantic
-from ..models.slotcon import RankOps, normalise
+from ..models.layers.normalisation import normalise
+from ..models.ranks import RankOps
 from ..spec import Protocol as Rules
 from ..types import Batch, Sample
 from .crops import Looks, Pairs, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops

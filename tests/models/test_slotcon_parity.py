@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ocl_bench.models.layers.alignment import align
-from ocl_bench.models.slotcon import RankOps, SlotCon, group, group_loss, perceptron, presence, slot_loss
+from ocl_bench.models.ranks import RankOps
+from ocl_bench.models.slotcon import SlotCon, group, group_loss, perceptron, presence, slot_loss
 from ocl_bench.training.lars import LARS, teacher_momentum
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
