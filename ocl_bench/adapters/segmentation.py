@@ -203,6 +203,23 @@ class Segmentation:
         per_seed = [_Corpus(part, metric, order, self.classes) for _, part in rows.groupby("noise_seed", sort=True)]
         return mean_statistic(per_seed)
 
+    def image_values(self, rows: pandas.DataFrame) -> pandas.Series:
+        """Values by which pictures of clusters without names are chosen: the share of right pixels of each image.
+
+        Each cluster is named after the class of which it holds most pixels of the whole set. Empty without clusters.
+        """
+        import pandas
+
+        suffix = "" if any(len(cells) for cells in rows["cells"]) else "_kmeans"
+        columns = {"cells": f"cells{suffix}", "counts": f"counts{suffix}"}
+        long = pandas.DataFrame({"id": rows["id"], **{name: rows[column] for name, column in columns.items()}})
+        long = long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
+        truth, cluster = long["cells"] // _STRIDE, long["cells"] % _STRIDE
+        pixels = long["counts"].groupby([cluster.rename("cluster"), truth.rename("truth")]).sum()
+        names = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
+        right = long["counts"].where(truth == cluster.map(names), 0)
+        return right.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
+
     def fitted(self, plan: Plan, train: OpenData) -> Segmentation:
         """The adapter with its head, fitted now or taken from the cache; without one where the model names classes."""
         other = Segmentation(plan.task)

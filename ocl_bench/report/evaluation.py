@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..adapters.segmentation import Segmentation
 from ..errors import UsageError
 from ..evaluate import Plan, make_plan, run, with_head
 from ..metrics import find_metric
@@ -16,7 +17,6 @@ from ..paths import bundled, results_root
 from ..references import CHEAP, reference_results
 from ..results import Result, read_rows
 from ..runner import Item, Runner
-from ..spec import TaskSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -104,7 +104,7 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     path = result.path.with_suffix(".png")
     if path.is_file() and not redraw:
         return path
-    main, rows = _per_image(plan.task, read_rows(result.path))
+    main, rows = _per_image(plan, read_rows(result.path))
     draw = {"video": _storyboard, "knn": _neighbours}.get(plan.task.family, _overlays)
     return None if rows.empty else draw(plan, result, path, main, rows)
 
@@ -185,10 +185,12 @@ def _pixels(item: Item) -> np.ndarray:
     return (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
-def _per_image(task: TaskSpec, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
+def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
     """The main metric image by image; the next one of the card that has values of single images, if it has none."""
-    names = [task.main, *(name for name in task.metrics if name in rows and name != task.main)]
+    names = [plan.task.main, *(name for name in plan.task.metrics if name in rows and name != plan.task.main)]
     columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
+    if isinstance(plan.adapter, Segmentation) and not any(len(values) for _, values in columns):
+        return "pixel_acc_majority", plan.adapter.image_values(rows)
     return next(((name, values) for name, values in columns if len(values)), columns[0])
 
 
