@@ -294,7 +294,9 @@ def tune(
 @app.command()
 def train(
     model: ModelName,
-    task: TaskName = "clevrtex",
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Whose protocol validates; by default the card's.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this visit.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop this visit after N minutes; go on later.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,

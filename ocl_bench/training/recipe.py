@@ -28,12 +28,13 @@ class Recipe(BaseModel):
     lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. start, floor: first (of a warm-up) and
     last learning rate as shares of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of
     all ranks together. objective: `kind` and the options of that objective. options: model options of the training,
-    where those of the card were chosen afterwards and need no other weights (the number of slots, say). The `*_every`
-    fields are in steps and change no number.
+    where those of the card were chosen afterwards and need no other weights (the number of slots, say). task: by whose
+    protocol it is validated, where nobody says another. The `*_every` fields are in steps and change no number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     steps: int = Field(gt=0)
+    task: str = "clevrtex"
     batch: int = Field(default=32, gt=0)
     lr: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0)
@@ -60,7 +61,7 @@ class Recipe(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
-        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision"}
+        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision", "task"}
         if self.start == 0:
             left_out.add("start")  # as it was before the field existed
         return self.model_dump(mode="json", exclude=left_out)

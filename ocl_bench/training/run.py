@@ -39,7 +39,7 @@ CLUSTERS = 7
 
 def train(
     model_name: str,
-    task: str | TaskSpec = "clevrtex",
+    task: str | TaskSpec | None = None,
     *,
     steps: int | None = None,
     minutes: float | None = None,
@@ -58,6 +58,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a bundled model by the recipe of its card, or go on with a training that was stopped.
 
+    task: validates, by default `train.task` of the card.
     data_root: train on the task's images in this folder instead of rendered scenes (`slotcon` only).
     minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
     `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
@@ -65,13 +66,16 @@ def train(
     Writes `last.pt`, `log.jsonl`, `<model>.safetensors` (float16), `training.json` and `curves.png` into `out`;
     returns the content of `training.json` with `main_rank`, `weights` (path) and `next` (command). Raises UsageError.
     """
-    card, spec = get_card(model_name), get_task(task)
+    card = get_card(model_name)
     trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": trained_with})
     changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
     if data_root is not None:
         changes["objective.images"] = "reader"
+    if task is not None:
+        changes["task"] = task.name if isinstance(task, TaskSpec) else task
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
+    spec = get_task(recipe.task if task is None else task)
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     model = build_untrained(card, seed)

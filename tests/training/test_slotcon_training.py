@@ -23,7 +23,7 @@ from ocl_bench.scenes.store import SceneStore, write_chunk
 from ocl_bench.training import data, fit, run
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks
-from ocl_bench.training.recipe import Scenes
+from ocl_bench.training.recipe import Recipe, Scenes
 from ocl_bench.training.schedules import learning_rate
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 from ocl_bench.types import Prediction, Sample, Truth
@@ -321,3 +321,22 @@ def test_scenes_with_and_without_classes_are_padded(card):
         assert (stored[:height, :width] == image).all() and not stored[height:].any() and not stored[:, width:].any()
     held_out = data.held_out_scenes(Scenes(variant="things", count=20), 3, progress=False)
     assert (held_out[2].image == classed_scene(102).image).all() and held_out[2].truth.classes.max() < 27
+
+
+def test_the_card_names_the_task_that_validates(tmp_path, card):
+    """Its protocol, and not that of clevrtex; whoever names another one gets it, and may still go on."""
+    small = ["train", "--model", "slotcon", "--device", "cpu", "--json", "--out", str(tmp_path / "out")]
+    record = json.loads(CliRunner().invoke(app, small).stdout)
+    assert record["validation"]["task"] == record["recipe"]["task"] == "cocostuff-segmentation"
+    assert "--task cocostuff-segmentation" in record["next"] and "val_miou_sem" in record["numbers"]
+    again = run.train("slotcon", "ade20k-segmentation", out=tmp_path / "out", device="cpu", progress=False)
+    assert again["validation"]["task"] == again["recipe"]["task"] == "ade20k-segmentation"
+    assert again["sha256"] == record["sha256"]
+
+
+def test_cards_without_a_task_are_validated_on_clevrtex():
+    assert Recipe(steps=1).task == "clevrtex"
+    assert all(
+        get_task(get_card(name).train["task"]).family == "segmentation"
+        for name in ("slotcon", "slotcon-without-slot-loss", "slotcon-without-group-loss")
+    )
