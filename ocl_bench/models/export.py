@@ -103,9 +103,18 @@ def export_file(checkpoint: Path, out: Path, to: Target) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a SlotCon checkpoint: its `model`, a `state_dict`, or a bare one. Nothing in the file is run.
+    """Tensors of a SlotCon checkpoint: its `model`, a `state_dict`, or a bare one. Nothing in the file is run."""
+    content = read_content(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
-    The official file holds the training arguments as an `argparse.Namespace`, the one class that is let through.
+
+def read_content(path: Path) -> Mapping[Any, Any]:
+    """What a checkpoint file holds, tensors on the CPU. Nothing in the file is run. Raises UsageError.
+
+    Official files hold the training arguments as an `argparse.Namespace`, the one class that is let through.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint file")
@@ -118,12 +127,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path}: is no readable checkpoint ({str(error).splitlines()[0]})") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: holds a {type(content).__name__}, expected named tensors")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return content
 
 
 def _teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,22 +1,33 @@
 """The vision transformer (arXiv:2010.11929), with registers (arXiv:2309.16588) and LayerScale (arXiv:2103.17239).
 
-One implementation for every model here: DINO, iBOT and ODIS are the plain one, DINOv2 adds LayerScale and registers.
+One implementation for every model here: DINO and iBOT are the plain one, DINOv2 adds LayerScale and registers, ODIS
+(arXiv:2506.05409) object tokens whose attention can be restricted to the patches of a box.
 Parameters have the names of timm and DINO (`cls_token`, `blocks.0.attn.qkv.weight`, ...), so their weights load as is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import UsageError
 
-def resample_positions(table: Tensor, grid: Sequence[int], prefix: int = 1, antialias: bool = True) -> Tensor:
-    """Resample a position table to another grid as timm does: bicubic, in float32, antialiased.
+DINO_OFFSET = 0.1
+"""Patches that DINO, iBOT and DINOv2 (without registers) add to a grid when they resample a position table to it."""
+
+
+def resample_positions(
+    table: Tensor, grid: Sequence[int], prefix: int = 1, antialias: bool = True, offset: float | None = None
+) -> Tensor:
+    """Resample a position table to another grid, bicubic.
 
     table: (1, prefix + n * n, D); the first `prefix` entries (class token) are kept. grid: new (height, width).
+    offset: None gives timm's rule: by size, in float32. A number gives that of DINO: by scale, (side + offset) / n, in
+    the table's own type (at least float32) and without antialias; 0.1 is theirs, and changes the result a little.
     Returns (1, prefix + height * width, D). The same grid is returned unchanged.
     """
     height, width = grid
@@ -24,8 +35,13 @@ def resample_positions(table: Tensor, grid: Sequence[int], prefix: int = 1, anti
     side = int(body.shape[1] ** 0.5)
     if (side, side) == (height, width):
         return table
-    square = body.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    square = F.interpolate(square, size=(height, width), mode="bicubic", antialias=antialias)
+    square = body.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    if offset is None:
+        square = F.interpolate(square.float(), size=(height, width), mode="bicubic", antialias=antialias)
+    else:
+        wide = square.to(torch.promote_types(square.dtype, torch.float32))
+        scale = ((height + offset) / side, (width + offset) / side)
+        square = F.interpolate(wide, scale_factor=scale, mode="bicubic")
     return torch.cat([head, square.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
@@ -41,7 +57,7 @@ class _PatchEmbedding(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention; the mask is True where a query may look."""
+    """Multi-head self-attention of (B, N, D)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -49,11 +65,35 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
+        """visible: (B, O, N) bool, what the O tokens from position `first` on may look at; the others see everything.
+
+        These few rows are computed once more, which costs less than a mask for all rows: a mask rules out the fastest
+        kernels. A token that may see everything keeps its first result, so that such a mask changes no bit.
+        """
         batch, length, dim = x.shape
-        query, key, value = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        query, key, value = self._project(x)
+        x = F.scaled_dot_product_attention(query, key, value)
+        if visible is not None:
+            end = first + visible.shape[1]
+            own = F.scaled_dot_product_attention(query[:, :, first:end], key, value, attn_mask=visible.unsqueeze(1))
+            own = torch.where(visible.all(2)[:, None, :, None], x[:, :, first:end], own)
+            x = torch.cat([x[:, :, :first], own, x[:, :, end:]], dim=2)
         return self.proj(x.transpose(1, 2).reshape(batch, length, dim))
+
+    def weights(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
+        """The attention (B, heads, N, N) that `forward` applies; rows are queries and sum to 1."""
+        query, key, _ = self._project(x)
+        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+        if visible is not None:
+            rows = slice(first, first + visible.shape[1])
+            logits[:, :, rows] = logits[:, :, rows].masked_fill(~visible.unsqueeze(1), -torch.inf)
+        return logits.softmax(3)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, (3, B, heads, N, D / heads)."""
+        batch, length, dim = x.shape
+        return self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
 
 
 class _Mlp(nn.Module):
@@ -76,10 +116,16 @@ class _LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x + ls1(attention(norm1 x)), then x + ls2(mlp(norm2 x))."""
+    """Pre-norm transformer block: x + ls1(attention(norm1 x)), then x + ls2(mlp(norm2 x)).
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, layer_scale: float | None, eps: float) -> None:
+    drop_path: probability that, in training, a sample skips the attention, and independently that it skips the mlp.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float, layer_scale: float | None, eps: float, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
+        self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = _Attention(dim, heads)
         self.ls1 = nn.Identity() if layer_scale is None else _LayerScale(dim, layer_scale)
@@ -87,18 +133,29 @@ class Block(nn.Module):
         self.mlp = _Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = nn.Identity() if layer_scale is None else _LayerScale(dim, layer_scale)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens (B, N, D) -> (B, N, D). mask: bool, broadcastable to (B, heads, N, N), True = may look."""
-        x = x + self.ls1(self.attn(self.norm1(x), mask))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
+        """Tokens (B, N, D) -> (B, N, D). visible: (B, O, N) bool, what the O tokens from `first` on may look at."""
+        x = x + self._dropped(self.ls1(self.attn(self.norm1(x), visible, first)))
+        return x + self._dropped(self.ls2(self.mlp(self.norm2(x))))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Stochastic depth (arXiv:1603.09382): whole samples become 0, the others are scaled up."""
+        if not self.training or self.drop_path == 0:
+            return x
+        keep = 1 - self.drop_path
+        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x.dtype) / keep
 
 
 class VisionTransformer(nn.Module):
-    """Image (B, 3, H, W) -> tokens (B, 1 + registers + P, D): class token, registers, patches in row-major order.
+    """Image (B, 3, H, W) -> tokens (B, prefix + P, D): class token, objects, registers, patches in row-major order.
 
-    grid: side of the position table in patches. class_position: whether the table has an entry for the class token
-    (DINO, DINOv2 as published) or not (timm's register models). layer_scale: initial gamma, None = none.
-    final_norm: LayerNorm after the last block; without it the raw residual stream is returned, as DIAS wants it.
+    grid: side of the position table in patches. objects: object tokens besides the class token, each with a position;
+    without them the class token is the one whose attention an object mask restricts. object_sees_class: whether object
+    tokens may then look at the class token. class_position: whether the table has an entry for the class token (DINO,
+    DINOv2 as published) or not (timm's register models). layer_scale: initial gamma, None = none. final_norm: LayerNorm
+    after the last block; without it the raw residual stream is returned, as DIAS wants it. mask_token: have the vector
+    `masked_embed` that hidden patches become. drop_path: stochastic depth of the last block, 0 in the first one.
+    position_offset: see `resample_positions`.
     """
 
     def __init__(
@@ -110,52 +167,114 @@ class VisionTransformer(nn.Module):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
+        objects: int = 0,
+        object_sees_class: bool = True,
         registers: int = 0,
         layer_scale: float | None = None,
         class_position: bool = True,
         final_norm: bool = True,
+        mask_token: bool = False,
+        drop_path: float = 0.0,
+        position_offset: float | None = None,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.patch, self.dim = patch, dim
-        self.class_position = class_position
-        self.prefix = 1 + registers
+        if objects and not class_position:
+            raise UsageError("options objects and class_position: object tokens need positions; set it to true")
+        self.patch, self.dim, self.objects = patch, dim, objects
+        self.object_sees_class = object_sees_class
+        self.class_position, self.position_offset = class_position, position_offset
+        self.prefix = 1 + objects + registers
         self.patch_embed = _PatchEmbedding(patch, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.obj_token = nn.Parameter(torch.zeros(1, objects, dim)) if objects else None
         self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, int(class_position) + grid * grid, dim))
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, layer_scale, eps) for _ in range(depth))
+        self.pos_embed = nn.Parameter(torch.zeros(1, int(class_position) + objects + grid * grid, dim))
+        self.masked_embed = nn.Parameter(torch.zeros(1, dim)) if mask_token else None
+        rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, layer_scale, eps, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=eps) if final_norm else nn.Identity()
-        for parameter in (self.cls_token, self.reg_token, self.pos_embed):
+        for parameter in (self.cls_token, self.obj_token, self.reg_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
+        self.blocks.apply(initialise_linear)
 
-    def embed(self, image: Tensor) -> Tensor:
+    @property
+    def first_object(self) -> int:
+        """Position of the first token whose attention an object mask restricts: the class token without `objects`."""
+        return 1 if self.objects else 0
+
+    def embed(self, image: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Image (B, 3, H, W), sides multiples of the patch -> tokens (B, N, D) before the first block.
 
-        The position table is resampled when the image has another grid. Registers have no position.
+        hidden: (B, P) bool, patches to be replaced by `masked_embed`, before they get their positions. The position
+        table is resampled when the image has another grid. Registers have no position.
         """
         patches = self.patch_embed(image)
         grid = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
-        positions = resample_positions(self.pos_embed, grid, prefix=int(self.class_position))
-        cls_token: Tensor = self.cls_token
-        if self.class_position:
-            cls_token, positions = cls_token + positions[:, :1], positions[:, 1:]
-        prefix = cls_token if self.reg_token is None else torch.cat([cls_token, self.reg_token], dim=1)
+        if hidden is not None:
+            if self.masked_embed is None:
+                raise UsageError("option mask_token: hidden patches need it; set it to true")
+            patches = torch.where(hidden.unsqueeze(2), self.masked_embed.to(patches.dtype), patches)
+        prefix: Tensor = (
+            self.cls_token if self.obj_token is None else torch.cat([self.cls_token, self.obj_token], dim=1)
+        )
+        known = prefix.shape[1] if self.class_position else 0
+        positions = resample_positions(self.pos_embed, grid, prefix=known, offset=self.position_offset)
+        if known:
+            prefix, positions = prefix + positions[:, :known], positions[:, known:]
+        if self.reg_token is not None:
+            prefix = torch.cat([prefix, self.reg_token], dim=1)
         return torch.cat([prefix.expand(len(image), -1, -1), patches + positions], dim=1)
 
-    def forward(self, image: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Image (B, 3, H, W) -> tokens (B, N, D). attention_mask: bool, broadcastable to (B, heads, N, N)."""
-        x = self.embed(image)
+    def forward(self, image: Tensor, object_mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Image (B, 3, H, W) -> tokens (B, N, D).
+
+        object_mask: (B, O, P) bool, the patches that each object token may look at, in every block; it always sees
+        itself, with `object_sees_class` the class token, and no other token. All other tokens see everything. O is 1
+        without `objects`, and the mask is that of the class token. None: object tokens see everything, too.
+        hidden: (B, P) bool, see `embed`.
+        """
+        x, visible = self.embed(image, hidden), self._visible(object_mask)
         for block in self.blocks:
-            x = block(x, attention_mask)
+            x = block(x, visible, self.first_object)
         return self.norm(x)
 
+    def _visible(self, object_mask: Tensor | None) -> Tensor | None:
+        """What the object tokens may look at, (B, O, N) bool, from the patches that they may look at (B, O, P)."""
+        if object_mask is None:
+            return None
+        count = max(1, self.objects)
+        prefix = torch.zeros(count, self.prefix, dtype=torch.bool, device=object_mask.device)
+        prefix[:, self.first_object : self.first_object + count].fill_diagonal_(True)
+        prefix[:, 0] |= bool(self.objects) and self.object_sees_class
+        return torch.cat([prefix.expand(len(object_mask), -1, -1), object_mask], dim=2)
+
+    def last_attention(self, image: Tensor, object_mask: Tensor | None = None) -> Tensor:
+        """Attention of the last block, (B, heads, N, N); rows are queries and sum to 1."""
+        x, visible = self.embed(image), self._visible(object_mask)
+        for block in self.blocks[:-1]:
+            x = block(x, visible, self.first_object)
+        last = cast(Block, self.blocks[-1])
+        return last.attn.weights(last.norm1(x), visible, self.first_object)
+
     def patch_grid(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) -> patch tokens (B, D, H / patch, W / patch), class token and registers dropped."""
-        patches = self(image)[:, self.prefix :].transpose(1, 2)
+        """Image (B, 3, H, W) -> patch tokens (B, D, H / patch, W / patch), all other tokens dropped."""
+        return self.to_grid(self(image), image)
+
+    def to_grid(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """The patches among tokens (B, N, D) of an image (B, 3, H, W) -> (B, D, H / patch, W / patch)."""
+        patches = tokens[:, self.prefix :].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], image.shape[-2] // self.patch, image.shape[-1] // self.patch)
+
+
+def initialise_linear(module: nn.Module) -> None:
+    """DINO's start of linear layers, for `Module.apply`: weights trunc_normal(0.02), biases 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def dinov2_small_registers(grid: int = 16) -> VisionTransformer:

@@ -1,0 +1,120 @@
+"""What is read from a vision transformer at inference: one vector per image, dense features, perhaps attention maps.
+
+With boxes, the token that describes the image attends within them only, in every block (arXiv:2506.05409). An image
+without a box, or whose boxes all lie outside, is read as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..types import Batch, Prediction
+from .layers.normalisation import normalise
+from .layers.patches import patches_of_boxes
+from .layers.vit import VisionTransformer
+
+PARTS = ("obj", "cls", "mean", "pool")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are described.
+
+    token: parts that are concatenated, such as `obj+mean`. obj: the object token (the mean of several). cls: the class
+    token. mean: the mean of all patches. pool: the mean of the patches within the boxes. object_token: what the object
+    token is, `obj` or, in models that were trained without objects, `cls`; the other of the two exists only where the
+    model has both. margin: patches that are added to each side of a box. use_boxes: look at `Batch.boxes`.
+    attention: `masks` are the attention of the describing token in the last block, one mask for each head.
+    """
+
+    token: str
+    object_token: str = "obj"
+    margin: int = 0
+    use_boxes: bool = True
+    attention: bool = False
+
+    def check(self, backbone: VisionTransformer) -> None:
+        """Raises UsageError for a token that the model does not have."""
+        for part in self.parts:
+            if part not in PARTS:
+                raise UsageError(f"option token: {part!r} is unknown; use {', '.join(PARTS)}, or several joined by +")
+            if part in ("obj", "cls") and not backbone.objects and part != self.object_token:
+                raise UsageError(f"option token: the model has no {part!r} token; use {self.object_token}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the embedding is made of, in order."""
+        return tuple(self.token.split("+"))
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether boxes change the embedding."""
+        return self.use_boxes and any(part in ("pool", self.object_token) for part in self.parts)
+
+    @torch.no_grad()
+    def predict(self, backbone: VisionTransformer, batch: Batch) -> Prediction:
+        """Tokens (B, D, h, w) and embedding (B, parts x D), from the final norm; `extra` counts unusual boxes.
+
+        Raises UsageError for images whose sides are no multiples of the patch.
+        """
+        parameter = backbone.cls_token
+        image = normalise(batch.image.to(parameter))
+        if image.shape[-1] % backbone.patch or image.shape[-2] % backbone.patch:
+            sides = "x".join(map(str, image.shape[-2:]))
+            raise UsageError(f"images of {sides} pixels: the sides must be multiples of the patch, {backbone.patch}")
+        within: Tensor | None = None
+        counts: dict[str, Tensor] = {}
+        if batch.boxes is not None and self.use_boxes:
+            within, counts = self._within(batch.boxes, image, backbone.patch)
+        mask = None if within is None else within.unsqueeze(1).expand(-1, max(1, backbone.objects), -1)
+        tokens = backbone(image, mask)
+        prediction = Prediction(
+            tokens=backbone.to_grid(tokens, image),
+            embedding=torch.cat([self._part(part, tokens, backbone, within) for part in self.parts], dim=1),
+            embedding_source=f"token:{self.token}",
+            extra=counts,
+        )
+        return self._with_attention(prediction, backbone, image, mask) if self.attention else prediction
+
+    def _within(self, boxes: tuple[Tensor, ...], image: Tensor, patch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Patches within any of an image's boxes (B, P) bool, all of them where there are none; unusual boxes (B,)."""
+        padded = torch.nn.utils.rnn.pad_sequence(list(boxes), batch_first=True, padding_value=torch.nan)
+        found = patches_of_boxes(padded.to(image.device), (image.shape[-2], image.shape[-1]), patch, self.margin)
+        patches = found.patches.any(1)
+        empty = ~patches.any(1, keepdim=True)
+        counts = {f"boxes_{name}": getattr(found, name).sum(1) for name in ("inverted", "thin", "outside")}
+        return patches | empty, {**counts, "without_box": empty.squeeze(1)}
+
+    def _part(self, part: str, tokens: Tensor, backbone: VisionTransformer, within: Tensor | None) -> Tensor:
+        """One part of the embedding, (B, D)."""
+        patches = tokens[:, backbone.prefix :]
+        if part == "mean" or (part == "pool" and within is None):
+            return patches.mean(1)
+        if part == "pool" and within is not None:
+            return pool(patches, within.unsqueeze(1)).squeeze(1)
+        if part == self.object_token:
+            first = backbone.first_object
+            return tokens[:, first : first + max(1, backbone.objects)].mean(1)
+        return tokens[:, 0]
+
+    def _with_attention(
+        self, prediction: Prediction, backbone: VisionTransformer, image: Tensor, mask: Tensor | None
+    ) -> Prediction:
+        """With masks (B, heads, h, w): what the object token attends to in the last block."""
+        weights = backbone.last_attention(image, mask)[:, :, backbone.first_object, backbone.prefix :]
+        assert prediction.tokens is not None
+        masks = weights.unflatten(2, prediction.tokens.shape[2:])
+        return Prediction(**{**vars(prediction), "masks": masks, "mask_source": "attention"})
+
+
+def pool(patches: Tensor, within: Tensor) -> Tensor:
+    """Means of patch tokens (B, P, D) over the patches of each of O objects, within (B, O, P) bool -> (B, O, D).
+
+    An object without patches is the mean of all.
+    """
+    weights = (within | ~within.any(2, keepdim=True)).to(patches.dtype)
+    return (weights / weights.sum(2, keepdim=True)) @ patches
