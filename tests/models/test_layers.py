@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,6 @@ from ocl_bench.models.layers.merging import merge_slots
 from ocl_bench.models.layers.slot_attention import SlotAttention
 from ocl_bench.models.layers.vit import VisionTransformer
 from ocl_bench.types import Batch
-
 
 # --- vision transformer ---------------------------------------------------------------------------------------------
 
