@@ -1,0 +1,126 @@
+"""DINO and DINOv2 from the Hugging Face hub: `facebook/dino-*` and `facebook/dinov2-*`, or a folder with such a model.
+
+Only the weights are taken, into the vision transformer used here. What else comes with them would change the numbers:
+the processor of `facebook/dino-*` squashes images to a square and normalises by 0.5, where DINO crops and takes
+ImageNet's statistics; its `config.json` has a LayerNorm epsilon of 1e-12, where DINO has 1e-6; and transformers
+resamples position tables by another rule than either method's code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataMissingError, UsageError
+from ..types import Batch, Prediction
+from .layers.vit import DINO_OFFSET, VisionTransformer
+from .reading import Reading
+from .vit_checkpoints import bare_backbone
+
+REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
+"""How the names start: other vision transformers on the hub have other transforms, which are not those used here."""
+
+FAMILIES = ("vit", "dinov2", "dinov2_with_registers")
+
+
+class HuggingFaceViT(nn.Module):
+    """A frozen backbone, read by [CLS] unless `token` says otherwise; see `reading.Reading`."""
+
+    def __init__(self, backbone: VisionTransformer, reading: Reading, input_size: int) -> None:
+        super().__init__()
+        reading.check(backbone)
+        self.backbone, self.reading, self.input_size = backbone.requires_grad_(False), reading, input_size
+        self.reads_boxes = reading.reads_boxes
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Tokens and embedding of whole images; with boxes, [CLS] attends within them."""
+        return self.reading.predict(self.backbone, batch)
+
+
+def build(
+    *,
+    repo: str = "facebook/dino-vits16",
+    revision: str | None = None,
+    input_size: int = 224,
+    token: str = "cls",
+    margin: int = 0,
+    use_boxes: bool = True,
+    attention: bool = False,
+) -> HuggingFaceViT:
+    """Download (or find in the cache of the hub) and load a model. `transformers` is imported here, and only here.
+
+    repo: name on the hub, or a folder. revision: commit of the repository. Raises UsageError for other models and
+    DataMissingError where the files cannot be had.
+    """
+    if not repo.startswith(REPOSITORIES) and not Path(repo).is_dir():
+        names = " or ".join(f"{name}*" for name in REPOSITORIES)
+        raise UsageError(f"option repo: {repo} is neither {names} nor a folder; others need another transform")
+    config, state = _download(repo, revision)
+    backbone = VisionTransformer(**shape_of(config, repo))
+    if input_size % backbone.patch:
+        raise UsageError(f"option input_size: {input_size} is no multiple of the patch of {repo}, {backbone.patch}")
+    tensors = bare_backbone(state)
+    tensors.pop("masked_embed", None)  # of the training
+    difference = sorted(set(tensors) ^ set(backbone.state_dict()))
+    if difference:
+        side = "is missing" if difference[0] in backbone.state_dict() else "has no counterpart"
+        raise UsageError(f"option repo: {repo}: tensor '{difference[0]}' {side} ({len(difference)} such tensors)")
+    try:
+        backbone.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise UsageError(f"option repo: {repo}: {str(error).splitlines()[-1].strip()}") from error
+    return HuggingFaceViT(backbone, Reading(token, "cls", margin, use_boxes, attention), input_size).eval()
+
+
+def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
+    """Options of `VisionTransformer` for a configuration of transformers. Raises UsageError for what it cannot be.
+
+    The LayerNorm epsilon is 1e-6 whatever the file says. Positions follow the methods' own code: DINO and DINOv2
+    resample by scale with an offset of 0.1, DINOv2 with registers by size and with antialias, as timm does.
+    """
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise UsageError(f"option repo: {repo} is a model of type {family!r}; supported are {', '.join(FAMILIES)}")
+    for field, wanted in (("hidden_act", "gelu"), ("qkv_bias", True), ("use_swiglu_ffn", False)):
+        if config.get(field, wanted) != wanted:
+            raise UsageError(f"option repo: {repo}: {field} is {config[field]}; only {wanted} is supported")
+    registers = config.get("num_register_tokens", 0) if family == "dinov2_with_registers" else 0
+    dim = config["hidden_size"]
+    return {
+        "grid": config["image_size"] // config["patch_size"],
+        "patch": config["patch_size"],
+        "dim": dim,
+        "depth": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "mlp_ratio": config["intermediate_size"] / dim if family == "vit" else config["mlp_ratio"],
+        "registers": registers,
+        "layer_scale": None if family == "vit" else config["layerscale_value"],
+        "position_offset": None if registers else DINO_OFFSET,
+    }
+
+
+def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of a repository, in float32, on the CPU."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError("option repo: it needs transformers; pip install transformers") from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
+        if config.model_type not in FAMILIES:
+            return config.to_dict(), {}
+        extra = {"add_pooling_layer": False} if config.model_type == "vit" else {}
+        options = {"revision": revision, "dtype": torch.float32, "output_loading_info": True, **extra}
+        model, info = transformers.AutoModel.from_pretrained(repo, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataMissingError(
+            f"option repo: {repo} cannot be had ({reason}); download it and give its folder"
+        ) from error
+    absent = sorted(str(name) for name in info["missing_keys"] if "mask_token" not in str(name))
+    if absent:  # transformers only warns, and makes them up
+        raise UsageError(f"option repo: {repo}: tensor '{absent[0]}' is missing ({len(absent)} such tensors)")
+    return config.to_dict(), dict(model.state_dict())
