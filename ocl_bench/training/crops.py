@@ -25,8 +25,10 @@ LEAST_OVERLAP = 0.01
 """Least intersection of two crops, as a share of the area that was drawn for the second one."""
 
 _GEOMETRY = 3 * TRIES * 4 + 2
-_LOOKS = 13
-COLUMNS = _GEOMETRY + 2 * _LOOKS
+LOOKS = 13
+"""Uniform numbers of the looks of one view."""
+
+COLUMNS = _GEOMETRY + 2 * LOOKS
 """Uniform numbers of one sample: three series of attempts, two flips, the looks of two views."""
 
 
@@ -45,11 +47,17 @@ class Pairs:
     apart: Tensor
 
 
-def draw_uniform(seed: int, step: int, samples: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) of each sample: (N, COLUMNS) float64, a pure function of (seed, step, sample)."""
-    key = stream_seed(seed, "crops", step)
-    rows = [np.random.Generator(np.random.Philox(key=key, counter=[0, int(one), 0, 0])) for one in samples]
-    return np.stack([row.random(COLUMNS) for row in rows])
+def draw_uniform(
+    seed: int, step: int, samples: np.ndarray, columns: int = COLUMNS, stream: str = "crops"
+) -> np.ndarray:
+    """Uniform numbers in [0, 1) of each sample: (N, columns) float64, a pure function of (seed, step, sample)."""
+    return np.stack([one.random(columns) for one in sample_generators(seed, stream, step, samples)])
+
+
+def sample_generators(seed: int, stream: str, step: int, samples: np.ndarray) -> list[np.random.Generator]:
+    """A generator for each sample, which depends only on (seed, stream, step, sample)."""
+    key = stream_seed(seed, stream, step)
+    return [np.random.Generator(np.random.Philox(key=key, counter=[0, int(one), 0, 0])) for one in samples]
 
 
 def draw_pairs(uniform: np.ndarray, sizes: np.ndarray, min_scale: float) -> Pairs:
@@ -62,15 +70,15 @@ def draw_pairs(uniform: np.ndarray, sizes: np.ndarray, min_scale: float) -> Pair
     The second crop meets the first one in at least `LEAST_OVERLAP` of its drawn area; after `TRIES` attempts it is
     drawn without that condition, so a few pairs may not overlap.
     """
-    attempts = uniform[:, : 3 * TRIES * 4].reshape(-1, 3, TRIES, 4)
-    first, _, fits = _attempts(attempts[:, 0], sizes, min_scale)
-    one = _choose(first, fits, _central(sizes))
-    second, target, fits = _attempts(attempts[:, 1], sizes, min_scale)
+    series = uniform[:, : 3 * TRIES * 4].reshape(-1, 3, TRIES, 4)
+    first, _, fits = attempts(series[:, 0], sizes, min_scale)
+    one = choose(first, fits, central(sizes))
+    second, target, fits = attempts(series[:, 1], sizes, min_scale)
     shared = _intersection(one[:, None], second)
     area = np.clip(shared[..., 2] - shared[..., 0], 0, None) * np.clip(shared[..., 3] - shared[..., 1], 0, None)
-    anywhere, _, fit_anywhere = _attempts(attempts[:, 2], sizes, min_scale)
-    fallback = _choose(anywhere, fit_anywhere, _central(sizes))
-    two = _choose(second, fits & (area >= LEAST_OVERLAP * target), fallback)
+    anywhere, _, fit_anywhere = attempts(series[:, 2], sizes, min_scale)
+    fallback = choose(anywhere, fit_anywhere, central(sizes))
+    two = choose(second, fits & (area >= LEAST_OVERLAP * target), fallback)
     crops = np.stack([one, two], axis=1)
     flips = uniform[:, _GEOMETRY - 2 : _GEOMETRY] < 0.5
     boxes = overlap_boxes(crops, flips)
@@ -91,10 +99,15 @@ def overlap_boxes(crops: np.ndarray, flips: np.ndarray) -> np.ndarray:
     return boxes.astype(np.float32)
 
 
-def _attempts(uniform: np.ndarray, sizes: np.ndarray, min_scale: float) -> tuple[np.ndarray, ...]:
-    """Crops (N, T, 4), their drawn areas (N, T) and which of them fit into the image (N, T)."""
+def attempts(
+    uniform: np.ndarray, sizes: np.ndarray, min_scale: float, max_scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crops (N, T, 4), their drawn areas (N, T) and which of them fit into the image (N, T).
+
+    uniform: (N, T, 4) in [0, 1). sizes: (N, 2) height and width. Scales: shares of the image's area.
+    """
     height, width = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
-    area = height * width * (min_scale + (1 - min_scale) * uniform[..., 0])
+    area = height * width * (min_scale + (max_scale - min_scale) * uniform[..., 0])
     aspect = np.exp(np.log(3 / 4) + np.log(16 / 9) * uniform[..., 1])
     crop_width, crop_height = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
     fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
@@ -103,13 +116,13 @@ def _attempts(uniform: np.ndarray, sizes: np.ndarray, min_scale: float) -> tuple
     return np.stack([top, left, crop_height, crop_width], axis=-1).astype(np.int64), area, fits
 
 
-def _choose(crops: np.ndarray, good: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+def choose(crops: np.ndarray, good: np.ndarray, fallback: np.ndarray) -> np.ndarray:
     """The first good crop of each row of attempts, else the fallback: (N, 4)."""
     chosen = np.take_along_axis(crops, good.argmax(1)[:, None, None], axis=1)[:, 0]
     return np.where(np.any(good, axis=1, keepdims=True), chosen, fallback)
 
 
-def _central(sizes: np.ndarray) -> np.ndarray:
+def central(sizes: np.ndarray) -> np.ndarray:
     """The largest central crops with an aspect of 3/4 to 4/3: (N, 4)."""
     height, width = sizes[:, 0], sizes[:, 1]
     crop_width = np.where(width > height * 4 / 3, np.rint(height * 4 / 3), width).astype(np.int64)
@@ -200,14 +213,21 @@ def draw_looks(uniform: np.ndarray, view: int, looks: Looks) -> Tensor:
     Columns: factors of brightness, contrast and saturation, hue shift in turns, four columns with the order of these
     four, whether grey, standard deviation of the blur (0 = none), whether solarised.
     """
-    first = _GEOMETRY + view * _LOOKS
-    u = uniform[:, first : first + _LOOKS]
+    first = _GEOMETRY + view * LOOKS
+    return looks_of(uniform[:, first : first + LOOKS], looks, looks.blur[view], looks.solarise[view])
+
+
+def looks_of(u: np.ndarray, looks: Looks, blur: float, solarise: float) -> Tensor:
+    """The same (N, 11) from `LOOKS` uniform numbers of each view (N, LOOKS), for any view.
+
+    blur, solarise: probabilities, in place of those of `looks`.
+    """
     jittered = u[:, 8] < looks.jitter
     strength = np.array([looks.brightness, looks.contrast, looks.saturation, looks.hue])
     change = np.where(jittered[:, None], strength * (2 * u[:, :4] - 1), 0) + np.array([1, 1, 1, 0])
     low, high = looks.sigma
-    sigma = np.where(u[:, 10] < looks.blur[view], low + (high - low) * u[:, 11], 0)
-    rows = [change, u[:, 4:8].argsort(1), u[:, 9:10] < looks.grey, sigma[:, None], u[:, 12:] < looks.solarise[view]]
+    sigma = np.where(u[:, 10] < blur, low + (high - low) * u[:, 11], 0)
+    rows = [change, u[:, 4:8].argsort(1), u[:, 9:10] < looks.grey, sigma[:, None], u[:, 12:] < solarise]
     return torch.from_numpy(np.concatenate(rows, axis=1).astype(np.float32))
 
 

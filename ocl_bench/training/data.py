@@ -23,6 +23,7 @@ from ..data.layouts import ensure_scenes
 from ..errors import UsageError
 from ..paths import cache_root
 from ..results import write_atomically
+from ..scenes.salient import SIZE as SALIENT_SIZE
 from ..scenes.store import SIZE, open_store
 from ..types import Sample, Truth
 from .recipe import Scenes
@@ -31,6 +32,12 @@ CHUNK = 64
 RENDERED = 160
 CROPPED = 128
 """Side in pixels after the official central crop of 0.8: 128 of 160, without resampling."""
+
+SIDES = {"things": SIZE, "salient": SALIENT_SIZE}
+"""Scenes with classes and their largest side in pixels."""
+
+MOST_OBJECTS = 16
+"""More objects than any training scene has."""
 
 Renderer = Callable[..., Any]
 
@@ -126,23 +133,50 @@ class PaddedImages:
 def padded_scenes(scenes: Scenes, *, progress: bool = True) -> PaddedImages:
     """The images of training scenes in the sizes in which evaluation shows them, without any label.
 
-    Scenes with classes (`things`) have several sizes, others are those of `training_scenes`.
+    Scenes with classes (`things`, `salient`) have several sizes, others are those of `training_scenes`.
     """
-    if scenes.variant != "things":
+    if scenes.variant not in SIDES:
         square = training_scenes(scenes, progress=progress)
         side = np.full((CHUNK, 2), CROPPED, dtype=np.int64)
         return PaddedImages(square.images, ChunkedArray((side,) * len(square.images.chunks), scenes.count), square.key)
-    store = _open_store(scenes, scenes.split)
     key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
     folder = cache_root() / "training" / "images" / key
-    missing = [c for c in range(-(-scenes.count // CHUNK)) if not _chunk_path(folder, "sizes", c).exists()]
-    if missing:
-        images: list[np.ndarray] = []
-        for index, scene in enumerate(ensure_scenes(store, (missing[-1] + 1) * CHUNK, progress=progress)):
-            images = [*images, scene.image] if index % CHUNK else [scene.image]
-            if len(images) == CHUNK and index // CHUNK in missing:
-                _pad_chunk(folder, index // CHUNK, images)
+    pad = partial(_pad_chunk, folder, SIDES[scenes.variant])
+    chunks_of_scenes(scenes, folder, "sizes", pad, progress=progress)
     return PaddedImages(_open_chunks(folder, "images", scenes.count), _open_chunks(folder, "sizes", scenes.count), key)
+
+
+def scene_boxes(scenes: Scenes, *, progress: bool = True) -> ChunkedArray:
+    """Boxes of all visible objects of training scenes: rows (`MOST_OBJECTS`, 4) float32 xyxy pixels, NaN where absent.
+
+    Only objectives whose model card says `supervision: boxes` may look at them.
+    """
+    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
+    folder = cache_root() / "training" / "boxes" / key
+    if scenes.variant in SIDES:
+        chunks_of_scenes(scenes, folder, "boxes", partial(_box_chunk, folder), progress=progress)
+    else:
+        labels = training_scenes(scenes, progress=progress).labels
+        for chunk in range(len(labels.chunks)):
+            if not _chunk_path(folder, "boxes", chunk).exists():
+                maps = torch.from_numpy(np.array(labels.chunks[chunk]))
+                _save_chunk(folder, "boxes", chunk, object_boxes(maps, MOST_OBJECTS))
+    return _open_chunks(folder, "boxes", scenes.count)
+
+
+def chunks_of_scenes(
+    scenes: Scenes, folder: Path, last: str, save: Callable[[int, list[Any]], None], *, progress: bool = True
+) -> None:
+    """Hand the scenes of each chunk that `folder` lacks to `save(chunk, scenes)`, which writes array `last` last."""
+    missing = [c for c in range(-(-scenes.count // CHUNK)) if not _chunk_path(folder, last, c).exists()]
+    if not missing:
+        return
+    rendered: list[Any] = []
+    store = ensure_scenes(_open_store(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
+    for index, scene in enumerate(store):
+        rendered = [*rendered, scene] if index % CHUNK else [scene]
+        if len(rendered) == CHUNK and index // CHUNK in missing:
+            save(index // CHUNK, rendered)
 
 
 def held_out_scenes(scenes: Scenes, count: int, *, progress: bool = True) -> list[Sample]:
@@ -161,14 +195,26 @@ def _open_store(scenes: Scenes, split: str) -> Any:
         raise UsageError(f"field 'train.scenes': {error}") from error
 
 
-def _pad_chunk(folder: Path, chunk: int, images: list[np.ndarray]) -> None:
+def _pad_chunk(folder: Path, side: int, chunk: int, scenes: Sequence[Any]) -> None:
     """Sizes are written last, so a chunk with sizes is complete."""
-    padded = np.zeros((len(images), 3, SIZE, SIZE), dtype=np.uint8)
-    for row, image in zip(padded, images, strict=True):
-        row[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    padded = np.zeros((len(scenes), 3, side, side), dtype=np.uint8)
+    for row, scene in zip(padded, scenes, strict=True):
+        row[:, : scene.image.shape[0], : scene.image.shape[1]] = scene.image.transpose(2, 0, 1)
     _save_chunk(folder, "images", chunk, torch.from_numpy(padded))
-    sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+    sizes = np.array([scene.image.shape[:2] for scene in scenes], dtype=np.int64)
     _save_chunk(folder, "sizes", chunk, torch.from_numpy(sizes))
+
+
+def _box_chunk(folder: Path, chunk: int, scenes: Sequence[Any]) -> None:
+    """Boxes of scenes that know their own, else those of their objects' pixels."""
+    rows = torch.full((len(scenes), MOST_OBJECTS, 4), float("nan"))
+    for row, scene in zip(rows, scenes, strict=True):
+        if hasattr(scene, "boxes"):
+            own = torch.tensor([box for _, box in scene.boxes]).view(-1, 4)
+            row[: len(own)] = own
+        else:
+            row.copy_(object_boxes(torch.from_numpy(scene.objects)[None].int(), MOST_OBJECTS)[0])
+    _save_chunk(folder, "boxes", chunk, rows)
 
 
 def frozen_features(

@@ -20,12 +20,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from .data import CROPPED, TrainingScenes, object_boxes
+from .data import CROPPED, MOST_OBJECTS, TrainingScenes, object_boxes
 from .schedules import generator, sample_indices
 from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
-
-MOST_OBJECTS = 16
-"""More objects than any training scene has."""
 
 Gather = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .ranks import Ranks
 from .recipe import Recipe
-from .schedules import learning_rate
+from .schedules import cosine, learning_rate
 
 
 class Objective(Protocol):
@@ -154,11 +154,16 @@ class _Run:
         """One update; returns this rank's loss terms, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
+            if self.recipe.weight_decay_end is not None and group["decayed"]:
+                fraction = self.at.step / self.recipe.steps
+                group["weight_decay"] = cosine(self.recipe.weight_decay, self.recipe.weight_decay_end, fraction)
         self.optimizer.zero_grad(set_to_none=True)
         with self.ranks.autocast():
             terms = self.objective.loss(self.model, self.ranks.share(inputs), self.at.step / self.recipe.steps)
         terms["total"].backward()
         self.ranks.average_gradients(self.parameters)
+        if self.recipe.clip_each:
+            clip_each(self.parameters, self.recipe.clip_each)
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
@@ -225,8 +230,24 @@ def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Op
     if not parameters:
         raise UsageError("this model has no trainable parameters; nothing to train")
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "lars": LARS}[recipe.optimizer]
-    optimizer: torch.optim.Optimizer = kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    groups: list[dict[str, Any]] = [{"params": parameters, "decayed": True}]
+    if recipe.decay == "matrices":
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "decayed": True},
+            {"params": [p for p in parameters if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
+        ]
+    optimizer: torch.optim.Optimizer = kind(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return optimizer
+
+
+@torch.no_grad()
+def clip_each(parameters: Sequence[nn.Parameter], most: float) -> None:
+    """Scale the gradient of each parameter down to an L2 norm of `most`, by itself, as DINO does."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    factors = [(most / (norm + 1e-6)).clamp(max=1) for norm in torch._foreach_norm(gradients)]
+    torch._foreach_mul_(gradients, factors)
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> _Progress:

@@ -26,7 +26,9 @@ class Recipe(BaseModel):
     """How a model is trained.
 
     lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. start, floor: first (of a warm-up) and
-    last learning rate as shares of the peak. clip: largest global L2 norm of the gradient, 0 = off. batch: images of
+    last learning rate as shares of the peak. clip: largest global L2 norm of the gradient, 0 = off. clip_each: the same
+    for the gradient of each parameter by itself (DINO). weight_decay_end: where a cosine takes the weight decay to,
+    None keeps it. decay: `all` parameters, or `matrices`: none with one axis (biases, norms). batch: images of
     all ranks together. objective: `kind` and the options of that objective. options: model options of the training,
     where those of the card were chosen afterwards and need no other weights (the number of slots, say). task: by whose
     protocol it is validated, where nobody says another. The `*_every` fields are in steps and change no number.
@@ -42,8 +44,11 @@ class Recipe(BaseModel):
     start: float = Field(default=0.0, ge=0, le=1)
     floor: float = Field(default=1e-3, ge=0, le=1)
     clip: float = Field(default=1.0, ge=0)
+    clip_each: float = Field(default=0.0, ge=0)
     optimizer: Literal["adam", "adamw", "lars"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay_end: float | None = Field(default=None, ge=0)
+    decay: Literal["all", "matrices"] = "all"
     precision: Precision = "auto"
     scenes: Scenes = Scenes()
     objective: dict[str, Any] = {}
@@ -62,8 +67,8 @@ class Recipe(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
         left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision", "task"}
-        if self.start == 0:
-            left_out.add("start")  # as it was before the field existed
+        later = ("start", "clip_each", "weight_decay_end", "decay")  # as it was before these fields existed
+        left_out |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude=left_out)
 
 

@@ -27,6 +27,9 @@ from .data import TrainingScenes, frozen_features, held_out_scenes, padded_scene
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
 from .loop import Objective, Trained, fit
+from .neighbours import validate_neighbours
+from .odis_images import images_of_reader, images_of_scenes
+from .odis_objective import OdisObjective, OdisOptions
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
 from .schedules import stream_seed
@@ -59,7 +62,7 @@ def train(
     """Train a bundled model by the recipe of its card, or go on with a training that was stopped.
 
     task: validates, by default `train.task` of the card.
-    data_root: train on the task's images in this folder instead of rendered scenes (`slotcon` only).
+    data_root: train on the task's images in this folder instead of rendered scenes (`slotcon` and `odis`).
     minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
     `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
     options: options of the model instead of its card's, such as {"slots": 7}.
@@ -130,7 +133,7 @@ def build_objective(
     scenes: TrainingScenes | None = None,
     data_root: Path | str | None = None,
 ) -> Objective:
-    """The objective that `train.objective.kind` names: `slots`, `neighbour`, `boxes` or `slotcon`.
+    """The objective that `train.objective.kind` names: `slots`, `neighbour`, `boxes`, `slotcon` or `odis`.
 
     Renders missing scenes and encodes them on the first rank of each machine. Raises UsageError, also when the
     objective looks at boxes and the card does not say so.
@@ -138,6 +141,8 @@ def build_objective(
     kind = recipe.objective.get("kind")
     if kind == "slotcon":
         return _slotcon_objective(model, card, task, recipe, seed, ranks, data_root, progress)
+    if kind == "odis":
+        return _odis_objective(model, card, task, recipe, seed, ranks, data_root, progress)
     if data_root is not None:
         raise UsageError(f"--data-root {data_root}: model {card.name} is trained on rendered scenes only")
     with ranks.state.local_main_process_first():
@@ -145,9 +150,8 @@ def build_objective(
     if kind == "slots":
         return _slot_objective(model, card, task, recipe, seed, ranks, scenes, progress)
     if kind not in ("neighbour", "boxes"):
-        raise UsageError(
-            f"model card {card.name}: field 'train.objective.kind': {kind!r}; use slots, neighbour, boxes or slotcon"
-        )
+        known = "use slots, neighbour, boxes, slotcon or odis"
+        raise UsageError(f"model card {card.name}: field 'train.objective.kind': {kind!r}; {known}")
     if kind == "boxes" and card.supervision == "none":
         raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
     return EncoderObjective(
@@ -229,6 +233,45 @@ def _slotcon_objective(
         synchronise(model)
     validator = partial(validate_vocabulary, samples=held_out, rules=task.protocol, device=ranks.device.type)
     return SlotConObjective(source, options, seed, recipe.batch, validator, ranks, note)
+
+
+def _odis_objective(
+    model: Any,
+    card: ModelCard,
+    task: TaskSpec,
+    recipe: Recipe,
+    seed: int,
+    ranks: Ranks,
+    data_root: Path | str | None,
+    progress: bool,
+) -> OdisObjective:
+    options: OdisOptions = _options(OdisOptions, recipe, card)
+    if options.boxes and card.supervision == "none":
+        raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
+    shown = progress and ranks.main
+    with ranks.state.local_main_process_first():
+        if options.images == "scenes":
+            images = images_of_scenes(recipe, options, progress=shown)
+        else:
+            images = images_of_reader(task, recipe, options, Path(data_root) if data_root else None, progress=shown)
+    return OdisObjective(
+        images.source,
+        options,
+        seed,
+        recipe.batch,
+        patch=model.patch,
+        objects=model.objects,
+        steps=recipe.steps,
+        validator=partial(
+            validate_neighbours,
+            bank=images.bank,
+            queries=images.queries,
+            rules=task.protocol,
+            device=ranks.device.type,
+        ),
+        ranks=ranks,
+        note=images.note,
+    )
 
 
 def _options(kind: Callable[..., Any], recipe: Recipe, card: ModelCard) -> Any:

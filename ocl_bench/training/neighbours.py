@@ -1,0 +1,67 @@
+"""Validation of image features while they are learnt: k-NN of held-out images of the *training* split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from ..data.transforms import granted, granted_boxes, prepare
+from ..metrics.knn import MAIN_K, Search, knn_hits
+from ..spec import Protocol as Rules
+from ..types import Batch, Sample
+
+RULES = Rules(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)
+"""Those of task imagenet-knn, for tasks of other families."""
+
+
+def validate_neighbours(
+    model: Any, *, bank: Sequence[Sample], queries: Sequence[Sample], rules: Rules, device: str, batch: int = 32
+) -> dict[str, float]:
+    """Top-1 of `queries` by the votes of the 20 nearest of `bank`, as the k-NN adapter scores them.
+
+    Returns `knn_top1` of whole images, and `knn_top1_boxes` where images have boxes of their own class, which are then
+    granted to the model; neither without class labels. `spread` is the length of the standard deviation of unit
+    embeddings of whole images: at most 1, near 0 where they have collapsed.
+    """
+    rules = rules if rules.temperature is not None else RULES
+    numbers: dict[str, float] = {}
+    labelled = bool(bank) and all(sample.truth.label is not None for sample in [*bank, *queries])
+    modes = ["", "_boxes"] if labelled and any(granted(sample.truth) for sample in bank) else [""]
+    for mode in modes:
+        asked = rules.model_copy(update={"boxes": "attention" if mode else None})
+        asked_of_queries = _embeddings(model, queries, asked, device, batch)
+        if labelled:
+            vectors = _embeddings(model, bank, asked, device, batch)
+            numbers[f"knn_top1{mode}"] = _top1(vectors, asked_of_queries, bank, queries, rules)
+        if not mode:
+            numbers["spread"] = float(np.sqrt(asked_of_queries.var(0).sum()))
+    return dict(sorted(numbers.items()))
+
+
+def _embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str, batch: int) -> np.ndarray:
+    """Unit vectors (N, D) float32; zeros of a model stay zeros."""
+    size, rows = model.input_size, []
+    for first in range(0, len(samples), batch):
+        chosen = samples[first : first + batch]
+        images = torch.stack([prepare(sample, rules, size)[0] for sample in chosen]).to(device)
+        boxes = None
+        if rules.boxes is not None:
+            boxes = tuple(granted_boxes(sample, rules, size).to(device) for sample in chosen)
+        ids = tuple(sample.id for sample in chosen)
+        found = model.predict(Batch(ids, images, boxes=boxes, any_of=("embedding",))).embedding
+        rows.append(normalize(found.float(), dim=1).cpu().numpy())
+    return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+
+
+def _top1(
+    bank: np.ndarray, queries: np.ndarray, shown: Sequence[Sample], asked: Sequence[Sample], rules: Rules
+) -> float:
+    of_bank, target = (np.array([sample.truth.label for sample in some]) for some in (shown, asked))
+    similarity, rows = Search(bank).nearest(queries, MAIN_K)
+    classes, temperature = np.union1d(of_bank, target), rules.temperature or 0.07
+    _, hits = knn_hits(("knn_top1",), similarity, of_bank[rows], target, classes, temperature)
+    return float(hits["knn_top1"].mean())
