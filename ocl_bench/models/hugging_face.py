@@ -8,6 +8,8 @@ resamples position tables by another rule than either method's code.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,14 @@ FAMILIES = ("vit", "dinov2", "dinov2_with_registers")
 
 
 class HuggingFaceViT(nn.Module):
-    """A frozen backbone, read by [CLS] unless `token` says otherwise; see `reading.Reading`."""
+    """A frozen backbone, read as `reading` says. checkpoint_sha256: of its tensors, which results are kept under."""
 
     def __init__(self, backbone: VisionTransformer, reading: Reading, input_size: int) -> None:
         super().__init__()
         reading.check(backbone)
         self.backbone, self.reading, self.input_size = backbone.requires_grad_(False), reading, input_size
         self.reads_boxes = reading.reads_boxes
+        self.checkpoint_sha256 = fingerprint(backbone.state_dict())
 
     def predict(self, batch: Batch) -> Prediction:
         """Tokens and embedding of whole images; with boxes, [CLS] attends within them."""
@@ -100,6 +103,15 @@ def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
         "layer_scale": None if family == "vit" else config["layerscale_value"],
         "position_offset": None if registers else DINO_OFFSET,
     }
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names and values, in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
