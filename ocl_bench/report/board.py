@@ -90,12 +90,13 @@ def _published_line(task: Reference, table: PublishedTable | None, row: Publishe
 def to_markdown(board: Board) -> str:
     """The board as a page: one table for each group, then what is not ranked, published rows, signatures, commands."""
     task = board.task
+    units = "videos" if task.card is not None and task.card.family == "video" else "images"
     lines = [
         f"# {task.name} v{task.version}",
         "",
         *([task.title + ".", ""] if task.title else []),
-        f"Sorted by `{task.main}`. Brackets hold the 95 % bootstrap interval over images; ± is the sample deviation "
-        "over training seeds. ● marks the best row of a group and every row that the paired bootstrap over images "
+        f"Sorted by `{task.main}`. Brackets hold the 95 % bootstrap interval over {units}; ± is the sample deviation "
+        f"over training seeds. ● marks the best row of a group and every row that the paired bootstrap over {units} "
         "cannot separate from it. Floors and ceilings (which see the truth) are shown but not ranked; a single "
         "training seed stands below the mean of its method. Rows rank only within one table.",
         "",
