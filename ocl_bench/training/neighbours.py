@@ -29,7 +29,9 @@ def validate_neighbours(
     """
     rules = rules if rules.temperature is not None else RULES
     numbers: dict[str, float] = {}
-    labelled = bool(bank) and all(sample.truth.label is not None for sample in [*bank, *queries])
+    labelled = len(bank) > 0 and all(sample.truth.label is not None for sample in [*bank, *queries])
+    if not len(queries):
+        return {}
     modes = ["", "_boxes"] if labelled and any(granted(sample.truth) for sample in bank) else [""]
     for mode in modes:
         asked = rules.model_copy(update={"boxes": "attention" if mode else None})
@@ -46,7 +48,7 @@ def _embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str
     """Unit vectors (N, D) float32; zeros of a model stay zeros."""
     size, rows = model.input_size, []
     for first in range(0, len(samples), batch):
-        chosen = samples[first : first + batch]
+        chosen = [samples[position] for position in range(first, min(first + batch, len(samples)))]
         images = torch.stack([prepare(sample, rules, size)[0] for sample in chosen]).to(device)
         boxes = None
         if rules.boxes is not None:
@@ -54,7 +56,7 @@ def _embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str
         ids = tuple(sample.id for sample in chosen)
         found = model.predict(Batch(ids, images, boxes=boxes, any_of=("embedding",))).embedding
         rows.append(normalize(found.float(), dim=1).cpu().numpy())
-    return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+    return np.concatenate(rows)
 
 
 def _top1(
