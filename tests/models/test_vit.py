@@ -11,10 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ocl_bench.errors import UsageError
+from ocl_bench.models.layers import vit as module
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.vit import VisionTransformer, resample_positions
 
 LAYOUTS = pytest.mark.parametrize("objects", [0, 1, 3], ids=["obj", "cls_obj", "cls_3obj"])
+
+
+@pytest.fixture(params=["whole masks", "rows apart"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Masked attention as it is computed on a CPU, and as it is computed on a GPU."""
+    monkeypatch.setattr(module, "WHOLE_MASKS", ("cpu",) if request.param == "whole masks" else ())
+    return str(request.param)
 
 
 def vit(**changes: object) -> VisionTransformer:
@@ -60,7 +68,7 @@ def written_by_hand(model: VisionTransformer, image: Tensor, mask: Tensor) -> Te
 
 
 @LAYOUTS
-def test_masked_attention_is_that_of_the_definition_with_gradients(objects: int) -> None:
+def test_masked_attention_is_that_of_the_definition_with_gradients(objects: int, way: str) -> None:
     for sees_class in (True, False):
         model = vit(objects=objects, object_sees_class=sees_class)
         ours, theirs = images().requires_grad_(), images().requires_grad_()
@@ -76,7 +84,7 @@ def test_masked_attention_is_that_of_the_definition_with_gradients(objects: int)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("objects", [0, 1])
-def test_a_mask_of_all_patches_changes_no_bit(objects: int, dtype: torch.dtype) -> None:
+def test_a_mask_of_all_patches_changes_no_bit(objects: int, dtype: torch.dtype, way: str) -> None:
     model, image = vit(objects=objects).to(dtype), images().to(dtype)
     everything = torch.ones(2, 1, 16, dtype=torch.bool)
     assert torch.equal(model(image, everything), model(image))
@@ -85,7 +93,7 @@ def test_a_mask_of_all_patches_changes_no_bit(objects: int, dtype: torch.dtype) 
     assert not torch.equal(model(image, some)[1], model(image)[1])
 
 
-def test_several_objects_never_see_each_other() -> None:
+def test_several_objects_never_see_each_other(way: str) -> None:
     model, image = vit(objects=2, object_sees_class=False, depth=1), images()
     mask = torch.zeros(2, 2, 16, dtype=torch.bool)
     before = model(image, mask)
@@ -97,7 +105,7 @@ def test_several_objects_never_see_each_other() -> None:
     assert not torch.allclose(before[:, 3:], after[:, 3:])
 
 
-def test_context_reaches_the_object_through_the_patches_from_the_second_block_on() -> None:
+def test_context_reaches_the_object_through_the_patches_from_the_second_block_on(way: str) -> None:
     mask, changed = torch.zeros(1, 1, 16, dtype=torch.bool), images(1)
     mask[..., :2] = True
     changed[..., -4:, -4:] *= -1  # the last patch, outside
@@ -107,7 +115,7 @@ def test_context_reaches_the_object_through_the_patches_from_the_second_block_on
     assert (two(images(1), mask)[:, 0] - two(changed, mask)[:, 0]).abs().max() > 1e-4
 
 
-def test_an_object_without_patches_sees_itself_and_is_finite() -> None:
+def test_an_object_without_patches_sees_itself_and_is_finite(way: str) -> None:
     nothing = torch.zeros(2, 1, 16, dtype=torch.bool)
     model = vit()
     tokens = model(images(), nothing)
@@ -118,7 +126,7 @@ def test_an_object_without_patches_sees_itself_and_is_finite() -> None:
 
 
 @LAYOUTS
-def test_last_attention_is_zero_outside_the_mask(objects: int) -> None:
+def test_last_attention_is_zero_outside_the_mask(objects: int, way: str) -> None:
     model, mask = vit(objects=objects), masks(objects)
     attention = model.last_attention(images(), mask)
     torch.testing.assert_close(attention.sum(3), torch.ones_like(attention[..., 0]))
@@ -174,7 +182,7 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     assert torch.equal(block.eval()._dropped(x), x)
 
 
-def test_registers_hide_nothing_from_patches_but_the_object_does_not_see_them() -> None:
+def test_registers_hide_nothing_from_patches_but_the_object_does_not_see_them(way: str) -> None:
     model = vit(registers=2, depth=1)
     mask = torch.zeros(2, 1, 16, dtype=torch.bool)
     before = model(images(), mask)
