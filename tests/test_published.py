@@ -50,6 +50,24 @@ def test_printed_mean_and_spread_are_those_of_the_printed_seeds(metric: str) -> 
     assert abs(deviation - rows["DIAS"].spread) <= 0.051
 
 
+def test_slotcon_is_published_and_never_comparable() -> None:
+    """Fine-tuned numbers, or settings that are not public: none may stand beside a frozen model's."""
+    printed = {
+        "coco-detection": {"ap_box": 41.0, "ap_mask": 37.0},
+        "voc-segmentation": {"miou_sem": 71.6},
+        "cityscapes-segmentation": {"miou_sem": 76.2},
+        "ade20k-segmentation": {"miou_sem": 39.0},
+        "cocostuff-segmentation": {"miou_sem": 18.26, "pixel_acc": 42.36},
+    }
+    for task, numbers in printed.items():
+        table = load_published(task)
+        assert table is not None
+        rows = [row for row in table.rows if row.model.startswith("SlotCon")]
+        assert {name: one.value for name, one in rows[0].metrics.items()} == numbers
+        assert all(row.comparable == "no" for row in rows)
+        assert rows[0].evidence == ("copied from a README" if task == "coco-detection" else "secondary")
+
+
 def test_published_metrics_are_metrics_of_the_card() -> None:
     for path in sorted((bundled("leaderboards") / "published").glob("*.yaml")):
         table = load_published(path.stem)

@@ -23,7 +23,7 @@ from ocl_bench.scenes.store import SceneStore, write_chunk
 from ocl_bench.training import data, fit, run
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks
-from ocl_bench.training.recipe import Recipe, Scenes
+from ocl_bench.training.recipe import Recipe, Scenes, read_recipe
 from ocl_bench.training.schedules import learning_rate
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 from ocl_bench.types import Prediction, Sample, Truth
@@ -179,6 +179,18 @@ def test_the_schedule_of_the_paper_is_a_recipe():
     for step, rate in official.items():
         ours = learning_rate(step, 200, 2.0, warmup=50, start=0.01, floor=5e-7)
         assert ours == pytest.approx(rate, rel=1e-5)
+
+
+def test_the_paper_sized_card_has_the_paper_s_recipe():
+    """COCO: 231 steps an epoch, 5 of warm-up, 800 in all; rates of the official scheduler; no clipping."""
+    recipe = read_recipe(get_card("slotcon-paper").train, "card")
+    assert (recipe.steps, recipe.batch, recipe.warmup_steps) == (231 * 800, 512, 231 * 5)
+    for step, rate in {0: 0.02, 231 * 5: 2.0, 231 * 800: 1e-6}.items():
+        schedule = {"warmup": recipe.warmup_steps, "start": recipe.start, "floor": recipe.floor}
+        assert learning_rate(step, recipe.steps, recipe.lr, **schedule) == pytest.approx(rate)
+    assert (recipe.optimizer, recipe.weight_decay, recipe.clip) == ("lars", 1e-5, 0)
+    options = SlotConOptions(**recipe.objective)
+    assert options == SlotConOptions(kind="slotcon", images="reader")  # the other defaults are the paper's
 
 
 def test_a_field_that_came_later_leaves_older_checkpoints_valid():
