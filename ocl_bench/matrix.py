@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DataMissingError, NotApplicableError, OclBenchError
 from .machine import progress_bar
-from .registry import get_card, get_task, model_names, task_names
+from .registry import get_card, get_task, model_names, ready_names, task_names
 
 if TYPE_CHECKING:
     from .evaluate import Plan
@@ -38,8 +38,8 @@ class Cell:
 
 
 def expand(text: str, kind: Literal["model", "task"]) -> list[str]:
-    """`all`, or names separated by commas, each once and in the order given."""
-    known = model_names if kind == "model" else task_names
+    """`all` (models: those with weights, and floors), or names with commas between, each once, in the order given."""
+    known = ready_names if kind == "model" else task_names
     names = [name.strip() for name in text.split(",") if name.strip()]
     return list(dict.fromkeys(one for name in names for one in (known() if name == "all" else [name])))
 

@@ -72,6 +72,13 @@ def model_names() -> list[str]:
     return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(_offered(MODEL_GROUP)))
 
 
+def ready_names() -> list[str]:
+    """Models that need no checkpoint of the user's: bundled weights, floors and ceilings, offers of other packages."""
+    cards = {name: get_card(name) for name in model_names() if (CARDS / f"{name}.yaml").is_file()}
+    waiting = {name for name, card in cards.items() if not card.weights and card.role not in ("floor", "ceiling")}
+    return [name for name in model_names() if name not in waiting]
+
+
 def get_task(task: str | Path | TaskSpec) -> TaskSpec:
     """A task card by name, by path of a YAML file, or as it is. Raises UsageError with a suggestion."""
     from .spec import TaskSpec, load_task  # pydantic and yaml are slow to import, and names do not need them

@@ -17,7 +17,9 @@ MODELS = ["grid", "encoder", "no_such_file.py:build"]
 
 
 def test_expand() -> None:
-    assert expand("all", "model") == model_names() and expand("all", "task") == task_names()
+    models = expand("all", "model")
+    assert set(models) < set(model_names()) and expand("all", "task") == task_names()
+    assert {"dias", "grid", "oracle"} <= set(models) and not {"dias-paper", "slotcon-paper"} & set(models), "no weights"
     assert expand("grid, oracle,grid", "model") == ["grid", "oracle"]
 
 
