@@ -102,7 +102,7 @@ def test_fresh_weights_depend_on_the_seed_only(cards):
     ("model", "arguments", "told"),
     [
         ("grid", [], "no training recipe"),
-        ("dais", [], "did you mean dias"),
+        ("diass", [], "did you mean dias"),
         ("dias", ["--set", "lr=0"], "train.lr"),
         ("dias", ["--world-size", "2"], "--world-size 2"),
         ("dias", ["--option", "colour=1"], "colour"),
