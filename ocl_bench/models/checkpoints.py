@@ -67,6 +67,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             )
     _refuse(path, "misses tensor", [key for key in expected if key not in state], expected)
     _refuse(path, "has unexpected tensor", [key for key in state if key not in expected], state)
+    broken = [key for key, value in state.items() if value.isnan().any()]  # infinities may be a mask's
+    _refuse(path, "has NaN in tensor", broken, state)
     model.load_state_dict(state, strict=True)
 
 

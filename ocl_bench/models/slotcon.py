@@ -157,6 +157,13 @@ class SlotCon(nn.Module):
         super().__init__()
         if not (use_group_loss or use_slot_loss):
             raise UsageError("options use_group_loss and use_slot_loss: one of them must be true")
+        for name, size in {"prototypes": prototypes, "hidden": hidden, "dim": dim, "input_size": input_size}.items():
+            _check_range(name, size, isinstance(size, int) and size >= 1, "a whole number from 1")
+        temperatures = {"student": student_temperature, "teacher": teacher_temperature, "slot": slot_temperature}
+        for name, value in temperatures.items():
+            _check_range(f"{name}_temperature", value, 0 < value < float("inf"), "a number above 0")
+        for name, value in {"group_weight": group_weight, "centre_momentum": centre_momentum}.items():
+            _check_range(name, value, 0 <= value <= 1, "a number from 0 to 1")
         self.input_size, self.group_weight = input_size, group_weight
         self.use_group_loss, self.use_slot_loss = use_group_loss, use_slot_loss
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
@@ -275,7 +282,7 @@ class SlotCon(nn.Module):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         if not any(name.startswith(("centre", "student.", "teacher.", "predictor.")) for name in state):
             state = rename_keys(state, OFFICIAL_NAMES)
-        theirs, ours = state.get("centre", self.centre).shape[-1], self.centre.shape[-1]
+        theirs, ours = state.get("centre", self.centre).numel(), self.centre.numel()
         if theirs != ours:
             raise UsageError(
                 f"K differs: the checkpoint has {theirs} prototypes, the model {ours}; use --option prototypes={theirs}"
@@ -348,3 +355,8 @@ def build_random(*, seed: int = 0, **options: Any) -> SlotCon:
 def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"option {option}: {value!r} is unknown; use {' or '.join(map(str, allowed))}")
+
+
+def _check_range(option: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UsageError(f"option {option}: {value!r} is invalid; use {expected}")

@@ -72,7 +72,8 @@ def train(
     card = get_card(model_name)
     trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": trained_with})
-    changes = {**(overrides or {}), "steps": steps, "precision": precision, "scenes.count": scenes}
+    named = {"steps": steps, "precision": precision, "scenes.count": scenes}
+    changes = {**(overrides or {}), **{field: value for field, value in named.items() if value is not None}}
     if data_root is not None:
         changes["objective.images"] = "reader"
     if task is not None:

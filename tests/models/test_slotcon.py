@@ -420,6 +420,8 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         },
         "tensor 'fc.weight' .* has no counterpart": state | {"module.fc.weight": torch.zeros(2)},
         "has unexpected tensor 'extra'": tiny().state_dict() | {"extra": torch.zeros(2)},
+        "has NaN in tensor 'centre'": state | {"module.center": torch.full((1, 7), torch.nan)},
+        "the checkpoint has 1 prototypes, the model 7": state | {"module.center": torch.tensor(0.0)},
     }
     for message, content in cases.items():
         torch.save({"model": content}, tmp_path / "bad.pth")
@@ -446,6 +448,12 @@ def test_stride_16_takes_the_same_weights() -> None:
         ({"arch": "vit"}, "option arch: 'vit' is unknown"),
         ({"output_stride": 8}, "option output_stride: 8 is unknown"),
         ({"preset": "embedded", "output_stride": 16}, "arch 'small' has none"),
+        ({"prototypes": 0}, "option prototypes: 0 is invalid; use a whole number from 1"),
+        ({"prototypes": "many"}, "option prototypes: 'many' is invalid"),
+        ({"group_weight": 2}, "option group_weight: 2 is invalid; use a number from 0 to 1"),
+        ({"group_weight": float("nan")}, "option group_weight: nan"),
+        ({"centre_momentum": 3}, "option centre_momentum: 3"),
+        ({"teacher_temperature": 0}, "option teacher_temperature: 0 is invalid; use a number above 0"),
     ],
 )
 def test_unknown_options(options: dict, message: str) -> None:

@@ -291,6 +291,12 @@ def test_the_card_trains_on_scenes_and_evaluates(tmp_path, card):
     assert folders == ["images"]  # and no labels
 
 
+def test_fields_with_a_flag_of_their_own_may_be_set_as_any_other(tmp_path, card):
+    set_fields = [word for field in ("steps=2", "scenes.count=18") for word in ("--set", field)]
+    recipe = invoke(tmp_path / "out", *set_fields)["recipe"]
+    assert (recipe["steps"], recipe["scenes"]["count"]) == (2, 18)
+
+
 @pytest.mark.parametrize("given", ["folder", "stand-in"])
 def test_the_card_trains_on_the_images_of_a_reader(tmp_path, card, given):
     if given == "folder":
