@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from parity_case import DTYPES, Case
 from torch import Tensor, nn
 
 from ocl_bench.models.dias import DIAS, distillation_loss
 
-PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
-# Tolerances of the cases (manifest of the parity set): outputs were computed by the official code in float64.
-FLOAT32_ATOL = {
-    "dias_normalshared": 2.6e-6,
-    "dias_slot_attention": 1.5e-5,
-    "dias_decoder": 1.8e-5,
-    "dias_losses": 1.5e-6,
-    "dias_full_model": 4.4e-5,
-}
 SCALARS = {
     "dias_decoder": {"train.mse": 4.745186513734999},
     "dias_losses": {"distill": 1.6668171221199757, "recon": 1.9857739195130544, "total": 2.6024962546974453},
@@ -30,29 +19,10 @@ SCALARS = {
         "train.loss_total": 5.491859573156897,
     },
 }
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
 
-class Case:
-    """One parity file: its inputs in the wanted dtype, and comparisons with its tolerance."""
-
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.tensors = load_file(PARITY / f"{name}.safetensors")
-
-    def __getitem__(self, key: str) -> Tensor:
-        value = self.tensors[key]
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        return {key.removeprefix("weights."): self[key] for key in self.tensors if key.startswith("weights.")}
-
-    def check(self, key: str, value: Tensor) -> None:
-        expected = self.tensors[key].reshape(value.shape)
-        exact = self.dtype == torch.float64
-        rtol, atol = (1e-9, 1e-11) if exact else (1e-4, FLOAT32_ATOL[self.name])
-        torch.testing.assert_close(value.detach().double(), expected, rtol=rtol, atol=atol)
+class DiasCase(Case):
+    """With the official names of DIAS, and scalars that the manifest holds."""
 
     def check_scalar(self, key: str, value: Tensor) -> None:
         assert value.item() == pytest.approx(SCALARS[self.name][key], rel=1e-9 if self.dtype == torch.float64 else 1e-4)
@@ -89,7 +59,7 @@ def tokens(feature: Tensor) -> Tensor:
 
 @DTYPES
 def test_parity_initialisation(dtype: torch.dtype) -> None:
-    case, model = Case("dias_normalshared", dtype), tiny(dtype)
+    case, model = DiasCase("dias_normalshared", dtype), tiny(dtype)
     load_official(model, case.weights)
     case.check("out.query", model.initialisation(case["in.noise"]))
     case.check("out.query_n", model.initialisation(case["in.noise_n"]))
@@ -97,7 +67,7 @@ def test_parity_initialisation(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_parity_slot_attention(dtype: torch.dtype) -> None:
-    case, model = Case("dias_slot_attention", dtype), tiny(dtype)
+    case, model = DiasCase("dias_slot_attention", dtype), tiny(dtype)
     load_official(model, case.weights)
     calls: dict[str, dict] = {"": {}, "masked.": {"slot_mask": case["in.slot_mask"]}, "num_iter_1.": {"num_iter": 1}}
     for prefix, options in calls.items():
@@ -110,7 +80,7 @@ def test_parity_slot_attention(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_parity_decoder(dtype: torch.dtype) -> None:
-    case, model = Case("dias_decoder", dtype), tiny(dtype)
+    case, model = DiasCase("dias_decoder", dtype), tiny(dtype)
     load_official(model, case.weights)
     calls: dict[str, dict] = {
         "eval": {},
@@ -131,7 +101,7 @@ def test_parity_decoder(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_parity_losses(dtype: torch.dtype) -> None:
-    case = Case("dias_losses", dtype)
+    case = DiasCase("dias_losses", dtype)
     student = case["in.attent.0"].requires_grad_()
     teacher = case["in.attent.2"].requires_grad_()
     recon = case["in.recon"].requires_grad_()
@@ -150,7 +120,7 @@ def test_parity_losses(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_parity_full_model_evaluation(dtype: torch.dtype) -> None:
-    case, model = Case("dias_full_model", dtype), tiny(dtype)
+    case, model = DiasCase("dias_full_model", dtype), tiny(dtype)
     model.load_state_dict(model.translate_checkpoint(case.weights), strict=True)
     features = tokens(case["in.feature"])
     case.check("out.eval.encode_project", model.project(features))
@@ -167,7 +137,7 @@ def test_parity_full_model_evaluation(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_parity_full_model_training(dtype: torch.dtype) -> None:
-    case, model = Case("dias_full_model", dtype), tiny(dtype)
+    case, model = DiasCase("dias_full_model", dtype), tiny(dtype)
     model.load_state_dict(model.translate_checkpoint(case.weights), strict=True)
     features, options = tokens(case["in.feature"]), {"noise": case["in.noise"], "visible": case["in.visible"]}
     result = model.decompose(features, **options)

@@ -5,62 +5,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from parity_case import DTYPES, PARITY, Case
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.layers.vit import DINO_OFFSET, VisionTransformer, resample_positions
 from ocl_bench.models.odis import Odis, cross_view_loss, patch_loss, targets
 from ocl_bench.models.ranks import RankOps
 
-PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
-# Tolerances of the cases (manifest of the parity set): outputs were computed by the official code in float64.
-FLOAT32_ATOL = {
-    "dino_vit": 3e-5,
-    "dino_head": 8.6e-6,
-    "dino_loss": 1.3e-5,
-    "ibot_vit": 1.6e-5,
-    "ibot_head_shared": 2.4e-5,
-    "ibot_head_separate": 2e-5,
-    "ibot_loss": 2.1e-6,
-}
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 VIT: dict = {"grid": 4, "patch": 8, "dim": 24, "depth": 2, "heads": 3, "position_offset": DINO_OFFSET}
-
-
-class Case:
-    """One parity file: its inputs in the wanted dtype, and comparisons with its tolerance."""
-
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.tensors = load_file(PARITY / f"{name}.safetensors")
-        self.unchecked = {key for key in self.tensors if key.startswith(("out.", "grad."))}
-
-    def __getitem__(self, key: str) -> Tensor:
-        value = self.tensors[key]
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def trainable(self, key: str) -> Tensor:
-        return self[key].clone().requires_grad_()
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        return {key.removeprefix("weights."): self[key] for key in self.tensors if key.startswith("weights.")}
-
-    def check(self, key: str, value: Tensor | None) -> None:
-        assert value is not None, key
-        expected = self.tensors[key]
-        self.unchecked.discard(key)
-        rtol, atol = (1e-9, 1e-11) if self.dtype == torch.float64 else (1e-4, FLOAT32_ATOL[self.name])
-        torch.testing.assert_close(value.detach().double(), expected.reshape(value.shape), rtol=rtol, atol=atol)
-
-    def all_checked(self) -> None:
-        """Nothing that the official code gave was left out."""
-        assert not self.unchecked
 
 
 def test_parity_timm_positions() -> None:
