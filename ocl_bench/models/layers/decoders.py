@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from .vit import resample_positions
 
 
 class _DecoderLayer(nn.Module):
@@ -107,12 +110,14 @@ class BroadcastDecoder(nn.Module):
     Every slot is copied to every position, an MLP turns it into a token and a logit, and the tokens are averaged with
     the softmax of the logits over the slots. Those weights are the soft masks.
 
-    layers: number of hidden layers. hidden: their width.
+    layers: number of hidden layers. hidden: their width. position_std: of the position table at the start.
     """
 
-    def __init__(self, dim: int, slot_dim: int, tokens: int, layers: int = 3, hidden: int = 256) -> None:
+    def __init__(
+        self, dim: int, slot_dim: int, tokens: int, layers: int = 3, hidden: int = 256, position_std: float = 0.02
+    ) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(1, 1, tokens, slot_dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 1, tokens, slot_dim) * position_std)
         widths = [slot_dim] + [hidden] * layers
         blocks = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
         self.mlp = nn.Sequential(*blocks, nn.Linear(hidden, dim + 1))
@@ -124,14 +129,19 @@ class BroadcastDecoder(nn.Module):
         visible: Tensor | None = None,
         slot_mask: Tensor | None = None,
         prior: Tensor | None = None,
+        grid: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reconstruct the tokens from the slots alone (`target` and `visible` are ignored).
 
         slots: (B, K, C). slot_mask: (B, K) bool. prior: (B, K, P) positive weights whose logarithm is added to the
-        mask logits. Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
+        mask logits. grid: (height, width) of the tokens, for which the (square) position table is resampled as timm
+        does; None is that of the table. Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         del target, visible
-        decoded = self.mlp(slots.unsqueeze(2) + self.positions)
+        positions = self.positions
+        if grid is not None:
+            positions = resample_positions(positions.squeeze(1), grid, prefix=0).unsqueeze(1)
+        decoded = self.mlp(slots.unsqueeze(2) + positions)
         tokens, logits = decoded[..., :-1], decoded[..., -1]
         if prior is not None:
             logits = logits + log_prior(prior, slot_mask)

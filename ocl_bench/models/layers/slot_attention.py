@@ -1,10 +1,14 @@
 """Slot attention (Locatello et al. 2020, arXiv:2006.15055), with the numerical details of DIAS (arXiv:2507.23755).
 
+Those of SlotContrast (arXiv:2412.14295) are options.
+
 Slots compete for tokens: the softmax runs over the *slots*, so every token distributes one unit of attention among
 them. Each slot then takes the weighted mean of the tokens it won and a GRU folds that mean into its state.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -12,12 +16,24 @@ from torch import Tensor, nn
 class SlotAttention(nn.Module):
     """Iterative competitive attention; one set of weights for all iterations, hence for any number of slots.
 
-    input_dim: D of the tokens. slot_dim: C of the slots. iterations: default number of rounds.
+    input_dim: D of the tokens. slot_dim: C of the slots. iterations: default number of rounds. activation: of the MLP.
+    normalised_state: the GRU folds into the *normalised* slot (SlotContrast), not into the slot itself (DIAS, the
+    paper). attention_floor: what each token adds to its attention, so that a slot which won nothing takes the mean of
+    all tokens (SlotContrast: 1e-8); None adds 1e-5 to the slot's sum, so that it takes (nearly) nothing (DIAS).
     """
 
-    def __init__(self, input_dim: int, slot_dim: int, iterations: int = 3) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        slot_dim: int,
+        iterations: int = 3,
+        *,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        normalised_state: bool = False,
+        attention_floor: float | None = None,
+    ) -> None:
         super().__init__()
-        self.iterations = iterations
+        self.iterations, self.normalised_state, self.attention_floor = iterations, normalised_state, attention_floor
         self.scale = slot_dim**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
         self.to_keys = nn.Linear(input_dim, slot_dim, bias=False)
@@ -26,7 +42,7 @@ class SlotAttention(nn.Module):
         self.to_queries = nn.Linear(slot_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
         self.norm_update = nn.LayerNorm(slot_dim)
-        self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), nn.GELU(), nn.Linear(4 * slot_dim, slot_dim))
+        self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
 
     def forward(
         self, inputs: Tensor, slots: Tensor, slot_mask: Tensor | None = None, num_iter: int | None = None
@@ -41,18 +57,24 @@ class SlotAttention(nn.Module):
         keys, values = self.to_keys(tokens), self.to_values(tokens)
         maps = []
         for _ in range(self.iterations if num_iter is None else num_iter):
-            queries = self.to_queries(self.norm_queries(slots)) * self.scale
+            normed = self.norm_queries(slots)
+            queries = self.to_queries(normed) * self.scale
             logits = queries @ keys.transpose(1, 2)
             if slot_mask is not None:
                 logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
             attention = logits.softmax(dim=1)
             maps.append(attention)
-            # The weighted mean over tokens; the small constant guards slots that won nothing.
-            weights = attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
-            slots = self._update(slots, weights @ values)
+            slots = self._update(normed if self.normalised_state else slots, self._shares(attention) @ values)
         return slots, maps
 
+    def _shares(self, attention: Tensor) -> Tensor:
+        """The weights of the mean over tokens, from attention (B, K, P); a small constant guards empty slots."""
+        if self.attention_floor is None:
+            return attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
+        raised = attention + self.attention_floor
+        return raised / raised.sum(dim=2, keepdim=True)
+
     def _update(self, slots: Tensor, won: Tensor) -> Tensor:
-        """Fold what a slot won (B, K, C) into its state: GRU on the un-normalised slot, then a residual MLP."""
+        """Fold what a slot won (B, K, C) into its state (B, K, C): a GRU, then a residual MLP."""
         state = self.gru(won.flatten(0, 1), slots.flatten(0, 1).to(won.dtype)).view_as(slots)
         return state + self.mlp(self.norm_update(state))
