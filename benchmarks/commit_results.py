@@ -1,19 +1,25 @@
 """Copy whole, complete results from a results folder into leaderboards/results, under stable names.
 
     python benchmarks/commit_results.py results --task clevrtex
+    python benchmarks/commit_results.py --rewrite
 
 `dias:1` becomes dias-seed1.json with dias-seed1.parquet beside it. Limited, partial and fresh-seed results are left
-out, and so are results of plug-ins; of several results of one model the newest is taken.
+out, and so are results of plug-ins; of several results of one model the newest is taken. `--rewrite` writes the
+committed results again in today's format, after a better way to store rows was found: values stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import tempfile
 from pathlib import Path
 
+from ocl_bench.errors import UsageError
 from ocl_bench.paths import bundled
 from ocl_bench.registry import model_names
 from ocl_bench.results import Result, read_result, read_rows, write_result
+from ocl_bench.rows import write_rows
 
 
 def committable(result: Result) -> bool:
@@ -22,21 +28,52 @@ def committable(result: Result) -> bool:
     return whole and result.model.name.partition(":")[0] in model_names()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Copy results into leaderboards/results.")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--task", required=True)
-    arguments = parser.parse_args()
+def copy(results: Path, task: str, folder: Path) -> None:
+    """The newest committable result of each model on the task."""
     newest: dict[str, tuple[Result, Path]] = {}
-    for path in sorted((arguments.results / arguments.task).glob("*/*.json")):
+    for path in sorted((results / task).glob("*/*.json")):
         result = read_result(path)
         name = result.model.name
         if committable(result) and (name not in newest or newest[name][0].identity.created < result.identity.created):
             newest[name] = (result, path)
-    folder = bundled("leaderboards") / "results" / arguments.task
     for name, (result, path) in sorted(newest.items()):
-        write_result(result, read_rows(path), folder, stem=name.replace(":", "-seed"))
-        print(folder / f"{name.replace(':', '-seed')}.json")
+        write_result(result, read_rows(path), folder / task, stem=name.replace(":", "-seed"))
+        print(folder / task / f"{name.replace(':', '-seed')}.json")
+
+
+def rewrite(path: Path) -> int:
+    """Write a result again where it lies; returns the bytes that this frees.
+
+    Raises UsageError before anything is written when the rows are not those that the result recorded, or would change.
+    """
+    result = read_result(path)
+    parquet = path.parent / result.rows.file
+    if hashlib.sha256(parquet.read_bytes()).hexdigest() != result.rows.sha256:
+        raise UsageError(f"{parquet}: field 'rows.sha256' of {path.name} is another; evaluate again")
+    rows, size = read_rows(parquet), parquet.stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / parquet.name
+        write_rows(rows, trial)
+        if not rows.equals(read_rows(trial)):
+            raise UsageError(f"{parquet}: its rows do not survive being written; left as they are")
+    write_result(result, rows, path.parent, stem=path.stem)
+    return size - parquet.stat().st_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Copy results into leaderboards/results.")
+    parser.add_argument("results", type=Path, nargs="?")
+    parser.add_argument("--task")
+    parser.add_argument("--rewrite", action="store_true", help="write the committed results again, in today's format")
+    arguments = parser.parse_args()
+    folder = bundled("leaderboards") / "results"
+    if arguments.rewrite:
+        freed = [rewrite(path) for path in sorted(folder.glob("*/*.json"))]
+        print(f"{len(freed)} results, {sum(freed) / 1e6:.2f} MB freed")
+    elif arguments.results and arguments.task:
+        copy(arguments.results, arguments.task, folder)
+    else:
+        parser.error("give a results folder and --task, or --rewrite")
 
 
 if __name__ == "__main__":

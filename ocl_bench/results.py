@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from .errors import UsageError
 from .paths import PACKAGE
+from .rows import read_rows as read_rows
+from .rows import write_rows
 from .spec import Privilege, Supervision
 
 if TYPE_CHECKING:
@@ -240,21 +242,6 @@ def read_result(path: Path | str) -> Result:
     return result
 
 
-def read_rows(path: Path | str) -> pandas.DataFrame:
-    """Per-image rows: id, noise_seed, n_objects and a float64 column for each metric (NaN = not valid).
-
-    path: the Parquet file, or the JSON file beside it. Raises UsageError when it is missing or not readable.
-    """
-    import pandas
-
-    path = Path(path)
-    path = path.with_suffix(".parquet") if path.suffix == ".json" else path
-    try:
-        return pandas.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: per-image rows cannot be read ({error})") from error
-
-
 def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str | None = None) -> Result:
     """Write `<stem>.parquet`, then `<stem>.json` (by default the first 8 of the key), each atomically.
 
@@ -264,7 +251,7 @@ def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str
     folder.mkdir(parents=True, exist_ok=True)
     stem = stem or result.identity.key[:8]
     parquet = folder / f"{stem}.parquet"
-    write_atomically(parquet, lambda target: rows.to_parquet(target, index=False, **_small(rows)))
+    write_atomically(parquet, lambda target: write_rows(rows, target))
     section = RowsFile(file=parquet.name, sha256=hashlib.sha256(parquet.read_bytes()).hexdigest())
     written = result.model_copy(update={"rows": section})
     text = written.to_json()
@@ -272,25 +259,6 @@ def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str
     write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
     written._path = path
     return written
-
-
-def _small(rows: pandas.DataFrame) -> dict[str, Any]:
-    """Options of Parquet that make rows a fifth smaller: bytes of floats of one rank side by side, then strong zstd."""
-    import pyarrow
-
-    floats: list[str] = []
-    others: list[str] = []
-    for field in pyarrow.Schema.from_pandas(rows, preserve_index=False):
-        listed = pyarrow.types.is_list(field.type)
-        path = f"{field.name}.list.element" if listed else field.name
-        kind = field.type.value_type if listed else field.type
-        (floats if pyarrow.types.is_floating(kind) else others).append(path)
-    return {
-        "compression": "zstd",
-        "compression_level": 19,
-        "use_dictionary": others,
-        "use_byte_stream_split": floats or False,
-    }
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
