@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import results as records
 from .adapters import Adapter, get_adapter
 from .errors import NotApplicableError, UsageError
+from .fitting import fit_section
 from .machine import choose_device, fixed_arithmetic, peak_memory_mb, progress_bar, thread_count
 from .metrics import find_metric
 from .paths import results_root
@@ -270,8 +271,7 @@ def run(
     if force or not plan.model.reusable:
         work.remove()
     shards = split_plan(plan)
-    if any(work.read(index) is None for index in range(len(shards))):
-        plan = with_head(replace(plan, refit=force))
+    plan = with_head(replace(plan, refit=force))
     _compute(plan, work, shards, ranks, predictions, progress)
     if ranks.rank > 0:
         while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):
@@ -353,6 +353,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             split=plan.split,
             stand_in_seed=plan.stand_in_seed,
         ),
+        fit=fit_section(plan),
         model=_model_section(model, source, task),
         seeds=records.Seeds(noise=plan.noise_seeds),
         setup=records.Setup(**asdict(_setup(plan))),

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from .errors import UsageError
+from .migrations import SCHEMA, migrate
 from .paths import PACKAGE
 from .rows import read_rows as read_rows
 from .rows import write_rows
@@ -29,8 +30,6 @@ from .spec import Privilege, Supervision
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 1
-"""Number of the result format. A change of the format raises it and adds a step to `MIGRATIONS`."""
 SCHEMA_FILE = PACKAGE / "result.schema.json"
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accelerate")
 
@@ -71,6 +70,24 @@ class DataSection(_Section):
     limit: int | None
     split: str | None
     stand_in_seed: int | None
+
+
+class FitSection(_Section):
+    """The split on which the task's head was fitted, or of which its bank was made; null: not recorded (format 1).
+
+    samples: images of the split, `left_out` those of them that could not be read or predicted. ids_sha256: of all of
+    them. chosen: what was chosen on images held out of the split. The split is named even where the model needs no head
+    because it names classes itself.
+    """
+
+    head: str
+    kind: Literal["embedded", "official", "supplied"] | None
+    split: str | None
+    revision: str | None
+    ids_sha256: str | None
+    samples: int | None
+    left_out: tuple[str, ...] | None
+    chosen: dict[str, float] | None
 
 
 class ModelSection(_Section):
@@ -150,10 +167,11 @@ class RowsFile(_Section):
 class Result(_Section):
     """Everything that one evaluation says. `path` is where the JSON file lies, once written or read."""
 
-    schema_: int = Field(alias="schema", default=SCHEMA)
+    schema_: Literal[2] = Field(alias="schema", default=SCHEMA)
     identity: Identity
     task: TaskSection
     data: DataSection
+    fit: FitSection | None = None
     model: ModelSection
     seeds: Seeds
     setup: Setup
@@ -201,24 +219,6 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a result; `result.schema.json` holds the same (a test compares them)."""
     schema = Result.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Step from format n to n + 1, by n. Old results stay readable; empty while the first format is the only one."""
-
-
-def migrate(content: Mapping[str, Any], migrations: Mapping[int, Any] | None = None, to: int = SCHEMA) -> dict:
-    """Bring the content of an older result file to the format `to`. Raises UsageError for an unknown format."""
-    steps = MIGRATIONS if migrations is None else migrations
-    migrated = dict(content)
-    number = migrated.get("schema")
-    if not isinstance(number, int) or number > to:
-        raise UsageError(f"field 'schema': {number!r} is not a format of this version (up to {to}); update ocl-bench")
-    for step in range(number, to):
-        if step not in steps:
-            raise UsageError(f"field 'schema': no migration from format {step}")
-        migrated = {**steps[step](migrated), "schema": step + 1}
-    return migrated
 
 
 def read_result(path: Path | str) -> Result:

@@ -208,11 +208,15 @@ def input_size(plan: Plan) -> int:
     return int(own or plan.task.protocol.input)
 
 
-def predictions(plan: Plan, data: OpenData, *, progress: bool = True) -> Iterator[tuple[list[Item], Prediction]]:
+def predictions(
+    plan: Plan, data: OpenData, left_out: list[int] | None = None, *, progress: bool = True
+) -> Iterator[tuple[list[Item], Prediction]]:
     """Batches of another split of the task with what the model says of them, for fitting a head.
 
     The first rows of a prediction belong to the items; the batch is padded. Samples that cannot be read or predicted
     are left out and counted on stderr. Raises UsageError when they are more than a tenth.
+
+    left_out: gets their positions in `data.ids`.
     """
     import sys
 
@@ -230,6 +234,9 @@ def predictions(plan: Plan, data: OpenData, *, progress: bool = True) -> Iterato
                 yield items, prediction
             advance(len(chosen))
     if failed:
+        if left_out is not None:
+            lost = {failure.id for failure in failed}
+            left_out += [position for position, sample_id in enumerate(data.ids) if sample_id in lost]
         share = f"{len(failed)} of {len(data.ids)} images of the fit split fail, first: {failed[0].error}"
         if len(failed) > len(data.ids) / 10:
             raise UsageError(share)

@@ -13,14 +13,13 @@ from pydantic import ValidationError
 
 from ocl_bench.errors import UsageError
 from ocl_bench.evaluate import run
+from ocl_bench.migrations import SCHEMA, migrate
 from ocl_bench.references import reference_results
 from ocl_bench.results import (
-    SCHEMA,
     SCHEMA_FILE,
     MetricValue,
     Result,
     json_schema,
-    migrate,
     read_result,
     read_rows,
     write_atomically,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.detection import Detections, Kind, match_images, to_columns
-from ..probes.cache import head_for
+from ..probes.cache import Batches, head_for
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_prediction, finite_rows, missing
@@ -71,16 +71,14 @@ class ProbedDetection(Detection):
         from ..probes.dense import fit_dense
         from ..probes.matching import annotated_objects
         from ..probes.slots import collect_slots, fit_slots
-        from ..runner import predictions
 
-        def fit() -> dict[str, Tensor]:
-            batches = (([item.truth for item in items], found) for items, found in predictions(plan, train))
+        def fit(batches: Batches) -> dict[str, Tensor]:
             if self.dense:
                 return fit_dense(batches, len(train.ids), train.categories, self.fit)
             slots = collect_slots(batches, annotated_objects, self.threshold, unmatched=True)
             return fit_slots(slots, train.categories, self.fit, background=True)
 
-        return ProbedDetection(self.task, head_for(plan, fit))
+        return ProbedDetection(self.task, head_for(plan, train, fit))
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.corpus import CORPUS_METRICS
-from ..probes.cache import head_for
+from ..probes.cache import Batches, head_for
 from ..spec import Fit, TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
@@ -88,17 +88,15 @@ class Recognition:
         """The adapter with the probe fitted on the matched slots of `train`, or read from the cache."""
         from ..probes.matching import Objects, labelled_objects
         from ..probes.slots import collect_slots, fit_slots
-        from ..runner import predictions
 
         def objects(truth: Truth, segments: np.ndarray, slots: int) -> Objects:
             return labelled_objects(truth, segments, slots, self.task.protocol)
 
-        def fit() -> dict[str, Tensor]:
-            batches = (([item.truth for item in items], found) for items, found in predictions(plan, train))
+        def fit(batches: Batches) -> dict[str, Tensor]:
             slots = collect_slots(batches, objects, self.threshold, unmatched=False)
             return fit_slots(slots, train.categories, self.fit, background=False)
 
-        return Recognition(self.task, head_for(plan, fit))
+        return Recognition(self.task, head_for(plan, train, fit))
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

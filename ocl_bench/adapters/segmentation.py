@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..metrics import semantic
 from ..metrics.corpus import CORPUS_METRICS
-from ..probes.cache import head_for
+from ..probes.cache import Batches, head_for
 from ..probes.features import extracted
 from ..probes.kmeans import cluster_scores, fit_kmeans
 from ..probes.linear import class_scores, fit_linear
@@ -225,14 +225,11 @@ class Segmentation:
         other = Segmentation(plan.task)
         other.floor = plan.model.card.role == "floor"
         aware = replace(plan, adapter=other)
-        other.head = head_for(aware, lambda: other._fit(aware, train))
+        other.head = head_for(aware, train, lambda batches: other._fit(batches, len(train.ids)))
         return other
 
-    def _fit(self, plan: Plan, train: OpenData) -> dict[str, Tensor]:
-        from ..runner import predictions
-
-        pairs = (([item.truth for item in items], prediction) for items, prediction in predictions(plan, train))
-        with extracted(pairs, len(train.ids), self.fit.at) as features:
+    def _fit(self, batches: Batches, count: int) -> dict[str, Tensor]:
+        with extracted(batches, count, self.fit.at) as features:
             if features is None:
                 return {"none": torch.zeros(1)}
             method = fit_linear if self.fit.head == "linear" else fit_kmeans

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,17 +14,31 @@ from torch import Tensor
 from ..errors import UsageError
 from ..paths import cache_root
 from ..results import write_atomically
+from ..types import Prediction, Truth
 
 if TYPE_CHECKING:
+    from ..data import OpenData
     from ..evaluate import Plan
 
 
-def head_for(plan: Plan, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+Batches: TypeAlias = Iterator[tuple[list[Truth], Prediction]]
+
+
+def head_for(plan: Plan, train: OpenData, fit: Callable[[Batches], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The head of a plan, kept in the cache unless the model is an object whose state no key can name.
 
-    A plan that computes everything again (`force`) fits again, too.
+    fit: makes the head from batches of `train`, truth and prediction. The head gets a tensor `left_out`, positions in
+    `train.ids` of the images that could not be read or predicted. A plan that computes everything again (`force`) fits
+    again, too.
     """
-    return cached(plan.fit_key, fit, again=plan.refit) if plan.model.reusable else _finite(fit())
+    from ..runner import predictions
+
+    def fitted() -> dict[str, Tensor]:
+        left_out: list[int] = []
+        head = fit(([item.truth for item in items], found) for items, found in predictions(plan, train, left_out))
+        return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
+
+    return cached(plan.fit_key, fitted, again=plan.refit) if plan.model.reusable else _finite(fitted())
 
 
 def cached(key: str, fit: Callable[[], dict[str, Tensor]], *, again: bool = False) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ocl_bench.adapters.discovery import Discovery
 from ocl_bench.adapters.knn import Knn, touched
 from ocl_bench.adapters.means import summarise_means
 from ocl_bench.data import OpenData
-from ocl_bench.errors import NotApplicableError, UsageError
+from ocl_bench.errors import NotApplicableError, SampleError, UsageError
 from ocl_bench.evaluate import make_plan, run, with_head
 from ocl_bench.probes.bank import Bank, say_once
 from ocl_bench.spec import TaskSpec
@@ -318,6 +318,24 @@ class TestCorridor:
             assert content["predicted"] == row["predicted"] and len(content["positions"]) == 20
             assert content["labels"] == [position % 3 for position in content["positions"]]
             assert content["similarity"] == sorted(content["similarity"], reverse=True)
+
+    def test_the_result_names_the_images_that_are_not_in_the_bank(self, tmp_path: Path) -> None:
+        whole = self.result(Tokens(), card(), tmp_path / "whole").fit
+        train = colours(60, 0)
+
+        class Damaged(ColourReader):
+            def __getitem__(self, index: int) -> Sample:
+                if index == 7:
+                    raise SampleError(self.ids[index], "image cannot be read")
+                return super().__getitem__(index)
+
+        plan = make_plan(
+            Tokens(), card(), data=colours(30, 1), train=replace(train, reader=Damaged(60, 0)), device="cpu"
+        )
+        fit = run(plan, results=tmp_path / "damaged", progress=False).fit
+        assert whole is not None and fit is not None
+        assert (whole.head, whole.samples, whole.left_out, whole.chosen) == ("bank", 60, (), {})
+        assert (fit.samples, fit.left_out) == (60, ("i007",))
 
     def test_the_bank_comes_from_the_fit_split(self) -> None:
         scored = replace(colours(3, 1), categories={5: "grey"})
