@@ -12,13 +12,15 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
+from .facts import NOT_RECORDED, facts_of
 from .paths import bundled, results_root
-from .published import load_published, published_folder
+from .published import load_all, load_published, published_folder
 from .ranking import Board, Cell, Excluded, Group, Reference, Row, rank
 from .registry import get_task, task_names
 from .results import Result, read_result, read_rows, write_atomically
@@ -36,12 +38,13 @@ def build_leaderboard(
     *,
     published: Path | None = None,
 ) -> list[Path]:
-    """Write `<out>/<task>.csv` and `<out>/<task>.md` and return their paths.
+    """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md`, and return their paths.
 
     results: folders with results, by default the committed `leaderboards/results` and the user's results root.
     task: one task, else all bundled tasks and those that have results. Raises UsageError for an unknown task.
     """
     from .report.board import to_csv, to_markdown
+    from .report.published_page import published_page
 
     folders = default_folders() if results is None else [Path(folder) for folder in results]
     published = published or published_folder()
@@ -49,11 +52,16 @@ def build_leaderboard(
     for spec in [task] if task is not None else _all_tasks(folders, published):
         board = make_board(folders, spec, published=published)
         for suffix, text in ((".csv", to_csv(board)), (".md", to_markdown(board))):
-            path = Path(out) / f"{board.task.name}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
-            written.append(path)
+            written.append(_write(Path(out) / f"{board.task.name}{suffix}", text))
+    if task is None:
+        written.append(_write(Path(out) / "published.md", published_page(load_all(published))))
     return written
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    return path
 
 
 def default_folders() -> list[Path]:
@@ -91,7 +99,7 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
             reason = str(error)
         if reason:
             excluded.append(Excluded(result.model.name, source, reason))
-    rows, superseded = _newest(rows)
+    rows, superseded = _newest(_settled(rows))
     directions = [result.metrics[reference.main].direction for result, _ in found if reference.main in result.metrics]
     direction = Counter(directions).most_common(1)[0][0] if directions else 1
     groups = sorted({row.group for row in rows}, key=lambda group: group.place)
@@ -170,7 +178,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
-    rows = _rows(result)
+    rows, facts = _rows(result), facts_of(result, reference.card)
     per_image = [name for name in reference.metrics if name in rows]
     values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
     return Row(
@@ -185,6 +193,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
             data.ids_sha256,
             model.supervision,
             "none" if model.role == "ceiling" else model.privilege,
+            facts.fit,
         ),
         cells=cells,
         training_seeds=() if model.training_seed is None else (model.training_seed,),
@@ -198,7 +207,29 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         identity=(base, options, model.checkpoint_sha256, result.setup.dtype),
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
+        facts=facts,
     )
+
+
+def _settled(rows: Sequence[Row]) -> list[Row]:
+    """Rows on embedded data whose result did not record what their head was fitted on, beside those that did.
+
+    The fit split of a stand-in follows from the task card and the revision, which the rows of a group share.
+    """
+    known: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        if row.group.fit and not _unrecorded(row):
+            known.setdefault((row.group.kind, row.group.revision, row.group.ids_sha256), set()).add(row.group.fit)
+    out = []
+    for row in rows:
+        fits = known.get((row.group.kind, row.group.revision, row.group.ids_sha256), set())
+        same = row.group.kind == "embedded" and _unrecorded(row) and len(fits) == 1
+        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if same else row)
+    return out
+
+
+def _unrecorded(row: Row) -> bool:
+    return row.group.fit.endswith(NOT_RECORDED)
 
 
 def _version(result: Result) -> str:

@@ -79,9 +79,9 @@ def _published_line(task: Reference, table: PublishedTable | None, row: Publishe
     head = ["published", "", row.model, "published", "", row.supervision, row.privilege, "model"]
     cells = []
     for metric in task.metrics:
-        value = row.metrics.get(metric)
-        spread = "" if value is None or value.spread is None else f"{value.spread * table.scale:.6f}"
-        cells += ["" if value is None else f"{value.value * table.scale:.6f}", "", "", spread, ""]
+        printed = row.metrics.get(metric)
+        value, spread = (None, None) if printed is None else table.shown(printed)
+        cells += [*("" if x is None else f"{x:.6f}" for x in (value, None, None, spread)), ""]
     seeds = [" ".join(map(str, row.seeds)), ""]
     note = f"comparable: {row.comparable}, {row.why}; {row.evidence}; {row.paper}"
     return [*head, *cells, *seeds, "", row.protocol, str(table.version), "", "", "", row.source, note]
@@ -128,7 +128,7 @@ def _group_section(task: Reference, group: Group, rows: Sequence[Row], signature
         cells = [_text(row.cells.get(metric)) for metric in task.metrics]
         noise = " ".join(map(str, row.noise_seeds))
         table.append([rank, row.model, row.role, *cells, _counts(task, row), noise, letter])
-    return [f"{heading}, privilege: {group.privilege}", "", *_table(table)]
+    return [f"{heading}, privilege: {group.privilege}", "", *markdown_table(table)]
 
 
 def _text(cell: Cell | None) -> str:
@@ -162,21 +162,20 @@ def _published_section(board: Board) -> list[str]:
     present = [metric for metric in board.task.metrics if any(metric in row.metrics for row in table.rows)]
     body = [["model", *(f"`{metric}`" for metric in present), "training seeds", "protocol", "comparable", "source"]]
     for row in _sorted_published(board):
-        cells = [_published_text(row, metric, table.scale) for metric in present]
+        cells = [_published_text(row, metric, table) for metric in present]
         comparable = f"{row.comparable}: {row.why}"
         seeds = " ".join(map(str, row.seeds)) or "not stated"
         body.append([row.model, *cells, seeds, row.protocol, comparable, f"{row.paper}. {row.source}; {row.evidence}"])
-    lines += _table(body)
+    lines += markdown_table(body)
     lines += ["", *(f"- `{name}`: {text}" for name, text in table.protocols.items())]
     return [*lines, *(f"- Left out: {text}" for text in table.left_out)]
 
 
-def _published_text(row: PublishedRow, metric: str, scale: float) -> str:
-    value = row.metrics.get(metric)
-    if value is None:
+def _published_text(row: PublishedRow, metric: str, table: PublishedTable) -> str:
+    if metric not in row.metrics:
         return ""
-    spread = "" if value.spread is None else f" ± {value.spread * scale:.3f}"
-    return f"{value.value * scale:.3f}{spread}"
+    value, spread = table.shown(row.metrics[metric])
+    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
 def _commands(board: Board) -> Iterable[str]:
@@ -186,7 +185,8 @@ def _commands(board: Board) -> Iterable[str]:
                 yield f"- {row.model}: `{row.command}` (ocl-bench {row.version}; `{row.source}`)"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first row is the head."""
     plain = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     head, *body = (f"| {' | '.join(row)} |" for row in plain)
     return [head, f"|{'---|' * len(rows[0])}", *body]
