@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison import compare as compare
     from .evaluate import evaluate as evaluate
     from .registry import get_model as get_model
     from .registry import get_task as get_task
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from .types import Batch as Batch
     from .types import Model as Model
     from .types import Prediction as Prediction
+    from .validation import validate as validate
 
 _HOMES = {
+    "compare": "comparison",
     "evaluate": "evaluate",
     "get_model": "registry",
     "get_task": "registry",
@@ -37,6 +40,7 @@ _HOMES = {
     "Batch": "types",
     "Model": "types",
     "Prediction": "types",
+    "validate": "validation",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

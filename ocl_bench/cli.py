@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_parts import (
+    Annotations,
     BatchSize,
     Checkpoint,
     DataRoot,
@@ -32,12 +33,15 @@ from .cli_parts import (
     own_stdout,
     parse_options,
     parse_seeds,
+    print_gate,
     print_json,
     print_matrix,
     print_result,
+    print_validation,
     say,
     several,
     split_option,
+    validation_content,
 )
 from .errors import UsageError
 
@@ -386,28 +390,128 @@ def leaderboard(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model (all its training seeds), name:SEED, or result files.")],
+    b: Annotated[str, typer.Argument(help="The other one; differences are a minus b.")],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Tasks with commas; by default all that both have results on.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="With commas, or all; by default the main metric.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the differences into this PNG.")] = None,
+    json: Json = False,
+) -> None:
+    """Is one model better than another? Paired intervals and tests on the images of both (docs/compare.md)."""
+    from .comparison import compare as compare_methods
+    from .report.comparison import print_comparisons, write_comparison
+
+    with own_stdout(json):
+        found = compare_methods(a, b, task, metrics, results=results)
+    if json:
+        print_json({"a": a, "b": b, "comparisons": [one.to_dict() for one in found]})
+    else:
+        from .console import make_console
+
+        print_comparisons(make_console(), found)
+    if out is not None:
+        say(f"written: {write_comparison(out, found)}")
+
+
+@app.command()
 def regress(
     baseline: Annotated[Path | None, typer.Option(help="Folder with golden files; by default the bundled one.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only golden files of this task.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only golden files of this model.")] = None,
     candidate: Annotated[Path | None, typer.Option(help="Compare these results instead of evaluating again.")] = None,
-    accept: Annotated[bool, typer.Option("--accept", help="Write what is measured into the golden files.")] = False,
-    reason: Annotated[str, typer.Option(help="Why the numbers changed; stored with --accept.")] = "",
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Write what is measured into the golden files; a task and a model get a first."),
+    ] = False,
+    why: Annotated[str, typer.Option("--why", "--reason", help="Why the numbers changed; stored with --accept.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Samples of a first golden file.")] = 64,
+    absolute: Annotated[float, typer.Option(min=0, help="A first golden file: allowed fall of a metric.")] = 0.01,
+    relative: Annotated[float, typer.Option(min=0, help="The same as a share of the value; the larger counts.")] = 0.01,
+    annotations: Annotated[
+        Annotations, typer.Option(help="github marks findings in the pull request; auto: where GITHUB_ACTIONS is set.")
+    ] = Annotations.auto,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     json: Json = False,
 ) -> None:
-    """The gate: measure the golden models again; exit code 1 when a metric fell."""
-    from dataclasses import asdict
-
+    """The gate: measure the golden models again; exit code 1 when a metric fell (docs/ci.md)."""
+    from .golden import Tolerance
     from .paths import bundled
     from .regression import regress as run_gate
 
-    folder = baseline or bundled("leaderboards") / "golden"
-    report = run_gate(folder, candidate=candidate, accept=accept, reason=reason, device=device)
-    if json:
-        print_json({"failed": report.failed, "findings": [asdict(finding) for finding in report.findings]})
-    else:
-        for line in report.lines():
-            typer.echo(line)
+    report = run_gate(
+        baseline or bundled("leaderboards") / "golden",
+        task=task,
+        model=model,
+        candidate=candidate,
+        accept=accept,
+        reason=why,
+        device=device,
+        limit=limit,
+        tolerance=Tolerance(absolute=absolute, relative=relative),
+    )
+    print_gate(report, json, annotations)
     raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def submit(
+    run: Annotated[Path, typer.Argument(help="A result JSON, or the folder with it.")],
+    out: Annotated[Path, typer.Option(help="Where the files for the pull request go.")] = Path("submission"),
+    predictions: Annotated[bool, typer.Option("--predictions", help="Add the predictions that the run saved.")] = False,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Validate a run and write the files for a pull request (docs/submit.md)."""
+    from .submission import submit as submit_run
+
+    with own_stdout(json):
+        made = submit_run(run, out, predictions=predictions, data_root=data_root)
+    if json:
+        print_json({"files": [str(file) for file in made.files], **validation_content(made.validation)})
+    else:
+        print_validation(made.validation)
+        for file in made.files:
+            typer.echo(f"written: {file}")
+        if made.next:
+            typer.echo(f"next: {made.next}")
+    raise typer.Exit(0 if made.files else 1)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Result files (JSON); their rows lie beside them.")],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Saved predictions of a single file; by default <stem>.predictions beside it.")
+    ] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Check results against their rows and cards; exit code 1 when a number is not what its rows give."""
+    from .validation import examine
+
+    if predictions is not None and len(files) > 1:
+        raise UsageError("--predictions belongs to one result; name one file")
+    found, unreadable = [], []
+    with own_stdout(json):
+        for file in files:
+            try:
+                found.append(examine(file, predictions=predictions, data_root=data_root))
+            except UsageError as error:
+                unreadable.append(str(error))
+                say(f"error: {error}")
+            else:
+                if not json:
+                    print_validation(found[-1])
+    if json:
+        print_json({"results": [validation_content(one) for one in found], "unreadable": unreadable})
+    raise typer.Exit(2 if unreadable else 0 if all(one.valid for one in found) else 1)
 
 
 @app.command()

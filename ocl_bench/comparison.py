@@ -1,28 +1,130 @@
-"""Is one method better than another? Results of the same images, training seeds paired (`statistics.Difference`)."""
+"""Is one method better than another? Paired tests on the images of both, corrected for how many were made.
+
+The rule (docs/compare.md): training seeds paired, two-level bootstrap over (seed, image), the 95 % interval of the
+difference excludes 0, the same sign in every pair of seeds, Holm over all tests; fewer than 3 training seeds of a
+trained method say something about these checkpoints only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pandas
+from numpy.typing import NDArray
 
-from .adapters import get_adapter
 from .errors import UsageError
+from .leaderboard import default_folders
+from .pairing import Pairs, Side, pair
 from .registry import get_task
-from .results import Result, read_result, read_rows
+from .results import Result
+from .selection import DataKey, data_key, find_method, is_file, read_files, tasks_of
 from .spec import TaskSpec
-from .statistics import Difference, Statistic, two_level_statistic_difference
+from .statistics import (
+    PERMUTATIONS,
+    RESAMPLES,
+    Difference,
+    effect_size,
+    holm,
+    sign_flip_p_value,
+    smallest_detectable,
+    swap_p_value,
+)
+
+ALPHA = 0.05
+ROUNDING = 1e-12
+"""Difference of two images' values below which they tie."""
+Method = str | Sequence[Result]
+Tasks = str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None
+Verdict = Literal["better", "worse", "undecided"]
 
 
-def load_methods(folder: Path) -> dict[str, list[Result]]:
-    """Results below a folder by method (`dias:1` is a training seed of `dias`), in the order of training seeds."""
-    methods: dict[str, list[Result]] = {}
-    for path in sorted(folder.rglob("*.json")):
-        result = read_result(path)
-        methods.setdefault(result.model.name.partition(":")[0], []).append(result)
-    return {name: sorted(found, key=lambda one: one.model.training_seed or 0) for name, found in methods.items()}
+@dataclass(frozen=True)
+class Comparison:
+    """Method a minus method b in one metric of one task, on the images of both; a positive difference is better for a.
+
+    value_a, value_b: on the n images (or videos) that count. low, high, se, p_bootstrap: 95 % interval, standard error
+    and p-value of the bootstrap. p_permutation: None where swapping images means nothing (`permutations` is then 0).
+    p_holm: p_bootstrap, adjusted for all metrics and tasks of the call. effect_size (d_z), wins, ties, losses: of
+    images; None for a metric that is no mean over images. smallest_detectable: true difference found with 80 % power.
+    seed_signs: of the difference of each pair of training seeds. separable: these checkpoints differ on these images
+    beyond chance. verdict: what that says about the methods, `undecided` with fewer than 3 seeds of a trained one.
+    """
+
+    a: str
+    b: str
+    task: str
+    metric: str
+    direction: int
+    data: str
+    revision: str
+    task_hash: str
+    unit: Literal["images", "videos"]
+    signature_a: str
+    signature_b: str
+    supervision_a: str
+    supervision_b: str
+    privilege_a: str
+    privilege_b: str
+    training_seeds_a: tuple[int, ...]
+    training_seeds_b: tuple[int, ...]
+    n: int
+    n_failed: int
+    n_without_value: int
+    value_a: float
+    value_b: float
+    difference: float
+    low: float | None
+    high: float | None
+    se: float | None
+    p_bootstrap: float | None
+    p_permutation: float | None
+    permutations: int
+    p_holm: float | None
+    effect_size: float | None
+    wins: int | None
+    ties: int | None
+    losses: int | None
+    smallest_detectable: float | None
+    seed_signs: tuple[int, ...]
+    enough_seeds: bool
+    separable: bool
+    verdict: Verdict
+
+    @property
+    def tested(self) -> Difference:
+        """The difference alone, as it was tested; NaN where a number is None."""
+        known = (np.nan if value is None else value for value in (self.low, self.high, self.se, self.p_bootstrap))
+        return Difference(self.difference, *known, self.n, self.seed_signs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+def compare(
+    a: Method,
+    b: Method,
+    task: Tasks = None,
+    metrics: str | Sequence[str] | None = None,
+    *,
+    results: Sequence[str | Path] | None = None,
+) -> list[Comparison]:
+    """Compare two methods: `name` (all training seeds), `name:seed`, result files (commas between) or results.
+
+    task: names or cards, with commas between names; by default all tasks on which both have results. metrics: by
+    default the main metric of each task, `all` takes every metric that both have. results: folders, by default the
+    committed results and the user's own. Raises UsageError where results cannot be joined, naming the field.
+    """
+    folders = default_folders() if results is None else [Path(folder) for folder in results]
+    found = []
+    for card in _cards(a, b, task, folders):
+        ours, theirs = _both(a, b, card, folders)
+        for metric in _metrics(metrics, card, [*ours, *theirs]):
+            found.append(measure(pair(ours, theirs, metric, card=card)))
+    return corrected(found)
 
 
 def difference(
@@ -34,67 +136,160 @@ def difference(
     trained meets each seed of the other. Only images on which every result has a value count. Raises UsageError for
     other tasks or images and for methods without a seed in common.
     """
-    everything = [*ours, *theirs]
-    task = _common_task(everything)
-    ours, theirs = _paired(ours, theirs)
-    columns = [(result, metric) for result in ours] + [(result, other_metric or metric) for result in theirs]
-    rows = _common_rows(columns, task)
-    statistics = [_statistic(table, task, name) for table, (_, name) in zip(rows, columns, strict=True)]
-    sign = everything[0].metrics[metric].direction
-    signed = [_signed(statistic, sign) for statistic in statistics]
-    return two_level_statistic_difference(signed[: len(ours)], signed[len(ours) :], rows[0]["id"].nunique())
+    return pair(ours, theirs, metric, other_metric).difference()
 
 
-def _common_task(results: Sequence[Result]) -> TaskSpec:
-    first = results[0]
-    for other in results:
-        if other.task.hash != first.task.hash:
-            raise UsageError(f"{first.model.name} and {other.model.name}: results of different protocols")
-        if other.data.ids_sha256 != first.data.ids_sha256:
-            raise UsageError(f"{first.model.name} and {other.model.name}: results of different images")
-    task = get_task(first.task.name)
-    if task.hash != first.task.hash:
-        raise UsageError(f"{first.model.name}: a result of another version of task '{task.name}'")
-    return task
+def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
+    """Every number of one comparison; `corrected` adds what depends on how many there are: p_holm and the verdict."""
+    found = pairs.difference()
+    images = pairs.image_differences()
+    p_value, draws = _permutation(pairs, images) if permute else (np.nan, 0)
+    first = pairs.ours.results[0]
+    return Comparison(
+        **_side("a", pairs.ours, pairs.value(0)),
+        **_side("b", pairs.theirs, pairs.value(1)),
+        **_per_image(images),
+        task=pairs.ours.card.name,
+        metric=pairs.ours.metric,
+        direction=pairs.direction,
+        data=first.data.kind,
+        revision=first.data.revision,
+        task_hash=first.task.hash,
+        unit="videos" if pairs.ours.card.family == "video" else "images",
+        n=pairs.n,
+        n_failed=pairs.failed,
+        n_without_value=pairs.without_value,
+        difference=found.mean,
+        low=_number(found.low),
+        high=_number(found.high),
+        se=_number(found.se),
+        p_bootstrap=_number(found.p_value),
+        p_permutation=_number(p_value),
+        permutations=draws,
+        p_holm=None,
+        smallest_detectable=_number(smallest_detectable(_standard_error(pairs, found, images), pairs.n)),
+        seed_signs=found.seed_signs,
+        enough_seeds=pairs.enough_seeds,
+        separable=False,
+        verdict="undecided",
+    )
 
 
-def _paired(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
-    """As many results of either: a method that is not trained meets each seed, others are joined by their seeds."""
-    if any(len(side) == 1 and side[0].model.training_seed is None for side in (ours, theirs)):
-        most = max(len(ours), len(theirs))
-        return list(ours) * (most // len(ours)), list(theirs) * (most // len(theirs))
-    seeds_a, seeds_b = ({one.model.training_seed: one for one in side} for side in (ours, theirs))
-    common = [seed for seed in seeds_a if seed in seeds_b]
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with Holm-adjusted p-values over all of them, and with what the rule says of each."""
+    known = {str(index): one.p_bootstrap for index, one in enumerate(comparisons) if one.p_bootstrap is not None}
+    adjusted = holm(known)
+    return [_judged(one, adjusted.get(str(index))) for index, one in enumerate(comparisons)]
+
+
+def _judged(one: Comparison, p_holm: float | None) -> Comparison:
+    found = one.tested
+    significant = p_holm is not None and p_holm < ALPHA
+    separable = significant and (found.low > 0 or found.high < 0)
+    decided = significant and one.enough_seeds and found.sign
+    verdict: Verdict = "undecided" if not decided else "better" if found.sign > 0 else "worse"
+    return replace(one, p_holm=p_holm, separable=separable, verdict=verdict)
+
+
+def _side(key: str, side: Side, value: float) -> dict[str, Any]:
+    first = side.results[0]
+    return {
+        key: side.name,
+        f"signature_{key}": first.metrics[side.metric].signature,
+        f"supervision_{key}": first.model.supervision,
+        f"privilege_{key}": first.model.privilege,
+        f"training_seeds_{key}": tuple(dict.fromkeys(side.seeds)),
+        f"value_{key}": value,
+    }
+
+
+def _per_image(images: NDArray[np.float64] | None) -> dict[str, Any]:
+    if images is None:
+        return dict.fromkeys(("effect_size", "wins", "ties", "losses"))
+    ties = np.abs(images) <= ROUNDING
+    return {
+        "effect_size": _number(effect_size(images)),
+        "wins": int(((images > 0) & ~ties).sum()),
+        "ties": int(ties.sum()),
+        "losses": int(((images < 0) & ~ties).sum()),
+    }
+
+
+def _permutation(pairs: Pairs, images: NDArray[np.float64] | None) -> tuple[float, int]:
+    """p-value and number of draws; NaN and 0 where swapping images means nothing."""
+    if images is not None:
+        return sign_flip_p_value(images), PERMUTATIONS
+    both = pairs.swappable()
+    return (np.nan, 0) if both is None else (swap_p_value(both, pairs.n), RESAMPLES)
+
+
+def _standard_error(pairs: Pairs, found: Difference, images: NDArray[np.float64] | None) -> float:
+    """Of two checkpoints and a mean it is known exactly; else it is that of the bootstrap."""
+    if images is None or len(pairs.ours.results) > 1 or pairs.n < 2:
+        return found.se
+    return float(images.std(ddof=1) / np.sqrt(pairs.n))
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[TaskSpec]:
+    """The cards to compare on, once each. Raises UsageError when the two share no task."""
+    if task is not None:
+        several = task.split(",") if isinstance(task, str) else [task] if isinstance(task, Path | TaskSpec) else task
+        return [get_task(one.strip() if isinstance(one, str) else one) for one in several]
+    of_a, of_b = (_tasks(method, folders) for method in (a, b))
+    common = [name for name in of_a if name in of_b]
     if not common:
-        raise UsageError(f"{ours[0].model.name} and {theirs[0].model.name}: no training seed in common")
-    return [seeds_a[seed] for seed in common], [seeds_b[seed] for seed in common]
+        raise UsageError(
+            f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "
+            f"{', '.join(of_b) or 'none'} in {', '.join(map(str, folders))}; evaluate both on one task"
+        )
+    return [get_task(name) for name in common]
 
 
-def _common_rows(columns: Sequence[tuple[Result, str]], task: TaskSpec) -> list[pandas.DataFrame]:
-    """Rows of each result on the images on which all of them have values, sorted by image."""
-    tables, valid = [], None
-    for result, metric in columns:
-        if metric not in result.metrics:
-            raise UsageError(f"{result.model.name}: no metric '{metric}' in its result")
-        if result.rows_path is None or not result.rows_path.is_file():
-            raise UsageError(f"{result.model.name}: the rows of its result are missing")
-        table = read_rows(result.rows_path)
-        scored = table.dropna(subset=[metric]) if metric in table else table
-        valid = set(scored["id"]) if valid is None else valid & set(scored["id"])
-        tables.append(table)
-    if not valid:
-        raise UsageError(f"no image of task '{task.name}' is scored in all results")
-    return [table[table["id"].isin(valid)].sort_values(["id", "noise_seed"]) for table in tables]
+def _tasks(method: Method, folders: Sequence[Path]) -> list[str]:
+    if isinstance(method, str) and not is_file(method):
+        return tasks_of(folders, method)
+    return list(dict.fromkeys(one.task.name for one in _given(method)))
 
 
-def _statistic(rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-    """The metric as a function of how often each image is drawn; means over noise seeds first."""
-    corpus = get_adapter(task).statistic(rows, task, metric)
-    if corpus is not None:
-        return corpus
-    values = rows.groupby("id", sort=True)[metric].mean().to_numpy(dtype=np.float64)
-    return lambda weights: weights @ values / weights.sum(axis=1)
+def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tuple[list[Result], list[Result]]:
+    """Results of both on the best data that they share. Where they share none, joining them says what differs."""
+    of_a, of_b = (_by_data(method, card, folders) for method in (a, b))
+    common = [key for key in of_a if key in of_b]
+    key_a, key_b = (common[0], common[0]) if common else (next(iter(of_a)), next(iter(of_b)))
+    return of_a[key_a], of_b[key_b]
 
 
-def _signed(statistic: Statistic, sign: int) -> Statistic:
-    return lambda weights: sign * statistic(weights)
+def _by_data(method: Method, card: TaskSpec, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
+    if isinstance(method, str) and not is_file(method):
+        return find_method(folders, method, card.name, card.hash)
+    found = _given(method)
+    wanted = [one for one in found if one.task.name == card.name] or found
+    return {data_key(wanted[0]): wanted}
+
+
+def _given(method: Method) -> list[Result]:
+    found = read_files(method) if isinstance(method, str) else list(method)
+    if not found:
+        raise UsageError("no result to compare; give a method's name or result files")
+    return found
+
+
+def _name(method: Method) -> str:
+    return method if isinstance(method, str) else _given(method)[0].model.name
+
+
+def _metrics(metrics: str | Sequence[str] | None, card: TaskSpec, found: Sequence[Result]) -> list[str]:
+    """Metrics to compare. `all`: those of the card in which every result has a value."""
+    if metrics is None:
+        return [card.main]
+    if metrics == "all":
+        return [name for name in card.metrics if all(_has(one, name) for one in found)]
+    return [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+
+
+def _has(result: Result, metric: str) -> bool:
+    return metric in result.metrics and result.metrics[metric].value is not None

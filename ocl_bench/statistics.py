@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
+PERMUTATIONS = 10_000
 CONFIDENCE = 0.95
 MEMORY_BYTES = 200_000_000
 _BYTES_PER_DRAW = 24  # an int64 index, a float64 value and the copy made by the mean
 
 _BYTES_PER_WEIGHT = 8
+_TOLERANCE = 1e-12  # a draw that equals what was measured up to rounding is as extreme
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """A corpus metric as a function of how often each of its n images is drawn: weights (R, n) -> values (R,).
@@ -52,14 +54,18 @@ class Difference:
     seed_signs: tuple[int, ...] = ()
 
     @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes 0 and all seed pairs agree with the mean, else 0."""
+        wanted = 1 if self.mean > 0 else -1
+        excludes = self.low > 0 or self.high < 0
+        return wanted if excludes and all(sign == wanted for sign in self.seed_signs) else 0
+
+    @property
     def verdict(self) -> str:
         """`better`, `worse` or `undecided`: the interval excludes 0 and all of at least 3 seed pairs agree."""
-        if len(self.seed_signs) < 3 or self.low <= 0 <= self.high:
+        if len(self.seed_signs) < 3 or not self.sign:
             return "undecided"
-        wanted = 1 if self.mean > 0 else -1
-        if any(sign != wanted for sign in self.seed_signs):
-            return "undecided"
-        return "better" if wanted > 0 else "worse"
+        return "better" if self.sign > 0 else "worse"
 
     @property
     def not_below(self) -> bool:
@@ -252,3 +258,71 @@ def _p_value(means: NDArray[np.float64]) -> float:
 
 def _batch(draws: int, resamples: int) -> int:
     return max(1, min(resamples, MEMORY_BYTES // (_BYTES_PER_DRAW * draws)))
+
+
+def sign_flip_p_value(differences: ArrayLike, *, draws: int = PERMUTATIONS, seed: int = 0) -> float:
+    """Two-sided p-value of a mean of paired differences (n,): are the two methods exchangeable on every image?
+
+    Each draw flips the signs of a random half of them (Fisher 1935); the +1 keeps the value above 0. NaN without any.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if not data.size:
+        return np.nan
+    rng = np.random.default_rng(seed)
+    total = data.sum()
+    bound = abs(total) * (1 - _TOLERANCE)
+    step = max(1, min(draws, MEMORY_BYTES // (_BYTES_PER_DRAW * data.size)))
+    extreme = 0
+    for start in range(0, draws, step):
+        kept = rng.integers(0, 2, (min(step, draws - start), data.size), dtype=np.int8)
+        extreme += int((np.abs(2 * (kept @ data) - total) >= bound).sum())
+    return (extreme + 1) / (draws + 1)
+
+
+def swap_p_value(both: Sequence[Statistic], n: int, *, draws: int = RESAMPLES, seed: int = 0) -> float:
+    """The same for a metric of the whole set: a random half of the n images changes sides, and both sides are redone.
+
+    both: for each pair of training seeds the metric as a function of the weights (R, 2n) of the n images of the first
+    method, then of those of the second. An image changes sides in all pairs together.
+    """
+    rng = np.random.default_rng(seed)
+
+    def gap(away: NDArray[np.int64]) -> NDArray[np.float64]:
+        first, second = np.concatenate([1 - away, away], axis=1), np.concatenate([away, 1 - away], axis=1)
+        return np.mean([statistic(first) - statistic(second) for statistic in both], axis=0)
+
+    bound = abs(float(gap(np.zeros((1, n), dtype=np.int64))[0])) * (1 - _TOLERANCE)
+    if np.isnan(bound):
+        return np.nan
+    step = max(1, min(draws, MEMORY_BYTES // (8 * _BYTES_PER_WEIGHT * n)))
+    extreme = 0
+    for start in range(0, draws, step):
+        gaps = np.abs(gap(rng.integers(0, 2, (min(step, draws - start), n))))
+        extreme += int((~(gaps < bound)).sum())  # a draw on which the metric is undefined speaks for chance
+    return (extreme + 1) / (draws + 1)
+
+
+def effect_size(differences: ArrayLike) -> float:
+    """Cohen's d of paired differences (n,), d_z: their mean in units of their sample deviation; NaN where that is 0."""
+    data = np.asarray(differences, dtype=np.float64)
+    deviation = data.std(ddof=1) if data.size > 1 else 0.0
+    return float(data.mean() / deviation) if deviation > 0 else np.nan
+
+
+def smallest_detectable(se: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The true difference that a two-sided paired t-test on n images finds with this power (Cohen 1988, chapter 2).
+
+    se: standard error of the mean difference, for a mean its sample deviation / sqrt(n). NaN where n < 2 or se is NaN.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    if n < 2 or not se > 0:
+        return np.nan
+    critical = t.ppf(1 - alpha / 2, n - 1)
+
+    def missing(shift: float) -> float:
+        wrong_side = np.nan_to_num(nct.cdf(-critical, n - 1, shift))  # scipy gives NaN where it is far below 1e-10
+        return float(nct.sf(critical, n - 1, shift) + wrong_side - power)
+
+    return se * float(brentq(missing, 0.0, 1.5 * critical + 5))
