@@ -18,8 +18,10 @@ from .errors import OclBenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .gate_report import Report
     from .matrix import Cell
     from .results import Result
+    from .validation import Validation
 
 
 class ErrorsInOneLine(TyperGroup):
@@ -57,6 +59,14 @@ class ExportTarget(StrEnum):
 
     torchvision = "torchvision"
     detectron2 = "detectron2"
+
+
+class Annotations(StrEnum):
+    """Whether `regress` marks its findings for a CI service."""
+
+    auto = "auto"
+    github = "github"
+    none = "none"
 
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
@@ -124,6 +134,40 @@ def print_matrix(cells: Sequence[Cell], json: bool) -> None:
     for cell in cells:
         if cell.failed:
             typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
+
+
+def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
+    """The report of the gate, and its findings as annotations on stderr, so that they never spoil JSON."""
+    from dataclasses import asdict
+
+    if json:
+        findings = [asdict(finding) | {"file": str(finding.file)} for finding in report.findings]
+        print_json({"failed": report.failed, "findings": findings, "accepted": [str(path) for path in report.accepted]})
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    if annotations is Annotations.github or (annotations is Annotations.auto and on_github):
+        for line in report.annotations():
+            say(line)
+
+
+def validation_content(validation: Validation) -> dict[str, Any]:
+    """A validation as JSON content."""
+    from dataclasses import asdict
+
+    return {"valid": validation.valid, **asdict(validation)}
+
+
+def print_validation(validation: Validation) -> None:
+    """One line for the file, one for each problem and for what was not checked."""
+    again = f", {validation.rescored} samples scored again" if validation.rescored else ""
+    done = f"{validation.metrics} metrics computed again from {validation.images} rows{again}"
+    typer.echo(f"{'ok     ' if validation.valid else 'REFUSED'}  {validation.file}: {done}")
+    for problem in validation.problems:
+        typer.echo(f"    {problem.field}: {problem.message}")
+    for text in validation.skipped:
+        typer.echo(f"    not checked: {text}")
 
 
 def exit_code(result: Result) -> int:

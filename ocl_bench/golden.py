@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -157,8 +158,8 @@ def golden_files(baseline: Path) -> list[Path]:
 
 
 def golden_path(baseline: Path, task: str, model: str) -> Path:
-    """`<baseline>/<task>/<model>.json`."""
-    return baseline / task / f"{model.replace(':', '-')}.json"
+    """`<baseline>/<task>/<model>.json`; `dias:1` is `dias-1`, `src/model.py:build` is `src-model.py-build`."""
+    return baseline / task / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('.-')}.json"
 
 
 def write_golden(golden: Golden, baseline: Path) -> Path:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .errors import UsageError
+from .gate_report import Checked, Finding, Report
 from .golden import (
     EXACT,
     Accepted,
@@ -44,53 +45,9 @@ from .statistics import paired_difference
 if TYPE_CHECKING:
     import pandas
 
+FIRST_TOLERANCE = Tolerance(absolute=0.01, relative=0.01)
+"""Of a first golden file where nothing else is asked for: other processors move soft outputs by less."""
 _MEAN_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the gate's report. `fail` turns the gate red, `warn` does not."""
-
-    level: Literal["fail", "warn"]
-    golden: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """One golden file that was compared."""
-
-    golden: str
-    images: int
-    metrics: int
-    seconds: float
-
-
-@dataclass
-class Report:
-    """What the gate found."""
-
-    checked: list[Checked] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    accepted: list[Path] = field(default_factory=list)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the command ends with exit code 1."""
-        return any(finding.level == "fail" for finding in self.findings)
-
-    def lines(self) -> list[str]:
-        """The report to print: one line for each golden file, one for each finding, one verdict."""
-        out = []
-        for one in self.checked:
-            found = [finding for finding in self.findings if finding.golden == one.golden]
-            failed = any(finding.level == "fail" for finding in found)
-            word = "FAIL" if failed else "warn" if found else "ok  "
-            out.append(f"{word}  {one.golden}: {one.metrics} metrics on {one.images} images, {one.seconds:.1f} s")
-            out += [f"      {finding.level}: {finding.message}" for finding in found]
-        out += [f"accepted: {path}" for path in self.accepted]
-        verdict = "red: regression" if self.failed else "accepted" if self.accepted else "green: no regression"
-        return [*out, f"{verdict} ({len(self.checked)} golden files)"]
 
 
 @dataclass(frozen=True)
@@ -104,31 +61,54 @@ class Measurement:
 def regress(
     baseline: str | Path,
     *,
+    task: str | None = None,
+    model: str | None = None,
     candidate: str | Path | None = None,
     accept: bool = False,
     reason: str = "",
     device: str = "cpu",
+    limit: int = 64,
+    tolerance: Tolerance = FIRST_TOLERANCE,
 ) -> Report:
     """Compare every golden file of `baseline` with what its model measures now.
 
-    candidate: a folder with results to compare instead of evaluating again. accept: write what was measured into the
-    golden files with a finding, with the `reason`. Raises UsageError for an unreadable golden file or no golden file.
+    task, model: only the golden files of these, as the files name them. candidate: a folder with results to compare
+    instead of evaluating again. accept: write what was measured into the golden files with a finding, with the
+    `reason`; a task and a model without a golden file get their first one, on `limit` samples of the stand-in and with
+    `tolerance`. Raises UsageError for an unreadable golden file or no golden file.
     """
     if accept and not reason.strip():
-        raise UsageError("--accept needs --reason TEXT: it is written into the golden files")
+        raise UsageError("--accept needs --why TEXT: it is written into the golden files")
     baseline = Path(baseline)
     report = Report()
-    for path in golden_files(baseline):
-        golden = read_golden(path)
+    if accept and task and model and not golden_path(baseline, task, model).is_file():
+        made = make_golden(task, model, baseline, limit=limit, tolerance=tolerance, reason=reason.strip())
+        report.accepted.append(made)
+        return report
+    for path, golden in _chosen(baseline, task, model):
         start = time.perf_counter()
         findings, measured = _check_file(golden, baseline, Path(candidate) if candidate else None, device)
         if accept and findings and measured is not None:
             report.accepted.append(write_golden(_accepted(golden, measured, reason.strip()), baseline))
         else:
-            report.findings += findings
+            report.findings += [replace(finding, file=path) for finding in findings]
         seconds = time.perf_counter() - start
         report.checked.append(Checked(golden.name, len(golden.ids), len(golden.metrics), seconds))
     return report
+
+
+def _chosen(baseline: Path, task: str | None, model: str | None) -> list[tuple[Path, Golden]]:
+    """The golden files of a task and a model. Raises UsageError when there is none: nothing checked is not green."""
+    every = [(path, read_golden(path)) for path in golden_files(baseline)]
+    found = [
+        (path, golden) for path, golden in every if task in (None, golden.task.name) and model in (None, golden.model)
+    ]
+    if not found:
+        known = ", ".join(golden.name for _, golden in every)
+        raise UsageError(
+            f"{baseline}: no golden file of {task or 'any task'} and {model or 'any model'}; it has {known}"
+        )
+    return found
 
 
 def _check_file(
@@ -144,7 +124,7 @@ def _check_file(
     else:
         measured = measure(golden.task.name, golden.model, golden.recipe, baseline, device)
     if golden.task.hash != task.hash:
-        message = "made with another protocol (the task card changed); look at the change, then --accept --reason TEXT"
+        message = "made with another protocol (the task card changed); look at the change, then --accept --why TEXT"
         return [*findings, Finding("fail", golden.name, message)], measured
     return [*findings, *compare(golden, measured.values), *compare_corpus(golden, measured.result)], measured
 
@@ -294,11 +274,17 @@ def _from_candidate(golden: Golden, folder: Path, task_hash: str) -> Measurement
     found = []
     for path in sorted((folder / golden.task.name).rglob("*.json")):
         result = read_result(path)
-        if result.model.name == golden.model and result.task.hash == task_hash:
+        if result.model.name == _result_name(golden.model) and result.task.hash == task_hash:
             measured = Measurement(result, _per_image(result))
             if set(golden.ids) <= set(measured.values.index):
                 found.append(measured)
     return max(found, key=lambda measured: measured.result.identity.created, default=None)
+
+
+def _result_name(model: str) -> str:
+    """How a result names a model: `src/model.py:build` is `model-build`."""
+    path, separator, attribute = model.rpartition(".py:")
+    return f"{Path(path).name}-{attribute}" if separator else model
 
 
 def make_golden(

@@ -136,35 +136,7 @@ def replay(
         progress=progress,
     )
     failed = {failure.id for failure in stored.counts.failed}
-    kept, seeds, source = _without(data, failed), stored.seeds.noise, stored.model.mask_source
-    if spec.family == "detection":
-        name = stored.model.name
-        plan = kept_plan(spec, kept, folder, name, source, seeds, section.limit, section.split)
-    elif spec.family == "video":
-        from .score_videos import video_plan
-
-        plan = video_plan(
-            spec,
-            kept,
-            lambda video_id, frame, seed: prediction_path(folder, f"{video_id}/{frame}", seed),
-            stored.model.name,
-            background=None,
-            mask_source=source,
-            noise_seeds=seeds,
-            limit=section.limit,
-            split=section.split,
-        )
-    else:
-        plan = _folder_plan(
-            spec,
-            kept,
-            lambda sample_id, seed: prediction_path(folder, sample_id, seed),
-            stored.model.name,
-            mask_source=source,
-            noise_seeds=seeds,
-            limit=section.limit,
-            split=section.split,
-        )
+    plan = saved_plan(stored, spec, _without(data, failed), folder)
     if data.kind != section.kind or (not failed and plan.ids_sha256 != section.ids_sha256):
         raise UsageError(f"{path}: was scored on other data ({section.kind} {section.revision}); pass its --data-root")
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,6 +145,41 @@ def replay(
         name: (now.metrics[name].value or 0.0) - (metric.value or 0.0) for name, metric in stored.metrics.items()
     }
     return Replay(stored, now, differences)
+
+
+def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> Plan:
+    """The plan that scores what the run `stored` predicted for `data`. folder: its saved predictions.
+
+    Raises UsageError for a detection that is missing or damaged; label maps are read, and fail, one by one.
+    """
+    name, source, seeds = stored.model.name, stored.model.mask_source, stored.seeds.noise
+    limit, split = stored.data.limit, stored.data.split
+    if task.family == "detection":
+        return kept_plan(task, data, folder, name, source, seeds, limit, split)
+    if task.family == "video":
+        from .score_videos import video_plan
+
+        return video_plan(
+            task,
+            data,
+            lambda video_id, frame, seed: prediction_path(folder, f"{video_id}/{frame}", seed),
+            name,
+            background=None,
+            mask_source=source,
+            noise_seeds=seeds,
+            limit=limit,
+            split=split,
+        )
+    return _folder_plan(
+        task,
+        data,
+        lambda sample_id, seed: prediction_path(folder, sample_id, seed),
+        name,
+        mask_source=source,
+        noise_seeds=seeds,
+        limit=limit,
+        split=split,
+    )
 
 
 def _without(data: OpenData, failed: set[str]) -> OpenData:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from PIL import Image
+from small_scenes import SCENES, write_scenes
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -20,36 +20,14 @@ from ocl_bench.paths import bundled
 from ocl_bench.registry import get_task
 from ocl_bench.regression import check_itself, compare, make_golden, regress
 
-SCENES = 6
 METRIC_NAMES = get_task("clevrtex").metrics
-
-
-def _write_scenes(root: Path) -> None:
-    """Six small scenes in the official layout: two or three coloured rectangles on a grey ground."""
-    folder = root / "clevrtex_full" / "0"
-    folder.mkdir(parents=True)
-    for index in range(SCENES):
-        random = np.random.default_rng(index)
-        image = np.full((64, 64, 3), 90, dtype=np.uint8) + random.integers(0, 9, (64, 64, 1), dtype=np.uint8)
-        labels = np.zeros((64, 64), dtype=np.uint8)
-        count = 2 + index % 2
-        for number in range(1, count + 1):
-            top, left = 8 + 15 * (number - 1), int(random.integers(8, 40))
-            labels[top : top + 11, left : left + 13] = number
-            image[labels == number] = random.integers(0, 255, 3)
-        stem = f"CLEVRTEX_full_{index:06d}"
-        Image.fromarray(image).save(folder / f"{stem}.png")
-        mask = Image.fromarray(labels, mode="P")
-        mask.putpalette([c for k in range(256) for c in (k, 255 - k, k)])
-        mask.save(folder / f"{stem}_flat.png")
-        (folder / f"{stem}.json").write_text(json.dumps({"num_objects": count}))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A baseline with one exact and one tolerant golden file, measured by the real corridor."""
     baseline = tmp_path_factory.mktemp("golden")
-    _write_scenes(baseline / "scenes")
+    write_scenes(baseline / "scenes")
     exact, loose = Tolerance(absolute=1e-9), Tolerance(absolute=1e-3)
     make_golden("clevrtex", "patch-oracle", baseline, limit=SCENES, scenes="scenes", tolerance=exact, reason="first")
     make_golden("clevrtex", "kmeans", baseline, limit=SCENES, scenes="scenes", tolerance=loose, reason="first")
@@ -129,7 +107,7 @@ def test_accept_needs_a_reason_and_writes_it(baseline: Path) -> None:
 
     (baseline / "clevrtex" / "kmeans.json").unlink()
     _edit(baseline, inflate)
-    with pytest.raises(UsageError, match="--reason"):
+    with pytest.raises(UsageError, match="--why"):
         regress(baseline, accept=True, reason=" ")
     assert regress(baseline).failed
     report = regress(baseline, accept=True, reason="the inflated ari was wrong")
@@ -256,7 +234,7 @@ def test_the_verb_ends_with_the_exit_code_of_the_verdict(baseline: Path) -> None
     assert outcome.exit_code == 1 and report["failed"] is True
     assert all(finding["golden"] == "clevrtex/patch-oracle" for finding in report["findings"])
     outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline), "--accept"])
-    assert outcome.exit_code == 2 and "--reason" in outcome.stderr
+    assert outcome.exit_code == 2 and "--why" in outcome.stderr
 
 
 def test_the_committed_golden_files_agree_with_themselves_and_with_their_cards() -> None:

@@ -1,0 +1,74 @@
+"""What the gate found: lines to print, and annotations of a pull request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the gate's report. `fail` turns the gate red, `warn` does not. file: the golden file."""
+
+    level: Literal["fail", "warn"]
+    golden: str
+    message: str
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One golden file that was compared."""
+
+    golden: str
+    images: int
+    metrics: int
+    seconds: float
+
+
+@dataclass
+class Report:
+    """What the gate found."""
+
+    checked: list[Checked] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    accepted: list[Path] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command ends with exit code 1."""
+        return any(finding.level == "fail" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """The report to print: one line for each golden file, one for each finding, one verdict."""
+        out = []
+        for one in self.checked:
+            found = [finding for finding in self.findings if finding.golden == one.golden]
+            failed = any(finding.level == "fail" for finding in found)
+            word = "FAIL" if failed else "warn" if found else "ok  "
+            out.append(f"{word}  {one.golden}: {one.metrics} metrics on {one.images} images, {one.seconds:.1f} s")
+            out += [f"      {finding.level}: {finding.message}" for finding in found]
+        out += [f"accepted: {path}" for path in self.accepted]
+        verdict = "red: regression" if self.failed else "accepted" if self.accepted else "green: no regression"
+        return [*out, f"{verdict} ({len(self.checked)} golden files)"]
+
+    def annotations(self) -> list[str]:
+        """Findings as GitHub's workflow commands, which mark the golden file in the pull request."""
+        return [
+            f"::{'error' if one.level == 'fail' else 'warning'} file={_escaped(str(one.file or one.golden))},"
+            f"title={_escaped(one.golden)}::{_escaped(one.message, data=True)}"
+            for one in self.findings
+        ]
+
+
+def _escaped(text: str, *, data: bool = False) -> str:
+    """Text of a workflow command as GitHub's toolkit escapes it; a property also without `:` and `,`."""
+    for character, code in (
+        ("%", "%25"),
+        ("\r", "%0D"),
+        ("\n", "%0A"),
+        *(() if data else ((":", "%3A"), (",", "%2C"))),
+    ):
+        text = text.replace(character, code)
+    return text
