@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.base import OpenData, subset
 from ..data.layouts import ensure_scenes
 from ..errors import UsageError
 from ..paths import cache_root
@@ -172,7 +173,7 @@ def chunks_of_scenes(
     if not missing:
         return
     rendered: list[Any] = []
-    store = ensure_scenes(_open_store(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
+    store = ensure_scenes(open_scenes(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
     for index, scene in enumerate(store):
         rendered = [*rendered, scene] if index % CHUNK else [scene]
         if len(rendered) == CHUNK and index // CHUNK in missing:
@@ -181,14 +182,26 @@ def chunks_of_scenes(
 
 def held_out_scenes(scenes: Scenes, count: int, *, progress: bool = True) -> list[Sample]:
     """Scenes of the same variant from the split `val`, which neither training nor any evaluation shows."""
-    store = ensure_scenes(_open_store(scenes, "val"), count, progress=progress)
+    store = ensure_scenes(open_scenes(scenes, "val"), count, progress=progress)
     return [
         Sample(f"val-{index}", one.image, Truth(one.objects.astype(np.int16), classes=one.semantic.astype(np.int16)))
         for index, one in enumerate(store)
     ]
 
 
-def _open_store(scenes: Scenes, split: str) -> Any:
+def hold_out(data: OpenData, split: str, count: int) -> tuple[OpenData, OpenData]:
+    """Opened data of a training split in two: what is trained on, and `count` samples, evenly spread, that validate.
+
+    Raises UsageError where nothing would be left to train on.
+    """
+    if len(data) <= count:
+        raise UsageError(f"{data.root}: split {split} has {len(data)} samples, {count} are held out")
+    held = [position * len(data) // count for position in range(count)]
+    return subset(data, sorted(set(range(len(data))) - set(held))), subset(data, held)
+
+
+def open_scenes(scenes: Scenes, split: str) -> Any:
+    """The store of training scenes, or of another split of them. Raises UsageError for a variant without one."""
     try:
         return open_store(scenes.variant, scenes.revision, split, 0)
     except ValueError as error:
@@ -233,7 +246,7 @@ def frozen_features(
     """
     folder = cache_root() / "training" / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
     missing = [c for c in range(len(scenes.images.chunks)) if not _chunk_path(folder, "features", c).exists()]
-    for chunk in _track(missing, "encoding scenes" if progress and missing else ""):
+    for chunk in track(missing, "encoding scenes" if progress and missing else ""):
         images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
         with torch.no_grad():
             features = encode(images.flip(-1) if flip else images)
@@ -267,10 +280,11 @@ def _chunk_path(folder: Path, kind: str, chunk: int) -> Path:
 def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
     array = np.ascontiguousarray(rows.cpu().numpy())
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(_chunk_path(folder, kind, chunk), partial(_save_array, array))
+    write_atomically(_chunk_path(folder, kind, chunk), partial(save_array, array))
 
 
-def _save_array(array: np.ndarray, path: Path) -> None:
+def save_array(array: np.ndarray, path: Path) -> None:
+    """Write an array as a file that memory maps can read."""
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -289,15 +303,16 @@ def _open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
 def _in_parallel(work: Callable[[int], None], chunks: list[int], workers: int | None, title: str) -> None:
     workers = min(len(chunks), workers or len(os.sched_getaffinity(0)))
     if workers <= 1:
-        for chunk in _track(chunks, title if chunks else ""):
+        for chunk in track(chunks, title if chunks else ""):
             work(chunk)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in _track(pool.map(work, chunks), title, total=len(chunks)):
+        for _ in track(pool.map(work, chunks), title, total=len(chunks)):
             pass
 
 
-def _track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+    """The items with a progress bar on stderr; without a title none is drawn."""
     if not title:
         return items
     from rich.console import Console

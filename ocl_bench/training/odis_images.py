@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import open_data, subset
+from ..data import open_data, spread
 from ..data.base import OpenData
 from ..data.imagenet_boxes import open_table
 from ..data.layouts import ensure_scenes
@@ -22,7 +22,7 @@ from ..scenes.store import open_store
 from ..spec import TaskSpec
 from ..types import Instance, Sample, Truth
 from .crops import pillow_crop
-from .data import ChunkedArray, PaddedImages, held_out_scenes, object_boxes, padded_scenes, scene_boxes
+from .data import ChunkedArray, PaddedImages, held_out_scenes, hold_out, object_boxes, padded_scenes, scene_boxes
 from .object_crops import CropOptions, ObjectCrops, draw_object_crops
 from .odis_objective import OdisOptions, Source
 from .recipe import Recipe, Scenes
@@ -131,7 +131,6 @@ def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) ->
     scenes, kept = recipe.scenes, recipe.validate_limit
     boxes = scene_boxes(scenes, progress=progress) if options.boxes else None
     source = BoxedScenes(padded_scenes(scenes, progress=progress), boxes)
-    note = f"{scenes.count} embedded scenes of {scenes.variant} r{scenes.revision}, {scenes.split} split"
     bank: Sequence[Sample] = ()
     queries: Sequence[Sample] = ()
     if scenes.variant == "salient":
@@ -139,7 +138,7 @@ def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) ->
         queries = salient_samples(scenes, range(scenes.count, scenes.count + kept), progress=progress)
     elif scenes.variant == "things":
         queries = held_out_scenes(scenes, kept, progress=progress)
-    return OdisImages(source, bank, queries, note + (", boxes of all objects" if options.boxes else ""))
+    return OdisImages(source, bank, queries, scenes.note + (", boxes of all objects" if options.boxes else ""))
 
 
 def salient_samples(scenes: Scenes, numbers: range, *, progress: bool = True) -> list[Sample]:
@@ -171,22 +170,16 @@ def images_of_reader(
         given = {**task.data.options, "boxes": "labelled", **table}
         task = task.model_copy(update={"data": task.data.model_copy(update={"options": given})})
     data = open_data(task, data_root=data_root, split=options.split, progress=progress)
-    count, kept = len(data), recipe.validate_limit
-    if count <= kept:
-        raise UsageError(f"{data.root}: split {options.split} has {count} images, {kept} are held out")
-    held = [position * count // kept for position in range(kept)]
-    rest = sorted(set(range(count)) - set(held))
-    trained = subset(data, rest)
+    trained, held_out = hold_out(data, options.split, recipe.validate_limit)
     boxes = None
     if options.boxes:
         boxes = _table_boxes(Path(str(options.boxes_file)), trained, options.split) if own_table else boxes_of
         _check_boxes(trained, boxes)
-    shown = min(options.bank, len(rest))
-    bank = subset(trained, [position * len(rest) // shown for position in range(shown)])
+    bank = spread(trained, options.bank)
     where = f"{options.boxes_file}" if options.boxes_file else "the data"
-    note = f"{len(rest)} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
+    note = f"{len(trained)} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
     note += f", boxes of {where}" if options.boxes else ""
-    return OdisImages(BoxedReader(trained, boxes), bank.reader, subset(data, held).reader, note)  # type: ignore[arg-type]
+    return OdisImages(BoxedReader(trained, boxes), bank.reader, held_out.reader, note)  # type: ignore[arg-type]
 
 
 def _table_boxes(path: Path, data: OpenData, split: str) -> Boxes:

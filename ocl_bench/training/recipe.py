@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import UsageError
+from .schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -20,6 +21,12 @@ class Scenes(BaseModel):
     revision: int = 1
     split: Literal["train"] = "train"
     count: int = Field(default=10_000, gt=0)
+
+    @property
+    def note(self) -> str:
+        """One line about them, for records."""
+        kind = "videos" if self.variant == "motion" else "scenes"
+        return f"{self.count} embedded {kind} of {self.variant} r{self.revision}, {self.split} split"
 
 
 class Recipe(BaseModel):
@@ -40,7 +47,7 @@ class Recipe(BaseModel):
     batch: int = Field(default=32, gt=0)
     lr: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     start: float = Field(default=0.0, ge=0, le=1)
     floor: float = Field(default=1e-3, ge=0, le=1)
     clip: float = Field(default=1.0, ge=0)

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..data import open_data, subset
 from ..errors import UsageError
-from ..registry import get_card, get_model, get_task
+from ..registry import get_card, get_task
 from ..results import git_state, write_atomically
 from ..spec import ModelCard, TaskSpec
-from ..types import Sample
-from .checkpoint import export_weights, state_sha256
-from .data import TrainingScenes, frozen_features, held_out_scenes, padded_scenes, training_scenes
-from .dias_objective import SlotObjective, SlotOptions
-from .encoder_objectives import EncoderObjective, EncoderOptions
-from .loop import Objective, Trained, fit
-from .neighbours import validate_neighbours
-from .odis_images import images_of_reader, images_of_scenes
-from .odis_objective import OdisObjective, OdisOptions
+from .checkpoint import export_weights
+from .loop import Trained, fit
+from .objectives import build_objective
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
 from .schedules import stream_seed
-from .slotcon_objective import ReaderSource, SceneSource, SlotConObjective, SlotConOptions, validate_vocabulary
-from .synchronised_norm import synchronise
-
-CLUSTERS = 7
-"""K of the feature clustering that validates an encoder."""
 
 
 def train(
@@ -84,7 +67,7 @@ def train(
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     model = build_untrained(card, seed)
     objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
-    data = getattr(objective, "note", "") or _scenes_note(recipe)
+    data = getattr(objective, "note", "") or recipe.scenes.note
     trained = fit(
         model,
         objective,
@@ -122,215 +105,6 @@ def build_untrained(card: ModelCard, seed: int) -> nn.Module:
     return model
 
 
-def build_objective(
-    model: nn.Module,
-    card: ModelCard,
-    task: TaskSpec,
-    recipe: Recipe,
-    seed: int,
-    ranks: Ranks,
-    *,
-    progress: bool = True,
-    scenes: TrainingScenes | None = None,
-    data_root: Path | str | None = None,
-) -> Objective:
-    """The objective that `train.objective.kind` names: `slots`, `neighbour`, `boxes`, `slotcon` or `odis`.
-
-    Renders missing scenes and encodes them on the first rank of each machine. Raises UsageError, also when the
-    objective looks at boxes and the card does not say so.
-    """
-    kind = recipe.objective.get("kind")
-    if kind == "slotcon":
-        return _slotcon_objective(model, card, task, recipe, seed, ranks, data_root, progress)
-    if kind == "odis":
-        return _odis_objective(model, card, task, recipe, seed, ranks, data_root, progress)
-    if data_root is not None:
-        raise UsageError(f"--data-root {data_root}: model {card.name} is trained on rendered scenes only")
-    with ranks.state.local_main_process_first():
-        scenes = scenes or training_scenes(recipe.scenes, progress=progress and ranks.main)
-    if kind == "slots":
-        return _slot_objective(model, card, task, recipe, seed, ranks, scenes, progress)
-    if kind not in ("neighbour", "boxes"):
-        known = "use slots, neighbour, boxes, slotcon or odis"
-        raise UsageError(f"model card {card.name}: field 'train.objective.kind': {kind!r}; {known}")
-    if kind == "boxes" and card.supervision == "none":
-        raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
-    return EncoderObjective(
-        scenes,
-        _options(EncoderOptions, recipe, card),
-        seed,
-        recipe.batch,
-        partial(validate_encoder, task=task, limit=recipe.validate_limit, device=ranks.device.type),
-        ranks.gather,
-    )
-
-
-def _slot_objective(
-    model: Any,
-    card: ModelCard,
-    task: TaskSpec,
-    recipe: Recipe,
-    seed: int,
-    ranks: Ranks,
-    scenes: TrainingScenes,
-    progress: bool,
-) -> SlotObjective:
-    options = _options(SlotOptions, recipe, card)
-    encoder = get_model(options.encoder, checkpoint=options.encoder_checkpoint or None).model
-    try:
-        model.encoder.load_state_dict(encoder.state_dict())
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()[:160]
-        raise UsageError(f"model {card.name}: its encoder is not that of card {options.encoder} ({reason})") from error
-    model.requires_grad_(True).encoder.requires_grad_(False)
-    frozen = model.encoder.to(ranks.device).eval()
-    make = partial(
-        frozen_features, frozen, scenes, state_sha256(frozen), device=ranks.device, progress=progress and ranks.main
-    )
-    with ranks.state.local_main_process_first():
-        features = make()
-        mirrored = make(flip=True) if options.flip else None
-    return SlotObjective(
-        features,
-        mirrored,
-        options,
-        seed,
-        recipe.batch,
-        slots=model.slots,
-        slot_dim=model.slot_dim,
-        merge_probability=model.merge_probability if model.merge_threshold is not None else 0.0,
-        validator=partial(validate_masks, task=task, limit=recipe.validate_limit, device=ranks.device.type),
-    )
-
-
-def _slotcon_objective(
-    model: Any,
-    card: ModelCard,
-    task: TaskSpec,
-    recipe: Recipe,
-    seed: int,
-    ranks: Ranks,
-    data_root: Path | str | None,
-    progress: bool,
-) -> SlotConObjective:
-    options: SlotConOptions = _options(SlotConOptions, recipe, card)
-    shown, kept = progress and ranks.main, recipe.validate_limit
-    held_out: Sequence[Sample] = []
-    source: SceneSource | ReaderSource
-    with ranks.state.local_main_process_first():
-        if options.images == "scenes":
-            source, note = SceneSource(padded_scenes(recipe.scenes, progress=shown)), _scenes_note(recipe)
-            if recipe.scenes.variant == "things":
-                held_out = held_out_scenes(recipe.scenes, kept, progress=shown)
-        else:
-            root = Path(data_root) if data_root else None
-            data = open_data(task, data_root=root, split=options.split, progress=shown)
-            if len(data) <= kept:
-                raise UsageError(f"{data.root}: split {options.split} has {len(data)} images, {kept} are held out")
-            note = f"{len(data) - kept} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
-            source = ReaderSource(subset(data, range(len(data) - kept)))
-            held_out = subset(data, range(len(data) - kept, len(data))).reader  # type: ignore[assignment]
-    if ranks.size > 1:
-        synchronise(model)
-    validator = partial(validate_vocabulary, samples=held_out, rules=task.protocol, device=ranks.device.type)
-    return SlotConObjective(source, options, seed, recipe.batch, validator, ranks, note)
-
-
-def _odis_objective(
-    model: Any,
-    card: ModelCard,
-    task: TaskSpec,
-    recipe: Recipe,
-    seed: int,
-    ranks: Ranks,
-    data_root: Path | str | None,
-    progress: bool,
-) -> OdisObjective:
-    options: OdisOptions = _options(OdisOptions, recipe, card)
-    if options.boxes and card.supervision == "none":
-        raise UsageError(f"model card {card.name}: the objective sees boxes; set `supervision: boxes` in the card")
-    shown = progress and ranks.main
-    with ranks.state.local_main_process_first():
-        if options.images == "scenes":
-            images = images_of_scenes(recipe, options, progress=shown)
-        else:
-            images = images_of_reader(task, recipe, options, Path(data_root) if data_root else None, progress=shown)
-    return OdisObjective(
-        images.source,
-        options,
-        seed,
-        recipe.batch,
-        patch=model.patch,
-        objects=model.objects,
-        steps=recipe.steps,
-        validator=partial(
-            validate_neighbours,
-            bank=images.bank,
-            queries=images.queries,
-            rules=task.protocol,
-            device=ranks.device.type,
-        ),
-        ranks=ranks,
-        note=images.note,
-    )
-
-
-def _options(kind: Callable[..., Any], recipe: Recipe, card: ModelCard) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return kind(**recipe.objective)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"model card {card.name}: field 'train.objective.{field}': {first['msg']}") from error
-
-
-def validate_masks(model: Any, *, task: TaskSpec, limit: int, device: str) -> dict[str, float]:
-    """The task's metrics on the first `limit` samples of its validation split, the main metric first."""
-    from ..evaluate import evaluate
-
-    with tempfile.TemporaryDirectory() as results, _alone():
-        result = evaluate(
-            model,
-            task,
-            split="val",
-            limit=limit,
-            noise_seeds=(0,),
-            device=device,
-            results=Path(results),
-            progress=False,
-        )
-    names = [task.main, *(name for name in task.metrics if name != task.main)]
-    values = {name: result.metrics[name].value for name in names}
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hide torchrun's names: `evaluate` would split the samples over ranks, but only the first rank validates."""
-    hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def validate_encoder(model: Any, *, task: TaskSpec, limit: int, device: str) -> dict[str, float]:
-    """The same for clusters of an encoder's tokens: farthest-point seeds (`fps_*`) and k-means (`kmeans_*`), K = 7.
-
-    The main metric, ARI and FG-ARI only, so that the curves can be read.
-    """
-    from ..models.clustering import build_fps_features, build_kmeans_features
-
-    numbers: dict[str, float] = {}
-    for name, build in (("fps", build_fps_features), ("kmeans", build_kmeans_features)):
-        clusters = build(encoder=model, clusters=CLUSTERS)
-        values = validate_masks(clusters, task=task, limit=limit, device=device)
-        numbers |= {f"{name}_{metric}": values[metric] for metric in (task.main, "ari", "fg_ari") if metric in values}
-    return numbers
-
-
 def _record(
     card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained, data: str
 ) -> dict[str, Any]:
@@ -352,11 +126,6 @@ def _record(
         "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
         "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
     }
-
-
-def _scenes_note(recipe: Recipe) -> str:
-    scenes = recipe.scenes
-    return f"{scenes.count} embedded scenes of {scenes.variant} r{scenes.revision}, {scenes.split} split"
 
 
 def _next_command(

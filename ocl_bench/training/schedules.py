@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "exponential", "constant"]
 
 
 def learning_rate(
@@ -22,18 +22,20 @@ def learning_rate(
     floor: float = 1e-3,
     start: float = 0.0,
 ) -> float:
-    """Learning rate of step `step` of `steps`: linear from `start * peak` to `peak` in `warmup` steps, then cosine to
-    `floor * peak` (or constant).
+    """Learning rate of step `step` of `steps`: linear from `start * peak` to `peak` in `warmup` steps, then to
+    `floor * peak` along half a cosine or by a constant factor a step (`exponential`), or constant.
 
     Step 0 has rate 0 when there is a warm-up, as in the official DIAS training (arXiv:2507.23755); SlotCon starts at
-    a hundredth of the peak (arXiv:2205.15288).
+    a hundredth of the peak (arXiv:2205.15288); SlotContrast decays exponentially to one half (arXiv:2412.14295).
     """
     if step < warmup:
         return peak * (start + (1 - start) * step / warmup)
     if schedule == "constant":
         return peak
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    progress = (step - warmup) / max(1, steps - warmup)
+    if schedule == "exponential":
+        return peak * floor**progress
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def cosine(first: float, last: float, fraction: float) -> float:

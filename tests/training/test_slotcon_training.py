@@ -320,7 +320,7 @@ def test_the_card_trains_on_the_images_of_a_reader(tmp_path, card, given):
 
 def test_a_split_with_too_few_images_is_refused(tmp_path, card):
     find_writer("coco")(tmp_path / "root", "train", SceneStore(split="train", count=4), 0)
-    with pytest.raises(UsageError, match="split train has 4 images, 4 are held out"):
+    with pytest.raises(UsageError, match="split train has 4 samples, 4 are held out"):
         run.train("slotcon", "cocostuff-segmentation", data_root=tmp_path / "root", out=tmp_path / "out")
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.registry import get_card, get_model
-from ocl_bench.training import data, run
+from ocl_bench.training import data, objectives, run, validation
 from ocl_bench.training.checkpoint import file_sha256
 from ocl_bench.training.recipe import Scenes
 
@@ -38,10 +38,10 @@ def trained(tmp_path_factory, cards):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCL_BENCH_CACHE", str(out / "cache"))
         patch.setattr(data, "CHUNK", 4)
-        patch.setattr(run, "training_scenes", partial(data.training_scenes, workers=1))
+        patch.setattr(objectives, "training_scenes", partial(data.training_scenes, workers=1))
         patch.setattr(run, "get_card", cards.__getitem__)
         small_encoder = partial(get_model, options=ENCODER_OPTIONS)
-        patch.setattr(run, "get_model", small_encoder)
+        patch.setattr(objectives, "get_model", small_encoder)
         encoder = invoke("encoder", "--out", out / "encoder", "--device", "cpu")
         checkpoint = f"objective.encoder_checkpoint={out / 'encoder' / 'encoder.safetensors'}"
         dias = invoke("dias", "--out", out / "dias", "--set", checkpoint, "--seed", 2, "--device", "cpu", "--json")
@@ -64,7 +64,7 @@ def test_trained_weights_load_as_the_model_that_was_validated(trained):
     encoder = get_model("encoder", checkpoint=out / "encoder" / "encoder.safetensors", options=ENCODER_OPTIONS).model
     for name, tensor in encoder.state_dict().items():
         assert (model.encoder.state_dict()[name] == tensor).all()
-    again = run.validate_masks(model, task=run.get_task("clevrtex"), limit=2, device="cpu")
+    again = validation.validate_masks(model, task=run.get_task("clevrtex"), limit=2, device="cpu")
     assert again["mbo_fg"] == pytest.approx(record["numbers"]["val_mbo_fg"], abs=5e-3)  # float16 weights
 
 
@@ -86,7 +86,7 @@ def test_features_were_cached_plain_and_mirrored(trained):
 def test_boxes_without_saying_so_are_refused(cards, monkeypatch):
     card = cards["encoder"].model_copy(update={"supervision": "none"})
     monkeypatch.setattr(run, "get_card", lambda name: card)
-    monkeypatch.setattr(run, "training_scenes", lambda scenes, progress: None)
+    monkeypatch.setattr(objectives, "training_scenes", lambda scenes, progress: None)
     with pytest.raises(UsageError, match="set `supervision: boxes`"):
         run.train("encoder", device="cpu", progress=False)
 

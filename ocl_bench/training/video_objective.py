@@ -1,0 +1,101 @@
+"""What video models learn: SlotContrast (arXiv:2412.14295) from clips, SlotMatch (arXiv:2508.03411) from a teacher too.
+
+The encoders are frozen. The teacher is a trained SlotContrast that sees the same clip, mirrored alike, through its own
+encoder, in evaluation mode and without gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ..models.ranks import RankOps
+from ..models.slotmatch import teach
+from .clips import Source
+from .ranks import Ranks
+from .schedules import generator, sample_indices
+
+
+class VideoOptions(BaseModel):
+    """Options of `train.objective` for the kind `video`.
+
+    encoder: card of the frozen encoder; encoder_checkpoint: its weights instead of the bundled ones. teacher: card of
+    a trained SlotContrast, for a SlotMatch; teacher_checkpoint: its weights instead of the bundled ones. images:
+    `scenes` (rendered videos of the recipe) or `reader` (those of the task). split: of the reader. clip: frames T.
+    flip: half of the clips are mirrored, all their frames alike. chunk: frames that an encoder sees at once.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["video"]
+    encoder: str = "encoder"
+    encoder_checkpoint: str = ""
+    teacher: str = ""
+    teacher_checkpoint: str = ""
+    images: Literal["scenes", "reader"] = "scenes"
+    split: str = "train"
+    clip: int = Field(default=4, gt=0)
+    flip: bool = True
+    chunk: int = Field(default=32, gt=0)
+
+
+@dataclass
+class VideoObjective:
+    """Trains a `SlotContrast`, or with a teacher a `SlotMatch`. validator(model) returns the validation numbers."""
+
+    source: Source
+    options: VideoOptions
+    seed: int
+    batch_size: int
+    teacher: Any
+    validator: Callable[[nn.Module], dict[str, float]]
+    ranks: Ranks
+
+    @property
+    def note(self) -> str:
+        """One line about the videos."""
+        return self.source.note
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it another training, besides the recipe: the videos."""
+        return {"data": self.note}
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Clips of a step, one row each: see `Source.clips`."""
+        draw = generator(self.seed, "clips", step)
+        indices = sample_indices(self.seed, step, self.batch_size, len(self.source))
+        uniform = torch.rand(self.batch_size, generator=draw, dtype=torch.float64).numpy()
+        flips = (torch.rand(self.batch_size, generator=draw) < (0.5 if self.options.flip else 0.0)).numpy()
+        return self.source.clips(indices, uniform, flips, self.options.clip)
+
+    def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
+        """The model's own terms; counted are clips, and those of videos shorter than a clip."""
+        ranks = self.ranks
+        operations = RankOps(ranks.size, ranks.rank, ranks.gather_all, ranks.mean)
+        given = self._teach(model, inputs) if self.teacher is not None else {}
+        terms: dict[str, Tensor] = model.loss(  # type: ignore[operator]
+            self._features(model, inputs, "features"), **given, ranks=operations
+        )
+        counts = {"count_clips": torch.tensor(len(inputs["padded"])), "count_padded": inputs["padded"].sum()}
+        return {**terms, **counts}
+
+    def _features(self, model: Any, inputs: dict[str, Any], name: str) -> Tensor:
+        """(B, T, P, F) float32: from the cache, or encoded here."""
+        if name in inputs:
+            cached: Tensor = inputs[name].float()
+            return cached
+        encoded: Tensor = model.encode_frames(inputs["video"], self.options.chunk)
+        return encoded
+
+    def _teach(self, model: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        features = self._features(self.teacher, inputs, "teacher_features")
+        return teach(self.teacher, features, masks=model.mask_weight > 0)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on videos that are not trained on."""
+        return self.validator(model)
