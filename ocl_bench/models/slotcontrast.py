@@ -188,7 +188,7 @@ class SlotContrast(nn.Module):
         features: (B, T, P, F). state: (B, K, D), `predicted` of the frame before; None where a video begins.
         """
         inputs = self.project(features)
-        slots = self.initial_slots.repeat(len(features), 1, 1) if state is None else state
+        slots = self.initial_slots.expand(len(features), -1, -1).clone() if state is None else state
         rounds = self.first_iterations if state is None else self.iterations
         corrected, predicted, attention = [], [], []
         for frame in inputs.unbind(1):

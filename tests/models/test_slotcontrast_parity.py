@@ -1,7 +1,7 @@
 """SlotContrast against the official code: every `slotcontrast_*` parity file, and the values of the specification.
 
-In float64 and float32, gradients included. The learning rate is in tests/training. What is specified here: `specs/slotmatch.md` 3.4; the values were measured
-with the official code.
+In float64 and float32, gradients included; the learning rate is in tests/training. The values of the specification
+(`specs/slotmatch.md` 3.4) were measured with the official code.
 """
 
 from __future__ import annotations

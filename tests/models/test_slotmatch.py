@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ def clips() -> Tensor:
     return torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
-def said(teacher: SlotContrast, masks: bool = False) -> dict[str, Tensor]:
+def said(teacher: SlotContrast, masks: bool = False) -> dict[str, Any]:
     return teach(teacher, teacher.encode_frames(clips()), masks=masks)
 
 
@@ -43,7 +45,7 @@ def test_slot_distillation_is_its_definition() -> None:
     for a, b in zip(ours.detach().flatten(0, 2), theirs.detach().flatten(0, 2), strict=True):
         total += 1 - float(a @ b / (a.norm() * b.norm()))
     found = slot_distillation(ours, theirs)
-    assert float(found) == pytest.approx(total / 24)
+    assert float(found.detach()) == pytest.approx(total / 24)
     found.backward()
     assert theirs.grad is None and ours.grad is not None
     assert float(slot_distillation(ours, 3 * ours)) == pytest.approx(0)
@@ -177,7 +179,8 @@ def test_a_finer_teacher_is_fine_where_only_slots_are_distilled() -> None:
     teacher, student = teacher_of(input_size=64), student_of()
     student.begin_like(teacher)
     video = torch.rand(2, 3, 3, 64, 64)
-    terms = student.loss(student.encode_frames(video[..., ::2, ::2]), **teach(teacher, teacher.encode_frames(video)))
+    signal: dict[str, Any] = teach(teacher, teacher.encode_frames(video))
+    terms = student.loss(student.encode_frames(video[..., ::2, ::2]), **signal)
     assert terms["distillation"].isfinite()
 
 
