@@ -441,7 +441,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, cards, monkeypatch):
         run.train("odis", overrides={"objective.boxes_file": "boxes.jsonl"}, out=tmp_path / "out", progress=False)
     store = salient.SalientStore(split="train", count=8)
     find_writer("imagenet")(tmp_path / "root", "train", store, 0)
-    with pytest.raises(UsageError, match="split train has 8 images, 8 are held out"):
+    with pytest.raises(UsageError, match="split train has 8 samples, 8 are held out"):
         run.train("odis", data_root=tmp_path / "root", out=tmp_path / "out", progress=False)
     small = cards("ibot")
     seeing = small.model_copy(update={"train": cards("odis").train})
