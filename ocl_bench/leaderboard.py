@@ -12,11 +12,13 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
+from .facts import NOT_RECORDED, facts_of
 from .paths import bundled, results_root
 from .published import load_all, load_published, published_folder
 from .ranking import Board, Cell, Excluded, Group, Reference, Row, rank
@@ -97,7 +99,7 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
             reason = str(error)
         if reason:
             excluded.append(Excluded(result.model.name, source, reason))
-    rows, superseded = _newest(rows)
+    rows, superseded = _newest(_settled(rows))
     directions = [result.metrics[reference.main].direction for result, _ in found if reference.main in result.metrics]
     direction = Counter(directions).most_common(1)[0][0] if directions else 1
     groups = sorted({row.group for row in rows}, key=lambda group: group.place)
@@ -176,7 +178,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
-    rows = _rows(result)
+    rows, facts = _rows(result), facts_of(result, reference.card)
     per_image = [name for name in reference.metrics if name in rows]
     values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
     return Row(
@@ -191,6 +193,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
             data.ids_sha256,
             model.supervision,
             "none" if model.role == "ceiling" else model.privilege,
+            facts.fit,
         ),
         cells=cells,
         training_seeds=() if model.training_seed is None else (model.training_seed,),
@@ -204,7 +207,29 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         identity=(base, options, model.checkpoint_sha256, result.setup.dtype),
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
+        facts=facts,
     )
+
+
+def _settled(rows: Sequence[Row]) -> list[Row]:
+    """Rows on embedded data whose result did not record what their head was fitted on, beside those that did.
+
+    The fit split of a stand-in follows from the task card and the revision, which the rows of a group share.
+    """
+    known: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        if row.group.fit and not _unrecorded(row):
+            known.setdefault((row.group.kind, row.group.revision, row.group.ids_sha256), set()).add(row.group.fit)
+    out = []
+    for row in rows:
+        fits = known.get((row.group.kind, row.group.revision, row.group.ids_sha256), set())
+        same = row.group.kind == "embedded" and _unrecorded(row) and len(fits) == 1
+        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if same else row)
+    return out
+
+
+def _unrecorded(row: Row) -> bool:
+    return row.group.fit.endswith(NOT_RECORDED)
 
 
 def _version(result: Result) -> str:

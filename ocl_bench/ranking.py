@@ -1,7 +1,7 @@
 """What a leaderboard is made of, and how its rows are ranked.
 
 Rows rank only within one group: same task card, same data (kind, revision, sample ids), same supervision, same
-privilege.
+privilege, and a head that was fitted on the same data.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .facts import Facts, common_facts
 from .published import PublishedTable
 from .spec import TaskSpec
 from .statistics import (
@@ -50,20 +51,21 @@ class Reference:
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """What rows must share to be ranked against each other."""
+    """What rows must share to be ranked against each other. fit: what the task's head was fitted on, if it has one."""
 
     kind: str
     revision: str
     ids_sha256: str
     supervision: str
     privilege: str
+    fit: str = ""
 
     @property
-    def place(self) -> tuple[int, str, str, int, int]:
+    def place(self) -> tuple[int, str, str, int, int, str]:
         """Official data first, then the least supervision and privilege."""
         strength = ("none", "boxes", "masks", "truth")
         order = _KINDS.index(self.kind), self.revision, self.ids_sha256
-        return *order, strength.index(self.supervision), strength.index(self.privilege)
+        return *order, strength.index(self.supervision), strength.index(self.privilege), self.fit
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Row:
     identity: tuple[str, ...]
     values: pandas.DataFrame = field(repr=False, compare=False)
     statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
+    facts: Facts = field(default_factory=Facts, compare=False)
     rank: str = ""
     tied_with_best: bool | None = None
     seeds: tuple[Row, ...] = field(default=(), repr=False, compare=False)
@@ -198,6 +201,7 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
         source="",
         values=values,
         statistics=statistics,
+        facts=common_facts([row.facts for row in seeds]),
         seeds=tuple(seeds),
     )
 

@@ -273,6 +273,8 @@ class ModelCard(_Card):
 
     source: `module:callable`; the callable gets `options` as keyword arguments and returns a model.
     weights: file name in `ocl_bench/weights/` (float16 safetensors), or empty when the model has none.
+    backbone: the network that sees the pixels, and whether it is frozen. pretraining: what the weights that training
+    starts from, or keeps frozen, had learnt from; `none` from scratch. Both are printed in leaderboards.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -280,6 +282,8 @@ class ModelCard(_Card):
     paper: str = ""
     source: str = Field(pattern=r"^[\w.]+:\w+$")
     options: dict[str, Any] = {}
+    backbone: str = ""
+    pretraining: str = ""
     input: int | None = Field(default=None, ge=8)
     weights: str = Field(default="", pattern=r"^([\w.-]+\.safetensors)?$")
     sha256: str = ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
+from ..facts import Facts
 from ..published import PublishedRow, PublishedTable
 
 if TYPE_CHECKING:
@@ -16,6 +18,18 @@ _HEAD = ("rank", "not_separable_from_best", "model", "data", "revision", "superv
 _TAIL = (
     "training_seeds",
     "noise_seeds",
+    "backbone",
+    "pretraining",
+    "k",
+    "input_size",
+    "parameters",
+    "trained_on",
+    "training_steps",
+    "training_data",
+    "images_per_second",
+    "device",
+    "checkpoint_sha256",
+    "fit",
     "options",
     "signature",
     "task_version",
@@ -47,7 +61,7 @@ def _result_line(task: Reference, group: Group, row: Row) -> list[str]:
     cells = [part for metric in task.metrics for part in _cell(row.cells.get(metric))]
     seeds = [" ".join(map(str, row.training_seeds)), " ".join(map(str, row.noise_seeds))]
     provenance = [row.options, row.signature, str(task.version), task.hash[:12], row.version, row.command, row.source]
-    return [*head, *cells, *seeds, *provenance, ""]
+    return [*head, *cells, *seeds, *astuple(replace(row.facts, fit=group.fit)), *provenance, ""]
 
 
 def _cell(cell: Cell | None) -> list[str]:
@@ -84,7 +98,8 @@ def _published_line(task: Reference, table: PublishedTable | None, row: Publishe
         cells += [*("" if x is None else f"{x:.6f}" for x in (value, None, None, spread)), ""]
     seeds = [" ".join(map(str, row.seeds)), ""]
     note = f"comparable: {row.comparable}, {row.why}; {row.evidence}; {row.paper}"
-    return [*head, *cells, *seeds, "", row.protocol, str(table.version), "", "", "", row.source, note]
+    facts = astuple(Facts())
+    return [*head, *cells, *seeds, *facts, "", row.protocol, str(table.version), "", "", "", row.source, note]
 
 
 def to_markdown(board: Board) -> str:
@@ -113,6 +128,7 @@ def to_markdown(board: Board) -> str:
         lines += [f"- {e.model}: {e.reason} (`{e.source}`)" for e in board.excluded] + [""]
     lines += [*_published_section(board), ""]
     if signatures:
+        lines += ["## Models", "", *_models_section(board), ""]
         lines += ["## Signatures", ""] + [f"- {letter}: `{text}`" for text, letter in signatures.items()] + [""]
         lines += ["## Commands", "", *_commands(board), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -121,14 +137,34 @@ def to_markdown(board: Board) -> str:
 def _group_section(task: Reference, group: Group, rows: Sequence[Row], signatures: dict[str, str]) -> list[str]:
     words = {"embedded": "Embedded data", "official": "Official data", "supplied": "Supplied data"}
     heading = f"## {words[group.kind]} (revision {group.revision}), supervision: {group.supervision}"
-    table = [["rank", "model", "role", *(f"`{metric}`" for metric in task.metrics), "n", "noise seeds", "signature"]]
+    metrics = [f"`{metric}`" for metric in task.metrics]
+    table = [["rank", "model", "role", *metrics, "n", "training seeds", "noise seeds", "signature"]]
     for row in rows:
         letter = signatures.setdefault(row.signature, _letter(len(signatures)))
         rank = f"{row.rank} ●" if row.tied_with_best else row.rank
         cells = [_text(row.cells.get(metric)) for metric in task.metrics]
-        noise = " ".join(map(str, row.noise_seeds))
-        table.append([rank, row.model, row.role, *cells, _counts(task, row), noise, letter])
-    return [f"{heading}, privilege: {group.privilege}", "", *markdown_table(table)]
+        seeds = [" ".join(map(str, own)) for own in (row.training_seeds, row.noise_seeds)]
+        table.append([rank, row.model, row.role, *cells, _counts(task, row), *seeds, letter])
+    fitted = [f"Head: {group.fit}.", ""] if group.fit else []
+    return [f"{heading}, privilege: {group.privilege}", "", *fitted, *markdown_table(table)]
+
+
+def _models_section(board: Board) -> list[str]:
+    """What was measured, result by result; where it and the card of its checkpoint say nothing, a cell is empty."""
+    head = ["model", "supervision", "backbone", "pretraining", "K", "input", "parameters", "trained on", "images/s"]
+    table = [[*head, "checkpoint", "suite"]]
+    for group, rows in board.groups:
+        for row in rows:
+            if row.seeds:  # a mean: its training seeds follow
+                continue
+            facts = row.facts
+            trained = [facts.trained_on, facts.training_steps and f"{facts.training_steps} steps", facts.training_data]
+            network = [facts.backbone, facts.pretraining, facts.slots, facts.input_size, facts.parameters]
+            speed = f"{facts.images_per_second} ({facts.device})" if facts.images_per_second else ""
+            checkpoint = f"`{facts.checkpoint[:12]}`" if facts.checkpoint else ""
+            own = [row.model, group.supervision, *network, ", ".join(filter(None, trained)), speed, checkpoint]
+            table.append([*own, row.version])
+    return markdown_table(table)
 
 
 def _text(cell: Cell | None) -> str:
