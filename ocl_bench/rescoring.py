@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import paths
 from .errors import OclBenchError
 from .results import Result, read_rows
 from .spec import TaskSpec
@@ -38,7 +39,7 @@ def drawn(ids: list[str], key: str, count: int = SAMPLES) -> list[str]:
 def rescore(
     result: Result, rows: pandas.DataFrame, task: TaskSpec, folder: Path, data_root: Path | None
 ) -> Rescored | str:
-    """Score up to 20 samples again. folder: saved predictions, `seed-<n>/...`. Returns why it cannot be done, else.
+    """Score up to 20 samples again. folder: saved predictions, `seed-<n>/...`. Returns why not where that cannot be.
 
     Values may differ by rounding (1e-9) only. A prediction that is missing or damaged is a problem, not an excuse.
     """
@@ -48,10 +49,17 @@ def rescore(
 
     if task.family not in ("discovery", "detection", "video") or task.fit is not None:
         return f"predictions of {task.name} mean nothing without its head"
-    section = result.data
+    section, embedded = result.data, result.data.kind == "embedded"
+    if not embedded and data_root is None and paths.data_root() is None:
+        return f"the data are not there ({section.kind}); pass --data-root"
     try:
         data = open_data(
-            task, data_root=data_root, limit=section.limit, split=section.split, stand_in_seed=section.stand_in_seed
+            task,
+            data_root=None if embedded else data_root,
+            limit=section.limit,
+            split=section.split,
+            stand_in_seed=section.stand_in_seed,
+            embedded=embedded,
         )
     except OclBenchError as error:
         return f"the data are not there ({error})"

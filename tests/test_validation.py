@@ -299,7 +299,12 @@ def test_rescoring_is_skipped_with_the_reason_where_the_data_are_not_there(
     predictions = made.with_suffix(".predictions")
     few = tmp_path / "few"
     write_scenes(few, 3)
-    for root, reason in ((tmp_path / "nowhere", "the data are not there"), (few, "the data are others here")):
+    reasons = {
+        None: "pass --data-root",
+        tmp_path / "nowhere": "the data are not there",
+        few: "the data are others here",
+    }
+    for root, reason in reasons.items():
         found = examine(run, predictions=predictions, data_root=root)
         assert found.valid and found.rescored == 0 and reason in found.skipped[-1]
     assert fields(run) == set()
