@@ -314,9 +314,12 @@ class DinoV2(nn.Module):
         return self.vit.patch_grid(normalise(image))
 
 
-EMBEDDED: dict[str, Any] = {"encoder": "cnn", "width": 64, "dim": 64, "blocks": (1, 1), "input_size": 128}
-EMBEDDED |= {"slots": 11, "slot_dim": 64, "hidden": 128, "decoder_layers": 3, "attention_prior": True}
+EMBEDDED: dict[str, Any] = {"encoder": "cnn", "input_size": 128, "slots": 11, "slot_dim": 64}
+EMBEDDED |= {"hidden": 128, "decoder_layers": 3, "attention_prior": True}
 """Options of the embedded size; the others are those of `SlotContrast`."""
+
+CNN: dict[str, Any] = {"width": 64, "dim": 64, "blocks": (1, 1)}
+"""Options of the encoder `cnn`, see `encoder.Encoder`."""
 
 Kind = TypeVar("Kind", bound=SlotContrast)
 
@@ -347,7 +350,7 @@ def assemble(kind: type[Kind], preset: str, options: dict[str, Any]) -> Kind:
     check_range("input_size", size, whole, f"a multiple of {patch}, at least {2 * patch}")
     side = size // patch
     if name == "cnn":
-        shape = {key: options.pop(key, EMBEDDED[key]) for key in ("width", "dim", "blocks")}
+        shape = {key: options.pop(key, default) for key, default in CNN.items()}
         return kind(Encoder(**shape), feature_dim=shape["dim"], grid=(side, side), **options).eval()
     backbone = BACKBONES[name]
     return kind(DinoV2(**backbone), feature_dim=backbone["dim"], grid=(side, side), **options).eval()

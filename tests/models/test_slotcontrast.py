@@ -373,6 +373,13 @@ def test_paper_encoder_is_dinov2_before_the_final_norm() -> None:
     assert cast(Block, vit.blocks[0]).norm1.eps == 1e-6 and found.shape == (2, 24, 3, 3)
 
 
+def test_embedded_size_takes_any_encoder() -> None:
+    with torch.device("meta"):
+        small, large = build(preset="embedded"), build(preset="embedded", encoder="vit_small", input_size=224)
+    assert small.grid == large.grid == (16, 16) and small.attention_prior and large.attention_prior
+    assert (small.feature_dim, large.feature_dim) == (64, 384) and small.slots == 11
+
+
 def test_card_of_the_paper_size() -> None:
     loaded = get_model("slotcontrast-paper", options={"encoder": "cnn", **TINY})
     assert loaded.card.supervision == "none" and not loaded.card.weights
