@@ -11,6 +11,7 @@ import pytest
 from corridor import memory_data, tiny_plan, tiny_task
 from pydantic import ValidationError
 
+from ocl_bench.adapters.image_properties import PROPERTIES
 from ocl_bench.errors import UsageError
 from ocl_bench.evaluate import run
 from ocl_bench.migrations import SCHEMA, migrate
@@ -75,7 +76,7 @@ def test_rows_file_is_hashed_and_readable_from_either_name(result: Result) -> No
     assert result.path is not None and result.rows_path is not None
     assert hashlib.sha256(result.rows_path.read_bytes()).hexdigest() == result.rows.sha256
     rows = read_rows(result.path)
-    assert list(rows.columns) == ["id", "noise_seed", "n_objects", *result.task.metrics]
+    assert list(rows.columns) == ["id", "noise_seed", "n_objects", *result.task.metrics, *PROPERTIES]
     assert rows.equals(read_rows(result.rows_path))
     assert str(rows["ari"].dtype) == "float64" and rows["fg_ari_multi"].isna().sum() == 3
 

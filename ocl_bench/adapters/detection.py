@@ -29,6 +29,7 @@ from ..types import Prediction, Truth
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .coco_results import coco_results, read_results, write_results
 from .files import prediction_path
+from .image_properties import PROPERTIES, image_properties, object_shapes
 from .proposals import Detections, native_boxes, proposals
 
 if TYPE_CHECKING:
@@ -117,16 +118,13 @@ class Detection:
         ]
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """A number for each metric (NaN for average precision, which one image does not have) and the matches."""
+        """A number for each metric (NaN for average precision), what the image is like, and the matches."""
         statistics = [f"{kind}_{field}" for kind in _kinds(task) for field in FIELDS]
-        return dict.fromkeys(task.metrics, "float64") | dict.fromkeys(statistics, "object")
+        return dict.fromkeys((*task.metrics, *PROPERTIES), "float64") | dict.fromkeys(statistics, "object")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
         """Objects that are no crowd, average recall of the image, matches; a pure function."""
-        rows: list[dict[str, Any]] = [
-            {"n_objects": sum(not instance.crowd for instance in one.instances)} | dict.fromkeys(task.metrics, np.nan)
-            for one in truth
-        ]
+        rows = empty_rows(truth, task)
         for kind in _kinds(task):
             for row, matches in zip(rows, match_images(truth, outputs, kind), strict=True):
                 row |= to_columns(matches, kind)
@@ -188,6 +186,15 @@ class Detection:
         path = prediction_path(folder, sample_id, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(coco_results([output], [sample_id], digits=None)), encoding="utf-8")
+
+
+def empty_rows(truth: Sequence[Truth], task: TaskSpec) -> list[dict[str, Any]]:
+    """Rows of images whose metrics are not valid yet: objects that are no crowd, and what the image is like."""
+    rows = []
+    for one in truth:
+        counts = {"n_objects": sum(not instance.crowd for instance in one.instances)}
+        rows.append(counts | image_properties([object_shapes(one.labels)]) | dict.fromkeys(task.metrics, np.nan))
+    return rows
 
 
 def _kinds(task: TaskSpec) -> list[Kind]:

@@ -15,6 +15,7 @@ from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .files import prediction_path, write_label_map
+from .image_properties import PROPERTIES, image_properties, object_shapes
 from .means import summarise_means
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ class Discovery:
         return [label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """One number for each metric."""
-        return dict.fromkeys(task.metrics, "float64")
+        """One number for each metric, and what the image is like."""
+        return dict.fromkeys((*task.metrics, *PROPERTIES), "float64")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
-        """Values of the task's metrics for each image (NaN = not valid) and `n_objects`; a pure function."""
+        """Metrics of each image (NaN = not valid), `n_objects` and `PROPERTIES`; a pure function."""
         rows: list[dict[str, Any]] = [{} for _ in truth]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for position, one in enumerate(truth):
@@ -131,6 +132,7 @@ def _score(
     rows = []
     for index, truth_map in enumerate(truth_maps):
         row = {"n_objects": float(count_objects(truth_map, protocol.background))}
+        row |= image_properties([object_shapes(truth_map, protocol.background)])
         for name in task.metrics:
             value, valid = values[name]
             row[name] = float(value[index]) if valid[index] else float("nan")

@@ -17,7 +17,7 @@ from ..probes.cache import Batches, head_for
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_prediction, finite_rows, missing
-from .detection import Detection
+from .detection import Detection, empty_rows
 from .discovery import label_map
 from .recognition import check_slots, fitted_head, head_of
 
@@ -96,10 +96,7 @@ class ProbedDetection(Detection):
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
         """Objects that are no crowd, and the matches by category; a pure function."""
-        rows: list[dict[str, Any]] = [
-            {"n_objects": sum(not instance.crowd for instance in one.instances)} | dict.fromkeys(task.metrics, np.nan)
-            for one in truth
-        ]
+        rows = empty_rows(truth, task)
         for name in task.metrics:
             found = match_images(truth, outputs, METRICS[name], class_agnostic=False)
             for row, matches in zip(rows, found, strict=True):

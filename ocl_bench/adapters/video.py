@@ -19,6 +19,7 @@ from ..types import Prediction, Truth
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
+from .image_properties import PROPERTIES, ObjectShapes, image_properties, object_shapes
 
 if TYPE_CHECKING:
     import pandas
@@ -46,12 +47,14 @@ class VideoTally:
         wanted = any(name in ("jf", "j", "f") or name[:2] in ("j_", "f_") for name in task.metrics)
         self.objects = VideoObjects(protocol.boundary or BOUND_TH) if wanted else None
         self.present: set[int] = set()
+        self.shapes: list[ObjectShapes] = []
 
     def add(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray]) -> None:
         """The next frames: truth and segment ids (H, W) at one size."""
         maps = np.stack([one.labels for one in truth])
         segments = np.stack(list(outputs))
         self.tables.add(maps, segments)
+        self.shapes += [object_shapes(one, self.task.protocol.background) for one in maps]
         self.present |= {int(label) for label in np.unique(maps) if label > 0}
         if self.objects is not None:
             proposals = segments.astype(np.int64)
@@ -69,6 +72,7 @@ class VideoTally:
             "n_frames_fg_ari": float(scores["fg_ari_frame"][1]),
             "n_frames_mbo": float(scores["mbo_frame"][1]),
             "n_objects_jf": float(len(self.present)) if self.objects is not None else 0.0,
+            **image_properties(self.shapes),
             **{name: value for name, (value, _) in scores.items()},
         }
         return row | self._davis()
@@ -132,9 +136,9 @@ class VideoAdapter:
         return [_segments(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """One number for each metric, and the numbers of frames and objects."""
+        """One number for each metric, the numbers of frames and objects, and what the frames are like."""
         counts = ("n_frames", "n_frames_fg_ari", "n_frames_mbo", "n_objects_jf")
-        return dict.fromkeys((*task.metrics, *counts), "float64")
+        return dict.fromkeys((*task.metrics, *counts, *PROPERTIES), "float64")
 
     def tally(self, task: TaskSpec) -> VideoTally:
         """A counter for one video."""
