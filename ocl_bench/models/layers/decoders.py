@@ -138,7 +138,7 @@ class BroadcastDecoder(nn.Module):
         does; None is that of the table. Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         del target, visible
-        positions = self.positions
+        positions: Tensor = self.positions
         if grid is not None:
             positions = resample_positions(positions.squeeze(1), grid, prefix=0).unsqueeze(1)
         decoded = self.mlp(slots.unsqueeze(2) + positions)
