@@ -421,6 +421,36 @@ def compare(
 
 
 @app.command()
+def claims(
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folder with results; repeatable. By default the committed ones only.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for claims.md.")] = Path("leaderboards"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when the committed claims.md is old.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What the papers claim, and which of it holds here: a verdict by rule from results."""
+    from .claims import judge_all
+    from .report.claims import is_current, print_claims, write_claims
+
+    with own_stdout(json):
+        papers = judge_all(results)
+    if json:
+        print_json([{"method": one.method, "claims": [entry.to_dict() for entry in found]} for one, found, _ in papers])
+    else:
+        from .console import make_console
+
+        print_claims(make_console(), papers)
+    if check:
+        current = is_current(papers)
+        say("claims.md is up to date" if current else "claims.md is not what the results give; run: ocl-bench claims")
+        raise typer.Exit(0 if current else 1)
+    say(f"written: {write_claims(papers, out)}")
+
+
+@app.command()
 def regress(
     baseline: Annotated[Path | None, typer.Option(help="Folder with golden files; by default the bundled one.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Only golden files of this task.")] = None,

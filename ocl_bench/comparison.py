@@ -96,8 +96,10 @@ class Comparison:
     @property
     def tested(self) -> Difference:
         """The difference alone, as it was tested; NaN where a number is None."""
-        known = (np.nan if value is None else value for value in (self.low, self.high, self.se, self.p_bootstrap))
-        return Difference(self.difference, *known, self.n, self.seed_signs)
+        low, high, se, p_value = (
+            np.nan if value is None else value for value in (self.low, self.high, self.se, self.p_bootstrap)
+        )
+        return Difference(self.difference, low, high, se, p_value, self.n, self.seed_signs)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -265,7 +267,12 @@ def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tupl
 
 def _by_data(method: Method, card: TaskSpec, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
     if isinstance(method, str) and not is_file(method):
-        return find_method(folders, method, card.name, card.hash)
+        if not (methods := find_method(folders, method, card.name, card.hash)):
+            raise UsageError(
+                f"{method}: no whole result on task '{card.name}' in {', '.join(map(str, folders))}; "
+                f"run: ocl-bench eval --model {method} --task {card.name}, or name its result files"
+            )
+        return methods
     found = _given(method)
     wanted = [one for one in found if one.task.name == card.name] or found
     return {data_key(wanted[0]): wanted}

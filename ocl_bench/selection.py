@@ -41,20 +41,13 @@ def find_method(
 
     Limited runs and fresh stand-ins do not take part; name their files to compare them. Of equal runs the one with
     most noise seeds counts, then the newest; results of another version than `card_hash` only where there is no other.
-    Raises UsageError when there is none, and where a training seed has
-    results with several options or checkpoints.
+    Empty where there is none. Raises UsageError where a training seed has results with several options or checkpoints.
     """
     grouped: dict[DataKey, dict[int | None, list[Result]]] = {}
     usable = [result for result in _results(folders, task) if _usable(result, name)]
     for result in [one for one in usable if one.task.hash == card_hash] or usable:
         seeds = grouped.setdefault(data_key(result), {})
         seeds.setdefault(result.model.training_seed, []).append(result)
-    if not grouped:
-        searched = ", ".join(map(str, folders))
-        raise UsageError(
-            f"{name}: no whole result on task '{task}' in {searched}; "
-            f"run: ocl-bench eval --model {name} --task {task}, or name its result files"
-        )
     keys = sorted(grouped, key=lambda key: (_STRENGTH.index(key[0]), key))
     return {key: [_only(name, grouped[key][seed]) for seed in _in_order(grouped[key])] for key in keys}
 
