@@ -366,6 +366,7 @@ def leaderboard(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 when a committed table is old.")
     ] = False,
+    by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
     json: Json = False,
 ) -> None:
     """Build one table per task (CSV, Markdown) from results and published rows."""
@@ -380,7 +381,7 @@ def leaderboard(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
             )
         raise typer.Exit(1 if stale else 0)
-    written = build_leaderboard(default_folders()[:1] if committed else results, out, task)
+    written = build_leaderboard(default_folders()[:1] if committed else results, out, task, by=by)
     if json:
         print_json({"written": [str(path) for path in written]})
         return

@@ -26,6 +26,7 @@ from .registry import get_task, task_names
 from .results import Result, read_result, read_rows, write_atomically
 from .spec import TaskSpec
 from .statistics import Statistic
+from .strata import COLUMNS, Property, find_property, stratify
 
 if TYPE_CHECKING:
     import pandas
@@ -37,25 +38,37 @@ def build_leaderboard(
     task: str | Path | TaskSpec | None = None,
     *,
     published: Path | None = None,
+    by: str | None = None,
 ) -> list[Path]:
     """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md`, and return their paths.
 
     results: folders with results, by default the committed `leaderboards/results` and the user's results root.
-    task: one task, else all bundled tasks and those that have results. Raises UsageError for an unknown task.
+    task: one task, else all bundled tasks and those that have results. by: split the images (`strata.PROPERTIES`) and
+    write only `<out>/<task>-by-<by>.csv` and `.md`. Raises UsageError for an unknown task or split.
     """
-    from .report.board import to_csv, to_markdown
     from .report.published_page import published_page
 
+    split = find_property(by) if by is not None else None
     folders = default_folders() if results is None else [Path(folder) for folder in results]
     published = published or published_folder()
     written = []
     for spec in [task] if task is not None else _all_tasks(folders, published):
         board = make_board(folders, spec, published=published)
-        for suffix, text in ((".csv", to_csv(board)), (".md", to_markdown(board))):
-            written.append(_write(Path(out) / f"{board.task.name}{suffix}", text))
-    if task is None:
+        written += [_write(Path(out) / name, text) for name, text in _pages(board, split)]
+    if task is None and split is None:
         written.append(_write(Path(out) / "published.md", published_page(load_all(published))))
     return written
+
+
+def _pages(board: Board, split: Property | None) -> list[tuple[str, str]]:
+    """Name and content of the two files of a board, or of a board that is split."""
+    from .report import board as whole
+    from .report import strata
+
+    if split is None:
+        return [(f"{board.task.name}.csv", whole.to_csv(board)), (f"{board.task.name}.md", whole.to_markdown(board))]
+    stratified, stem = stratify(board, split), f"{board.task.name}-by-{split.name}"
+    return [(f"{stem}.csv", strata.to_csv(stratified)), (f"{stem}.md", strata.to_markdown(stratified))]
 
 
 def _write(path: Path, text: str) -> Path:
@@ -208,6 +221,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
         facts=facts,
+        properties={name: rows.groupby("id", sort=True)[name].first() for name in COLUMNS if name in rows},
     )
 
 

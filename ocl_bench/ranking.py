@@ -85,6 +85,7 @@ class Row:
 
     values: per-image values, one row for each sample id and one column for each metric, averaged over noise seeds.
     statistics: those metrics that are no means of such values, as functions of the weights of the images of `values`.
+    properties: what the images are like, by column, for each sample id; only those that the result records.
     tied_with_best: the paired 95 % interval of the best row minus this one includes 0; None where nothing was tested.
     seeds: the rows of the single training seeds when this row is their mean.
     """
@@ -107,6 +108,7 @@ class Row:
     values: pandas.DataFrame = field(repr=False, compare=False)
     statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
     facts: Facts = field(default_factory=Facts, compare=False)
+    properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
     rank: str = ""
     tied_with_best: bool | None = None
     seeds: tuple[Row, ...] = field(default=(), repr=False, compare=False)

@@ -68,10 +68,10 @@ def _cell(cell: Cell | None) -> list[str]:
     if cell is None:
         return [""] * 5
     numbers = (cell.value, cell.low, cell.high, cell.sd)
-    return [*("" if x is None else _fixed(x, 6) for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
+    return [*("" if x is None else fixed(x, 6) for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
 
 
-def _fixed(value: float, digits: int) -> str:
+def fixed(value: float, digits: int) -> str:
     """Fixed decimals, never a negative zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
@@ -135,18 +135,23 @@ def to_markdown(board: Board) -> str:
 
 
 def _group_section(task: Reference, group: Group, rows: Sequence[Row], signatures: dict[str, str]) -> list[str]:
-    words = {"embedded": "Embedded data", "official": "Official data", "supplied": "Supplied data"}
-    heading = f"## {words[group.kind]} (revision {group.revision}), supervision: {group.supervision}"
     metrics = [f"`{metric}`" for metric in task.metrics]
     table = [["rank", "model", "role", *metrics, "n", "training seeds", "noise seeds", "signature"]]
     for row in rows:
         letter = signatures.setdefault(row.signature, _letter(len(signatures)))
         rank = f"{row.rank} ●" if row.tied_with_best else row.rank
-        cells = [_text(row.cells.get(metric)) for metric in task.metrics]
+        cells = [cell_text(row.cells.get(metric)) for metric in task.metrics]
         seeds = [" ".join(map(str, own)) for own in (row.training_seeds, row.noise_seeds)]
         table.append([rank, row.model, row.role, *cells, _counts(task, row), *seeds, letter])
+    return [*group_heading(group), *markdown_table(table)]
+
+
+def group_heading(group: Group) -> list[str]:
+    """Lines above the table of a group: what its rows share."""
+    words = {"embedded": "Embedded data", "official": "Official data", "supplied": "Supplied data"}
+    heading = f"## {words[group.kind]} (revision {group.revision}), supervision: {group.supervision}"
     fitted = [f"Head: {group.fit}.", ""] if group.fit else []
-    return [f"{heading}, privilege: {group.privilege}", "", *fitted, *markdown_table(table)]
+    return [f"{heading}, privilege: {group.privilege}", "", *fitted]
 
 
 def _models_section(board: Board) -> list[str]:
@@ -167,12 +172,13 @@ def _models_section(board: Board) -> list[str]:
     return markdown_table(table)
 
 
-def _text(cell: Cell | None) -> str:
+def cell_text(cell: Cell | None) -> str:
+    """Value, deviation over training seeds, interval, with three decimals; '' for a missing cell."""
     if cell is None:
         return ""
-    spread = "" if cell.sd is None else f" ± {_fixed(cell.sd, 3)}"
-    interval = "" if cell.low is None or cell.high is None else f" [{_fixed(cell.low, 3)}, {_fixed(cell.high, 3)}]"
-    return f"{_fixed(cell.value, 3)}{spread}{interval}"
+    spread = "" if cell.sd is None else f" ± {fixed(cell.sd, 3)}"
+    interval = "" if cell.low is None or cell.high is None else f" [{fixed(cell.low, 3)}, {fixed(cell.high, 3)}]"
+    return f"{fixed(cell.value, 3)}{spread}{interval}"
 
 
 def _counts(task: Reference, row: Row) -> str:
