@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .leaderboard import default_folders
 from .pairing import Pairs, Side, pair
-from .registry import get_task
+from .registry import get_task, task_names
 from .results import Result
 from .selection import DataKey, data_key, find_method, is_file, read_files, tasks_of
 from .spec import TaskSpec
@@ -248,7 +248,8 @@ def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[T
             f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "
             f"{', '.join(of_b) or 'none'} in {', '.join(map(str, folders))}; evaluate both on one task"
         )
-    return [get_task(name) for name in common]
+    known = [name for name in common if name in task_names()]
+    return [get_task(name) for name in known or common[:1]]  # else the error about a card that is not installed
 
 
 def _tasks(method: Method, folders: Sequence[Path]) -> list[str]:

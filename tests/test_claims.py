@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_comparison import made
+from made_results import RESULTS, made
 from typer.testing import CliRunner
 
 from ocl_bench.claims import Judged, claim_files, inputs, judge, load_claims
@@ -19,7 +19,6 @@ from ocl_bench.paths import bundled
 from ocl_bench.registry import get_task, model_names, task_names
 from ocl_bench.report.claims import section, to_markdown, write_claims
 
-RESULTS = bundled("leaderboards") / "results"
 FILES = [path.stem for path in claim_files()]
 BASE = np.random.default_rng(1).uniform(0.3, 0.5, 40)
 TEST = {"kind": "better", "task": "clevrtex", "metric": "mbo_fg", "ours": "a", "against": "b"}

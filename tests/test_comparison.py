@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pytest
+from made_results import RESULTS, made
 from PIL import Image
 from scipy.stats import bootstrap, permutation_test
 from typer.testing import CliRunner
@@ -20,12 +20,9 @@ from ocl_bench.cli import app
 from ocl_bench.comparison import compare, corrected, difference, measure
 from ocl_bench.errors import UsageError
 from ocl_bench.pairing import pair
-from ocl_bench.paths import bundled
-from ocl_bench.results import Result, read_result, read_rows, write_result
+from ocl_bench.results import Result, read_rows
 from ocl_bench.selection import find_method, tasks_of
 from ocl_bench.statistics import RESAMPLES, two_level_difference
-
-RESULTS = bundled("leaderboards") / "results"
 
 
 class Methods:
@@ -47,21 +44,6 @@ def clevrtex() -> Methods:
 @pytest.fixture(scope="module")
 def stuff() -> Methods:
     return Methods("cocostuff-segmentation")
-
-
-def made(folder: Path, name: str, values: list[float], seed: int | None = 0, **changes: Any) -> Result:
-    """A result with these values of mbo_fg on images `i00`, `i01`, ... of the card clevrtex."""
-    template = read_result(RESULTS / "clevrtex" / "dias.json")
-    content = json.loads(template.to_json())
-    content["model"] |= {"name": name if not seed else f"{name}:{seed}", "training_seed": seed, "role": "model"}
-    content["model"] |= changes.pop("model", {})
-    content["metrics"] = {"mbo_fg": content["metrics"]["mbo_fg"] | {"value": float(np.nanmean(values))}}
-    content["counts"] |= {"attempted": len(values), "scored": len(values)}
-    for section, fields in changes.items():
-        content[section] |= fields
-    ids = [f"i{index:02d}" for index in range(len(values))]
-    rows = pandas.DataFrame({"id": ids, "noise_seed": 0, "n_objects": 2, "mbo_fg": np.array(values, dtype=float)})
-    return write_result(Result.model_validate(content), rows, folder / "clevrtex", stem=f"{name}-{seed}")
 
 
 def column(result: Result, metric: str) -> np.ndarray:
@@ -237,6 +219,12 @@ def test_names_seeds_and_files_are_found(tmp_path: Path) -> None:
     (tmp_path / "clevrtex" / "other.json").unlink()
     (found,) = find_method([tmp_path, tmp_path / "n"], "a", "clevrtex").values()
     assert [one.path for one in found] == [newer.path], "of equal runs the newest"
+    made(tmp_path / "m", "a", [0.1, 0.2], task={"name": "mine"})
+    (tmp_path / "m" / "clevrtex").rename(tmp_path / "m" / "mine")
+    with pytest.raises(UsageError, match="mine"):
+        compare("a", "a", results=[tmp_path / "m"])
+    made(tmp_path / "m", "a", [0.1, 0.2])
+    assert [one.task for one in compare("a", "a", results=[tmp_path / "m"])] == ["clevrtex"], "whose card is known"
     (one,) = compare(str(first.path), str(newer.path))
     assert one.difference == pytest.approx(-0.2)
 
