@@ -114,9 +114,18 @@ def _encoder_objective(at: Setting) -> EncoderObjective:
     return EncoderObjective(scenes, options, at.seed, at.recipe.batch, validator, at.ranks.gather)
 
 
+def _trained_model(field: str, name: str, checkpoint: str) -> Any:
+    """The model of a card with trained weights. Raises UsageError where it would have random ones."""
+    loaded = get_model(name, checkpoint=checkpoint or None)
+    if not checkpoint and not loaded.card.weights:
+        remedy = f"train it and give --set objective.{field}_checkpoint=FILE"
+        raise UsageError(f"field 'train.objective.{field}': no weights of {name} are bundled; {remedy}")
+    return loaded.model
+
+
 def _take_encoder(at: Setting, card: str, checkpoint: str) -> Any:
     """Load the encoder of a card into the model and freeze it there; returns it on the device, in evaluation mode."""
-    encoder = get_model(card, checkpoint=checkpoint or None).model
+    encoder = _trained_model("encoder", card, checkpoint)
     try:
         at.model.encoder.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
@@ -209,7 +218,7 @@ def _take_teacher(at: Setting, options: VideoOptions) -> Any:
         return None
     if not student:
         raise UsageError(f"model card {name}: field 'train.objective.teacher': only a SlotMatch has one; leave it out")
-    teacher = get_model(options.teacher, checkpoint=options.teacher_checkpoint or None).model
+    teacher = _trained_model("teacher", options.teacher, options.teacher_checkpoint)
     if not isinstance(teacher, SlotContrast):
         raise UsageError(f"field 'train.objective.teacher': {options.teacher} is no SlotContrast; name one")
     if teacher.input_size != at.model.input_size:

@@ -235,6 +235,9 @@ def places(tmp_path_factory):
             small = full.model_copy(update={"options": {**full.options, **sizes, "input_size": 128}})
             scenes = {**full.train["scenes"], "count": 4}
             objective = {**full.train["objective"], "encoder_checkpoint": str(encoder)}
+            if "teacher" in objective:
+                objective["teacher_checkpoint"] = str(out / "teacher.safetensors")
+                export_weights(tiny_teacher(input_size=128), out / "teacher.safetensors")
             cards[name] = small.model_copy(
                 update={"train": {**full.train, **TRAIN, "scenes": scenes, "objective": objective}}
             )
@@ -295,15 +298,19 @@ def test_teacher_and_student_train_on_rendered_videos(places, trained):
     assert len(kept) == 2, "of two encoders, nothing else"
 
 
+OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
         ("slotmatch", ["--set", 'objective.teacher=""'], "objective.teacher' is empty"),
         ("slotcontrast", ["--set", "objective.teacher=slotcontrast"], "only a SlotMatch has one"),
-        ("slotmatch", ["--set", "objective.teacher=grid"], "grid is no SlotContrast"),
+        ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=slotcon"], "slotcon is no SlotContrast"),
         ("slotmatch", ["--option", "slots=4"], "option slots: the teacher has 3, the student expects 4"),
         ("slotmatch", ["--option", "slot_dim=4"], "option teacher_slot_dim: the teacher has 8, the student expects 4"),
         ("slotmatch", ["--option", "input_size=64"], "sees 128 pixels a side, the student 64"),
+        ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=grid"], "no weights of grid are bundled; train it"),
         ("slotcontrast", ["--option", "width=16"], "its encoder is not that of card encoder-large"),
         ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use motion"),
         ("slotcontrast", ["--task", "clevrtex"], "family video"),
