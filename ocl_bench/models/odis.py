@@ -323,13 +323,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> Odis:
     """Factory of the cards `odis-paper`, `ibot-paper`, `dino-paper` and of the embedded ones.
 
-    options: `arch`, `patch`, `dim`, `depth`, `heads`, and the keywords of `Odis`. Raises UsageError.
+    options: `arch`, `patch`, `stem`, `dim`, `depth`, `heads`, and the keywords of `Odis`. Raises UsageError.
     """
     _check_choice("preset", preset, tuple(PRESETS))
     options = {**PRESETS[preset], **options}
     arch = options.pop("arch")
     _check_choice("arch", arch, tuple(ARCHITECTURES))
-    vit = {name: options.pop(name, value) for name, value in ARCHITECTURES[arch].items()} | {
-        "patch": options.pop("patch")
-    }
+    vit: dict[str, Any] = {name: options.pop(name, value) for name, value in ARCHITECTURES[arch].items()}
+    vit |= {"patch": options.pop("patch"), "stem": options.pop("stem", "linear")}
     return Odis(vit, **options).eval()

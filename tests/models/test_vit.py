@@ -238,3 +238,26 @@ def test_odd_boxes_are_clear_and_counted() -> None:
         assert getattr(found, field).nonzero().flatten().tolist() == wanted, field
     empty = patches_of_boxes(torch.zeros(2, 0, 4), (24, 32), 8)
     assert empty.patches.shape == (2, 0, 12)
+
+
+def test_a_convolutional_stem_has_the_grid_of_the_patches_and_overlaps() -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer(grid=4, patch=8, dim=16, depth=1, heads=2, stem="convolutional").double()
+    image = torch.rand(2, 3, 32, 40, dtype=torch.float64, requires_grad=True)
+    grid = model.patch_embed(image)
+    assert grid.shape == (2, 16, 4, 5)
+    convolutions = [layer for layer in model.patch_embed.proj if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [4, 8, 16]
+    for layer in (one for one in model.patch_embed.proj if isinstance(one, torch.nn.GroupNorm)):
+        layer.forward = lambda x: x  # type: ignore[method-assign]  # its statistics would see the whole image
+    (seen,) = torch.autograd.grad(model.patch_embed(image)[0, :, 1, 2].sum(), image)
+    rows, columns = (seen[0].abs().sum((0, axis)).nonzero().flatten().tolist() for axis in (2, 1))
+    assert (rows[0], rows[-1]) == (1, 15)  # 2 * 8 - 1 pixels, where a linear patch sees 8..15
+    assert (columns[0], columns[-1]) == (9, 23)
+    assert len(seen[1].nonzero()) == 0
+
+
+@pytest.mark.parametrize(("stem", "patch"), [("round", 8), ("convolutional", 14), ("convolutional", 32)])
+def test_stems_that_do_not_exist_are_refused(stem: str, patch: int) -> None:
+    with pytest.raises(UsageError, match="option stem"):
+        VisionTransformer(grid=2, patch=patch, dim=16, depth=1, heads=2, stem=stem)  # type: ignore[arg-type]
