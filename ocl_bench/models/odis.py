@@ -332,3 +332,10 @@ def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> 
     vit: dict[str, Any] = {name: options.pop(name, value) for name, value in ARCHITECTURES[arch].items()}
     vit |= {"patch": options.pop("patch"), "stem": options.pop("stem", "linear")}
     return Odis(vit, **options).eval()
+
+
+def build_random(seed: int, **options: Any) -> Odis:
+    """Factory of the card `odis-random`: weights are a pure function of the seed, options as in `build`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(**options)
