@@ -15,7 +15,7 @@ Without the first two it is plain slot attention; with the MLP decoder it is DIN
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases
 from .layers.merging import merge_slots
 from .layers.slot_attention import SlotAttention
-from .layers.vit import dinov2_small_registers
+from .layers.vit import DINO_OFFSET, VisionTransformer, dinov2_small_registers
+from .reading import PatchEncoder
 
 OFFICIAL_NAMES = (
     (r"m\.encode_backbone\.1\.", "encoder.vit."),
@@ -254,7 +255,8 @@ class DinoEncoder(nn.Module):
 
 def build(
     *,
-    encoder: Literal["cnn", "dinov2s14reg"] = "cnn",
+    encoder: Literal["cnn", "dinov2s14reg", "vit"] = "cnn",
+    vit: Mapping[str, Any] | None = None,
     dim: int = 64,
     width: int = 64,
     blocks: Sequence[int] = (1, 1),
@@ -263,12 +265,13 @@ def build(
     slot_dim: int = 64,
     **options: Any,
 ) -> DIAS:
-    """Factory of the cards `dias`, `dias-paper`, `slot-attention` and `dinosaur`.
+    """Factory of the cards `dias`, `dias-odis`, `dias-paper`, `slot-attention` and `dinosaur`.
 
-    encoder: "cnn" (`encoder.Encoder(width, dim, blocks)`, any `input_size` divisible by 8) or "dinov2s14reg" (the
-    paper's, 256 pixels). slots: K. slot_dim: C. options: the remaining keywords of `DIAS`.
+    encoder: "cnn" (`encoder.Encoder(width, dim, blocks)`, any `input_size` divisible by 8), "dinov2s14reg" (the
+    paper's, 256 pixels) or "vit" (`VisionTransformer(dim, **vit)`, that of a card such as `odis`). slots: K.
+    slot_dim: C. options: the remaining keywords of `DIAS`.
     """
-    _check_choice("encoder", encoder, ("cnn", "dinov2s14reg"))
+    _check_choice("encoder", encoder, ("cnn", "dinov2s14reg", "vit"))
     _check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
     _check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
     threshold = options.get("merge_threshold")
@@ -285,10 +288,19 @@ def build(
     shared = {"slots": slots, "slot_dim": slot_dim, **options}
     if encoder == "dinov2s14reg":
         return DIAS(DinoEncoder(), feature_dim=384, tokens=256, input_size=256, **shared).eval()
-    if input_size % STRIDE or input_size < 2 * STRIDE:
-        raise UsageError(f"option input_size: {input_size} must be a multiple of {STRIDE}, at least {2 * STRIDE}")
-    tokens = (input_size // STRIDE) ** 2
-    return DIAS(Encoder(width, dim, blocks), feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+    small = _vit_encoder(dim, vit or {}) if encoder == "vit" else Encoder(width, dim, blocks)
+    stride = small.vit.patch if isinstance(small, PatchEncoder) else STRIDE
+    if input_size % stride or input_size < 2 * stride:
+        raise UsageError(f"option input_size: {input_size} must be a multiple of {stride}, at least {2 * stride}")
+    tokens = (input_size // stride) ** 2
+    return DIAS(small, feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+
+
+def _vit_encoder(dim: int, vit: Mapping[str, Any]) -> PatchEncoder:
+    try:
+        return PatchEncoder(VisionTransformer(dim=dim, position_offset=DINO_OFFSET, **vit))
+    except TypeError as error:
+        raise UsageError(f"option vit: {str(error).partition(') ')[2] or error}") from error
 
 
 def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -32,7 +32,7 @@ from ..types import Batch, Prediction
 from .layers.projection import Kind, ProjectionHead
 from .layers.vit import DINO_OFFSET, VisionTransformer
 from .ranks import RankOps
-from .reading import Reading, pool
+from .reading import PatchEncoder, Reading, pool
 from .vit_checkpoints import read_networks, translate
 
 Layout = Literal["obj", "cls_obj", "cls"]
@@ -267,6 +267,10 @@ class Odis(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         """The teacher's view of whole images, see `reading.Reading`; the model must be in evaluation mode."""
         return self.reading.predict(self.teacher.backbone, batch)
+
+    def as_encoder(self) -> PatchEncoder:
+        """The teacher's backbone as the frozen encoder of a slot model."""
+        return PatchEncoder(self.teacher.backbone)
 
     def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
         """Tensors of a checkpoint file, official ones (with the training's arguments and optimiser) included."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..types import Batch, Prediction
@@ -18,6 +18,18 @@ from .layers.patches import patches_of_boxes
 from .layers.vit import VisionTransformer
 
 PARTS = ("obj", "cls", "mean", "pool")
+
+
+class PatchEncoder(nn.Module):
+    """A vision transformer as the frozen encoder of a slot model: (B, 3, H, W) in [0, 1] -> (B, D, h, w) patches."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Patches after the final norm, full attention, no boxes."""
+        return self.vit.patch_grid(normalise(image))
 
 
 @dataclass(frozen=True)

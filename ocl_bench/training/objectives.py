@@ -126,6 +126,7 @@ def _trained_model(field: str, name: str, checkpoint: str) -> Any:
 def _take_encoder(at: Setting, card: str, checkpoint: str) -> Any:
     """Load the encoder of a card into the model and freeze it there; returns it on the device, in evaluation mode."""
     encoder = _trained_model("encoder", card, checkpoint)
+    encoder = encoder.as_encoder() if hasattr(encoder, "as_encoder") else encoder
     try:
         at.model.encoder.load_state_dict(encoder.state_dict())
     except RuntimeError as error:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ocl_bench.errors import UsageError
 from ocl_bench.models.checkpoints import load_weights, save_weights
 from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
+from ocl_bench.models.odis import build as build_odis
 from ocl_bench.paths import PACKAGE
 from ocl_bench.spec import load_model_card
 from ocl_bench.types import Batch
@@ -308,3 +309,23 @@ def test_a_new_model_starts_with_zero_biases() -> None:
         biases = [p for name, p in trunk if "bias" in name and name.rpartition(".")[0] not in norms]
         assert len(biases) >= 6
         assert all((p == 0).all() for p in biases)
+
+
+def test_the_encoder_may_be_the_vit_of_odis() -> None:
+    odis = build_odis(preset="embedded", patch=8, stem="convolutional", dim=16, depth=2, heads=2, input_size=32)
+    vit = {"grid": 4, "patch": 8, "depth": 2, "heads": 2, "stem": "convolutional"}
+    model = build(encoder="vit", vit=vit, dim=16, input_size=64, slots=3, slot_dim=8, decoder_layers=1)
+    model.encoder.load_state_dict(odis.as_encoder().state_dict())
+    image = torch.rand(2, 3, 64, 64)
+    found = model.predict(Batch(("a", "b"), image))
+    tokens = odis.predict(Batch(("a", "b"), image)).tokens
+    assert tokens is not None and found.tokens is not None and found.masks is not None
+    assert torch.equal(found.tokens, tokens)
+    assert found.masks.shape == (2, 3, 8, 8)
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("vit", [None, {"grid": 4, "patch": 8, "depth": 2, "heads": 2, "colour": 1}])
+def test_a_vit_without_its_shape_is_refused_in_one_line(vit: dict[str, object] | None) -> None:
+    with pytest.raises(UsageError, match=r"^option vit: .*(missing|colour)[^\n]*$"):
+        build(encoder="vit", vit=vit)
