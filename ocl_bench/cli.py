@@ -246,6 +246,52 @@ def replay(
 
 
 @app.command()
+def profile(
+    model: ModelName,
+    against: Annotated[str | None, typer.Option(help="Another model, measured in turns with it.")] = None,
+    option: Options = None,
+    against_option: Annotated[list[str] | None, typer.Option(help="key=value for the other; repeatable.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Random weights where none are bundled.")] = False,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; by default as in eval.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips or images in a pass.")] = 1,
+    clip: Annotated[int, typer.Option(min=1, help="Frames of a clip, for models of videos.")] = 4,
+    size: Annotated[int | None, typer.Option(min=8, help="Side of a frame; by default the model's own.")] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Passes of each model that are not timed.")] = 2,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model.")] = 20,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Frame by frame, with the state so far.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.")] = None,
+    json: Json = False,
+) -> None:
+    """What a model costs: parameters, FLOPs, time, memory; alone or against another (docs/profile.md)."""
+    import sys
+
+    from .machine import choose_device, thread_count
+    from .profiling import Setup, Side, profile_models, write_figure
+
+    setup = Setup(
+        choose_device(device), dtype, threads or thread_count(), batch, clip, size, streaming, warmup, repeats
+    )
+    sides = [Side(model, parse_options(option), untrained)]
+    if against is not None:
+        sides.append(Side(against, parse_options(against_option), untrained))
+    elif against_option or out:
+        raise UsageError("--against-option and --out need --against MODEL")
+    with own_stdout(json):
+        found = profile_models(sides, setup, say=say)
+    if json:
+        print_json(found.to_dict())
+    else:
+        from .console import make_console
+        from .report.profile import print_profile
+
+        print_profile(make_console(), found)
+    if out is not None:
+        say(f"written: {write_figure(out, found, sys.argv[1:])}")
+
+
+@app.command()
 def tune(
     model: ModelName,
     task: TaskName,
