@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -154,7 +155,8 @@ def pair(
     """Join two methods on their images. Training seeds that only one of them has are left out; a floor meets each seed.
 
     card: the task's, by default the bundled one of that name. their_card: only where theirs is deliberately scored by
-    another protocol on the same images. Raises UsageError naming the field in which results differ.
+    another protocol on the same images, with a head of its own. Raises UsageError naming the field in which results
+    differ.
     """
     card = card or get_task(ours[0].task.name)
     for one in ours:
@@ -163,6 +165,10 @@ def pair(
         _check_card(one, their_card or card)
     for one in [*ours[1:], *theirs]:
         _check_data(ours[0], one, revision=their_card is None)
+    for side in (ours, theirs):
+        _check_method(side)
+    for together in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
+        _check_fit(together)
     ours, theirs = _paired(ours, theirs)
     sides = Side(tuple(ours), metric, card), Side(tuple(theirs), their_metric or metric, their_card or card)
     return _join(*sides)
@@ -192,6 +198,35 @@ def _check_data(first: Result, other: Result, *, revision: bool) -> None:
                 f"{_where(other)}: data.{name} is {here}, that of {first.model.name} is {there}; "
                 "compare results of the same images"
             )
+
+
+def _check_fit(results: Sequence[Result]) -> None:
+    """Heads and banks were fitted on the same images. Results of format 1 do not say so and join any."""
+    for name in ("head", "kind", "split", "revision", "ids_sha256", "samples"):
+        said = [(one, getattr(one.fit, name)) for one in results if one.fit is not None]
+        known = [(one, value) for one, value in said if value is not None]
+        for other, there in known[1:]:
+            first, here = known[0]
+            if there != here:
+                raise UsageError(
+                    f"{_where(other)}: fit.{name} is {there}, that of {first.model.name} is {here}; "
+                    "compare results whose heads were fitted on the same images"
+                )
+
+
+def _check_method(results: Sequence[Result]) -> None:
+    """Results of one side are training seeds of one method: one name, one set of options, one checkpoint for each."""
+    first, owners = results[0], dict[str, Result]()
+    for one in results:
+        if one.model.name.partition(":")[0] != first.model.name.partition(":")[0]:
+            raise UsageError(f"{_where(one)}: model.name is not of {first.model.name}; one side is one method")
+        if one.model.options != first.model.options:
+            field = f"model.options are {one.model.options}, those of {first.model.name} are {first.model.options}"
+            raise UsageError(f"{_where(one)}: {field}; training seeds of one method share them")
+        owner = owners.setdefault(one.model.checkpoint_sha256, one)
+        if one.model.checkpoint_sha256 and one.model.training_seed != owner.model.training_seed:
+            field = f"model.checkpoint_sha256 is that of {owner.model.name}, too"
+            raise UsageError(f"{_where(one)}: {field}; another training seed is another checkpoint")
 
 
 def _where(result: Result) -> str:
@@ -250,6 +285,10 @@ def _rows(side: Side, result: Result) -> pandas.DataFrame:
     if result.rows_path is None or not result.rows_path.is_file():
         raise UsageError(
             f"{result.model.name}: the rows of its result are missing ({result.rows.file}); evaluate again"
+        )
+    if hashlib.sha256(result.rows_path.read_bytes()).hexdigest() != result.rows.sha256:
+        raise UsageError(
+            f"{_where(result)}: rows.sha256 is not that of {result.rows.file}; these are not its rows, evaluate again"
         )
     return read_rows(result.rows_path)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UsageError
+from .registry import get_task, task_names
 from .results import Result, digest, read_result
 
 DataKey = tuple[str, str, str]
@@ -39,8 +40,9 @@ def find_method(
 ) -> dict[DataKey, list[Result]]:
     """Results of a method (`name` or `name:seed`) on a task, one for each training seed, by data, official data first.
 
-    Limited runs and fresh stand-ins do not take part; name their files to compare them. Of equal runs the one with
-    most noise seeds counts, then the newest; results of another version than `card_hash` only where there is no other.
+    Limited runs, other splits and fresh stand-ins do not take part; name their files to compare them. Of equal runs the
+    one with most noise seeds counts, then the newest; results of another version than `card_hash` only where there is
+    no other.
     Empty where there is none. Raises UsageError where a training seed has results with several options or checkpoints.
     """
     grouped: dict[DataKey, dict[int | None, list[Result]]] = {}
@@ -55,6 +57,12 @@ def find_method(
 def data_key(result: Result) -> DataKey:
     """Kind, revision and sample ids of the data of a result."""
     return result.data.kind, result.data.revision, result.data.ids_sha256
+
+
+def other_split(result: Result) -> bool:
+    """Whether a result is of another split than its card's, which `--split` may name, too."""
+    card = get_task(result.task.name) if result.task.name in task_names() else None
+    return result.data.split not in (None, card.data.split if card is not None else None)
 
 
 def _results(folders: Sequence[Path], task: str) -> list[Result]:
@@ -74,7 +82,8 @@ def _results(folders: Sequence[Path], task: str) -> list[Result]:
 def _usable(result: Result, name: str) -> bool:
     base, _, seed = name.partition(":")
     wanted = not seed or str(result.model.training_seed or 0) == seed
-    whole = result.data.limit is None and result.data.stand_in_seed is None
+    # `tune` leaves results on validation images beside those that count.
+    whole = result.data.limit is None and result.data.stand_in_seed is None and not other_split(result)
     return whole and wanted and result.model.name.partition(":")[0] == base
 
 

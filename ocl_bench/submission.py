@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import UsageError
 from .results import Result, read_result, read_rows, write_result
+from .selection import other_split
 from .validation import Problem, Validation, examine
 
 
@@ -75,7 +76,7 @@ def _not_ranked(path: Path, result: Result) -> list[Problem]:
     reasons = {
         "data.limit": result.data.limit is not None and "a limited run is not ranked; evaluate without --limit",
         "data.stand_in_seed": result.data.stand_in_seed is not None and "a fresh stand-in is never ranked",
-        "data.split": result.data.split is not None and "another split than the card's is not ranked",
+        "data.split": other_split(result) and "another split than the card's is not ranked",
         "identity.status": result.identity.status != "complete" and "a run with failed samples is not ranked",
     }
     return [Problem(str(path), field, reason) for field, reason in reasons.items() if reason]

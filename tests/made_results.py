@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ def made(folder: Path, name: str, values: list[float], seed: int | None = 0, **c
     template = read_result(RESULTS / "clevrtex" / "dias.json")
     content = json.loads(template.to_json())
     content["model"] |= {"name": name if not seed else f"{name}:{seed}", "training_seed": seed, "role": "model"}
+    content["model"]["checkpoint_sha256"] = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
     content["model"] |= changes.pop("model", {})
     content["metrics"] = {"mbo_fg": content["metrics"]["mbo_fg"] | {"value": float(np.nanmean(values))}}
     content["counts"] |= {"attempted": len(values), "scored": len(values)}
     for section, fields in changes.items():
-        content[section] |= fields
+        content[section] = (content[section] or {}) | fields
     ids = [f"i{index:02d}" for index in range(len(values))]
     rows = pandas.DataFrame({"id": ids, "noise_seed": 0, "n_objects": 2, "mbo_fg": np.array(values, dtype=float)})
     return write_result(Result.model_validate(content), rows, folder / "clevrtex", stem=f"{name}-{seed}")

@@ -115,6 +115,50 @@ def test_other_protocols_images_and_metrics_are_refused(clevrtex: Methods, stuff
         difference([ours], [older], "mbo_fg")
 
 
+def test_heads_that_were_fitted_on_other_images_are_refused(tmp_path: Path) -> None:
+    fit = {"head": "linear", "kind": "official", "split": "train", "revision": "2012", "ids_sha256": "0" * 64}
+    fit |= {"samples": 1464, "left_out": [], "chosen": {"learning_rate": 0.1}}
+    ours = made(tmp_path, "a", [0.1, 0.2], fit=fit)
+    assert compare([ours], [made(tmp_path, "b", [0.1, 0.2], fit={**fit, "chosen": {"learning_rate": 1.0}})])
+    for field, value in (("ids_sha256", "1" * 64), ("revision", "2007"), ("split", "trainval"), ("samples", 9)):
+        other = made(tmp_path, "b", [0.1, 0.2], fit=fit | {field: value})
+        with pytest.raises(UsageError, match=rf"b .*: fit\.{field} is {value}, that of a is {fit[field]};"):
+            difference([ours], [other], "mbo_fg")
+    unknown = dict.fromkeys(fit) | {"head": "linear", "kind": "official"}
+    older = made(tmp_path, "old", [0.1, 0.2], fit=unknown)
+    assert difference([ours], [older], "mbo_fg").mean == 0, "format 1 does not say and joins any"
+    seeds = [made(tmp_path, "a", [0.1, 0.2], seed, fit=fit | {"samples": seed}) for seed in range(2)]
+    with pytest.raises(UsageError, match=r"a:1 .*fit\.samples is 1, that of a is 0"):
+        difference([older], seeds, "mbo_fg")
+
+
+def test_one_side_is_one_method_with_another_checkpoint_for_each_seed(tmp_path: Path) -> None:
+    a, b = ([made(tmp_path, name, [0.1, 0.2], seed) for seed in range(3)] for name in "ab")
+    with pytest.raises(UsageError, match=r"b:1 .*model\.name is not of a"):
+        difference([a[0], b[1]], b, "mbo_fg")
+    with pytest.raises(UsageError, match=r"a:1 .*model\.options are {'slots': 3}"):
+        difference([a[0], made(tmp_path, "a", [0.1, 0.2], 1, model={"options": {"slots": 3}})], b, "mbo_fg")
+    copied = made(tmp_path, "a", [0.1, 0.2], 2, model={"checkpoint_sha256": a[0].model.checkpoint_sha256})
+    with pytest.raises(UsageError, match=r"a:2 .*model\.checkpoint_sha256 is that of a, too"):
+        difference([a[0], copied], b, "mbo_fg")
+
+
+def test_rows_that_are_not_those_of_the_result_are_refused(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "a", [0.1, 0.2]), made(tmp_path, "b", [0.1, 0.2])
+    better = made(tmp_path / "other", "a", [0.9, 0.9])
+    shutil.copy(better.rows_path, a.rows_path)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"a .*rows\.sha256 is not that of a-0\.parquet"):
+        difference([a], [b], "mbo_fg")
+
+
+def test_validation_images_never_stand_in_for_the_cards_split(tmp_path: Path) -> None:
+    """`ocl-bench tune` writes results of the validation split into the same folders."""
+    made(tmp_path, "a", [0.9, 0.9], data={"split": "val", "ids_sha256": "0" * 64})
+    assert find_method([tmp_path], "a", "clevrtex") == {}
+    made(tmp_path, "a", [0.1, 0.2], data={"split": "test"})
+    assert len(find_method([tmp_path], "a", "clevrtex")) == 1, "--split with the card's own split"
+
+
 def test_by_hand(tmp_path: Path) -> None:
     """Four images: differences +.1, +.1, 0, -.05 and one that the second method could not be scored on."""
     a = made(tmp_path, "a", [0.6, 0.5, 0.4, 0.3, 0.9])
