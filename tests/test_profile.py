@@ -24,7 +24,7 @@ from ocl_bench.profiling import measure as measuring
 from ocl_bench.profiling.counts import Operations, Parameters, count_operations, count_parameters
 from ocl_bench.profiling.measure import Cost, describe, in_turns, ratio_of_times
 from ocl_bench.profiling.memory import NOWHERE, method, peak_memory
-from ocl_bench.registry import model_names, ready_names
+from ocl_bench.registry import model_names
 
 OWN = '''
 import torch
@@ -141,7 +141,8 @@ def test_quartiles_and_rate() -> None:
     assert one.quartiles == (2, 3, 4) and one.frames_per_second == 2
 
 
-def test_figure_is_what_claims_reads(own: str, tmp_path: Path) -> None:
+def test_figure_is_what_claims_reads(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
     side = Side(f"{own}:build")
     found = profile_models([side, side], Setup(repeats=2, warmup=0))
     path = write_figure(tmp_path / "new" / "f.json", found, ["profile", "--model", "a b"])
@@ -198,10 +199,11 @@ def test_lower_precision_counts_the_same(own: str) -> None:
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("name", [name for name in ready_names() if name != "dino-hub"])
-def test_every_ready_card_can_be_profiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["oracle", "grid", "kmeans-features", "pixels", "dias", "slotcon", "odis"])
+def test_cards_of_every_kind_can_be_profiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model is asked for differs by its families; each at its own size."""
     monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
-    found = profile_models([Side(name)], Setup(repeats=2, warmup=0, size=64))
+    found = profile_models([Side(name)], Setup(repeats=2, warmup=0))
     assert found.costs[0].parameters.inference <= found.costs[0].parameters.whole
 
 
@@ -229,10 +231,11 @@ def test_json_is_one_document_with_everything(own: str, tmp_path: Path) -> None:
     assert len(one["seconds"]["all"]) == 2 and other["options"] == {"memory_mb": 1} and figure.is_file()
 
 
-def test_table_has_counts_ratio_and_setup(own: str) -> None:
+def test_table_has_counts_ratio_and_setup(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
     result = call("--model", f"{own}:build", "--against", f"{own}:build", "--repeats", 2, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    for text in ("10,136", "trainable", "without attention", "quartiles", "TF32 off", "in turns", "batch 1"):
+    for text in ("10,120", "trainable", "without attention", "quartiles", "TF32 off", "in turns", "batch 1"):
         assert text in result.stdout, text
 
 
