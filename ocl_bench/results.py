@@ -198,8 +198,8 @@ class Result(_Section):
 
     @property
     def rows_path(self) -> Path | None:
-        """The Parquet file with the per-image values."""
-        return self._path.parent / self.rows.file if self._path else None
+        """The Parquet file with the per-image values, beside this file: a path in a file is not trusted."""
+        return self._path.parent / Path(self.rows.file).name if self._path else None
 
     def value(self, metric: str) -> float | None:
         """The value of one metric. Raises UsageError when the result does not have it."""
@@ -228,7 +228,7 @@ def read_result(path: Path | str) -> Result:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON file ({error})") from error
     try:
         result = Result.model_validate(migrate(content) if isinstance(content, dict) else content)

@@ -35,7 +35,7 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
         if sources is not None:
             table = pyarrow.table({name: table.column(source) for name, source in sources.items()})
         return table.to_pandas()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: per-image rows cannot be read ({error})") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import UsageError
 from .results import Result, read_result, read_rows, write_result
 from .selection import other_split
-from .validation import Problem, Validation, examine
+from .validation import Problem, Validation, examine, stable_name
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,6 @@ def submit(
         files.append(target)
     advice = f"copy {folder} into leaderboards/results of your fork, run `ocl-bench leaderboard --committed`, open a "
     return Submission(tuple(files), checked, f"{advice}pull request (docs/submit.md)")
-
-
-def stable_name(model: str) -> str:
-    """The stem of a committed result: `dias:1` is `dias-seed1`."""
-    from .evaluate import path_name
-
-    return path_name(model.replace(":", "-seed"))
 
 
 def find_run(run: Path) -> Path:

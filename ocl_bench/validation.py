@@ -7,35 +7,27 @@ commit and the number of parameters are recorded, not checked (`docs/submit.md`)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from .errors import UsageError
 from .metrics import find_metric
 from .migrations import migrate
 from .registry import CARDS, get_card, get_task, model_names, task_names
-from .results import Result, digest, read_rows
+from .results import Result, digest
 from .spec import METRIC_VERSION, TaskSpec
+from .validation_rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
     import pandas
 
-    from .results import MetricValue
     from .spec import ModelCard
-
-ROUNDING = 1e-9
-"""Sums in another order, on another processor: what values and (seeded) intervals may differ by, relative above 1."""
-
-Found = Iterator[tuple[str, str]]
-"""Field and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +86,38 @@ def examine(
         task = _task_card(result, found)
         found += [*_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
         found += _check_key(result, task, skipped)
-        rows = _rows(path, result, found)
+        rows = find_rows(path, result, found)
         if rows is not None:
             images = len(rows)
-            found += [*_check_counts(result, rows), *_check_row_values(rows)]
-            metrics = _check_values(result, rows, task, found, skipped)
+            found += [*check_counts(result, rows), *check_row_values(rows)]
+            metrics = check_values(result, rows, task, found, skipped)
             rescored = _rescore(path, result, rows, task, predictions, data_root, found, skipped)
     problems = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(found))
     return Validation(str(path), problems, tuple(skipped), images, metrics, rescored)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.is_symlink():
+        raise UsageError(f"{path}: is a symbolic link; name the file itself")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON file ({error}); name the .json of a result") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: holds no JSON object; name the .json of a result")
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError where a name stands twice, because programs disagree about which of the two counts."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object"
+        )
     return content
 
 
@@ -126,9 +131,12 @@ def _not_finite(value: Any, place: str = "") -> Found:
 
 
 def _parse(content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
-    """The result; None, with all problems of the schema, when it is none."""
+    """The result; None, with all problems of the schema, when it is none.
+
+    Strictly: text that looks like a number, or a truth value, is none, although `read_result` would take it for one.
+    """
     try:
-        return Result.model_validate(migrate(content))
+        return Result.model_validate_json(json.dumps(migrate(content)), strict=True)
     except UsageError as error:
         found.append(("schema", str(error)))
     except ValidationError as error:
@@ -149,9 +157,14 @@ def _task_card(result: Result, found: list[tuple[str, str]]) -> TaskSpec | None:
 
 
 def _check_task(result: Result, task: TaskSpec | None) -> Found:
-    """The protocol is that of the card."""
+    """The protocol is that of the card, and embedded data is not called anything else."""
     if task is None:
         return
+    embedded, card = result.data.revision.startswith("embedded-r"), task.data.stand_in
+    if embedded != (result.data.kind == "embedded"):
+        yield "data.kind", f"'{result.data.kind}' is not that of revision '{result.data.revision}'"
+    elif embedded and not (card and result.data.revision.startswith(f"embedded-r{card.revision}-")):
+        yield "data.revision", f"'{result.data.revision}' is not of the stand-in of the card"
     expected = {
         "version": task.version,
         "hash": task.hash,
@@ -172,9 +185,10 @@ def _check_model(result: Result, task: TaskSpec | None) -> Found:
     """What the bundled card of the model says, where the result is of one."""
     model = result.model
     base, _, seed = model.name.partition(":")
+    if not re.fullmatch(r"[0-9a-f]{64}|", model.checkpoint_sha256):
+        yield "model.checkpoint_sha256", f"{model.checkpoint_sha256!r} is no SHA-256"
     if not model.card:
-        if (CARDS / f"{Path(base).name}.yaml").is_file():
-            yield "model.card", f"is empty, but '{model.name}' is the name of a bundled model"
+        yield from _check_own_model(result)
         return
     try:
         card = get_card(model.card)
@@ -196,6 +210,25 @@ def _check_model(result: Result, task: TaskSpec | None) -> Found:
     yield from _check_checkpoint(result, card, seed)
 
 
+def _check_own_model(result: Result) -> Found:
+    """A user's model has the role of one, and a name that neither breaks a table nor is taken for a bundled model's."""
+    name, role = result.model.name, result.model.role
+    if not name.strip() or name != name.strip() or not name.isprintable() or "|" in name or len(name) > 100:
+        yield "model.name", f"{name!r} does not fit into a table; at most 100 printable characters without '|'"
+    stem = stable_name(name).lower()
+    if any((CARDS / f"{one}.yaml").is_file() for one in (stem, re.sub(r"-seed\w*$", "", stem))):
+        yield "model.card", f"is empty, but '{name}' is the name of a bundled model"
+    if role != "model":
+        yield "model.role", f"'{role}' is kept for bundled models; that of any other is 'model'"
+
+
+def stable_name(model: str) -> str:
+    """The stem of a committed result: `dias:1` is `dias-seed1`."""
+    from .evaluate import path_name
+
+    return path_name(model.replace(":", "-seed"))
+
+
 def _supervision(result: Result, card: ModelCard) -> str:
     """What training saw, by the card; of a floor that clusters another model's tokens, what that one saw."""
     encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
@@ -208,10 +241,15 @@ def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
     """Training seed and checkpoint belong together: the bundled seed has the bundled weights."""
     model = result.model
     bundled = card.training.seed if card.training else None
-    allowed = (int(seed),) if seed.isdigit() else (None, bundled)
+    if ":" in model.name and not re.fullmatch(r"0|[1-9][0-9]*", seed):
+        yield "model.name", f"'{seed}' is no training seed"
+        return
+    allowed = (int(seed),) if seed else (None, bundled)
     if model.training_seed not in allowed:
         yield "model.training_seed", f"{model.training_seed} does not belong to '{model.name}'"
-    same = not seed and bundled is not None and model.training_seed == bundled
+    elif card.sha256 and model.checkpoint_sha256 == card.sha256 and model.training_seed not in (None, bundled):
+        yield "model.training_seed", f"{model.training_seed}, but the checkpoint is that of the bundled seed {bundled}"
+    same = bundled is not None and model.training_seed == bundled
     if same and card.sha256 and model.checkpoint_sha256 != card.sha256:
         yield "model.checkpoint_sha256", f"is not that of the bundled weights {card.weights}, {card.sha256[:16]}..."
 
@@ -269,126 +307,6 @@ def _check_ranges(result: Result) -> Found:
     for field, number in counted.items():
         if number < 0:
             yield field, f"{number!r} is negative"
-
-
-def _rows(path: Path, result: Result, found: list[tuple[str, str]]) -> pandas.DataFrame | None:
-    """The rows beside the file, if they are there; their name is never taken for a path."""
-    name = result.rows.file
-    rows = path.parent / name
-    if not name or Path(name).name != name or not rows.is_file():
-        found.append(("rows.file", f"'{name}' is no file beside {path.name}"))
-        return None
-    sha256 = hashlib.sha256(rows.read_bytes()).hexdigest()
-    if sha256 != result.rows.sha256:
-        found.append(("rows.sha256", f"{name} has {sha256}, the result says {result.rows.sha256}"))
-    try:
-        table = read_rows(rows)
-    except UsageError as error:
-        found.append(("rows.file", str(error)))
-        return None
-    missing = [column for column in ("id", "noise_seed", "n_objects") if column not in table]
-    found += [(f"rows.{column}", f"{name} has no such column") for column in missing]
-    return None if missing else table
-
-
-def _check_counts(result: Result, rows: pandas.DataFrame) -> Found:
-    """Every image is there, once for each noise seed, and what is counted is what the rows hold."""
-    from .evaluate import ids_hash
-
-    counts, seeds = result.counts, result.seeds.noise
-    ids, failed = set(rows["id"].astype(str)), [failure.id for failure in counts.failed]
-    twice = rows.duplicated(["id", "noise_seed"])
-    if twice.any():
-        yield "rows.id", f"{int(twice.sum())} rows stand twice, first {rows.loc[twice, 'id'].iloc[0]}"
-    if set(rows["noise_seed"].tolist()) != set(seeds) or len(set(seeds)) != len(seeds):
-        yield "seeds.noise", f"{list(seeds)} are not those of the rows, {sorted(set(rows['noise_seed'].tolist()))}"
-    each = rows.loc[~twice].groupby("id").size()
-    if (each != len(seeds)).any():
-        short = int((each != len(seeds)).sum())
-        yield "rows.noise_seed", f"{short} images do not have a row for each noise seed, first {each.idxmin()}"
-    if len(set(failed)) != len(failed) or ids & set(failed):
-        yield "counts.failed", "names a sample twice, or one that has a row"
-    if ids_hash([*ids, *failed]) != result.data.ids_sha256:
-        yield "data.ids_sha256", f"is not the hash of the {len(ids)} ids of the rows and {len(failed)} failed ones"
-    if counts.scored != len(ids):
-        yield "counts.scored", f"{counts.scored}, but the rows are of {len(ids)} images"
-    if counts.attempted != len(ids) + len(failed):
-        yield "counts.attempted", f"{counts.attempted}, but {len(ids)} have rows and {len(failed)} failed"
-    if result.data.limit is not None and counts.attempted > result.data.limit:
-        yield "data.limit", f"{result.data.limit} is below the {counts.attempted} images that were attempted"
-    if result.identity.status != (status := "failed samples" if failed else "complete"):
-        yield "identity.status", f"'{result.identity.status}', but counts.failed says '{status}'"
-    share = float((rows.drop_duplicates("id")["n_objects"] == 1).mean())
-    if not _same(counts.single_object_share, share):
-        yield "counts.single_object_share", f"{counts.single_object_share!r}, but the rows give {share!r}"
-    images = float(rows["n_frames"].sum()) if "n_frames" in rows else float(len(rows))
-    speed = images / result.cost.seconds_total if result.cost.seconds_total > 0 else None
-    if not _same(result.cost.images_per_second, speed):
-        yield "cost.images_per_second", f"{result.cost.images_per_second!r}, but rows and seconds give {speed!r}"
-
-
-def _check_row_values(rows: pandas.DataFrame) -> Found:
-    """No infinity, and each image's value of a metric lies in the range of the metric (NaN: not valid there)."""
-    if rows["id"].isna().any():
-        yield "rows.id", f"{int(rows['id'].isna().sum())} rows have no id"
-    for column in rows.select_dtypes("number").columns:
-        values = rows[column].to_numpy(np.float64)
-        low, high = -math.inf, math.inf
-        if column not in ("noise_seed", "n_objects"):
-            try:
-                known = find_metric(column)
-                low, high = known.low - ROUNDING, known.high + ROUNDING
-            except UsageError:
-                pass  # a sum or a count from which a metric of the whole set is computed
-        wrong = np.isinf(values) | (values < low) | (values > high)
-        if wrong.any():
-            first = int(np.argmax(wrong))
-            text = f"{values[first]} of {rows['id'].iloc[first]} is infinite or outside [{low:.6g}, {high:.6g}]"
-            yield f"rows.{column}", f"{text} ({int(wrong.sum())} such values)"
-
-
-def _check_values(
-    result: Result,
-    rows: pandas.DataFrame,
-    task: TaskSpec | None,
-    found: list[tuple[str, str]],
-    skipped: list[str],
-) -> int:
-    """Compute every metric from the rows again and compare; returns how many were."""
-    if task is None or task.hash != result.task.hash:
-        skipped.append("metrics: without the card of the task they cannot be computed from the rows")
-        return 0
-    from .adapters import get_adapter
-
-    try:
-        with np.errstate(invalid="ignore"):  # infinities among the rows are named elsewhere
-            computed = get_adapter(task).summarise(rows, task, result.model.mask_source)
-    except (UsageError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        found.append(("rows", f"the metrics cannot be computed from them ({type(error).__name__}: {error})"))
-        return 0
-    for name in sorted({*computed, *result.metrics}):
-        if name not in computed or name not in result.metrics:
-            found.append((f"metrics.{name}", "is " + ("missing" if name in computed else "no metric of the task")))
-            continue
-        found += _compare(f"metrics.{name}", result.metrics[name], computed[name])
-    return len(computed)
-
-
-def _compare(field: str, stored: MetricValue, computed: MetricValue) -> Found:
-    for part in ("value", "se", "n_valid", "signature"):
-        now, then = getattr(computed, part), getattr(stored, part)
-        if not _same(then, now):
-            yield f"{field}.{part}", f"{then!r}, but the rows give {now!r}"
-    low, high = stored.ci95 or (None, None)
-    if not all(map(_same, (low, high), computed.ci95 or (None, None))):
-        yield f"{field}.ci95", f"{stored.ci95}, but the rows give {computed.ci95}"
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal up to rounding."""
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= ROUNDING * max(1.0, abs(b))
-    return bool(a == b)
 
 
 def _rescore(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow.parquet
 import pytest
 from small_scenes import write_scenes
 from typer.testing import CliRunner
@@ -185,6 +186,24 @@ def test_every_field_that_is_altered_is_found(run: Path) -> None:
         (lambda c: c.update(note="x"), "note"),
         (lambda c: c.pop("data"), "data"),
         (lambda c: c.update(fit={"head": "linear"}), "fit.kind"),
+        (lambda c: c["metrics"]["ari"].update(value=str(c["metrics"]["ari"]["value"])), "metrics.ari.value"),
+        (lambda c: c["metrics"]["ari"].update(n_valid=float(c["metrics"]["ari"]["n_valid"])), "metrics.ari.n_valid"),
+        (lambda c: c["cost"].update(peak_memory_mb=True), "cost.peak_memory_mb"),
+        (lambda c: c["identity"].update(dirty="no"), "identity.dirty"),
+        (lambda c: c["identity"].update(command="\ud800"), "result"),
+        (lambda c: c["rows"].update(file="a" * 5000), "rows.file"),
+        (lambda c: c["data"].update(kind="embedded"), "data.kind"),
+        (lambda c: c["data"].update(kind="embedded", revision="embedded-r9-00000000"), "data.revision"),
+        (lambda c: c["data"].update(revision="embedded-r1-00000000"), "data.kind"),
+        (lambda c: c["model"].update(checkpoint_sha256="mine"), "model.checkpoint_sha256"),
+        (lambda c: c["model"].update(name="a|b", card="", role="model"), "model.name"),
+        (lambda c: c["model"].update(name="a\nb", card="", role="model"), "model.name"),
+        (lambda c: c["model"].update(name=" ", card="", role="model"), "model.name"),
+        (lambda c: c["model"].update(name="mine", card="", role="ceiling"), "model.role"),
+        (lambda c: c["model"].update(name="dias-seed1", card="", role="model"), "model.card"),
+        (lambda c: c["model"].update(name="Dias", card="", role="model"), "model.card"),
+        (lambda c: c["model"].update(name="grid:\u00b2"), "model.name"),
+        (lambda c: c["model"].update(name="grid:01"), "model.name"),
     ],
 )
 def test_the_field_is_named(run: Path, change: Callable[[dict[str, Any]], Any], field: str) -> None:
@@ -217,6 +236,17 @@ def test_all_problems_are_listed(run: Path) -> None:
         (lambda rows: rows.assign(n_objects=1), "counts.single_object_share"),
         (lambda rows: rows.drop(columns="ari"), "rows"),
         (lambda rows: rows.drop(columns="id"), "rows.id"),
+        (lambda rows: rows.iloc[:0].astype({"id": str}), "counts.scored"),
+        (lambda rows: rows.assign(id=[None, *rows["id"][1:]]), "rows.id"),
+        (lambda rows: rows.assign(id=[value.encode() for value in rows["id"]]), "rows.id"),
+        (lambda rows: rows.assign(id=[[value] for value in rows["id"]]), "rows.id"),
+        (lambda rows: rows.assign(noise_seed=[[value] for value in rows["noise_seed"]]), "rows.noise_seed"),
+        (lambda rows: rows.assign(noise_seed=rows["noise_seed"].astype(float)), "rows.noise_seed"),
+        (lambda rows: rows.assign(n_objects="2"), "rows.n_objects"),
+        (lambda rows: rows.assign(n_objects=-1), "rows.n_objects"),
+        (lambda rows: rows.assign(n_frames="2"), "rows.n_frames"),
+        (lambda rows: rows.assign(object_size=7.0), "rows.object_size"),
+        (lambda rows: rows.assign(object_contact="x"), "rows.object_contact"),
     ],
 )
 def test_rows_that_do_not_belong_are_found_though_their_hash_is_right(
@@ -224,6 +254,35 @@ def test_rows_that_do_not_belong_are_found_though_their_hash_is_right(
 ) -> None:
     edit_rows(run, change)
     assert field in fields(run) and "rows.sha256" not in fields(run)
+
+
+def test_the_bundled_weights_are_one_training_seed(tmp_path: Path) -> None:
+    """The result of the bundled seed, under another seed's name and with the key that belongs to it."""
+    source = bundled("leaderboards") / "results" / "clevrtex" / "dias.json"
+    shutil.copy(source.with_suffix(".parquet"), tmp_path)
+    path = Path(shutil.copy(source, tmp_path))
+    edit(path, lambda c: c["model"].update(name="dias:7", training_seed=7))
+    assert "model.training_seed" in fields(path)
+
+
+@pytest.mark.parametrize("columns", [b'{"id": 99}', b'{"id": null}', b'{"id": ["a"]}', b"[]", b"[" * 100_000])
+def test_a_damaged_table_of_columns_is_a_problem_and_no_crash(run: Path, columns: bytes) -> None:
+    parquet = run.with_suffix(".parquet")
+    table = pyarrow.parquet.read_table(parquet)
+    pyarrow.parquet.write_table(table.replace_schema_metadata({b"ocl_bench.columns": columns}), parquet)
+    assert fields(run) == {"rows.sha256", "rows.file"}
+
+
+def test_links_are_refused(run: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    parquet = Path(shutil.move(run.with_suffix(".parquet"), outside))
+    run.with_suffix(".parquet").symlink_to(parquet)
+    assert fields(run) == {"rows.file"}
+    link = tmp_path / "link.json"
+    link.symlink_to(run)
+    with pytest.raises(UsageError, match="symbolic link"):
+        examine(link)
 
 
 def test_missing_and_damaged_rows(run: Path) -> None:
@@ -318,7 +377,7 @@ def test_the_draw_depends_on_nothing_but_the_key() -> None:
     assert drawn(ids[:3], "ab" * 32) == ids[:3]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 100_000, '{"a": 1, "a": 2}'])
 def test_what_is_no_json_object_is_a_usage_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
@@ -332,7 +391,8 @@ def test_the_verb_lists_all_problems_and_its_exit_code_tells_refused_from_unread
     fine = CliRunner().invoke(app, ["validate", str(run)])
     assert fine.exit_code == 0 and fine.stdout.startswith(f"ok       {run}: 6 metrics computed again from 48 rows")
     bad = tmp_path / "bad.json"
-    bad.write_text(run.read_text())
+    bad.write_text(run.read_text().replace(run.with_suffix(".parquet").name, "bad.parquet"))
+    shutil.copy(run.with_suffix(".parquet"), tmp_path / "bad.parquet")
     edit(bad, lambda content: [content["metrics"][name].update(value=0.9) for name in ("ari", "fg_ari")])
     refused = CliRunner().invoke(app, ["validate", str(run), str(bad)])
     assert refused.exit_code == 1 and "REFUSED" in refused.stdout
