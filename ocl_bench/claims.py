@@ -82,6 +82,12 @@ class Figure(_Strict):
     setup: str = Field(min_length=1)
     command: str = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _lies_in_its_range(self) -> Figure:
+        if not self.low <= self.ratio <= self.high:
+            raise ValueError(f"ratio {self.ratio:g} lies outside of its range {self.low:g} to {self.high:g}")
+        return self
+
 
 class Untested(_Strict):
     """No comparison of results: true by construction, a number on official data, or nothing here; and why."""
@@ -286,7 +292,8 @@ def _ratio(test: Ratio, path: Path) -> Outcome:
         figure = Figure.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{path}: field '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise UsageError(f"{path}: field '{field}': {first['msg']}") from error
     verdict: Verdict = "undecided"
     if figure.low >= test.at_least:
         verdict = "holds"

@@ -100,6 +100,8 @@ def test_its_command_is_green_and_checks_what_the_inputs_choose(golden: Path, tm
 def test_inputs_are_words_and_never_code(tmp_path: Path) -> None:
     words = gate_line(tmp_path, golden="a b; $(touch x)", task='"; exit 1', args="--device `id` *")
     assert words == ["regress", "--baseline", "a b; $(touch x)", "--task", '"; exit 1', "--device", "`id`", "*"]
+    lines = gate_line(tmp_path, args="--device cpu\n--annotations none\n")
+    assert lines[-4:] == ["--device", "cpu", "--annotations", "none"], "a block of YAML has several lines"
 
 
 def test_a_fall_is_red_and_marked_in_the_golden_file(golden: Path, tmp_path: Path) -> None:

@@ -173,6 +173,9 @@ def test_ratios_come_from_committed_figures(tmp_path: Path) -> None:
         figure = {"ratio": (low + high) / 2, "low": low, "high": high, "setup": "a machine", "command": "profile"}
         (tmp_path / "figures" / "f.json").write_text(json.dumps(figure))
         assert verdicts(tmp_path, ratio) == [verdict]
+    (tmp_path / "figures" / "f.json").write_text(json.dumps(figure | {"ratio": 1.0, "low": 2.8, "high": 2.9}))
+    with pytest.raises(UsageError, match="ratio 1 lies outside of its range"):
+        verdicts(tmp_path, ratio)
     (tmp_path / "figures" / "f.json").write_text('{"ratio": 2}')
     with pytest.raises(UsageError, match="field 'low'"):
         verdicts(tmp_path, ratio)
