@@ -48,7 +48,7 @@ def migrate(content: Mapping[str, Any], migrations: Mapping[int, Any] | None = N
     steps = MIGRATIONS if migrations is None else migrations
     migrated = dict(content)
     number = migrated.get("schema")
-    if not isinstance(number, int) or number > to:
+    if type(number) is not int or number > to:  # True is an int, too
         raise UsageError(f"field 'schema': {number!r} is not a format of this version (up to {to}); update ocl-bench")
     for step in range(number, to):
         if step not in steps:

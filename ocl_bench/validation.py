@@ -11,6 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def examine(
     images = metrics = rescored = 0
     if result is not None:
         task = _task_card(result, found)
-        found += [*_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
+        found += [*_check_time(result), *_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
         found += _check_key(result, task, skipped)
         rows = find_rows(path, result, found)
         if rows is not None:
@@ -146,6 +147,17 @@ def _parse(content: dict[str, Any], found: list[tuple[str, str]]) -> Result | No
             if field not in known:
                 found.append((field, one["msg"]))
     return None
+
+
+def _check_time(result: Result) -> Found:
+    """Of equal runs the newest counts, so that the time has to be one, and not one that no later run can follow."""
+    try:
+        created = datetime.fromisoformat(result.identity.created)
+    except ValueError:
+        yield "identity.created", f"'{result.identity.created}' is no time (ISO 8601)"
+        return
+    if created.tzinfo is None or created > datetime.now(UTC) + timedelta(days=1):
+        yield "identity.created", f"{result.identity.created} has no time zone or lies in the future"
 
 
 def _task_card(result: Result, found: list[tuple[str, str]]) -> TaskSpec | None:

@@ -204,6 +204,9 @@ def test_every_field_that_is_altered_is_found(run: Path) -> None:
         (lambda c: c["model"].update(name="Dias", card="", role="model"), "model.card"),
         (lambda c: c["model"].update(name="grid:\u00b2"), "model.name"),
         (lambda c: c["model"].update(name="grid:01"), "model.name"),
+        (lambda c: c["identity"].update(created="tomorrow"), "identity.created"),
+        (lambda c: c["identity"].update(created="9999-01-01T00:00:00+00:00"), "identity.created"),
+        (lambda c: c.update(schema=True), "schema"),
     ],
 )
 def test_the_field_is_named(run: Path, change: Callable[[dict[str, Any]], Any], field: str) -> None:
