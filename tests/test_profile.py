@@ -171,7 +171,7 @@ def test_memory_that_cannot_be_measured_says_so(own: str, monkeypatch: pytest.Mo
 
 def test_streaming_gives_frames_one_by_one_with_the_state() -> None:
     setup = Setup(clip=3, streaming=True, size=32)
-    subject = Subject(Side("slotcontrast", untrained=True), setup)
+    subject = Subject(Side("slotcontrast"), setup)
     starts: list[tuple[int, int, bool]] = []
     model, predict = subject.model, subject.model.predict
 
@@ -186,7 +186,7 @@ def test_streaming_gives_frames_one_by_one_with_the_state() -> None:
 
 def test_a_model_of_images_gets_clips_beside_one_of_videos(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
-    sides = [Side(f"{own}:build"), Side("slotcontrast", {"slots": 3}, untrained=True)]
+    sides = [Side(f"{own}:build"), Side("slotcontrast")]
     found = profile_models(sides, Setup(repeats=2, warmup=0, clip=2, size=32))
     assert [one.video for one in found.costs] == [True, True] and [one.frames for one in found.costs] == [2, 2]
     assert "memory" not in found.ratios and "clips of 2 frames" in describe(found)
