@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .comparison import Comparison, corrected, measure
-from .errors import UsageError
+from .errors import UsageError, first_problem
 from .pairing import pair
 from .paths import bundled
 from .registry import get_task
@@ -183,9 +183,8 @@ def load_claims(path: Path) -> Claims:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}; see docs/compare.md") from error
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}; see docs/compare.md") from error
     if claims.method != path.stem:
         raise UsageError(
             f"{path}: field 'method': '{claims.method}' is not '{path.stem}'; rename the file or the field"
@@ -291,9 +290,8 @@ def _ratio(test: Ratio, path: Path) -> Outcome:
     try:
         figure = Figure.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "file"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}") from error
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}") from error
     verdict: Verdict = "undecided"
     if figure.low >= test.at_least:
         verdict = "holds"

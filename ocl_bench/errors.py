@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class OclBenchError(Exception):
     """An expected error. The command line prints its message as one line and exits with `exit_code`."""
@@ -31,3 +36,9 @@ class SampleError(OclBenchError):
     def __init__(self, sample_id: str, message: str) -> None:
         super().__init__(f"sample {sample_id}: {message}")
         self.sample_id = sample_id
+
+
+def first_problem(error: ValidationError, whole: str = "") -> tuple[str, str]:
+    """The dotted name of the first field that pydantic refused, `whole` for the document itself, and what is wrong."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]) or whole, first["msg"]

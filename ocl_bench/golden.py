@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import UsageError
+from .errors import UsageError, first_problem
 from .results import write_atomically
 
 EXACT = 1e-6
@@ -144,9 +144,8 @@ def read_golden(path: Path) -> Golden:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}; restore the committed file") from error
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}; restore the committed file") from error
 
 
 def golden_files(baseline: Path) -> list[Path]:

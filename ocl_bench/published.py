@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import UsageError
+from .errors import UsageError, first_problem
 from .paths import bundled
 from .spec import Privilege, Supervision, load_task
 
@@ -136,9 +136,8 @@ def _load(path: Path, task: str | None) -> PublishedTable:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}; see leaderboards/README.md") from error
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md") from error
     if table.task != task:
         remedy = "rename the file or the field" if task else "files in other/ have task: null"
         raise UsageError(f"{path}: field 'task': '{table.task}' is not '{task}'; {remedy}")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from .errors import UsageError
+from .errors import UsageError, first_problem
 from .migrations import SCHEMA, migrate
 from .paths import PACKAGE
 from .rows import read_rows as read_rows
@@ -235,9 +235,8 @@ def read_result(path: Path | str) -> Result:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "result"
-        raise UsageError(f"{path}: field '{field}': {first['msg']}; evaluate again to rewrite it") from error
+        field, problem = first_problem(error, "result")
+        raise UsageError(f"{path}: field '{field}': {problem}; evaluate again to rewrite it") from error
     result._path = path
     return result
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..data import open_data
-from ..errors import UsageError
+from ..errors import UsageError, first_problem
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
 from ..registry import get_model
@@ -64,9 +64,8 @@ class Setting:
         try:
             return kind(**self.recipe.objective)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            text = f"field 'train.objective.{field}': {first['msg']}"
+            field, problem = first_problem(error)
+            text = f"field 'train.objective.{field}': {problem}"
             raise UsageError(f"model card {self.card.name}: {text}") from error
 
     def needs_boxes(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import UsageError
+from ..errors import UsageError, first_problem
 from .schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -90,9 +90,8 @@ def read_recipe(train: dict[str, Any], where: str | Path, **overrides: Any) -> R
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: field 'train.{field}': {first['msg']}; see docs/training.md") from error
+        field, problem = first_problem(error)
+        raise UsageError(f"{where}: field 'train.{field}': {problem}; see docs/training.md") from error
 
 
 def _merge(train: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from classed_scenes import classed_scene
 from tiny_odis import CROPS, odis_recipe, run_double, tiny_model, tiny_objective, tiny_source
-from tiny_training import logged_losses
+from tiny_training import log_rows, logged_losses
 from two_ranks import run_two_ranks
 from typer.testing import CliRunner
 
@@ -35,11 +35,6 @@ def learn(out, **options):
     objective = options.pop("objective", None) or tiny_objective()
     model, recipe = options.pop("model", None) or tiny_model(), options.pop("recipe", odis_recipe())
     return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
-
-
-def log_rows(out):
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [row for row in rows if "loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from classed_scenes import classed_scene
 from tiny_slotcon import run_double, slotcon_recipe, tiny_model, tiny_objective
-from tiny_training import logged_losses
+from tiny_training import log_rows, logged_losses
 from torch import nn
 from two_ranks import run_two_ranks
 from typer.testing import CliRunner
@@ -33,10 +33,6 @@ def learn(out, **options):
     objective = options.pop("objective", None) or tiny_objective()
     model, recipe = options.pop("model", None) or tiny_model(), options.pop("recipe", slotcon_recipe())
     return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
-
-
-def log_rows(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +139,7 @@ def test_crops_without_overlap_are_counted_and_harmless(tmp_path):
 
     objective.batch = batch
     learn(tmp_path, objective=objective, recipe=slotcon_recipe(log_every=2))
-    rows = [row for row in log_rows(tmp_path) if "loss" in row]
+    rows = log_rows(tmp_path)
     assert [row["count_apart"] for row in rows] == [3, 6, 6, 3]  # steps 0, 2, 4, 5
     assert all(np.isfinite(row["loss"]) for row in rows)
 
@@ -159,7 +155,7 @@ def test_a_batch_without_shared_slots_is_counted_and_finite(tmp_path):
             network.projector[-1].bias.fill_(1.0)
     objective = tiny_objective(options=tiny_objective().options.model_copy(update={"momentum": 1.0}))
     learn(tmp_path, model=model, objective=objective)
-    rows = [row for row in log_rows(tmp_path) if "loss" in row]
+    rows = log_rows(tmp_path)
     assert [row["count_without_slots"] for row in rows] == [2] * 6
     assert [row["loss"] for row in rows] == [0.0] * 6
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
@@ -169,7 +165,7 @@ def test_a_batch_without_shared_slots_is_counted_and_finite(tmp_path):
 def test_ablations_learn(tmp_path, flags):
     model = tiny_model(**flags)
     learn(tmp_path, model=model)
-    rows = [row for row in log_rows(tmp_path) if "loss" in row]
+    rows = log_rows(tmp_path)
     left_out = "loss_slot" if "use_slot_loss" in flags else "loss_group"
     assert all(left_out not in row and np.isfinite(row["loss"]) for row in rows)
 

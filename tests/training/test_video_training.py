@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import logged_losses
+from tiny_training import log_rows, logged_losses
 from tiny_video import (
     SMALL,
     TEACHER,
@@ -38,10 +38,6 @@ def learn(out, model=None, objective=None, **options):
     objective = objective or tiny_objective(teacher=tiny_teacher().eval())
     model = model or tiny_student()
     return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
-
-
-def log_rows(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +125,7 @@ def test_videos_shorter_than_a_clip_are_padded_and_counted(tmp_path):
     objective.source = CachedVideos(tiny_features(6, (1, 2, 3, 7, 1, 5)), None, "short")
     model = tiny_student(distillation_weight=0.0, initial_slots="fresh")
     learn(tmp_path, model, objective, recipe=video_recipe(batch=6, steps=2))
-    rows = [row for row in log_rows(tmp_path) if "loss" in row]
+    rows = log_rows(tmp_path)
     assert [(row["count_clips"], row["count_padded"]) for row in rows] == [(6, 3), (6, 3)]
     batch = objective.batch(0)
     short = batch["features"][batch["padded"]]
@@ -142,7 +138,7 @@ def test_single_frames_train_without_contrast(tmp_path):
     objective = tiny_objective()
     objective.source, objective.options = source, objective.options.model_copy(update={"clip": 1})
     learn(tmp_path, tiny_student(distillation_weight=0.0, initial_slots="fresh"), objective)
-    rows = [row for row in log_rows(tmp_path) if "loss" in row]
+    rows = log_rows(tmp_path)
     assert all(row["loss_contrast"] == 0 and row["count_padded"] == 0 for row in rows)
     assert rows[-1]["loss"] != rows[0]["loss"]
 
@@ -162,7 +158,7 @@ def test_ablations_learn(tmp_path, changes, terms):
     student = tiny_student(**changes)
     teacher = tiny_teacher().eval() if student.needs_teacher else None
     learn(tmp_path, student, tiny_objective(teacher=teacher))
-    row = next(row for row in log_rows(tmp_path) if "loss" in row)
+    row = log_rows(tmp_path)[0]
     names = {name for name in row if name.startswith("loss_")}
     assert names == terms | {"loss_reconstruction", "loss_contrast"}
 

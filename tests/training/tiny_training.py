@@ -57,9 +57,14 @@ def tiny_model() -> Encoder:
     return Encoder(width=8, dim=8, blocks=(1,))
 
 
-def logged_losses(out: Path) -> dict[int, float]:
+def log_rows(out: Path) -> list[dict[str, Any]]:
+    """What was logged of steps; rows of validations are left out."""
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+    return [row for row in rows if "loss" in row]
+
+
+def logged_losses(out: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in log_rows(out)}
 
 
 def main(out: str, *arguments: str) -> None:
