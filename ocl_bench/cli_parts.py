@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .errors import OclBenchError, UsageError
+from .errors import DataMissingError, OclBenchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -235,3 +235,11 @@ def go_offline(offline: bool) -> None:
     if offline:
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
             os.environ[name] = "1"
+
+
+def existing(folders: list[Path] | None) -> list[Path] | None:
+    """Folders that `--results` named. Raises DataMissingError for one that is not there, before anything is written."""
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise DataMissingError(f"--results {folder}: there is no such folder")
+    return folders

@@ -11,6 +11,7 @@ from .cli_parts import (
     Annotations,
     DataRoot,
     Json,
+    existing,
     own_stdout,
     print_gate,
     print_json,
@@ -49,7 +50,7 @@ def leaderboard(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
             )
         raise typer.Exit(1 if stale else 0)
-    written = build_leaderboard(default_folders()[:1] if committed else results, out, task, by=by)
+    written = build_leaderboard(default_folders()[:1] if committed else existing(results), out, task, by=by)
     if json:
         print_json({"written": [str(path) for path in written]})
         return
@@ -77,7 +78,7 @@ def compare(
     from .report.comparison import print_comparisons, write_comparison
 
     with own_stdout(json):
-        found = compare_methods(a, b, task, metrics, results=results)
+        found = compare_methods(a, b, task, metrics, results=existing(results))
     if json:
         print_json({"a": a, "b": b, "comparisons": [one.to_dict() for one in found]})
     else:
@@ -103,7 +104,7 @@ def claims(
     from .report.claims import is_current, print_claims, write_claims
 
     with own_stdout(json):
-        papers = judge_all(results)
+        papers = judge_all(existing(results))
     if json:
         print_json([{"method": one.method, "claims": [entry.to_dict() for entry in found]} for one, found, _ in papers])
     else:

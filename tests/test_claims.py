@@ -260,3 +260,10 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tasks_of_claims_are_bundled() -> None:
     named = set(re.findall(r"task: ([\w-]+)", "".join(path.read_text() for path in claim_files())))
     assert named <= set(task_names())
+
+
+def test_a_folder_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["claims", "--results", str(tmp_path / "no"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 3
+    assert f"--results {tmp_path / 'no'}: there is no such folder" in result.stderr
+    assert not (tmp_path / "out").exists()
