@@ -6,6 +6,7 @@ any method of the model (wrappers of data-parallel training see `forward` only).
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
         raise UsageError(f"--precision {precision}: unknown; choose auto, fp32 or bf16")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu)
+    atexit.register(_leave_gloo)
     asked = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != asked:
         raise UsageError(
@@ -135,6 +137,12 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
         place = torch.device(place.type)
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(place))
     return Ranks(state, state.process_index, state.num_processes, place, bf16)
+
+
+def _leave_gloo() -> None:
+    """Joins gloo's worker threads: one that frees a tensor while Python shuts down would abort a finished training."""
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import logged_losses, tiny_model, tiny_objective, tiny_recipe
+from two_ranks import run_two_ranks
 
 from ocl_bench.errors import UsageError
 from ocl_bench.training import fit
@@ -17,12 +17,6 @@ from ocl_bench.training.ranks import start_ranks
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def learn(out, **options):
@@ -81,17 +75,14 @@ def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, whole):
 
 def test_two_gloo_ranks_learn_like_one(tmp_path, whole):
     learn(tmp_path, objective=tiny_objective("boxes"))
-    command = [sys.executable, SCRIPT, tmp_path / "two", "world=2", "kinds=neighbour,boxes"]
-    both = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    # What torchrun sets; started without it, which would import torch a third time.
-    ranks = [subprocess.Popen(command, env={**both, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    run_two_ranks(SCRIPT, tmp_path / "two", "world=2", "kinds=neighbour,boxes")
     assert logged_losses(tmp_path / "two" / "neighbour") == pytest.approx(whole[0], abs=1e-5)
     assert logged_losses(tmp_path / "two" / "boxes") == pytest.approx(logged_losses(tmp_path), abs=1e-5)
+
+
+def test_ranks_end_with_0_while_gloo_still_works():
+    """Without `_leave_gloo` both abort here: "terminate called without an active exception"."""
+    run_two_ranks(Path(__file__).with_name("tiny_leave.py"))
 
 
 def test_world_size_that_is_not_running_is_refused():
