@@ -20,7 +20,7 @@ from .comparison import Comparison, corrected, measure
 from .errors import UsageError, first_problem
 from .pairing import pair
 from .paths import bundled
-from .registry import get_task
+from .registry import get_card, get_task
 from .results import Result
 from .selection import DataKey, find_method
 
@@ -44,6 +44,7 @@ class Better(_Strict):
     """`ours` against `against` in a metric of a task: better, or not below (by more than 0.02).
 
     their_task: another protocol on the same images for `against`; protocols_differ then says in which way.
+    their_tasks: several of them, each with a validation number of `against`'s card; `settled` takes the highest.
     """
 
     kind: Literal["better", "not_below"]
@@ -52,14 +53,30 @@ class Better(_Strict):
     ours: str
     against: str
     their_task: str | None = None
+    their_tasks: dict[str, str] = {}
     their_metric: str | None = None
     protocols_differ: str = ""
 
     @model_validator(mode="after")
     def _other_protocols_are_said(self) -> Better:
-        if (self.their_task is None) != (not self.protocols_differ):
-            raise ValueError("their_task and protocols_differ come together")
+        if (self.their_task is None and not self.their_tasks) != (not self.protocols_differ):
+            raise ValueError("their_task or their_tasks, and protocols_differ come together")
+        if self.their_task is not None and self.their_tasks:
+            raise ValueError("their_task and their_tasks exclude each other")
         return self
+
+    def settled(self) -> Better:
+        """The same test with one `their_task`, by validation. Raises UsageError when the card lacks a number."""
+        if not self.their_tasks:
+            return self
+        training = get_card(self.against).training
+        numbers = training.numbers if training else {}
+        if missing := sorted(set(self.their_tasks.values()) - set(numbers)):
+            raise UsageError(f"card {self.against} has no number '{missing[0]}' to choose a task by")
+        best = max(self.their_tasks, key=lambda task: numbers[self.their_tasks[task]])
+        seen = ", ".join(f"{name} {numbers[name]:.3f}" for name in self.their_tasks.values())
+        said = f"{self.protocols_differ}; {best} was chosen in validation ({seen})"
+        return self.model_copy(update={"their_task": best, "their_tasks": {}, "protocols_differ": said})
 
 
 class Ratio(_Strict):
@@ -217,7 +234,14 @@ def judge(claims: Claims, folders: Sequence[Path], figures: Path | None = None) 
 def inputs(claims: Claims, folders: Sequence[Path], path: Path) -> str:
     """SHA-256 of what the verdicts of a file come from: the file itself and the keys and rows of every result."""
     parts: list[Any] = [hashlib.sha256(path.read_bytes()).hexdigest()]
-    for test in (test for claim in claims.claims for test in claim.tests if isinstance(test, Better)):
+    for given in (test for claim in claims.claims for test in claim.tests if isinstance(test, Better)):
+        try:
+            test = given.settled()
+        except UsageError as error:
+            parts.append([given.task, str(error)])
+            continue
+        if given.their_tasks:
+            parts.append(test.protocols_differ)
         for name, task in ((test.ours, test.task), (test.against, test.their_task or test.task)):
             try:
                 methods = _methods(name, task, folders)
@@ -243,10 +267,11 @@ def _try(test: Better | Ratio | Untested, folders: Sequence[Path], figures: Path
 
 
 def _measured(test: Better, folders: Sequence[Path]) -> Outcome:
-    card = get_task(test.task)
-    their_card = get_task(test.their_task) if test.their_task else None
-    sides = [(test.ours, test.task), (test.against, test.their_task or test.task)]
     try:
+        test = test.settled()
+        card = get_task(test.task)
+        their_card = get_task(test.their_task) if test.their_task else None
+        sides = [(test.ours, test.task), (test.against, test.their_task or test.task)]
         found = [_methods(name, task, folders) for name, task in sides]
         missing = [f"{name} on {task}" for (name, task), methods in zip(sides, found, strict=True) if not methods]
         if missing:

@@ -16,7 +16,7 @@ from ocl_bench.claims import Judged, claim_files, inputs, judge, load_claims
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.paths import bundled
-from ocl_bench.registry import get_task, model_names, task_names
+from ocl_bench.registry import get_card, get_task, model_names, task_names
 from ocl_bench.report.claims import section, to_markdown, write_claims
 
 FILES = [path.stem for path in claim_files()]
@@ -53,7 +53,8 @@ def test_every_bundled_file_names_cards_that_exist() -> None:
                 if test.kind in ("better", "not_below"):
                     assert {test.ours, test.against} <= set(model_names()), claim.name
                     assert test.metric in get_task(test.task).metrics, claim.name
-                    assert (test.their_metric or test.metric) in get_task(test.their_task or test.task).metrics
+                    for task in test.their_tasks or [test.their_task or test.task]:
+                        assert (test.their_metric or test.metric) in get_task(task).metrics
 
 
 def test_the_headline_numbers_are_claims_with_a_source() -> None:
@@ -77,7 +78,12 @@ def test_wrong_files_are_refused_by_field(tmp_path: Path) -> None:
     for test, field in (
         ({**TEST, "kind": "best"}, r"claims\.0\.tests\.0"),
         ({**TEST, "verdict": "holds"}, "verdict"),
-        ({**TEST, "their_task": "clevrtex-ood"}, "their_task and protocols_differ come together"),
+        ({**TEST, "their_task": "clevrtex-ood"}, "their_task or their_tasks, and protocols_differ come together"),
+        ({**TEST, "their_tasks": {"clevrtex-ood": "val_mbo_fg"}}, "come together"),
+        (
+            {**TEST, "their_task": "a", "their_tasks": {"a": "b"}, "protocols_differ": "d"},
+            "their_task and their_tasks exclude each other",
+        ),
         ({"kind": "construction"}, "why"),
         (
             {"kind": "ratio", "quantity": "q", "ours": "a", "against": "b", "at_least": 2, "figure": "../x.json"},
@@ -163,6 +169,27 @@ def test_two_protocols_join_on_the_images(tmp_path: Path) -> None:
     assert judged[0].verdict == "undecided", "one training seed"
     text = section(load_claims(written(tmp_path, other)), judged, "0")
     assert "cut to the box" in text and "`imagenet-knn-crop`" in text
+
+
+def test_their_task_is_chosen_by_the_validation_of_their_card(tmp_path: Path, monkeypatch) -> None:
+    tasks = {f"imagenet-knn-{mode}": f"val_{mode}" for mode in ("boxes", "crop")}
+    test = {**TEST, "task": "imagenet-knn-boxes", "metric": "knn_top1", "ours": "encoder", "against": "encoder"}
+    path = written(tmp_path, {**test, "their_tasks": tasks, "protocols_differ": "another use"})
+    outcome = judge(load_claims(path), [RESULTS])[0].outcomes[0]
+    assert outcome.verdict == "not tested here" and outcome.why.startswith("card encoder has no number 'val_boxes'")
+    hashes = {inputs(load_claims(path), [RESULTS], path)}
+    card = get_card("encoder")
+    for numbers, value in (({"val_boxes": 0.2, "val_crop": 0.3}, 0.273), ({"val_boxes": 0.4, "val_crop": 0.3}, 0.294)):
+        training = card.training.model_copy(update={"numbers": numbers})
+        chosen_by = card.model_copy(update={"training": training})
+        monkeypatch.setattr("ocl_bench.claims.get_card", lambda name, chosen_by=chosen_by: chosen_by)
+        judged = judge(load_claims(path), [RESULTS])
+        assert judged[0].outcomes[0].found.value_b == pytest.approx(value, abs=0.001)
+        assert f"was chosen in validation (val_boxes {numbers['val_boxes']:.3f}" in section(
+            load_claims(path), judged, "0"
+        )
+        hashes.add(inputs(load_claims(path), [RESULTS], path))
+    assert len(hashes) == 3, "the page is told to be out of date when the choice changes"
 
 
 def test_ratios_come_from_committed_figures(tmp_path: Path) -> None:

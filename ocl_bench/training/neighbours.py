@@ -17,24 +17,27 @@ from ..types import Batch, Sample
 RULES = Rules(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)
 """Those of task imagenet-knn, for tasks of other families."""
 
+BOX_MODES = {"_boxes": "attention", "_crop": "crop", "_blackout": "blackout"}
+"""Ending of a number -> what tasks imagenet-knn-boxes, -crop and -blackout do with the boxes of an image's class."""
+
 
 def validate_neighbours(
     model: Any, *, bank: Sequence[Sample], queries: Sequence[Sample], rules: Rules, device: str, batch: int = 32
 ) -> dict[str, float]:
     """Top-1 of `queries` by the votes of the 20 nearest of `bank`, as the k-NN adapter scores them.
 
-    Returns `knn_top1` of whole images, and `knn_top1_boxes` where images have boxes of their own class, which are then
-    granted to the model; neither without class labels. `spread` is the length of the standard deviation of unit
-    embeddings of whole images: at most 1, near 0 where they have collapsed.
+    Returns `knn_top1` of whole images, and one number for each of `BOX_MODES` where images have boxes of their own
+    class; none of them without class labels. `spread` is the length of the standard deviation of unit embeddings of
+    whole images: at most 1, near 0 where they have collapsed.
     """
     rules = rules if rules.temperature is not None else RULES
     numbers: dict[str, float] = {}
     labelled = len(bank) > 0 and all(sample.truth.label is not None for sample in [*bank, *queries])
     if not len(queries):
         return {}
-    modes = ["", "_boxes"] if labelled and any(granted(sample.truth) for sample in bank) else [""]
-    for mode in modes:
-        asked = rules.model_copy(update={"boxes": "attention" if mode else None})
+    boxed = labelled and any(granted(sample.truth) for sample in bank)
+    for mode in ["", *BOX_MODES] if boxed else [""]:
+        asked = rules.model_copy(update={"boxes": BOX_MODES.get(mode)})
         asked_of_queries = _embeddings(model, queries, asked, device, batch)
         if labelled:
             vectors = _embeddings(model, bank, asked, device, batch)
@@ -51,7 +54,7 @@ def _embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str
         chosen = [samples[position] for position in range(first, min(first + batch, len(samples)))]
         images = torch.stack([prepare(sample, rules, size)[0] for sample in chosen]).to(device)
         boxes = None
-        if rules.boxes is not None:
+        if rules.boxes == "attention":
             boxes = tuple(granted_boxes(sample, rules, size).to(device) for sample in chosen)
         ids = tuple(sample.id for sample in chosen)
         found = model.predict(Batch(ids, images, boxes=boxes, any_of=("embedding",))).embedding

@@ -279,15 +279,17 @@ def labelled_samples(count, seed):
         left = 60.0 * label + 20
         box = Instance(label, (left, 40.0, left + 30, 80.0), None, 1200.0)
         image = np.full((240, 240, 3), shade, np.uint8)
+        image[40:80, int(left) : int(left) + 30] = 60 * label + 10
         found.append(Sample(str(number), image, Truth(np.zeros((240, 240), np.int16), instances=(box,), label=label)))
     return found
 
 
-def test_validation_is_knn_with_and_without_boxes():
+def test_validation_is_knn_without_boxes_and_with_each_use_of_them():
     bank, queries = labelled_samples(100, 0), labelled_samples(30, 1)
     rules = get_task("clevrtex").protocol
     numbers = validate_neighbours(Knower(), bank=bank, queries=queries, rules=rules, device="cpu", batch=7)
     assert numbers["knn_top1_boxes"] == 1.0 and 0 < numbers["knn_top1"] < 0.7 and 0.3 < numbers["spread"] < 1
+    assert numbers["knn_top1_crop"] == 1.0 and numbers["knn_top1_blackout"] < 0.7  # the first pixel is in no box
     plain = [Sample(one.id, one.image, Truth(one.truth.labels)) for one in queries]
     assert validate_neighbours(Knower(), bank=[], queries=plain, rules=rules, device="cpu").keys() == {"spread"}
     assert validate_neighbours(Knower(), bank=[], queries=[], rules=rules, device="cpu") == {}
@@ -349,7 +351,8 @@ def test_the_cards_train_on_scenes_and_evaluate(tmp_path, cards, model):
     boxes = "" if model == "ibot" else ", boxes of all objects"
     assert record["data"] == f"24 embedded scenes of salient r1, train split{boxes}"
     assert record["supervision"] == ("none" if model == "ibot" else "boxes")
-    assert {"val_knn_top1", "val_knn_top1_boxes", "val_spread"} == record["numbers"].keys()
+    modes = {f"val_knn_top1{mode}" for mode in ("", "_boxes", "_crop", "_blackout")}
+    assert record["numbers"].keys() == modes | {"val_spread"}
     folders = sorted(path.name for path in (tmp_path / "cache" / "training").iterdir())
     assert folders == (["images"] if model == "ibot" else ["boxes", "images"])  # and no labels
     loaded = get_model(model, checkpoint=tmp_path / "out" / f"{model}.safetensors", options=cards(model).options)
