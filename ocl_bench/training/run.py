@@ -16,6 +16,7 @@ from ..registry import get_card, get_task
 from ..results import git_state, write_atomically
 from ..spec import ModelCard, TaskSpec
 from .checkpoint import export_weights
+from .following import flags, next_command, resume_command
 from .loop import Trained, fit
 from .objectives import build_objective
 from .ranks import Ranks, start_ranks
@@ -57,7 +58,9 @@ def train(
     card = card.model_copy(update={"options": trained_with})
     named = {"steps": steps, "precision": precision, "scenes.count": scenes}
     changes = {**(overrides or {}), **{field: value for field, value in named.items() if value is not None}}
+    asked = [*flags("option", options or {}), *flags("set", changes)]
     if data_root is not None:
+        asked += ["--data-root", str(data_root)]
         changes["objective.images"] = "reader"
     if task is not None:
         changes["task"] = task.name if isinstance(task, TaskSpec) else task
@@ -88,7 +91,9 @@ def train(
         text = json.dumps(record, indent=2) + "\n"
         write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
         _draw_curves(out, f"{card.name}, seed {seed}")
-    following = _next_command(card, spec, weights, seed, out, options or {}, trained.finished)
+    following = next_command(card, spec.name, weights, options or {})
+    if not trained.finished:
+        following = resume_command(card, spec.name, seed, out, asked)
     return {**record, "main_rank": ranks.main, "weights": str(weights), "next": following}
 
 
@@ -126,17 +131,6 @@ def _record(
         "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
         "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
     }
-
-
-def _next_command(
-    card: ModelCard, task: TaskSpec, weights: Path, seed: int, out: Path, options: dict[str, Any], finished: bool
-) -> str:
-    chosen = "".join(f" --option {key}={json.dumps(value)}" for key, value in options.items())
-    if not finished:
-        return f"ocl-bench train --model {card.name} --task {task.name} --seed {seed} --out {out}{chosen}"
-    if card.role == "encoder":
-        return f"ocl-bench train --model dias --task {task.name} --set objective.encoder_checkpoint={weights}"
-    return f"ocl-bench eval --model {card.name} --task {task.name} --checkpoint {weights}{chosen}"
 
 
 def _machine(ranks: Ranks) -> str:

@@ -1,7 +1,9 @@
 """`train` from card to weights, through the command line."""
 
 import json
+import shlex
 from functools import partial
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,7 @@ from ocl_bench.errors import UsageError
 from ocl_bench.registry import get_card, get_model
 from ocl_bench.training import data, objectives, run, validation
 from ocl_bench.training.checkpoint import file_sha256
+from ocl_bench.training.following import next_command
 from ocl_bench.training.recipe import Scenes
 
 ENCODER_OPTIONS = {"width": 8, "dim": 8, "blocks": [1]}
@@ -31,15 +34,19 @@ def cards():
     }
 
 
+def make_small(patch, cache, cards):
+    patch.setenv("OCL_BENCH_CACHE", str(cache))
+    patch.setattr(data, "CHUNK", 4)
+    patch.setattr(objectives, "training_scenes", partial(data.training_scenes, workers=1))
+    patch.setattr(run, "get_card", cards.__getitem__)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cards):
     """An encoder and a dias trained on its features, by the command line; returns the folder and what was printed."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OCL_BENCH_CACHE", str(out / "cache"))
-        patch.setattr(data, "CHUNK", 4)
-        patch.setattr(objectives, "training_scenes", partial(data.training_scenes, workers=1))
-        patch.setattr(run, "get_card", cards.__getitem__)
+        make_small(patch, out / "cache", cards)
         small_encoder = partial(get_model, options=ENCODER_OPTIONS)
         patch.setattr(objectives, "get_model", small_encoder)
         encoder = invoke("encoder", "--out", out / "encoder", "--device", "cpu")
@@ -76,6 +83,44 @@ def test_a_training_leaves_record_curves_and_the_next_command(trained):
     assert record["supervision"] == "boxes"
     assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
     assert "fps_mbo_fg" in printed and "next: ocl-bench train --model dias" in printed
+
+
+@pytest.mark.parametrize(
+    ("encoder", "following"),
+    [
+        ("encoder-boxes", "--model dias --task clevrtex"),
+        ("encoder", "--model dias-label-free --task clevrtex"),
+        ("encoder-large", "--model slotcontrast"),
+    ],
+)
+def test_an_encoder_is_followed_by_a_model_that_uses_it(encoder, following):
+    told = next_command(get_card(encoder), "clevrtex", Path("a b.safetensors"), {})
+    assert told == f"ocl-bench train {following} --set 'objective.encoder_checkpoint=a b.safetensors'"
+    other = get_card(encoder).model_copy(update={"name": "mine"})
+    assert "--model dias --task clevrtex --set objective.encoder=mine " in next_command(
+        other, "clevrtex", Path("a"), {}
+    )
+
+
+def test_what_was_asked_for_is_asked_for_again(tmp_path, cards, monkeypatch):
+    """The command of a stopped visit goes on with the same training, whatever made it another one than the card's."""
+    make_small(monkeypatch, tmp_path / "cache", cards)
+    asked = [
+        "--option",
+        "dim=12",
+        "--set",
+        "lr=0.003",
+        "--set",
+        "objective.jitter=0.1",
+        "--steps",
+        "2",
+        "--scenes",
+        "4",
+    ]
+    first = json.loads(invoke("encoder", *asked, "--out", tmp_path / "a b", "--minutes", "0", "--json"))
+    assert first["steps"] == 1 and not first["finished"]
+    second = json.loads(invoke(*shlex.split(first["next"])[3:], "--json"))
+    assert second["finished"] and second["recipe"] == first["recipe"] and second["options"] == first["options"]
 
 
 def test_features_were_cached_plain_and_mirrored(trained):
