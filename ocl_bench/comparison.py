@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .leaderboard import default_folders
 from .pairing import Pairs, Side, pair
-from .registry import get_task, task_names
+from .registry import get_task, model_names, suggest, task_names
 from .results import Result
 from .selection import DataKey, data_key, find_method, is_file, read_files, tasks_of
 from .spec import TaskSpec
@@ -243,6 +243,10 @@ def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[T
         return [get_task(one.strip() if isinstance(one, str) else one) for one in several]
     of_a, of_b = (_tasks(method, folders) for method in (a, b))
     common = [name for name in of_a if name in of_b]
+    for method, tasks in ((a, of_a), (b, of_b)):
+        if isinstance(method, str) and not tasks:
+            close = suggest(method.partition(":")[0], model_names())
+            raise UsageError(f"{method}: no whole result of it in {', '.join(map(str, folders))}{close}")
     if not common:
         raise UsageError(
             f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "

@@ -51,7 +51,8 @@ class Report:
             out += [f"      {finding.level}: {finding.message}" for finding in found]
         out += [f"accepted: {path}" for path in self.accepted]
         verdict = "red: regression" if self.failed else "accepted" if self.accepted else "green: no regression"
-        return [*out, f"{verdict} ({len(self.checked)} golden files)"]
+        count = len(self.checked) or len(self.accepted)  # a first golden file is accepted without being compared
+        return [*out, f"{verdict} ({count} golden file{'' if count == 1 else 's'})"]
 
     def annotations(self) -> list[str]:
         """Findings as GitHub's workflow commands, which mark the golden file in the pull request."""

@@ -181,7 +181,7 @@ def _from_file(
         raise UsageError(f"model {path}: importing it failed ({type(error).__name__}: {error})") from error
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
-        raise UsageError(f"model {path}: has no '{attribute}'{_suggest(attribute, public)}")
+        raise UsageError(f"model {path}: has no '{attribute}'{suggest(attribute, public)}")
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     return _from_user(name, getattr(module, attribute), checkpoint, options, device, source)
 
@@ -292,10 +292,11 @@ def _offered(group: str) -> dict[str, EntryPoint]:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    return f"unknown {kind} '{name}'{_suggest(name, known)}; see `ocl-bench list {kind}s`"
+    return f"unknown {kind} '{name}'{suggest(name, known)}; see `ocl-bench list {kind}s`"
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def suggest(name: str, known: list[str]) -> str:
+    """`; did you mean dias?`, or nothing where no known name is close."""
     import difflib
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -308,4 +309,4 @@ def find_card(name: str) -> TaskSpec | ModelCard:
         return get_task(name)
     if (CARDS / f"{name}.yaml").is_file():
         return get_card(name)
-    raise UsageError(f"no card '{name}'{_suggest(name, task_names() + model_names())}; see `ocl-bench list`")
+    raise UsageError(f"no card '{name}'{suggest(name, task_names() + model_names())}; see `ocl-bench list`")

@@ -249,8 +249,10 @@ def test_names_seeds_and_files_are_found(tmp_path: Path) -> None:
     assert [one.model.name for one in Methods("clevrtex")["dias:0"]] == ["dias"]
     with pytest.raises(UsageError, match=r"dia: no whole result on task 'clevrtex' in .*ocl-bench eval --model dia"):
         compare("dia", "grid", "clevrtex")
-    with pytest.raises(UsageError, match="no task in common: none against"):
+    with pytest.raises(UsageError, match=r"dia: no whole result of it in .*; did you mean dias or"):
         compare("dia", "grid")
+    with pytest.raises(UsageError, match=r"^slotmach:1: no whole result of it in .*; did you mean slotmatch"):
+        compare("grid", "slotmach:1")
     made(tmp_path, "a", [0.1, 0.2], data={"limit": 2})
     assert find_method([tmp_path], "a", "clevrtex") == {}
     first = made(tmp_path, "a", [0.1, 0.2])

@@ -227,7 +227,7 @@ def test_a_metric_removed_from_the_golden_file_is_red() -> None:
 def test_the_verb_ends_with_the_exit_code_of_the_verdict(baseline: Path) -> None:
     (baseline / "clevrtex" / "kmeans.json").unlink()
     outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline)])
-    assert outcome.exit_code == 0 and outcome.stdout.endswith("green: no regression (1 golden files)\n")
+    assert outcome.exit_code == 0 and outcome.stdout.endswith("green: no regression (1 golden file)\n")
     _edit(baseline, lambda content: content["metrics"]["ari"].update(value=0.99))
     outcome = CliRunner().invoke(app, ["regress", "--baseline", str(baseline), "--json"])
     report = json.loads(outcome.stdout)
