@@ -41,4 +41,4 @@ class SampleError(OclBenchError):
 def first_problem(error: ValidationError, whole: str = "") -> tuple[str, str]:
     """The dotted name of the first field that pydantic refused, `whole` for the document itself, and what is wrong."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]) or whole, first["msg"]
+    return ".".join(str(part) for part in first["loc"]) or whole, first["msg"].removeprefix("Value error, ")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
+from .errors import UsageError, first_problem
 from .paths import PACKAGE, bundled
 
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ def _card_of(name: Any, model: Any) -> ModelCard:
             privilege=getattr(model, "privilege", "none"),
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        field = "input_size" if first["loc"] == ("input",) else ".".join(map(str, first["loc"]))
-        raise UsageError(f"model {name}: attribute {field}: {first['msg']}; see docs/add-a-model.md") from error
+        field, problem = first_problem(error)
+        attribute = "input_size" if field == "input" else field
+        raise UsageError(f"model {name}: attribute {attribute}: {problem}; see docs/add-a-model.md") from error
 
 
 def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:

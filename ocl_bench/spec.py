@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from .errors import UsageError
+from .errors import UsageError, first_problem
 
 Family = Literal["discovery", "detection", "segmentation", "knn", "video", "recognition"]
 Supervision = Literal["none", "boxes", "masks"]
@@ -329,10 +329,9 @@ def _load(path: Path, kind: type[CardType]) -> CardType:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "card"
-        remedy = "remove it" if first["type"] == "extra_forbidden" else "see `ocl-bench show clevrtex` for an example"
-        message = first["msg"].removeprefix("Value error, ")
+        field, message = first_problem(error, "card")
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        remedy = "remove it" if unknown else "see `ocl-bench show clevrtex` for an example"
         raise UsageError(f"{path}: field '{field}': {message}; {remedy}") from error
 
 

@@ -20,13 +20,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import DataMissingError, SampleError, UsageError
 from ..types import VOID, Sample, Truth
 from .base import OpenData, Request, SampleSequence
 from .images import read_image, read_mask
 from .index import Manifest, open_index, take_manifest
+from .options import parse_options
 
 if TYPE_CHECKING:
     import datasets
@@ -162,15 +163,7 @@ def _code(value: _Code, coloured: bool, field: str) -> int | None:
 
 
 def _options(request: Request) -> FolderOptions:
-    known = ", ".join(FolderOptions.model_fields)
-    try:
-        options = FolderOptions.model_validate(request.data.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "options"
-        raise UsageError(
-            f"task '{request.task.name}': data.options.{field}: {first['msg']}; known options: {known}"
-        ) from error
+    options = parse_options(FolderOptions, request)
     for field in ("images", "masks", "ids"):
         value = getattr(options, field)
         if value is not None and not stays_below(value):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import DataMissingError, UsageError
+from ..errors import DataMissingError, UsageError, first_problem
 from .base import Request
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -20,12 +20,10 @@ def parse_options(kind: type[Options], request: Request) -> Options:
     try:
         return kind.model_validate(request.data.options)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "options"
+        field, problem = first_problem(error)
         known = ", ".join(kind.model_fields)
-        raise UsageError(
-            f"task '{request.task.name}': data.options.{field}: {first['msg']}; known options: {known}"
-        ) from error
+        place = ".".join(part for part in ("data.options", field) if part)
+        raise UsageError(f"task '{request.task.name}': {place}: {problem}; known options: {known}") from error
 
 
 def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
