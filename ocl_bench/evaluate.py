@@ -1,14 +1,14 @@
 """The corridor: the only loop that evaluates anything.
 
-Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. Rows are bit-equal for
-any order, shard, worker or rank count at one batch size and thread count, and memory does not grow with the data.
+Plan -> Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. Rows are
+bit-equal for any order, shard, worker or rank count at one batch size and thread count, and memory does not grow with
+the data.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import results as records
-from .adapters import Adapter, get_adapter
-from .errors import NotApplicableError, UsageError
+from .errors import UsageError
 from .fitting import fit_section
-from .machine import choose_device, fixed_arithmetic, peak_memory_mb, progress_bar, thread_count
-from .metrics import find_metric
+from .machine import fixed_arithmetic, peak_memory_mb, progress_bar
 from .paths import results_root
-from .registry import LoadedModel, get_model, get_task
+from .plan import DTYPE, Plan, make_plan
+from .registry import LoadedModel
 from .results import Result
 from .runner import Runner
 from .shards import SHARD_SIZE, Shard, WorkFolder, merge, split
-from .spec import HEAD_VERSION, METRIC_VERSION, TaskSpec
+from .spec import TaskSpec
 
 if TYPE_CHECKING:
     import pandas
 
-    from .data import OpenData
     from .video_runner import VideoRunner
-
-DTYPE = "float32"
 
 
 @dataclass(frozen=True)
@@ -56,74 +52,6 @@ class Ranks:
         if not 0 <= rank < world:
             raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}; start ranks with torchrun")
         return cls(world, rank)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that one evaluation needs, resolved: what `run` computes is a function of this."""
-
-    task: TaskSpec
-    model: LoadedModel
-    data: OpenData
-    adapter: Adapter
-    noise_seeds: tuple[int, ...]
-    batch_size: int
-    device: str
-    threads: int
-    train: OpenData | None = None
-    limit: int | None = None
-    split: str | None = None
-    stand_in_seed: int | None = None
-    refit: bool = False
-
-    @property
-    def ids_sha256(self) -> str:
-        """Hash of the sorted sample ids: which images, whatever their order."""
-        return ids_hash(self.data.ids)
-
-    @property
-    def key(self) -> str:
-        """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
-        content: dict[str, Any] = {
-            "task": self.task.hash,
-            "metric_version": METRIC_VERSION,
-            "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
-            "split": [self.split, self.stand_in_seed],
-            "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
-            "source": self.model.source_sha256,
-            "noise_seeds": list(self.noise_seeds),
-            "dtype": DTYPE,
-        }
-        if self.train is not None:
-            content["fit"] = [self.train.revision, ids_hash(self.train.ids)]
-        return records.digest(content)
-
-    @property
-    def fit_key(self) -> str:
-        """SHA-256 of everything that can change the head which is fitted on `train`."""
-        assert self.train is not None
-        return records.digest(
-            {
-                "task": [self.task.family, self.task.data.reader, self.task.data.options],
-                "versions": [METRIC_VERSION, HEAD_VERSION],
-                "protocol": self.task.protocol.model_dump(mode="json"),
-                "fit": self.task.fit.model_dump(mode="json") if self.task.fit else None,
-                "data": [self.train.kind, self.train.revision, ids_hash(self.train.ids)],
-                "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
-                "source": self.model.source_sha256,
-                "noise_seed": self.noise_seeds[0],
-                "dtype": DTYPE,
-            }
-        )
-
-    def folder(self, results: Path) -> Path:
-        """Where the result goes: `<results>/<task>/<model>`."""
-        return results / self.task.name / path_name(self.model.name)
-
-
-def ids_hash(ids: Sequence[str]) -> str:
-    """SHA-256 of the sorted sample ids."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def evaluate(
@@ -172,74 +100,6 @@ def evaluate(
         progress=progress,
     )
     return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
-
-
-def make_plan(
-    model: Any,
-    task: str | Path | TaskSpec,
-    *,
-    data: OpenData | None = None,
-    train: OpenData | None = None,
-    data_root: str | Path | None = None,
-    limit: int | None = None,
-    noise_seeds: Sequence[int] | None = None,
-    device: str = "auto",
-    batch_size: int = 16,
-    split: str | None = None,
-    stand_in_seed: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    checkpoint: str | Path | None = None,
-    boxes: str | Path | None = None,
-    progress: bool = True,
-) -> Plan:
-    """Resolve names, build the model and open the data (unless `data`, `train` are given). Raises UsageError first."""
-    spec = get_task(task) if boxes is None else get_task(task).with_boxes(Path(boxes))
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit {limit}: must be at least 1")
-    if batch_size < 1:
-        raise UsageError(f"batch size {batch_size}: must be at least 1")
-    device = choose_device(device)
-    loaded = model if isinstance(model, LoadedModel) else None
-    if loaded is None:
-        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    if spec.family not in loaded.card.families:
-        offered = ", ".join(loaded.card.families) or "none"
-        raise NotApplicableError(
-            f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}"
-        )
-    for name in spec.metrics:
-        try:
-            find_metric(name)
-        except UsageError as error:
-            raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
-    adapter = get_adapter(spec)
-    _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
-    if data is None:
-        from .data import open_data
-
-        root = Path(data_root) if data_root is not None else None
-        data = open_data(spec, data_root=root, limit=limit, split=split, stand_in_seed=stand_in_seed, progress=progress)
-    if not data.ids:
-        raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
-    if train is None:
-        train = _open_train(spec, data, data_root, progress)
-    seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
-    return Plan(
-        spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
-    )
-
-
-def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:
-    """The split on which the task's head is fitted; `limit` never cuts it. Embedded data is fitted on embedded data."""
-    if task.fit is None:
-        return None
-    from .data import open_data, spread
-
-    root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
-    train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
-    return spread(train, task.fit.samples)
 
 
 def with_head(plan: Plan) -> Plan:
@@ -425,11 +285,6 @@ def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: boo
         return None
     result._reused = True
     return result
-
-
-def path_name(name: str) -> str:
-    """A model name as a file name: `dias:1` is `dias-1`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
 
 
 class _CallableModule(ModuleType):

@@ -10,7 +10,7 @@ from .spec import Fit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .evaluate import Plan
+    from .plan import Plan
     from .probes.bank import Bank
 
 
@@ -22,7 +22,7 @@ def fit_section(plan: Plan) -> FitSection | None:
     fit, train = plan.task.fit, plan.train
     if fit is None or train is None:
         return None
-    from .evaluate import ids_hash
+    from .plan import ids_hash
 
     bank: Bank | None = getattr(plan.adapter, "bank", None)
     head: dict[str, Tensor] = getattr(plan.adapter, "head", None) or {}

@@ -15,7 +15,7 @@ from .machine import progress_bar
 from .registry import get_card, get_task, model_names, ready_names, task_names
 
 if TYPE_CHECKING:
-    from .evaluate import Plan
+    from .plan import Plan
     from .results import Result
 
 Status = Literal["ok", "failed samples", "n/a", "no data", "failed"]
@@ -77,7 +77,8 @@ def evaluate_matrix(
 
 
 def _cell(model: str, task: str, keywords: dict[str, Any], shared: dict[str, Any], wishes: dict[str, Any]) -> Cell:
-    from .evaluate import make_plan, run
+    from .evaluate import run
+    from .plan import make_plan
 
     try:
         plan = make_plan(model, **keywords, **shared, progress=False)

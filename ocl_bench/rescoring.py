@@ -44,7 +44,8 @@ def rescore(
     Values may differ by rounding (1e-9) only. A prediction that is missing or damaged is a problem, not an excuse.
     """
     from .data import open_data, subset
-    from .evaluate import ids_hash, run
+    from .evaluate import run
+    from .plan import ids_hash
     from .score import saved_plan
 
     if task.family not in ("discovery", "detection", "video") or task.fit is not None:

@@ -18,7 +18,7 @@ from .types import OVERLAP, Batch, Prediction, Sample, Truth
 
 if TYPE_CHECKING:
     from .data import OpenData
-    from .evaluate import Plan
+    from .plan import Plan
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from .data.base import SampleSequence
 from .data.images import read_mask
 from .data.transforms import nearest, prepare
 from .errors import SampleError, UsageError
-from .evaluate import Plan, make_plan, run
+from .evaluate import run
+from .plan import Plan, make_plan
 from .registry import LoadedModel, get_task
 from .results import Result, read_result
 from .score_detections import kept_plan, results_plan

@@ -21,8 +21,8 @@ from .adapters.detection import Detection
 from .adapters.files import prediction_path
 from .data import OpenData
 from .errors import UsageError
-from .evaluate import Plan, make_plan
 from .metrics.detection import Detections
+from .plan import Plan, make_plan
 from .registry import LoadedModel
 from .spec import ModelCard, TaskSpec
 from .types import Batch, Prediction

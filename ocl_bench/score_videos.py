@@ -18,7 +18,7 @@ import torch
 from .adapters.video import VideoAdapter
 from .data import OpenData
 from .errors import SampleError, UsageError
-from .evaluate import Plan, make_plan
+from .plan import Plan, make_plan
 from .registry import LoadedModel
 from .score import read_prediction
 from .spec import ModelCard, TaskSpec

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .evaluate import evaluate, path_name
+from .evaluate import evaluate
 from .paths import results_root
+from .plan import path_name
 from .registry import get_task
 from .results import write_atomically
 

@@ -236,7 +236,7 @@ def _check_own_model(result: Result) -> Found:
 
 def stable_name(model: str) -> str:
     """The stem of a committed result: `dias:1` is `dias-seed1`."""
-    from .evaluate import path_name
+    from .plan import path_name
 
     return path_name(model.replace(":", "-seed"))
 

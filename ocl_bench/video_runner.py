@@ -19,7 +19,7 @@ from .shards import Shard
 from .types import Batch, Prediction, Video
 
 if TYPE_CHECKING:
-    from .evaluate import Plan
+    from .plan import Plan
 
 
 class VideoRunner:

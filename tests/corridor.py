@@ -10,7 +10,7 @@ import torch
 
 from ocl_bench.data import OpenData
 from ocl_bench.errors import SampleError
-from ocl_bench.evaluate import Plan, make_plan
+from ocl_bench.plan import Plan, make_plan
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Prediction, Sample, Truth
 

@@ -19,7 +19,8 @@ from corridor import HERE, SIZE, MemoryReader, SlotModel, memory_data, tiny_plan
 
 import ocl_bench
 from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.evaluate import make_plan, path_name, run
+from ocl_bench.evaluate import run
+from ocl_bench.plan import make_plan, path_name
 from ocl_bench.results import Result, read_result, read_rows
 from ocl_bench.shards import Shard, WorkFolder
 from ocl_bench.types import Batch, Prediction

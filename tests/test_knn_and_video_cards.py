@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from ocl_bench.cli import app
 from ocl_bench.data import open_data
 from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import run
 from ocl_bench.leaderboard import build_leaderboard
 from ocl_bench.metrics.knn import Search
+from ocl_bench.plan import make_plan
 from ocl_bench.registry import get_task
 from ocl_bench.results import Result, read_rows
 from ocl_bench.shards import Shard, WorkFolder

@@ -17,7 +17,8 @@ from ocl_bench.adapters.files import write_label_map
 from ocl_bench.data import OpenData
 from ocl_bench.data.images import read_mask
 from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import run
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result
 from ocl_bench.score import replay, score_masks
 from ocl_bench.spec import TaskSpec

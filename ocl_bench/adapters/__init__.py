@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..evaluate import Plan
+    from ..plan import Plan
     from ..results import MetricValue
     from ..statistics import Statistic
 

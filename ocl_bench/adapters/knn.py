@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..evaluate import Plan
+    from ..plan import Plan
     from ..probes.bank import Bank
     from ..results import MetricValue
 

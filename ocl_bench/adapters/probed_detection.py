@@ -23,7 +23,7 @@ from .recognition import check_slots, fitted_head, head_of
 
 if TYPE_CHECKING:
     from ..data import OpenData
-    from ..evaluate import Plan
+    from ..plan import Plan
 
 METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
 _NEED_SLOTS = "the slot head detects with slots and their masks"

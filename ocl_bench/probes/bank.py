@@ -35,7 +35,7 @@ from ..spec import BOXES_FILE, HEAD_VERSION
 
 if TYPE_CHECKING:
     from ..data import OpenData
-    from ..evaluate import Plan
+    from ..plan import Plan
 
 _BLOCK, _SECONDS = 1024, 20.0  # images or time between two writes of the progress, whichever is over first
 _PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # the rules that change what a model sees
@@ -137,7 +137,7 @@ def bank_key(plan: Plan, train: OpenData) -> str:
     batch size and threads change rounding only, as in the key of a result. The content of a box file is part of the
     revision.
     """
-    from ..evaluate import DTYPE
+    from ..plan import DTYPE
     from ..runner import input_size
 
     data, model, protocol = plan.task.data, plan.model, plan.task.protocol

@@ -18,7 +18,7 @@ from ..types import Prediction, Truth
 
 if TYPE_CHECKING:
     from ..data import OpenData
-    from ..evaluate import Plan
+    from ..plan import Plan
 
 
 Batches: TypeAlias = Iterator[tuple[list[Truth], Prediction]]

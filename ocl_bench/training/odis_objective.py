@@ -35,7 +35,8 @@ class OdisOptions(BaseModel):
     recipe) or `reader` (those of the task). split: of the reader. boxes_file: table of boxes in place of the reader's
     own. margin: patches around the box that still belong to the object. local_present: a local view takes part in the
     object loss where it shows a pixel of the object's box (`seen`), or always (`always`). momentum: of the teacher at
-    the first step, 1 at the last one. bank: images of the training that k-NN votes with in validation.
+    the first step, 1 at the last one. repeat: how often each image is in a batch, every time with an object and views
+    of its own. bank: images of the training that k-NN votes with in validation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class OdisOptions(BaseModel):
     margin: int = Field(default=0, ge=0)
     local_present: Literal["seen", "always"] = "always"
     momentum: float = Field(default=0.996, ge=0, le=1)
+    repeat: int = Field(default=1, ge=1)
     bank: int = Field(default=1008, gt=0)
 
 
@@ -91,8 +93,8 @@ class OdisObjective:
     def batch(self, step: int) -> dict[str, Any]:
         """Images with geometry and looks of all views, object masks, hidden patches; one row per image."""
         crops = self.options.crops
-        indices = sample_indices(self.seed, step, self.batch_size, len(self.source))
-        uniform = draw_uniform(self.seed, step, indices, crops.columns, "object-crops")
+        indices, draws = self._drawn(step)
+        uniform = draw_uniform(self.seed, step, draws, crops.columns, "object-crops")
         pixels, drawn = self.source.crops(indices, uniform, crops, self.patch)
         covered = patches_of_boxes(drawn.boxes, (crops.size, crops.size), self.patch, self.options.margin)
         present = drawn.present
@@ -112,9 +114,15 @@ class OdisObjective:
             "looks": draw_object_looks(uniform, crops, self.options.looks),
             "objects": covered.patches[:, :, None].expand(-1, -1, self.objects, -1),
             "present": present,
-            "hidden": draw_patch_masks(self.seed, step, indices, 2, crops.size // self.patch, self.options.hidden),
+            "hidden": draw_patch_masks(self.seed, step, draws, 2, crops.size // self.patch, self.options.hidden),
             "counts": torch.stack([one.long() for one in counts], dim=1),
         }
+
+    def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images of a batch, and numbers for their random draws: a repeated image has another one each time."""
+        repeat, count = self.options.repeat, len(self.source)
+        images = sample_indices(self.seed, step, self.batch_size // repeat, count)
+        return np.tile(images, repeat), np.concatenate([images + count * number for number in range(repeat)])
 
     @torch.no_grad()
     def views(self, inputs: dict[str, Any]) -> Views:

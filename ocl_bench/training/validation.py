@@ -23,7 +23,8 @@ def validate_masks(
 
     data: samples instead of these.
     """
-    from ..evaluate import make_plan, run
+    from ..evaluate import run
+    from ..plan import make_plan
 
     with tempfile.TemporaryDirectory() as results, _alone():
         plan = make_plan(

@@ -20,7 +20,8 @@ from ocl_bench.adapters.knn import Knn, touched
 from ocl_bench.adapters.means import summarise_means
 from ocl_bench.data import OpenData
 from ocl_bench.errors import NotApplicableError, SampleError, UsageError
-from ocl_bench.evaluate import make_plan, run, with_head
+from ocl_bench.evaluate import run, with_head
+from ocl_bench.plan import make_plan
 from ocl_bench.probes.bank import Bank, say_once
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Instance, Prediction, Sample, Truth

@@ -16,8 +16,9 @@ from pycocotools import mask as coco_mask
 
 from ocl_bench.adapters.probed_detection import ProbedDetection, slot_detections
 from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import run
 from ocl_bench.metrics.detection import Detections
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result
 from ocl_bench.types import Instance, Prediction, Truth
 

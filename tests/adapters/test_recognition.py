@@ -15,7 +15,8 @@ from object_scenes import CATEGORIES, SHAPE, SLOTS, Knowing, scene_data, task, t
 
 from ocl_bench.adapters.recognition import Recognised, Recognition
 from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import run
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result
 from ocl_bench.types import Prediction, Truth
 

@@ -17,11 +17,12 @@ from ocl_bench.adapters.segmentation import Segmentation
 from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
 from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import Plan, make_plan, run
+from ocl_bench.evaluate import run
 from ocl_bench.golden import read_golden
 from ocl_bench.leaderboard import make_board
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.paths import bundled
+from ocl_bench.plan import Plan, make_plan
 from ocl_bench.registry import LoadedModel, get_card, get_task
 from ocl_bench.regression import check_itself, compare_corpus
 from ocl_bench.report.board import to_csv, to_markdown

@@ -14,9 +14,10 @@ from video_corridor import SIDE, ColourMaps, Colours, VideoMemory, memory_videos
 from ocl_bench.adapters import get_adapter
 from ocl_bench.adapters.video import VideoAdapter
 from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import make_plan, run
+from ocl_bench.evaluate import run
 from ocl_bench.metrics.davis import VideoObjects
 from ocl_bench.metrics.video import VideoTables
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result, read_rows
 from ocl_bench.types import VOID, Batch, Prediction, Truth
 
