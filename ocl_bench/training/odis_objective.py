@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..models.layers.normalisation import normalise
 from ..models.layers.patches import patches_of_boxes
 from ..models.odis import Views
@@ -84,6 +85,13 @@ class OdisObjective:
     validator: Callable[[nn.Module], dict[str, float]]
     ranks: Ranks
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a batch that is not made of whole repetitions."""
+        if self.batch_size % self.options.repeat:
+            raise UsageError(
+                f"field 'train.objective.repeat': {self.options.repeat} does not divide batch {self.batch_size}"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -55,6 +55,18 @@ def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
         assert (tensor == whole[1][name]).all(), name
 
 
+def test_repeated_images_show_other_objects_and_other_views():
+    options = OdisOptions(kind="odis", crops=CROPS, repeat=2)
+    once = tiny_objective(batch_size=2).batch(3)
+    twice = tiny_objective(batch_size=4, options=options).batch(3)
+    assert torch.equal(twice["image"], torch.cat([once["image"]] * 2)), "the same two images"
+    assert torch.equal(twice["crops"][:2], once["crops"]) and torch.equal(twice["hidden"][:2], once["hidden"])
+    for name in ("crops", "looks", "hidden"):
+        assert not torch.equal(twice[name][:2], twice[name][2:]), name
+    with pytest.raises(UsageError, match=r"'train\.objective\.repeat': 2 does not divide batch 3"):
+        tiny_objective(batch_size=3, options=options)
+
+
 def test_student_teacher_and_centres_all_learn(whole):
     fresh = tiny_model().state_dict()
     for part in (
