@@ -35,6 +35,9 @@ def bundle(run: Path) -> Path:
     expected = card["options"] | card["train"].get("options", {})
     if changed := sorted(key for key in expected if expected[key] != record["options"].get(key)):
         raise SystemExit(f"{card_path}: options {changed} differ from those of the training")
+    objective = record["recipe"]["objective"]
+    for field in (name for name in objective if name.endswith("_checkpoint")):
+        objective[field] = Path(objective[field]).name  # where it lay on the machine of the training says nothing
     shutil.copyfile(source, WEIGHTS / source.name)
     card |= {"weights": source.name, "sha256": sha256, "training": {key: record[key] for key in RECORDED}}
     card_path.write_text(yaml.safe_dump(card, sort_keys=False, width=118, default_flow_style=None), encoding="utf-8")
