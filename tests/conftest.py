@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.register_assert_rewrite("tiny_training", "two_ranks")  # helpers whose assertions explain themselves, too
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

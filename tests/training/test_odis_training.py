@@ -2,15 +2,14 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from classed_scenes import classed_scene
 from tiny_odis import CROPS, odis_recipe, run_double, tiny_model, tiny_objective, tiny_source
-from tiny_training import log_rows, logged_losses
-from two_ranks import run_two_ranks
+from tiny_training import assert_same_training, log_rows, logged_losses
+from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -50,9 +49,7 @@ def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
         torch.rand(7)  # the global generator is elsewhere at each visit
         learn(tmp_path, minutes=0, model=tiny_model(drop_path=0.3))
     assert learn(tmp_path, model=tiny_model(drop_path=0.3)).finished
-    assert logged_losses(tmp_path) == whole[0]
-    for name, tensor in load_checkpoint(tmp_path / "last.pt").model.items():
-        assert (tensor == whole[1][name]).all(), name
+    assert_same_training(tmp_path, *whole)
 
 
 def test_repeated_images_show_other_objects_and_other_views():
@@ -82,15 +79,7 @@ def test_student_teacher_and_centres_all_learn(whole):
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
     """One image of five has no box, so ranks have different shares of objects."""
-    joint = run_double(start_ranks("cpu", "fp32"), tmp_path / "one")
-    (tmp_path / "two").mkdir()
-    run_two_ranks(Path(__file__).with_name("tiny_odis.py"), tmp_path / "two")
-    assert logged_losses(tmp_path / "two") == pytest.approx(logged_losses(tmp_path / "one"), abs=1e-6)
-    for rank in range(2):
-        tensors = torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True)
-        assert tensors.keys() == joint.keys() and any(name.endswith("grad") for name in joint)
-        for name, value in joint.items():
-            torch.testing.assert_close(tensors[name], value, atol=1e-9, rtol=1e-7, msg=name)
+    assert_ranks_learn_the_joint_batch("tiny_odis.py", run_double, tmp_path)
     counts = [[row[name] for name in row if name.startswith("count_")] for row in log_rows(tmp_path / "one")]
     assert counts == [[row[name] for name in row if name.startswith("count_")] for row in log_rows(tmp_path / "two")]
     present = tiny_objective().batch(0)["present"][:, :2].all(1)
@@ -375,7 +364,7 @@ def test_same_steps_and_images_for_all_cards():
     """What an ablation changes, and nothing else."""
     whole = get_card("odis")
     changed = {
-        "ibot": {"layout", "object_weight", "image_weight", "masked_attention", "boxes"},
+        "ibot": {"layout", "object_weight", "image_weight", "masked_attention", "boxes", "repeat"},
         "odis-without-masked-attention": {"masked_attention"},
         "odis-without-object-crops": {"crops"},
         "odis-pooling": {"object_from", "masked_attention"},

@@ -1,16 +1,15 @@
 """SlotCon in the shared loop: ranks, resume, bad input, images of readers, validation, the command line."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from classed_scenes import classed_scene
 from tiny_slotcon import run_double, slotcon_recipe, tiny_model, tiny_objective
-from tiny_training import log_rows, logged_losses
+from tiny_training import assert_same_training, log_rows, logged_losses
 from torch import nn
-from two_ranks import run_two_ranks
+from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -47,9 +46,7 @@ def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
     for _ in range(3):
         learn(tmp_path, minutes=0)
     assert learn(tmp_path).finished
-    assert logged_losses(tmp_path) == whole[0]
-    for name, tensor in load_checkpoint(tmp_path / "last.pt").model.items():
-        assert (tensor == whole[1][name]).all(), name
+    assert_same_training(tmp_path, *whole)
 
 
 def test_student_teacher_and_centre_all_learn(whole):
@@ -61,16 +58,8 @@ def test_student_teacher_and_centre_all_learn(whole):
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
     """Ranks hold different numbers of shared slots here, as the assertion at the end makes sure."""
-    joint = run_double(start_ranks("cpu", "fp32"), tmp_path / "one")
-    (tmp_path / "two").mkdir()
-    run_two_ranks(Path(__file__).with_name("tiny_slotcon.py"), tmp_path / "two")
-    losses = logged_losses(tmp_path / "one")  # in float32
-    assert logged_losses(tmp_path / "two") == pytest.approx(losses, abs=1e-6)
+    assert_ranks_learn_the_joint_batch("tiny_slotcon.py", run_double, tmp_path)
     for rank in range(2):
-        tensors = torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True)
-        assert tensors.keys() == joint.keys() and any(name.endswith("grad") for name in joint)
-        for name, value in joint.items():
-            torch.testing.assert_close(tensors[name], value, atol=1e-9, rtol=1e-7, msg=name)
         gathered = torch.load(tmp_path / "two" / f"gathered{rank}.pt", weights_only=True)
         assert gathered.shape == (3, 2) and (gathered == 1).all()
     assert len(set(shared_slots_of_halves())) > 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import log_rows, logged_losses
+from tiny_training import assert_same_training, log_rows, logged_losses
 from tiny_video import (
     SMALL,
     TEACHER,
@@ -18,7 +18,7 @@ from tiny_video import (
     tiny_teacher,
     video_recipe,
 )
-from two_ranks import run_two_ranks
+from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -52,9 +52,7 @@ def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
     for _ in range(3):
         learn(tmp_path, minutes=0)
     assert learn(tmp_path).finished
-    assert logged_losses(tmp_path) == whole[0]
-    for name, tensor in load_checkpoint(tmp_path / "last.pt").model.items():
-        assert (tensor == whole[1][name]).all(), name
+    assert_same_training(tmp_path, *whole)
 
 
 def test_all_but_the_encoder_learns_and_the_teacher_is_no_part_of_it(whole):
@@ -65,15 +63,7 @@ def test_all_but_the_encoder_learns_and_the_teacher_is_no_part_of_it(whole):
 
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
-    joint = run_double(start_ranks("cpu", "fp32"), tmp_path / "one")
-    (tmp_path / "two").mkdir()
-    run_two_ranks(Path(__file__).with_name("tiny_video.py"), tmp_path / "two")
-    assert logged_losses(tmp_path / "two") == pytest.approx(logged_losses(tmp_path / "one"), abs=1e-6)
-    for rank in range(2):
-        tensors = torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True)
-        assert tensors.keys() == joint.keys() and any(name.endswith("grad") for name in joint)
-        for name, value in joint.items():
-            torch.testing.assert_close(tensors[name], value, atol=1e-9, rtol=1e-7, msg=name)
+    assert_ranks_learn_the_joint_batch("tiny_video.py", run_double, tmp_path)
 
 
 def test_batches_are_a_function_of_seed_and_step():

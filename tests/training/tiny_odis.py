@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tiny_training import tiny_recipe
 from torch import Tensor
+from two_ranks import learnt, write_rank
 
 from ocl_bench.models.odis import Odis, Views, build
 from ocl_bench.training import Recipe, fit
@@ -87,16 +88,8 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     objective = Double(**{name: getattr(plain, name) for name in plain.__dataclass_fields__})
     model = tiny_model().double()
     fit(model, objective, odis_recipe(), seed=0, out=out, ranks=ranks, progress=False)
-    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {**model.state_dict(), **gradients}
-
-
-def main(out: str) -> None:
-    """Every rank writes its weights; the first one also the log."""
-    torch.set_num_threads(1)
-    ranks = start_ranks("cpu", "fp32", 2)
-    torch.save(run_double(ranks, Path(out)), Path(out) / f"rank{ranks.rank}.pt")
+    return learnt(model)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write_rank(run_double, Path(sys.argv[1]))

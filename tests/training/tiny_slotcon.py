@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tiny_training import tiny_recipe
 from torch import Tensor
+from two_ranks import learnt, write_rank
 
 from ocl_bench.models.layers.resnet import ResNet
 from ocl_bench.models.slotcon import SlotCon
@@ -70,15 +71,12 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     if ranks.size > 1:
         assert synchronise(model) > 0
     fit(model, objective, slotcon_recipe(), seed=0, out=out, ranks=ranks, progress=False)
-    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {**model.state_dict(), **gradients}
+    return learnt(model)
 
 
 def main(out: str) -> None:
-    """Every rank writes its weights; the first one also the log."""
-    torch.set_num_threads(1)
-    ranks = start_ranks("cpu", "fp32", 2)
-    torch.save(run_double(ranks, Path(out)), Path(out) / f"rank{ranks.rank}.pt")
+    """What two ranks learn, and what they gather of rows of which one has none."""
+    ranks = write_rank(run_double, Path(out))
     shared = ranks.gather_all(torch.full((3 * ranks.rank, 2), float(ranks.rank)))
     torch.save(shared, Path(out) / f"gathered{ranks.rank}.pt")
 

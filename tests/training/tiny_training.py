@@ -14,6 +14,7 @@ import torch
 
 from ocl_bench.models.encoder import Encoder
 from ocl_bench.training import Recipe, fit
+from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.data import CHUNK, ChunkedArray, TrainingScenes
 from ocl_bench.training.encoder_objectives import EncoderObjective, EncoderOptions
 from ocl_bench.training.ranks import start_ranks
@@ -65,6 +66,13 @@ def log_rows(out: Path) -> list[dict[str, Any]]:
 
 def logged_losses(out: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in log_rows(out)}
+
+
+def assert_same_training(out: Path, losses: dict[int, float], weights: dict[str, torch.Tensor]) -> None:
+    """The log and the last checkpoint of a training, bit for bit."""
+    assert logged_losses(out) == losses
+    for name, tensor in load_checkpoint(out / "last.pt").model.items():
+        assert (tensor == weights[name]).all(), name
 
 
 def main(out: str, *arguments: str) -> None:

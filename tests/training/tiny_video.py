@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tiny_training import tiny_recipe
 from torch import Tensor
+from two_ranks import learnt, write_rank
 
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
 from ocl_bench.models.slotmatch import SlotMatch
@@ -77,16 +78,8 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     model = tiny_student(feature_weight=0.5, mask_weight=0.5).double()
     model.begin_like(teacher)
     fit(model, tiny_objective(ranks, teacher), video_recipe(), seed=0, out=out, ranks=ranks, progress=False)
-    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {**model.state_dict(), **gradients}
-
-
-def main(out: str) -> None:
-    """Every rank writes its weights; the first one also the log."""
-    torch.set_num_threads(1)
-    ranks = start_ranks("cpu", "fp32", 2)
-    torch.save(run_double(ranks, Path(out)), Path(out) / f"rank{ranks.rank}.pt")
+    return learnt(model)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write_rank(run_double, Path(sys.argv[1]))
