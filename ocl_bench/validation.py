@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .spec import ModelCard
 
 
+LARGEST_RESULT = 5_000_000
+"""Bytes of a JSON file: 50 000 failed samples fit, and nobody's memory is filled by a file that a stranger sends."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Why a result is refused. field: its place in the JSON file, `rows.<column>` or `predictions`."""
@@ -101,6 +105,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link; name the file itself")
     try:
+        if (size := path.stat().st_size) > LARGEST_RESULT:
+            raise UsageError(f"{path}: has {size / 1e6:.1f} MB, a result at most {LARGEST_RESULT / 1e6:g}")
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
@@ -319,6 +325,9 @@ def _check_ranges(result: Result) -> Found:
     for field, number in counted.items():
         if number < 0:
             yield field, f"{number!r} is negative"
+    for field, count in (("setup.threads", result.setup.threads), ("setup.batch_size", result.setup.batch_size)):
+        if count < 1:
+            yield field, f"{count} is below 1"
 
 
 def _rescore(

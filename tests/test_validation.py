@@ -182,6 +182,8 @@ def test_every_field_that_is_altered_is_found(run: Path) -> None:
         (lambda c: c["seeds"].update(noise=[0]), "seeds.noise"),
         (lambda c: c["cost"].update(images_per_second=1e6), "cost.images_per_second"),
         (lambda c: c["cost"].update(seconds_total=-1), "cost.seconds_total"),
+        (lambda c: c["setup"].update(threads=0), "setup.threads"),
+        (lambda c: c["setup"].update(batch_size=-16), "setup.batch_size"),
         (lambda c: c.update(schema=99), "schema"),
         (lambda c: c.update(note="x"), "note"),
         (lambda c: c.pop("data"), "data"),
@@ -274,6 +276,14 @@ def test_a_damaged_table_of_columns_is_a_problem_and_no_crash(run: Path, columns
     table = pyarrow.parquet.read_table(parquet)
     pyarrow.parquet.write_table(table.replace_schema_metadata({b"ocl_bench.columns": columns}), parquet)
     assert fields(run) == {"rows.sha256", "rows.file"}
+
+
+def test_files_of_a_size_that_no_result_has_are_not_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocl_bench.validation_rows.LARGEST_ROWS", 100)
+    assert fields(run) == {"rows.file"}
+    monkeypatch.setattr("ocl_bench.validation.LARGEST_RESULT", 100)
+    with pytest.raises(UsageError, match="MB, a result at most"):
+        examine(run)
 
 
 def test_links_are_refused(run: Path, tmp_path: Path) -> None:
