@@ -38,16 +38,16 @@ def validate_neighbours(
     boxed = labelled and any(granted(sample.truth) for sample in bank)
     for mode in ["", *BOX_MODES] if boxed else [""]:
         asked = rules.model_copy(update={"boxes": BOX_MODES.get(mode)})
-        asked_of_queries = _embeddings(model, queries, asked, device, batch)
+        asked_of_queries = embeddings(model, queries, asked, device, batch)
         if labelled:
-            vectors = _embeddings(model, bank, asked, device, batch)
+            vectors = embeddings(model, bank, asked, device, batch)
             numbers[f"knn_top1{mode}"] = _top1(vectors, asked_of_queries, bank, queries, rules)
         if not mode:
             numbers["spread"] = float(np.sqrt(asked_of_queries.var(0).sum()))
     return dict(sorted(numbers.items()))
 
 
-def _embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str, batch: int) -> np.ndarray:
+def embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str, batch: int = 32) -> np.ndarray:
     """Unit vectors (N, D) float32; zeros of a model stay zeros."""
     size, rows = model.input_size, []
     for first in range(0, len(samples), batch):
