@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from ocl_bench.machine import fixed_arithmetic, thread_count
-from ocl_bench.metrics.knn import MAIN_K, Search, knn_hits
 from ocl_bench.registry import get_model, get_task
 from ocl_bench.scenes.salient import CLASSES
-from ocl_bench.training.neighbours import BOX_MODES, embeddings
+from ocl_bench.training.neighbours import BOX_MODES, embeddings, top1
 from ocl_bench.training.odis_images import salient_samples
 from ocl_bench.training.recipe import Scenes
 from ocl_bench.types import Sample
@@ -38,12 +37,10 @@ def shared(model: Any, bank: Sequence[Sample], queries: Sequence[Sample], boxes:
     """Top-1 of each attribute by the votes of the 20 nearest images of the bank. boxes: a use of them, or None."""
     rules = get_task("imagenet-knn").protocol.model_copy(update={"boxes": boxes})
     of_bank, asked = (embeddings(model, samples, rules, "cpu") for samples in (bank, queries))
-    similarity, rows = Search(of_bank).nearest(asked, MAIN_K)
     found = {}
     for name, attribute in ATTRIBUTES.items():
         own, target = (np.array([attribute(_label(one)) for one in samples]) for samples in (bank, queries))
-        _, hits = knn_hits(("knn_top1",), similarity, own[rows], target, np.unique(own), rules.temperature or 0.07)
-        found[name] = float(hits["knn_top1"].mean())
+        found[name] = top1(of_bank, asked, own, target, rules)
     return found
 
 

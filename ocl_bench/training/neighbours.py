@@ -41,7 +41,7 @@ def validate_neighbours(
         asked_of_queries = embeddings(model, queries, asked, device, batch)
         if labelled:
             vectors = embeddings(model, bank, asked, device, batch)
-            numbers[f"knn_top1{mode}"] = _top1(vectors, asked_of_queries, bank, queries, rules)
+            numbers[f"knn_top1{mode}"] = top1(vectors, asked_of_queries, _labels(bank), _labels(queries), rules)
         if not mode:
             numbers["spread"] = float(np.sqrt(asked_of_queries.var(0).sum()))
     return dict(sorted(numbers.items()))
@@ -62,10 +62,12 @@ def embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str,
     return np.concatenate(rows)
 
 
-def _top1(
-    bank: np.ndarray, queries: np.ndarray, shown: Sequence[Sample], asked: Sequence[Sample], rules: Rules
-) -> float:
-    of_bank, target = (np.array([sample.truth.label for sample in some]) for some in (shown, asked))
+def _labels(samples: Sequence[Sample]) -> np.ndarray:
+    return np.array([sample.truth.label for sample in samples])
+
+
+def top1(bank: np.ndarray, queries: np.ndarray, of_bank: np.ndarray, target: np.ndarray, rules: Rules) -> float:
+    """Share of queries (M, D) whose `target` (M,) wins the votes of the nearest of the bank (N, D), labelled (N,)."""
     similarity, rows = Search(bank).nearest(queries, MAIN_K)
     classes, temperature = np.union1d(of_bank, target), rules.temperature or 0.07
     _, hits = knn_hits(("knn_top1",), similarity, of_bank[rows], target, classes, temperature)

@@ -91,8 +91,9 @@ def train(
         text = json.dumps(record, indent=2) + "\n"
         write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
         _draw_curves(out, f"{card.name}, seed {seed}")
-    following = next_command(card, spec.name, weights, options or {})
-    if not trained.finished:
+    if trained.finished:
+        following = next_command(card, spec.name, weights, options or {})
+    else:
         following = resume_command(card, spec.name, seed, out, asked)
     return {**record, "main_rank": ranks.main, "weights": str(weights), "next": following}
 
