@@ -181,6 +181,7 @@ def _slotcon_objective(at: Setting) -> SlotConObjective:
 def _odis_objective(at: Setting) -> OdisObjective:
     options: OdisOptions = at.options(OdisOptions)
     recipe = at.recipe
+    options.images_of(recipe.batch)  # refused before scenes are rendered
     if options.boxes:
         at.needs_boxes()
     with at.ranks.state.local_main_process_first():

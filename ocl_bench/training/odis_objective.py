@@ -55,6 +55,12 @@ class OdisOptions(BaseModel):
     repeat: int = Field(default=1, ge=1)
     bank: int = Field(default=1008, gt=0)
 
+    def images_of(self, batch: int) -> int:
+        """How many images are in a batch. Raises UsageError for one that is not made of whole repetitions."""
+        if batch % self.repeat:
+            raise UsageError(f"field 'train.objective.repeat': {self.repeat} does not divide batch {batch}")
+        return batch // self.repeat
+
 
 class Source(Protocol):
     """Images to train on."""
@@ -87,11 +93,7 @@ class OdisObjective:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a batch that is not made of whole repetitions."""
-        if self.batch_size % self.options.repeat:
-            raise UsageError(
-                f"field 'train.objective.repeat': {self.options.repeat} does not divide batch {self.batch_size}"
-            )
+        self.options.images_of(self.batch_size)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class OdisObjective:
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Images of a batch, and numbers for their random draws: a repeated image has another one each time."""
         repeat, count = self.options.repeat, len(self.source)
-        images = sample_indices(self.seed, step, self.batch_size // repeat, count)
+        images = sample_indices(self.seed, step, self.options.images_of(self.batch_size), count)
         return np.tile(images, repeat), np.concatenate([images + count * number for number in range(repeat)])
 
     @torch.no_grad()

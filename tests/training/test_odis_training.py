@@ -344,6 +344,12 @@ def invoke(out, *arguments, model="odis", task="imagenet-knn"):
     return json.loads(result.stdout)
 
 
+def test_a_repeat_that_does_not_divide_the_batch_is_refused_before_scenes_are_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr("ocl_bench.training.objectives.images_of_scenes", lambda *_, **__: pytest.fail("rendered"))
+    with pytest.raises(UsageError, match="3 does not divide batch 64"):
+        run.train("odis", overrides={"objective.repeat": 3}, out=tmp_path, device="cpu", progress=False)
+
+
 @pytest.mark.parametrize(
     "model", ["odis", "ibot", "odis-without-masked-attention", "odis-without-object-crops", "odis-pooling"]
 )
