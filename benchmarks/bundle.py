@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from ocl_bench.registry import CARDS, WEIGHTS
+from ocl_bench.cardnames import CARDS
+from ocl_bench.registry import WEIGHTS
 
 RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
 

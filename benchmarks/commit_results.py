@@ -15,9 +15,9 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from ocl_bench.cardnames import model_names
 from ocl_bench.errors import UsageError
 from ocl_bench.paths import bundled
-from ocl_bench.registry import model_names
 from ocl_bench.results import Result, read_result, read_rows, write_result
 from ocl_bench.rows import write_rows
 

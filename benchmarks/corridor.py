@@ -15,11 +15,11 @@ import time
 
 import torch
 
+from ocl_bench.cardnames import get_task
 from ocl_bench.data import open_data
 from ocl_bench.evaluate import run
 from ocl_bench.machine import fixed_arithmetic, peak_memory_mb
 from ocl_bench.plan import Plan, make_plan
-from ocl_bench.registry import get_task
 from ocl_bench.runner import Runner
 from ocl_bench.types import Batch
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ocl_bench.cardnames import get_task
 from ocl_bench.machine import fixed_arithmetic, thread_count
-from ocl_bench.registry import get_model, get_task
+from ocl_bench.registry import get_model
 from ocl_bench.scenes.salient import CLASSES
 from ocl_bench.training.neighbours import BOX_MODES, embeddings, top1
 from ocl_bench.training.odis_images import salient_samples

@@ -13,10 +13,10 @@ import os
 import shutil
 from pathlib import Path
 
+from ocl_bench.cardnames import get_card, get_task
 from ocl_bench.data import open_data
 from ocl_bench.golden import Tolerance, golden_path
 from ocl_bench.paths import bundled
-from ocl_bench.registry import get_card, get_task
 from ocl_bench.regression import make_golden, regress
 
 TASK = "clevrtex"

@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cardnames import get_task as get_task
     from .comparison import compare as compare
     from .evaluate import evaluate as evaluate
+    from .modelcard import ModelCard as ModelCard
+    from .modelcard import load_model_card as load_model_card
     from .registry import get_model as get_model
-    from .registry import get_task as get_task
     from .results import Result as Result
     from .results import read_result as read_result
     from .results import read_rows as read_rows
-    from .spec import ModelCard as ModelCard
     from .spec import TaskSpec as TaskSpec
-    from .spec import load_model_card as load_model_card
     from .spec import load_task as load_task
     from .types import Batch as Batch
     from .types import Model as Model
@@ -29,13 +29,13 @@ _HOMES = {
     "compare": "comparison",
     "evaluate": "evaluate",
     "get_model": "registry",
-    "get_task": "registry",
+    "get_task": "cardnames",
     "Result": "results",
     "read_result": "results",
     "read_rows": "results",
-    "ModelCard": "spec",
+    "ModelCard": "modelcard",
     "TaskSpec": "spec",
-    "load_model_card": "spec",
+    "load_model_card": "modelcard",
     "load_task": "spec",
     "Batch": "types",
     "Model": "types",

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .adapters import Adapter, get_adapter
 from .adapters.knn import Knn
+from .cardnames import get_task
 from .errors import OclBenchError, UsageError
 from .models.frames import video_model
-from .registry import LoadedModel, get_model, get_task
+from .registry import LoadedModel, get_model
 from .spec import TaskSpec
 from .types import Batch, Prediction, Truth
 

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .cardnames import get_card, get_task
 from .comparison import Comparison, corrected, measure
 from .errors import UsageError, first_problem
+from .measured import Figure
 from .pairing import pair
 from .paths import bundled
-from .registry import get_card, get_task
 from .results import Result
 from .selection import DataKey, find_method
 
@@ -88,22 +89,6 @@ class Ratio(_Strict):
     against: str
     at_least: float = Field(gt=0)
     figure: str = Field(pattern=r"^[\w.-]+\.json$")
-
-
-class Figure(_Strict):
-    """A committed measurement, `leaderboards/claims/figures/<figure>`: a ratio with its range and how it was made."""
-
-    ratio: float = Field(gt=0)
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
-    setup: str = Field(min_length=1)
-    command: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _lies_in_its_range(self) -> Figure:
-        if not self.low <= self.ratio <= self.high:
-            raise ValueError(f"ratio {self.ratio:g} lies outside of its range {self.low:g} to {self.high:g}")
-        return self
 
 
 class Untested(_Strict):

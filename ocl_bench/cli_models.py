@@ -116,7 +116,7 @@ def list_names(
     what: Annotated[What | None, typer.Argument(help="By default tasks and models.")] = None, json: Json = False
 ) -> None:
     """List tasks, models or metrics."""
-    from .registry import model_names, task_names
+    from .cardnames import model_names, task_names
 
     names: dict[str, list[str]] = {}
     if what in (None, What.tasks):
@@ -142,8 +142,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a card: protocol, signature, data layout, weights and what they saw."""
+    from .cardnames import find_card
     from .console import make_console, print_model, print_task
-    from .registry import find_card
     from .spec import TaskSpec
 
     found = find_card(card)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .cardnames import get_task, model_names, suggest, task_names
 from .errors import UsageError
 from .leaderboard import default_folders
 from .pairing import Pairs, Side, pair
-from .registry import get_task, model_names, suggest, task_names
 from .results import Result
 from .selection import DataKey, data_key, find_method, is_file, read_files, tasks_of
 from .spec import TaskSpec

@@ -14,8 +14,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from .check_model import Check
     from .matrix import Cell
+    from .modelcard import ModelCard
     from .results import MetricValue, Result
-    from .spec import ModelCard, TaskSpec
+    from .spec import TaskSpec
 
 _PIPE_WIDTH = 120
 

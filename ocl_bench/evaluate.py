@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from . import provenance
 from . import results as records
 from .errors import UsageError
 from .fitting import fit_section
@@ -196,7 +197,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
     seconds = sum(shard.seconds_total for shard in shards)
     task, model = plan.task, plan.model
     result = Result(
-        identity=records.identity(plan.key, "failed samples" if failed else "complete"),
+        identity=provenance.identity(plan.key, "failed samples" if failed else "complete"),
         task=records.TaskSection(
             name=task.name,
             version=task.version,
@@ -265,7 +266,7 @@ class _Setup:
 
 
 def _setup(plan: Plan) -> _Setup:
-    return _Setup(plan.device, DTYPE, plan.threads, plan.batch_size, records.package_versions())
+    return _Setup(plan.device, DTYPE, plan.threads, plan.batch_size, provenance.package_versions())
 
 
 def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: bool = False) -> Result | None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
-from .registry import CARDS, get_card, model_names
+from .cardnames import CARDS, get_card, model_names
+from .modelcard import ModelCard
 from .results import FitSection, Result
-from .spec import ModelCard, TaskSpec
+from .spec import TaskSpec
 
 NOT_RECORDED = "split not recorded"
 """End of what is said of a head in results of format 1."""

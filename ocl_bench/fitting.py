@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .protocols import Fit
 from .results import FitSection
-from .spec import Fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ def fit_section(plan: Plan) -> FitSection | None:
     fit, train = plan.task.fit, plan.train
     if fit is None or train is None:
         return None
-    from .plan import ids_hash
+    from .files import ids_hash
 
     bank: Bank | None = getattr(plan.adapter, "bank", None)
     head: dict[str, Tensor] = getattr(plan.adapter, "head", None) or {}

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UsageError, first_problem
-from .results import write_atomically
+from .files import write_atomically
 
 EXACT = 1e-6
 """A tolerance up to this one allows rounding only, so that every single image is held to it."""

@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cardnames import get_task, task_names
 from .errors import UsageError
 from .facts import NOT_RECORDED, facts_of
+from .files import write_atomically
 from .paths import bundled, results_root
 from .published import load_all, load_published, published_folder
 from .ranking import Board, Cell, Excluded, Group, Reference, Row, rank
-from .registry import get_task, task_names
-from .results import Result, read_result, read_rows, write_atomically
+from .results import Result, read_result, read_rows
 from .spec import TaskSpec
 from .statistics import Statistic
 from .strata import COLUMNS, Property, find_property, stratify

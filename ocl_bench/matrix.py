@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .cardnames import get_card, get_task, model_names, ready_names, task_names
 from .errors import DataMissingError, NotApplicableError, OclBenchError
 from .machine import progress_bar
-from .registry import get_card, get_task, model_names, ready_names, task_names
 
 if TYPE_CHECKING:
     from .plan import Plan

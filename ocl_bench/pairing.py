@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import get_adapter
+from .cardnames import get_task
 from .errors import UsageError
-from .registry import get_task
 from .results import Result, read_rows
 from .spec import TaskSpec
 from .statistics import (

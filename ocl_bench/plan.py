@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import results as records
 from .adapters import Adapter, get_adapter
+from .cardnames import get_task
 from .errors import NotApplicableError, UsageError
+from .files import digest, ids_hash, path_name
 from .machine import choose_device, thread_count
 from .metrics import find_metric
-from .registry import LoadedModel, get_model, get_task
-from .spec import HEAD_VERSION, METRIC_VERSION, TaskSpec
+from .protocols import HEAD_VERSION
+from .registry import LoadedModel, get_model
+from .spec import METRIC_VERSION, TaskSpec
 
 if TYPE_CHECKING:
     from .data import OpenData
@@ -61,13 +61,13 @@ class Plan:
         }
         if self.train is not None:
             content["fit"] = [self.train.revision, ids_hash(self.train.ids)]
-        return records.digest(content)
+        return digest(content)
 
     @property
     def fit_key(self) -> str:
         """SHA-256 of everything that can change the head which is fitted on `train`."""
         assert self.train is not None
-        return records.digest(
+        return digest(
             {
                 "task": [self.task.family, self.task.data.reader, self.task.data.options],
                 "versions": [METRIC_VERSION, HEAD_VERSION],
@@ -84,11 +84,6 @@ class Plan:
     def folder(self, results: Path) -> Path:
         """Where the result goes: `<results>/<task>/<model>`."""
         return results / self.task.name / path_name(self.model.name)
-
-
-def ids_hash(ids: Sequence[str]) -> str:
-    """SHA-256 of the sorted sample ids."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def make_plan(
@@ -157,8 +152,3 @@ def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, pr
     root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
     train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
     return spread(train, task.fit.samples)
-
-
-def path_name(name: str) -> str:
-    """A model name as a file name: `dias:1` is `dias-1`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"

@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import UsageError, first_problem
+from .modelcard import Privilege, Supervision
 from .paths import bundled
-from .spec import Privilege, Supervision, load_task
+from .spec import load_task
 
 Evidence = Literal["paper", "abstract", "readme", "code", "secondary"]
 """Where the number was read.

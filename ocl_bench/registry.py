@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cardnames import CARDS, MODEL_GROUP, get_card, offered, suggest
 from .errors import UsageError, first_problem
-from .paths import PACKAGE, bundled
+from .paths import PACKAGE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from .spec import ModelCard, TaskSpec
+    from .modelcard import ModelCard
 
-MODEL_GROUP = "ocl_bench.models"
-TASK_GROUP = "ocl_bench.tasks"
 WEIGHTS = PACKAGE / "weights"
-CARDS = PACKAGE / "models" / "cards"
 
 
 @dataclass(frozen=True)
@@ -62,52 +60,6 @@ class LoadedModel:
         return wanted
 
 
-def task_names() -> list[str]:
-    """Names of the bundled task cards and of tasks offered by installed packages."""
-    return sorted({p.stem for p in bundled("tasks").glob("*.yaml")} | set(_offered(TASK_GROUP)))
-
-
-def model_names() -> list[str]:
-    """Names of the bundled model cards and of models offered by installed packages."""
-    return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(_offered(MODEL_GROUP)))
-
-
-def ready_names() -> list[str]:
-    """Models that need no checkpoint of the user's: bundled weights, floors and ceilings, offers of other packages."""
-    cards = {name: get_card(name) for name in model_names() if (CARDS / f"{name}.yaml").is_file()}
-    waiting = {name for name, card in cards.items() if not card.weights and card.role not in ("floor", "ceiling")}
-    return [name for name in model_names() if name not in waiting]
-
-
-def get_task(task: str | Path | TaskSpec) -> TaskSpec:
-    """A task card by name, by path of a YAML file, or as it is. Raises UsageError with a suggestion."""
-    from .spec import TaskSpec, load_task  # pydantic and yaml are slow to import, and names do not need them
-
-    if isinstance(task, TaskSpec):
-        return task
-    text = str(task)
-    if text.endswith((".yaml", ".yml")):
-        return load_task(Path(text))
-    card = bundled("tasks") / f"{text}.yaml"
-    if re.fullmatch(r"[\w.-]+", text) and card.is_file():
-        return load_task(card)
-    if text in (offered := _offered(TASK_GROUP)):
-        value = offered[text].load()
-        value = value() if callable(value) and not isinstance(value, TaskSpec) else value
-        return value if isinstance(value, TaskSpec) else load_task(Path(value))
-    raise UsageError(_unknown("task", text, task_names()))
-
-
-def get_card(name: str) -> ModelCard:
-    """The card of a bundled model. Raises UsageError with a suggestion."""
-    from .spec import load_model_card
-
-    path = CARDS / f"{name}.yaml"
-    if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
-        raise UsageError(_unknown("model", name, model_names()))
-    return load_model_card(path)
-
-
 def get_model(
     name: Any,
     *,
@@ -131,8 +83,8 @@ def get_model(
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")
-    if not (CARDS / f"{base}.yaml").is_file() and base in (offered := _offered(MODEL_GROUP)):
-        return _from_entry_point(base, offered[base], checkpoint, options, device)
+    if not (CARDS / f"{base}.yaml").is_file() and base in (models := offered(MODEL_GROUP)):
+        return _from_entry_point(base, models[base], checkpoint, options, device)
     return _from_card(get_card(base), int(seed) if seed else None, checkpoint, options, device)
 
 
@@ -219,7 +171,7 @@ def _card_of(name: Any, model: Any) -> ModelCard:
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     from pydantic import ValidationError
 
-    from .spec import ModelCard
+    from .modelcard import ModelCard
 
     plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
     try:
@@ -283,30 +235,3 @@ def _load_weights(name: str, model: Any, path: Path | None, expected: str) -> st
 
     load_weights(model, path)
     return sha256
-
-
-def _offered(group: str) -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points  # slow to import
-
-    return {entry.name: entry for entry in entry_points(group=group)}
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    return f"unknown {kind} '{name}'{suggest(name, known)}; see `ocl-bench list {kind}s`"
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """`; did you mean dias?`, or nothing where no known name is close."""
-    import difflib
-
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def find_card(name: str) -> TaskSpec | ModelCard:
-    """The task or model card of that name, or the task card at that path. Raises UsageError with a suggestion."""
-    if name.endswith((".yaml", ".yml")) or name in task_names():
-        return get_task(name)
-    if (CARDS / f"{name}.yaml").is_file():
-        return get_card(name)
-    raise UsageError(f"no card '{name}'{suggest(name, task_names() + model_names())}; see `ocl-bench list`")

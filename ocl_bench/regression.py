@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .cardnames import get_task
 from .errors import UsageError
 from .gate_report import Checked, Finding, Report
 from .golden import (
@@ -38,8 +39,8 @@ from .golden import (
     write_golden,
 )
 from .metrics.corpus import CORPUS_METRICS
-from .registry import get_task
-from .results import Result, git_state, read_result, read_rows
+from .provenance import git_state
+from .results import Result, read_result, read_rows
 from .statistics import paired_difference
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ def rescore(
     """
     from .data import open_data, subset
     from .evaluate import run
-    from .plan import ids_hash
+    from .files import ids_hash
     from .score import saved_plan
 
     if task.family not in ("discovery", "detection", "video") or task.fit is not None:

@@ -7,31 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from .errors import UsageError, first_problem
+from .files import write_atomically
 from .migrations import SCHEMA, migrate
+from .modelcard import Privilege, Supervision
 from .paths import PACKAGE
 from .rows import read_rows as read_rows
 from .rows import write_rows
-from .spec import Privilege, Supervision
 
 if TYPE_CHECKING:
     import pandas
 
 SCHEMA_FILE = PACKAGE / "result.schema.json"
-_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accelerate")
 
 
 class _Section(BaseModel):
@@ -258,68 +250,3 @@ def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str
     write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
     written._path = path
     return written
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary file in the same folder, then rename it: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of the canonical JSON of `content`."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def identity(key: str, status: Literal["complete", "failed samples"]) -> Identity:
-    """Provenance of a result made now: time, command line, version, git commit and whether the tree was dirty."""
-    commit, dirty = git_state()
-    return Identity(
-        key=key,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(),
-        status=status,
-        suite_version=version("ocl-bench"),
-        commit=commit,
-        dirty=dirty,
-    )
-
-
-def command_line() -> str:
-    """The command that runs, with the program by its name and without its folder."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-@lru_cache(maxsize=1)
-def git_state() -> tuple[str, bool]:
-    """Commit of the source checkout and whether it has changes; ('', False) for an installed package."""
-    root = PACKAGE.parent
-    if not (root / ".git").exists():
-        return "", False
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--", "ocl_bench", "tasks"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "", False  # no git on this machine: the version still says what ran
-    return commit.stdout.strip(), bool(status.stdout.strip())
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -17,20 +17,21 @@ import numpy as np
 import torch
 
 from .adapters.files import prediction_path
+from .cardnames import get_task
 from .data import OpenData, open_data, subset
 from .data.base import SampleSequence
-from .data.images import read_mask
-from .data.transforms import nearest, prepare
-from .errors import SampleError, UsageError
+from .data.transforms import nearest
+from .errors import UsageError
 from .evaluate import run
+from .label_maps import REMEDY, read_prediction
+from .modelcard import ModelCard
 from .plan import Plan, make_plan
-from .registry import LoadedModel, get_task
+from .registry import LoadedModel
 from .results import Result, read_result
 from .score_detections import kept_plan, results_plan
-from .spec import ModelCard, TaskSpec
+from .spec import TaskSpec
 from .types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 
-_REMEDY = "write one id-map PNG for each sample, named <sample id>.png"
 _VOID_CODE = 255
 
 
@@ -233,39 +234,6 @@ def _lookup_model(model: _Lookup, name: str, sha256: str) -> LoadedModel:
     return LoadedModel(model, card, name, sha256, 0, None, {})
 
 
-def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
-    """Segment ids (H, W) int64 of a PNG at the size on which the task scores. Raises SampleError.
-
-    The PNG has that size, or that of the whole image.
-    """
-    raw = sample.truth.labels.shape
-    scored = prepare(sample, task.protocol, 8)[1].labels.shape
-    shape = _png_size(path, sample.id)
-    if shape not in (raw, scored):
-        sizes = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys([raw, scored]))
-        raise SampleError(
-            sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} (the whole image or the scored crop)"
-        )
-    codes, _ = read_mask(path, sample.id, shape=shape, remedy=_REMEDY)
-    if shape == scored:
-        return codes
-    ids, ranks = np.unique(codes, return_inverse=True)  # label maps hold 16 bits, ids may be larger
-    if len(ids) > np.iinfo(np.int16).max:
-        raise SampleError(sample.id, f"{path}: {len(ids)} segments in one mask; is it an id map?")
-    whole = Sample(sample.id, sample.image, Truth(ranks.reshape(shape).astype(np.int32)))
-    return np.asarray(ids[prepare(whole, task.protocol, 8)[1].labels])
-
-
-def _png_size(path: Path, sample_id: str) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(sample_id, f"{path}: is not a readable PNG; {_REMEDY}") from error
-
-
 def _file(folder: Path, sample_id: str) -> Path:
     path = Path(f"{sample_id}.png")
     if path.is_absolute() or ".." in path.parts:
@@ -277,7 +245,7 @@ def _require(folder: Path, files: list[Path]) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         names = f"{len(missing)} of {len(files)} masks are missing, first {missing[0].name}"
-        raise UsageError(f"{folder}: {names}; {_REMEDY}, or use --limit")
+        raise UsageError(f"{folder}: {names}; {REMEDY}, or use --limit")
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from .adapters.files import prediction_path
 from .data import OpenData
 from .errors import UsageError
 from .metrics.detection import Detections
+from .modelcard import ModelCard
 from .plan import Plan, make_plan
 from .registry import LoadedModel
-from .spec import ModelCard, TaskSpec
+from .spec import TaskSpec
 from .types import Batch, Prediction
 
 Found = Mapping[int, Mapping[str, Detections]]

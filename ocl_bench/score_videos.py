@@ -18,10 +18,11 @@ import torch
 from .adapters.video import VideoAdapter
 from .data import OpenData
 from .errors import SampleError, UsageError
+from .label_maps import read_prediction
+from .modelcard import ModelCard
 from .plan import Plan, make_plan
 from .registry import LoadedModel
-from .score import read_prediction
-from .spec import ModelCard, TaskSpec
+from .spec import TaskSpec
 from .types import Batch, MaskSource, Prediction, Video
 
 FindMask = Callable[[str, str, int], Path]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .cardnames import get_task, task_names
 from .errors import UsageError
-from .registry import get_task, task_names
-from .results import Result, digest, read_result
+from .files import digest
+from .results import Result, read_result
 
 DataKey = tuple[str, str, str]
 """What results must share to be joined: kind, revision and sample ids of the data."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .results import Failure, write_atomically
+from .files import write_atomically
+from .results import Failure
 
 if TYPE_CHECKING:
     import pandas

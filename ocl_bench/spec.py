@@ -6,32 +6,22 @@ key of each result. A model card says what a model is, what it saw in training a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from .errors import UsageError, first_problem
-
-Family = Literal["discovery", "detection", "segmentation", "knn", "video", "recognition"]
-Supervision = Literal["none", "boxes", "masks"]
-Privilege = Literal["none", "boxes", "truth"]
-
-HEAD_VERSION = 1
-"""Raised when the fitting of any head changes; it is part of the key under which a head is cached."""
+from .cardbase import Card, load_card
+from .errors import UsageError
+from .files import digest
+from .modelcard import Family
+from .protocols import Fit, Protocol
 
 METRIC_VERSION = 1
 """Raised when the arithmetic of any metric changes; it is part of every result's key."""
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StandIn(_Card):
+class StandIn(Card):
     """The embedded data of a task: scenes rendered here and written in the official layout.
 
     samples: of the split on which the task scores. fit_samples: of the split on which heads are fitted.
@@ -44,101 +34,18 @@ class StandIn(_Card):
     fit_samples: int | None = Field(default=None, gt=0)
 
 
-class DataSpec(_Card):
+class DataSpec(Card):
     """Which reader opens which split of which folder below the data root."""
 
     reader: str
     folder: str = ""
     variant: str = ""
     split: str = "test"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     stand_in: StandIn | None = None
     licence: str = ""
     size: str = ""
     get: str = ""
-
-
-class Proposals(_Card):
-    """How masks become detections.
-
-    parts: `whole` takes the mask of a slot, `whole+components` also its connected components (8 neighbours) when there
-    are several. min_area: smaller ones are left out, in pixels of the scored image. nms: of two masks with a larger IoU
-    the one with the lower score goes; 1 keeps all. max_detections: the best of an image.
-    The score is the mean of the soft mask over its area; a label map has scores of 1.
-    """
-
-    parts: Literal["whole", "whole+components"] = "whole+components"
-    min_area: int = Field(default=1, ge=1)
-    nms: float = Field(default=0.95, gt=0, le=1)
-    max_detections: int = Field(default=100, ge=1)
-
-
-class Fit(_Card):
-    """What is fitted on top of a frozen model before it is scored, on another split than the one that is scored.
-
-    head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
-    `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot), `bank` (the
-    unit feature and label of each image, for nearest neighbours; nothing is trained).
-    held_out: share of the fit split on which the learning rate is chosen; the head is then fitted again on all of it.
-    at: side of the square on which classes are compared while fitting.
-    samples: only so many of the fit split, spread evenly; None takes all.
-    """
-
-    head: Literal["linear", "kmeans", "slot", "dense", "recognition", "bank"]
-    split: str = "train"
-    samples: int | None = Field(default=None, gt=0)
-    held_out: float = Field(default=0.1, ge=0, lt=1)
-    learning_rates: tuple[float, ...] = ()
-    steps: int = Field(default=1000, ge=1)
-    batch: int = Field(default=32, ge=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    hidden: int = Field(default=512, ge=1)
-    at: int = Field(default=64, ge=1)
-    seed: int = 0
-
-
-class Protocol(_Card):
-    """How images and truth are cropped, resized and compared.
-
-    crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or
-        `short-center`, which first resizes the shorter side to the size asked for and then takes the central square
-        (SPOT, PiCIE); `short-center-F` resizes it to the size / F, so that the central F of it is kept (DINO: 0.875,
-        256 -> 224). `square` is the largest central square, its corner rounded half to even (SlotContrast).
-    short_side: frames and truth are first resized to this shorter side by nearest pixel centre.
-    interpolation: of images: `bilinear` or `bicubic` as Pillow does them, or `bicubic-tensor`, torch's cubic kernel on
-        [0, 1] without antialias, clamped. None is `bilinear`.
-    input: side in pixels of the square given to models that declare no size of their own.
-    score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
-    resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.
-    background: truth label that is background, or None when every label is an object.
-    void / overlap / empty: see `ocl_bench.metrics.contingency`.
-    classes: number of classes of the semantic truth (segmentation).
-    proposals: how masks become detections (detection).
-    matching_iou: a slot is matched to an object only above this IoU (recognition and the slot head).
-    boxes: how the boxes of the image's own class are granted at inference (knn), for bank and queries alike:
-        `attention` hands them to the model, `crop` cuts the image to them, `blackout` makes the rest black.
-    temperature: of the votes of neighbours, exp(cosine / temperature) (knn).
-    max_proposals: only so many segments of a video, the largest ones, are compared in J and F (video).
-    boundary: tolerance of F as a share of the image diagonal, or in pixels from 1 on (video).
-    """
-
-    crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
-    input: int = Field(default=128, ge=8)
-    score_at: int | None = Field(default=None, ge=8)
-    resize: Literal["bilinear-argmax"] = "bilinear-argmax"
-    background: int | None = 0
-    void: Literal["drop", "count"] = "drop"
-    overlap: Literal["drop", "error"] = "drop"
-    empty: Literal["skip", "one"] = "skip"
-    classes: int | None = Field(default=None, ge=2)
-    proposals: Proposals | None = None
-    matching_iou: float | None = Field(default=None, ge=0, lt=1)
-    short_side: int | None = Field(default=None, ge=8)
-    interpolation: Literal["bilinear", "bicubic", "bicubic-tensor"] | None = None
-    boxes: Literal["attention", "crop", "blackout"] | None = None
-    temperature: float | None = Field(default=None, gt=0)
-    max_proposals: int | None = Field(default=None, ge=1)
-    boundary: float | None = Field(default=None, gt=0)
 
 
 BOXES_FILE = "boxes_file"
@@ -168,7 +75,7 @@ _ADDED_LATER = {
 }
 
 
-class TaskSpec(_Card):
+class TaskSpec(Card):
     """One task card. `load_task` reads it from YAML."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -220,7 +127,7 @@ class TaskSpec(_Card):
             for name in names:
                 if inner and inner.get(name, 0) is None:
                     del inner[name]
-        return _hash(content)
+        return digest(content)
 
     def signature(self, source: str, metric: str | None = None) -> str:
         """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018).
@@ -255,85 +162,8 @@ class TaskSpec(_Card):
         return "│".join([*([metric] if metric else []), *fields, f"v{self.version}"])
 
 
-class Training(_Card):
-    """How a checkpoint was made, and the numbers it had when it was made."""
-
-    trained_on: str = ""
-    machine: str = ""
-    recipe: dict[str, Any] = {}
-    seed: int | None = None
-    steps: int | None = None
-    commit: str = ""
-    data: str = ""
-    numbers: dict[str, float] = {}
-
-
-class ModelCard(_Card):
-    """One model card. `load_model_card` reads it from YAML.
-
-    source: `module:callable`; the callable gets `options` as keyword arguments and returns a model.
-    weights: file name in `ocl_bench/weights/` (float16 safetensors), or empty when the model has none.
-    backbone: the network that sees the pixels, and whether it is frozen. pretraining: what the weights that training
-    starts from, or keeps frozen, had learnt from; `none` from scratch. Both are printed in leaderboards.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    title: str = ""
-    paper: str = ""
-    source: str = Field(pattern=r"^[\w.]+:\w+$")
-    options: dict[str, Any] = {}
-    backbone: str = ""
-    pretraining: str = ""
-    input: int | None = Field(default=None, ge=8)
-    weights: str = Field(default="", pattern=r"^([\w.-]+\.safetensors)?$")
-    sha256: str = ""
-    supervision: Supervision = "none"
-    privilege: Privilege = "none"
-    role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition", "knn", "video")
-    training: Training | None = None
-    train: dict[str, Any] = {}
-    notes: tuple[str, ...] = ()
-
-    @field_validator("options")
-    @classmethod
-    def _plain_options(cls, value: dict[str, Any]) -> dict[str, Any]:
-        json.dumps(value)
-        return value
-
-
 def load_task(path: Path) -> TaskSpec:
     """Read a task card. Raises UsageError naming the file and the field."""
-    task = _load(path, TaskSpec)
+    task = load_card(path, TaskSpec)
     task._home = Path(path).resolve().parent
     return task
-
-
-def load_model_card(path: Path) -> ModelCard:
-    """Read a model card. Raises UsageError naming the file and the field."""
-    return _load(path, ModelCard)
-
-
-CardType = TypeVar("CardType", bound=BaseModel)
-
-
-def _load(path: Path, kind: type[CardType]) -> CardType:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: a card is a YAML mapping; see `ocl-bench show clevrtex`")
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        field, message = first_problem(error, "card")
-        unknown = error.errors()[0]["type"] == "extra_forbidden"
-        remedy = "remove it" if unknown else "see `ocl-bench show clevrtex` for an example"
-        raise UsageError(f"{path}: field '{field}': {message}; {remedy}") from error
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .cardnames import get_task
 from .errors import UsageError
 from .evaluate import evaluate
+from .files import path_name, write_atomically
 from .paths import results_root
-from .plan import path_name
-from .registry import get_task
-from .results import write_atomically
 
 
 def parse_values(text: str) -> list[Any]:

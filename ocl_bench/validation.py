@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from .cardnames import CARDS, get_card, get_task, model_names, task_names
 from .errors import UsageError
+from .files import digest
 from .metrics import find_metric
 from .migrations import migrate
-from .registry import CARDS, get_card, get_task, model_names, task_names
-from .results import Result, digest
+from .results import Result
 from .spec import METRIC_VERSION, TaskSpec
 from .validation_rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
     import pandas
 
-    from .spec import ModelCard
+    from .modelcard import ModelCard
 
 
 LARGEST_RESULT = 5_000_000
@@ -242,7 +243,7 @@ def _check_own_model(result: Result) -> Found:
 
 def stable_name(model: str) -> str:
     """The stem of a committed result: `dias:1` is `dias-seed1`."""
-    from .plan import path_name
+    from .files import path_name
 
     return path_name(model.replace(":", "-seed"))
 

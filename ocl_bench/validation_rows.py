@@ -83,7 +83,7 @@ def _wrong_columns(rows: pandas.DataFrame, name: str) -> Found:
 
 def check_counts(result: Result, rows: pandas.DataFrame) -> Found:
     """Every image is there, once for each noise seed, and what is counted is what the rows hold."""
-    from .plan import ids_hash
+    from .files import ids_hash
 
     counts, seeds = result.counts, result.seeds.noise
     ids, failed = set(rows["id"].astype(str)), [failure.id for failure in counts.failed]

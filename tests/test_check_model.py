@@ -8,8 +8,8 @@ import pytest
 import torch
 from corridor import HERE, SlotModel
 
+from ocl_bench.cardnames import model_names
 from ocl_bench.check_model import check_model, synthetic_images
-from ocl_bench.registry import model_names
 from ocl_bench.types import Batch, Prediction
 
 

@@ -12,11 +12,11 @@ import pytest
 from made_results import RESULTS, made
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_card, get_task, model_names, task_names
 from ocl_bench.claims import Judged, claim_files, inputs, judge, load_claims
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.paths import bundled
-from ocl_bench.registry import get_card, get_task, model_names, task_names
 from ocl_bench.report.claims import section, to_markdown, write_claims
 
 FILES = [path.stem for path in claim_files()]

@@ -20,7 +20,8 @@ from corridor import HERE, SIZE, MemoryReader, SlotModel, memory_data, tiny_plan
 import ocl_bench
 from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.evaluate import run
-from ocl_bench.plan import make_plan, path_name
+from ocl_bench.files import path_name
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result, read_result, read_rows
 from ocl_bench.shards import Shard, WorkFolder
 from ocl_bench.types import Batch, Prediction
@@ -237,8 +238,9 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
 
 
 def test_ceilings_are_given_by_cards_alone() -> None:
-    from ocl_bench.registry import CARDS, get_model
-    from ocl_bench.spec import load_model_card
+    from ocl_bench.cardnames import CARDS
+    from ocl_bench.modelcard import load_model_card
+    from ocl_bench.registry import get_model
 
     cards = [load_model_card(path) for path in sorted(CARDS.glob("*.yaml"))]
     ceilings = {card.name for card in cards if card.role == "ceiling"}

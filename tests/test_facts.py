@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from test_leaderboard import TASK, _values, write
 
+from ocl_bench.cardnames import CARDS, get_card
 from ocl_bench.facts import NOT_RECORDED, Facts, common_facts, facts_of, fit_text
-from ocl_bench.registry import CARDS, get_card
 from ocl_bench.results import FitSection, Result
 
 DIAS = get_card("dias")

@@ -15,8 +15,9 @@ from object_scenes import Knowing, SceneReader, scene_data, task
 from ocl_bench.data import OpenData
 from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.evaluate import run
+from ocl_bench.files import ids_hash
 from ocl_bench.migrations import MIGRATIONS, SCHEMA, add_fit, migrate
-from ocl_bench.plan import ids_hash, make_plan
+from ocl_bench.plan import make_plan
 from ocl_bench.results import Result, json_schema, read_result
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Sample

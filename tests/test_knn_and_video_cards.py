@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_task
 from ocl_bench.cli import app
 from ocl_bench.data import open_data
 from ocl_bench.errors import NotApplicableError, UsageError
@@ -18,7 +19,6 @@ from ocl_bench.evaluate import run
 from ocl_bench.leaderboard import build_leaderboard
 from ocl_bench.metrics.knn import Search
 from ocl_bench.plan import make_plan
-from ocl_bench.registry import get_task
 from ocl_bench.results import Result, read_rows
 from ocl_bench.shards import Shard, WorkFolder
 from ocl_bench.spec import TaskSpec

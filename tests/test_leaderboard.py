@@ -9,10 +9,10 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_task
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.leaderboard import build_leaderboard, make_board, stale_files
-from ocl_bench.registry import get_task
 from ocl_bench.results import Result, write_result
 from ocl_bench.statistics import bootstrap_mean
 

@@ -16,15 +16,15 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from ocl_bench.claims import Figure
+from ocl_bench.cardnames import model_names
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
+from ocl_bench.measured import Figure
 from ocl_bench.profiling import Setup, Side, Subject, profile_models, write_figure
 from ocl_bench.profiling import measure as measuring
 from ocl_bench.profiling.counts import Operations, Parameters, count_operations, count_parameters
 from ocl_bench.profiling.measure import Cost, describe, in_turns, ratio_of_times
 from ocl_bench.profiling.memory import NOWHERE, method, peak_memory
-from ocl_bench.registry import model_names
 
 OWN = '''
 import torch

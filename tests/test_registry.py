@@ -13,9 +13,11 @@ from corridor import HERE, SlotModel, build
 from safetensors.torch import save_file
 
 from ocl_bench import registry
+from ocl_bench.cardnames import find_card, get_task, model_names, task_names
 from ocl_bench.errors import UsageError
-from ocl_bench.registry import find_card, get_model, get_task, model_names, task_names
-from ocl_bench.spec import ModelCard, TaskSpec
+from ocl_bench.modelcard import ModelCard
+from ocl_bench.registry import get_model
+from ocl_bench.spec import TaskSpec
 
 
 def test_bundled_names_resolve() -> None:

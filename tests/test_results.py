@@ -14,18 +14,10 @@ from pydantic import ValidationError
 from ocl_bench.adapters.image_properties import PROPERTIES
 from ocl_bench.errors import UsageError
 from ocl_bench.evaluate import run
+from ocl_bench.files import write_atomically
 from ocl_bench.migrations import SCHEMA, migrate
 from ocl_bench.references import reference_results
-from ocl_bench.results import (
-    SCHEMA_FILE,
-    MetricValue,
-    Result,
-    json_schema,
-    read_result,
-    read_rows,
-    write_atomically,
-    write_result,
-)
+from ocl_bench.results import SCHEMA_FILE, MetricValue, Result, json_schema, read_result, read_rows, write_result
 
 
 @pytest.fixture(scope="module")

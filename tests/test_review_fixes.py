@@ -12,12 +12,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from ocl_bench.adapters.discovery import Discovery
+from ocl_bench.cardnames import get_task
 from ocl_bench.errors import UsageError
 from ocl_bench.matrix import evaluate_matrix
 from ocl_bench.metrics.detection import Detections, match_images
 from ocl_bench.probes.cache import cached
 from ocl_bench.probes.features import extracted
-from ocl_bench.registry import get_task
 from ocl_bench.types import Instance, Prediction, Truth
 
 

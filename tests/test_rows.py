@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from ocl_bench.adapters import get_adapter
+from ocl_bench.cardnames import get_task
 from ocl_bench.errors import UsageError
-from ocl_bench.registry import get_task
 from ocl_bench.results import read_result
 from ocl_bench.rows import read_rows, write_rows
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 import ocl_bench
 from ocl_bench import evaluate
 from ocl_bench.adapters import get_adapter
+from ocl_bench.cardnames import get_task
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.paths import bundled
-from ocl_bench.registry import get_task
 from ocl_bench.rescoring import drawn
 from ocl_bench.results import read_result, read_rows
 from ocl_bench.rows import write_rows

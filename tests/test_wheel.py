@@ -17,13 +17,13 @@ pytestmark = pytest.mark.slow
 
 REPORT = """
 import json, ocl_bench
-from ocl_bench import paths, registry
+from ocl_bench import cardnames as names, paths
 print(json.dumps({
     "package": ocl_bench.__file__,
     "tasks": str(paths.bundled("tasks")),
     "leaderboards": str(paths.bundled("leaderboards")),
-    "task_names": sorted(registry.task_names()),
-    "model_names": sorted(registry.model_names()),
+    "task_names": sorted(names.task_names()),
+    "model_names": sorted(names.model_names()),
 }))
 """
 

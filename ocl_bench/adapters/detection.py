@@ -24,7 +24,8 @@ from ..metrics.detection import (
     recall_statistic,
     to_columns,
 )
-from ..spec import Proposals, TaskSpec
+from ..protocols import Proposals
+from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .coco_results import coco_results, read_results, write_results

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..metrics.detection import Detections
-from ..spec import Proposals
+from ..protocols import Proposals
 from .discovery import label_map
 
 __all__ = ["Detections", "native_boxes", "proposals"]

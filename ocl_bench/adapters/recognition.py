@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import UsageError
 from ..metrics.corpus import CORPUS_METRICS
 from ..probes.cache import Batches, head_for
-from ..spec import Fit, TaskSpec
+from ..protocols import Fit
+from ..spec import TaskSpec
 from ..types import Prediction, Truth
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map

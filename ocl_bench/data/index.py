@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
 from ..errors import UsageError
 from ..paths import cache_root
 
@@ -42,7 +42,7 @@ class Manifest:
     @property
     def key(self) -> str:
         """Key of the Arrow index: changes with every file's name, size or time, and with the versions of the reader."""
-        return _digest([__version__, INDEX_VERSION, self.files])[:24]
+        return _digest([version("ocl-bench"), INDEX_VERSION, self.files])[:24]
 
 
 def take_manifest(root: Path, names: Sequence[str]) -> Manifest:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..spec import Protocol
+from ..protocols import Protocol
 from ..types import Instance, Sample, Truth
 
 SHORT_CENTER = "short-center"

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UsageError
+from ..files import digest, write_atomically
 from ..machine import progress_bar
 from ..paths import cache_root
-from ..results import digest, write_atomically
-from ..spec import BOXES_FILE, HEAD_VERSION
+from ..protocols import HEAD_VERSION
+from ..spec import BOXES_FILE
 
 if TYPE_CHECKING:
     from ..data import OpenData

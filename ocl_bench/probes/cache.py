@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..files import write_atomically
 from ..paths import cache_root
-from ..results import write_atomically
 from ..types import Prediction, Truth
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metrics.detection import Detections
-from ..spec import Fit
+from ..protocols import Fit
 from ..types import Prediction, Truth
 from .features import FeatureSet, extracted
 from .matching import instance_mask

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..spec import Fit
+from ..protocols import Fit
 from .features import FeatureSet
 
 MAX_TOKENS = 100_000

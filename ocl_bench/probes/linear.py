@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metrics.semantic import confusion, miou_sem
-from ..spec import Fit
+from ..protocols import Fit
 from .features import FeatureSet, held_out
 
 _EPSILON = 1e-5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spec import Protocol
+from ..protocols import Protocol
 from ..types import VOID, Instance, Truth
 
 

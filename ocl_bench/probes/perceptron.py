@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..spec import Fit
+from ..protocols import Fit
 from ..training.schedules import generator, learning_rate, sample_indices
 from .features import held_out
 

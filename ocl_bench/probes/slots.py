@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..adapters.discovery import label_map
 from ..errors import UsageError
-from ..spec import Fit
+from ..protocols import Fit
 from ..types import Prediction, Truth
 from .matching import Objects
 from .perceptron import Examples, fit_perceptron

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from ..claims import Figure
 from ..errors import UsageError
 from ..machine import fixed_arithmetic
+from ..measured import Figure
 from .counts import Operations, Parameters, count_operations, count_parameters
 from .memory import method, peak_memory
 from .subject import Setup, Side, Subject

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..claims import Better, Claims, Judged, Outcome, Ratio
+from ..files import write_atomically
 from ..paths import bundled
-from ..results import write_atomically
 from .comparison import interval_text, p_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..results import write_atomically
+from ..files import write_atomically
 
 
 @dataclass(frozen=True)

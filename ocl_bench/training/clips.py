@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..data import open_data
@@ -26,25 +27,44 @@ from ..data.base import OpenData, SampleSequence
 from ..data.layouts import ensure_scenes
 from ..data.transforms import prepare
 from ..errors import SampleError, UsageError
+from ..files import write_atomically
 from ..paths import cache_root
-from ..results import write_atomically
+from ..protocols import Protocol as Rules
 from ..scenes.store import Store
 from ..scenes.videos import RenderedVideo
-from ..spec import Protocol as Rules
 from ..spec import TaskSpec
 from ..types import Sample, Truth, Video
 from .checkpoint import state_sha256
 from .data import hold_out, open_scenes, save_array, track
 from .recipe import Recipe
 
-if TYPE_CHECKING:
-    from .video_objective import VideoOptions
-
 READERS = 4
 """Threads that read clips of a reader."""
 
 FRAMES_AT_ONCE = 24
 """Frames that are encoded together for the cache."""
+
+
+class VideoOptions(BaseModel):
+    """Options of `train.objective` for the kind `video`.
+
+    encoder: card of the frozen encoder; encoder_checkpoint: its weights instead of the bundled ones. teacher: card of
+    a trained SlotContrast, for a SlotMatch; teacher_checkpoint: its weights instead of the bundled ones. images:
+    `scenes` (rendered videos of the recipe) or `reader` (those of the task). split: of the reader. clip: frames T.
+    flip: half of the clips are mirrored, all their frames alike. chunk: frames that an encoder sees at once.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["video"]
+    encoder: str = "encoder"
+    encoder_checkpoint: str = ""
+    teacher: str = ""
+    teacher_checkpoint: str = ""
+    images: Literal["scenes", "reader"] = "scenes"
+    split: str = "train"
+    clip: int = Field(default=4, gt=0)
+    flip: bool = True
+    chunk: int = Field(default=32, gt=0)
 
 
 def clip_frames(length: int, clip: int, uniform: float) -> list[int]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from ..data.base import OpenData, subset
 from ..data.layouts import ensure_scenes
 from ..errors import UsageError
+from ..files import write_atomically
 from ..paths import cache_root
-from ..results import write_atomically
 from ..scenes.salient import SIZE as SALIENT_SIZE
 from ..scenes.store import SIZE, open_store
 from ..types import Sample, Truth

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..registry import CARDS, get_card
-from ..spec import ModelCard
+from ..cardnames import CARDS, get_card
+from ..modelcard import ModelCard
 
 
 def flags(name: str, values: Mapping[str, Any]) -> list[str]:

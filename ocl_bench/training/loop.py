@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..results import write_atomically
+from ..files import write_atomically
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .ranks import Ranks

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ..data.transforms import granted, granted_boxes, prepare
 from ..metrics.knn import MAIN_K, Search, knn_hits
-from ..spec import Protocol as Rules
+from ..protocols import Protocol as Rules
 from ..types import Batch, Sample
 
 RULES = Rules(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)

@@ -12,13 +12,14 @@ from torch import nn
 
 from ..data import open_data
 from ..errors import UsageError, first_problem
+from ..modelcard import ModelCard
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
 from ..registry import get_model
-from ..spec import ModelCard, TaskSpec
+from ..spec import TaskSpec
 from ..types import Sample
 from .checkpoint import state_sha256
-from .clips import CachedVideos, Networks, ReadVideos, videos_of_reader, videos_of_scenes
+from .clips import CachedVideos, Networks, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
 from .data import TrainingScenes, frozen_features, held_out_scenes, hold_out, padded_scenes, training_scenes
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
@@ -31,7 +32,7 @@ from .recipe import Recipe
 from .slotcon_objective import ReaderSource, SceneSource, SlotConObjective, SlotConOptions, validate_vocabulary
 from .synchronised_norm import synchronise
 from .validation import validate_encoder, validate_masks
-from .video_objective import VideoObjective, VideoOptions
+from .video_objective import VideoObjective
 
 
 @dataclass(frozen=True)

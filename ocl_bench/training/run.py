@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..cardnames import get_card, get_task
 from ..errors import UsageError
-from ..registry import get_card, get_task
-from ..results import git_state, write_atomically
-from ..spec import ModelCard, TaskSpec
+from ..files import write_atomically
+from ..modelcard import ModelCard
+from ..provenance import git_state
+from ..spec import TaskSpec
 from .checkpoint import export_weights
 from .following import flags, next_command, resume_command
 from .loop import Trained, fit

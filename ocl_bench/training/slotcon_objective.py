@@ -22,7 +22,7 @@ from ..data.transforms import prepare
 from ..metrics import semantic
 from ..models.layers.normalisation import normalise
 from ..models.ranks import RankOps
-from ..spec import Protocol as Rules
+from ..protocols import Protocol as Rules
 from ..types import Batch, Sample
 from .crops import Looks, Pairs, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
 from .data import PaddedImages

@@ -8,39 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..models.ranks import RankOps
 from ..models.slotmatch import teach
-from .clips import Source
+from .clips import Source, VideoOptions
 from .ranks import Ranks
 from .schedules import generator, sample_indices
-
-
-class VideoOptions(BaseModel):
-    """Options of `train.objective` for the kind `video`.
-
-    encoder: card of the frozen encoder; encoder_checkpoint: its weights instead of the bundled ones. teacher: card of
-    a trained SlotContrast, for a SlotMatch; teacher_checkpoint: its weights instead of the bundled ones. images:
-    `scenes` (rendered videos of the recipe) or `reader` (those of the task). split: of the reader. clip: frames T.
-    flip: half of the clips are mirrored, all their frames alike. chunk: frames that an encoder sees at once.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["video"]
-    encoder: str = "encoder"
-    encoder_checkpoint: str = ""
-    teacher: str = ""
-    teacher_checkpoint: str = ""
-    images: Literal["scenes", "reader"] = "scenes"
-    split: str = "train"
-    clip: int = Field(default=4, gt=0)
-    flip: bool = True
-    chunk: int = Field(default=32, gt=0)
 
 
 @dataclass

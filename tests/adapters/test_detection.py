@@ -19,9 +19,9 @@ from pycocotools.cocoeval import COCOeval
 from ocl_bench.adapters.coco_results import coco_results, read_results, write_results
 from ocl_bench.adapters.detection import Detection
 from ocl_bench.adapters.proposals import Detections
+from ocl_bench.cardnames import get_task
 from ocl_bench.errors import NotApplicableError, UsageError
 from ocl_bench.metrics.detection import average_precision, match_images
-from ocl_bench.registry import get_task
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Instance, Prediction, Truth
 

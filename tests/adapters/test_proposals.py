@@ -12,7 +12,7 @@ from scipy.ndimage import label
 
 from ocl_bench.adapters.discovery import label_map
 from ocl_bench.adapters.proposals import Detections, native_boxes, proposals
-from ocl_bench.spec import Proposals
+from ocl_bench.protocols import Proposals
 
 SHAPE = (30, 44)
 

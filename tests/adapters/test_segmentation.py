@@ -14,6 +14,7 @@ import torch
 
 from ocl_bench.adapters import get_adapter, segmentation
 from ocl_bench.adapters.segmentation import Segmentation
+from ocl_bench.cardnames import get_card, get_task
 from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
 from ocl_bench.errors import NotApplicableError, UsageError
@@ -23,7 +24,7 @@ from ocl_bench.leaderboard import make_board
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.paths import bundled
 from ocl_bench.plan import Plan, make_plan
-from ocl_bench.registry import LoadedModel, get_card, get_task
+from ocl_bench.registry import LoadedModel
 from ocl_bench.regression import check_itself, compare_corpus
 from ocl_bench.report.board import to_csv, to_markdown
 from ocl_bench.results import Result, read_rows

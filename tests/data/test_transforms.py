@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocl_bench.data.transforms import crop_box, granted_boxes, prepare, shrink
-from ocl_bench.spec import Protocol
+from ocl_bench.protocols import Protocol
 from ocl_bench.types import VOID, Instance, Sample, Truth
 
 

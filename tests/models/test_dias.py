@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ocl_bench.errors import UsageError
+from ocl_bench.modelcard import load_model_card
 from ocl_bench.models.checkpoints import load_weights, save_weights
 from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
 from ocl_bench.models.odis import build as build_odis
 from ocl_bench.paths import PACKAGE
-from ocl_bench.spec import load_model_card
 from ocl_bench.types import Batch
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------

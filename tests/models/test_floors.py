@@ -13,11 +13,12 @@ import torch
 from scipy.cluster.vq import kmeans2
 
 from ocl_bench.adapters.discovery import Discovery
+from ocl_bench.cardnames import CARDS
 from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.metrics import METRICS, compute
+from ocl_bench.modelcard import load_model_card
 from ocl_bench.models import clustering, floors
-from ocl_bench.registry import CARDS, get_model
-from ocl_bench.spec import load_model_card
+from ocl_bench.registry import get_model
 from ocl_bench.types import Batch, Prediction, Truth
 
 SIZE = 48

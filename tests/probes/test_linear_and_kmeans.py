@@ -13,7 +13,7 @@ from ocl_bench.probes.cache import cached
 from ocl_bench.probes.features import FeatureSet, extracted, held_out
 from ocl_bench.probes.kmeans import cluster_scores, fit_kmeans
 from ocl_bench.probes.linear import cell_counts, class_scores, fit_linear
-from ocl_bench.spec import Fit
+from ocl_bench.protocols import Fit
 from ocl_bench.types import Prediction, Truth
 
 LINEAR = Fit(head="linear", learning_rates=(0.1, 0.01, 1e-4), steps=60, batch=4, at=8)

@@ -9,7 +9,7 @@ import pytest
 from object_scenes import SHAPE, box_mask, truth_of
 
 from ocl_bench.probes.matching import Objects, annotated_objects, box_iou, instance_mask, labelled_objects
-from ocl_bench.spec import Protocol
+from ocl_bench.protocols import Protocol
 from ocl_bench.types import OVERLAP, VOID, Instance, Truth
 
 SLOTS = 5

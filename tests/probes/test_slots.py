@@ -11,7 +11,7 @@ from ocl_bench.errors import UsageError
 from ocl_bench.probes.matching import annotated_objects
 from ocl_bench.probes.perceptron import apply
 from ocl_bench.probes.slots import NO_OBJECT, SlotSet, collect_slots, fit_slots
-from ocl_bench.spec import Fit
+from ocl_bench.protocols import Fit
 from ocl_bench.types import Batch, Prediction, Truth
 
 FIT = Fit(head="slot", learning_rates=(0.01,), steps=200, batch=8, hidden=32)

@@ -12,10 +12,11 @@ from tiny_training import assert_same_training, log_rows, logged_losses
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_card, get_task
 from ocl_bench.cli import app
 from ocl_bench.data import open_data
 from ocl_bench.errors import UsageError
-from ocl_bench.registry import get_card, get_model, get_task
+from ocl_bench.registry import get_model
 from ocl_bench.scenes import salient
 from ocl_bench.scenes.layouts import find_writer
 from ocl_bench.scenes.store import SceneStore, write_chunk

@@ -12,11 +12,12 @@ from torch import nn
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_card, get_task
 from ocl_bench.cli import app
 from ocl_bench.errors import UsageError
 from ocl_bench.metrics import semantic
 from ocl_bench.models.slotcon import group, presence
-from ocl_bench.registry import get_card, get_model, get_task
+from ocl_bench.registry import get_model
 from ocl_bench.scenes.layouts import find_writer
 from ocl_bench.scenes.store import SceneStore, write_chunk
 from ocl_bench.training import data, fit, run

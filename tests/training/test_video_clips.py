@@ -13,10 +13,10 @@ from PIL import Image
 from tiny_video import SMALL
 from video_corridor import VideoMemory, memory_videos, video_task
 
+from ocl_bench.cardnames import get_card, get_task
 from ocl_bench.data import OpenData
 from ocl_bench.errors import SampleError, UsageError
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
-from ocl_bench.registry import get_card, get_task
 from ocl_bench.scenes.layouts import find_writer
 from ocl_bench.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.spec import TaskSpec
@@ -24,6 +24,7 @@ from ocl_bench.training import run
 from ocl_bench.training.clips import (
     Networks,
     ReadVideos,
+    VideoOptions,
     cached_features,
     clip_frames,
     rendered_data,
@@ -31,7 +32,6 @@ from ocl_bench.training.clips import (
     videos_of_scenes,
 )
 from ocl_bench.training.recipe import Recipe, Scenes
-from ocl_bench.training.video_objective import VideoOptions
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from tiny_video import (
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
+from ocl_bench.cardnames import get_card
 from ocl_bench.cli import app
 from ocl_bench.models.encoder import Encoder
-from ocl_bench.registry import get_card, get_model
+from ocl_bench.registry import get_model
 from ocl_bench.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.training import fit, run
 from ocl_bench.training.checkpoint import export_weights, load_checkpoint

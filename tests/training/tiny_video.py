@@ -15,9 +15,9 @@ from two_ranks import learnt, write_rank
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
 from ocl_bench.models.slotmatch import SlotMatch
 from ocl_bench.training import Recipe, fit
-from ocl_bench.training.clips import CachedVideos, FeatureVideos
+from ocl_bench.training.clips import CachedVideos, FeatureVideos, VideoOptions
 from ocl_bench.training.ranks import Ranks, start_ranks
-from ocl_bench.training.video_objective import VideoObjective, VideoOptions
+from ocl_bench.training.video_objective import VideoObjective
 
 SMALL: dict[str, Any] = {
     "width": 8,

@@ -1,0 +1,36 @@
+"""Files that are whole or not there, and the hashes by which content and sets of samples are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a temporary file in the same folder, then rename it: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of the canonical JSON of `content`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def ids_hash(ids: Sequence[str]) -> str:
+    """SHA-256 of the sorted sample ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def path_name(name: str) -> str:
+    """A model name as a file name: `dias:1` is `dias-1`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
