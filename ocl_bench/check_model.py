@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .adapters import Adapter, get_adapter
-from .adapters.knn import Knn
 from .cardnames import get_task
 from .errors import OclBenchError, UsageError
 from .models.frames import video_model
@@ -55,7 +54,7 @@ def check_model(
     """
     spec = get_task(task)
     loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    session = (_VideoSession if spec.family == "video" else _Session)(loaded, spec, get_adapter(spec), device)
+    session = (_VideoSession if spec.family == "video" else _Session)(loaded, spec, get_adapter(spec, loaded), device)
     checks: list[Check] = []
     for name, step, remedy in session.steps():
         if any(check.passed is False for check in checks[:3]):  # without a usable prediction the rest means nothing
@@ -77,8 +76,6 @@ class _Session:
         self.size = int(own or task.protocol.input)
         self.images, self.truth = synthetic_images(BATCH, self.size)
         self.first: Prediction | None = None
-        if isinstance(adapter, Knn):
-            adapter.reads_boxes = bool(getattr(loaded.model, "reads_boxes", False))
 
     def steps(self) -> list[tuple[str, Callable[[], str], str]]:
         """Name, function that returns a detail or raises OclBenchError, remedy."""

@@ -24,6 +24,7 @@ from .fitting import fit_section
 from .machine import fixed_arithmetic, peak_memory_mb, progress_bar
 from .paths import results_root
 from .plan import DTYPE, Plan, make_plan
+from .probes.cache import with_head
 from .registry import LoadedModel
 from .results import Result
 from .runner import Runner
@@ -101,14 +102,6 @@ def evaluate(
         progress=progress,
     )
     return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
-
-
-def with_head(plan: Plan) -> Plan:
-    """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
-    if plan.train is None:
-        return plan
-    with fixed_arithmetic(plan.threads):
-        return replace(plan, adapter=plan.adapter.fitted(plan, plan.train))
 
 
 def run(

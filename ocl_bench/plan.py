@@ -124,7 +124,7 @@ def make_plan(
             find_metric(name)
         except UsageError as error:
             raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
-    adapter = get_adapter(spec)
+    adapter = get_adapter(spec, loaded)
     _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
     if data is None:
         from .data import open_data

@@ -5,11 +5,12 @@ No adapter knows a data set by name: what differs between data sets is in their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
@@ -18,9 +19,16 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..plan import Plan
+    from ..registry import LoadedModel
     from ..results import MetricValue
     from ..statistics import Statistic
+
+
+Batches: TypeAlias = Iterable[tuple[Sequence[Truth], Prediction]]
+"""Truths after the protocol with the prediction whose first rows belong to them; a batch may be padded."""
+
+Head: TypeAlias = dict[str, Tensor]
+"""Tensors of a fitted head by name, as the cache keeps them."""
 
 
 class Adapter(Protocol):
@@ -67,10 +75,6 @@ class Adapter(Protocol):
         """
         ...
 
-    def fitted(self, plan: Plan, train: OpenData) -> Adapter:
-        """The adapter with its head fitted on `train`; itself where the task card has no `fit`."""
-        ...
-
     def picture(self, output: Any, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and true label map (H, W) to draw."""
         ...
@@ -80,8 +84,23 @@ class Adapter(Protocol):
         ...
 
 
-def get_adapter(task: TaskSpec) -> Adapter:
-    """The adapter of the task's family. Raises UsageError when the card does not fit it."""
+class HeadAdapter(Adapter, Protocol):
+    """An adapter that reads predictions through a head, which is fitted on another split of the task."""
+
+    def fit(self, batches: Batches, split: OpenData) -> Head:
+        """The head, from truths and predictions of every batch of the fit split."""
+        ...
+
+    def with_head(self, head: Head) -> Adapter:
+        """This adapter with a head that `fit` made."""
+        ...
+
+
+def get_adapter(task: TaskSpec, model: LoadedModel | None = None) -> Adapter:
+    """The adapter of the task's family. Raises UsageError when the card does not fit it.
+
+    model: whose predictions it will read, where what it reads of them depends on the model.
+    """
     head = task.fit.head if task.fit else None
     if task.family == "discovery":
         from .discovery import Discovery
@@ -98,7 +117,7 @@ def get_adapter(task: TaskSpec) -> Adapter:
     if task.family == "segmentation":
         from .segmentation import Segmentation
 
-        return Segmentation(task)
+        return Segmentation(task, blind=model is not None and model.card.role == "floor")
     if task.family == "recognition":
         from .recognition import Recognition
 
@@ -106,7 +125,7 @@ def get_adapter(task: TaskSpec) -> Adapter:
     if task.family == "knn":
         from .knn import Knn
 
-        return Knn(task)
+        return Knn(task, reads_boxes=bool(model is not None and getattr(model.model, "reads_boxes", False)))
     from .video import VideoAdapter
 
     return VideoAdapter(task)

@@ -36,8 +36,6 @@ from .proposals import Detections, native_boxes, proposals
 if TYPE_CHECKING:
     import pandas
 
-    from ..data import OpenData
-    from ..plan import Plan
     from ..results import MetricValue
     from ..statistics import Statistic
 
@@ -163,11 +161,6 @@ class Detection:
                 signature=task.signature(source, name),
             )
         return summary
-
-    def fitted(self, plan: Plan, train: OpenData) -> Detection:
-        """Nothing is fitted."""
-        del plan, train
-        return self
 
     def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""

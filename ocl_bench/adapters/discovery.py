@@ -21,8 +21,6 @@ from .means import summarise_means
 if TYPE_CHECKING:
     import pandas
 
-    from ..data import OpenData
-    from ..plan import Plan
     from ..results import MetricValue
 
 
@@ -77,11 +75,6 @@ class Discovery:
     def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> None:
         """Every metric is a mean over images."""
         del rows, task, metric
-
-    def fitted(self, plan: Plan, train: OpenData) -> Discovery:
-        """Nothing is fitted."""
-        del plan, train
-        return self
 
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted segments and truth objects."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,10 +29,22 @@ from .means import summarise_means
 if TYPE_CHECKING:
     import pandas
 
-    from ..data import OpenData
-    from ..plan import Plan
-    from ..probes.bank import Bank
     from ..results import MetricValue
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """The images of the fit split, with which others are compared.
+
+    features: (N, D) float32 unit rows, memory-mapped. labels: (N,) int64. positions: (N,) of the images in the fit
+    split. left_out: how many images failed. zeros: how many rows are zeros, so that every cosine with them is 0.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    positions: np.ndarray
+    left_out: int
+    zeros: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Knn:
     def __init__(self, task: TaskSpec, *, reads_boxes: bool = False) -> None:
         """Raises UsageError for a card without a bank or a temperature, or with metrics of another family.
 
-        reads_boxes: the model's embedding attends within `Batch.boxes`; `fitted` takes it from the model.
+        reads_boxes: the model's embedding attends within `Batch.boxes`.
         """
         if task.fit is None or task.fit.head != "bank":
             raise UsageError(f"task {task.name}: field fit.head must be bank")
@@ -192,9 +204,9 @@ class Knn:
         return truth.label
 
     def _neighbours(self, outputs: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels, cosines and rows of the bank (Q, k), the nearest first. Raises UsageError before `fitted`."""
+        """Labels, cosines and rows of the bank (Q, k), the nearest first. Raises UsageError without a bank."""
         if self.bank is None or self.search is None:
-            raise UsageError(f"task {self.task.name}: the bank is not there; call evaluate.with_head(plan) first")
+            raise UsageError(f"task {self.task.name}: the bank is not there; call with_head(plan) first")
         length = self.bank.features.shape[1]
         other = next((len(output) for output in outputs if len(output) != length), None)
         if other is not None:
@@ -211,21 +223,12 @@ class Knn:
         """Every metric is a mean over queries."""
         del rows, task, metric
 
-    def fitted(self, plan: Plan, train: OpenData) -> Knn:
-        """The adapter with the bank of `train`; classes are those of the bank and those that the data declares."""
-        from ..probes.bank import bank_for, say_once
-
-        other = Knn(plan.task, reads_boxes=bool(getattr(plan.model.model, "reads_boxes", False)))
-        bank = bank_for(replace(plan, adapter=other), train)
-        for text in _remarks(plan, train, bank, other.k):
-            say_once(text)
-        return other.with_bank(bank, [*train.categories, *plan.data.categories], plan.device)
-
     def with_bank(self, bank: Bank, declared: Sequence[int] = (), device: str = "cpu") -> Knn:
-        """This adapter with a bank. declared: classes that count, whether or not the bank has images of them."""
-        self.bank, self.search = bank, Search(bank.features, device)
-        self.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
-        return self
+        """An adapter with a bank. declared: classes that count, whether or not the bank has images of them."""
+        other = Knn(self.task, reads_boxes=self.reads_boxes)
+        other.bank, other.search = bank, Search(bank.features, device)
+        other.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
+        return other
 
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Raises UsageError: a vector is no map. What can be drawn are the neighbours, see `explain`."""
@@ -233,10 +236,10 @@ class Knn:
         raise UsageError(f"task {self.task.name}: k-NN predicts no masks to draw")
 
     def explain(self, output: np.ndarray) -> Explanation:
-        """The 20 nearest images and the label that they vote for. Raises UsageError before `fitted`."""
+        """The 20 nearest images and the label that they vote for. Raises UsageError without a bank."""
         labels, similarity, rows = self._neighbours([output], MAIN_K)
         predicted, _ = knn_hits((), similarity, labels, labels[:, 0], self.classes, self.temperature)
-        positions = cast("Bank", self.bank).positions[rows[0]]
+        positions = cast(Bank, self.bank).positions[rows[0]]
         return Explanation(int(predicted[0]), positions, labels[0], similarity[0])
 
     def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
@@ -246,20 +249,6 @@ class Knn:
         lists = {name: getattr(found, name).tolist() for name in ("positions", "labels", "similarity")}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"predicted": found.predicted, **lists}), encoding="utf-8")
-
-
-def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
-    """What is unusual about a bank: fewer images than the largest k, classes without images, zeros."""
-    task, count = plan.task.name, len(bank.labels)
-    if k > count:
-        yield f"task {task}: the bank has {count} images, fewer than k = {k}: a larger k takes all of them"
-    absent = sorted(set(train.categories) - set(bank.labels.tolist()))
-    if absent:
-        first = f"first {train.categories[absent[0]]}: nothing votes for them"
-        yield f"task {task}: {len(absent)} of {len(train.categories)} classes have no image in the bank, {first}"
-    if bank.zeros:
-        what = f"gives zeros for {bank.zeros} of {count} images of the bank"
-        yield f"model {plan.model.name}: {what}: their cosine with every image is 0"
 
 
 def _full(values: Tensor) -> Tensor:

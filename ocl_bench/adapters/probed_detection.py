@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.detection import Detections, Kind, match_images, to_columns
-from ..probes.cache import Batches, head_for
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
+from . import Batches, Head
 from .checks import check_field, check_prediction, finite_rows, missing
 from .detection import Detection, empty_rows
 from .discovery import label_map
@@ -23,7 +23,6 @@ from .recognition import check_slots, fitted_head, head_of
 
 if TYPE_CHECKING:
     from ..data import OpenData
-    from ..plan import Plan
 
 METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
 _NEED_SLOTS = "the slot head detects with slots and their masks"
@@ -35,7 +34,7 @@ class ProbedDetection(Detection):
 
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
         """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
-        self.fit, self.threshold = head_of(task, "slot", "dense")
+        self.recipe, self.threshold = head_of(task, "slot", "dense")
         protocol = task.protocol
         if protocol.crop != "none" or protocol.score_at is not None:
             raise UsageError(
@@ -46,7 +45,7 @@ class ProbedDetection(Detection):
             raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of a head: {list(METRICS)}")
         self.task = task
         self.head = head
-        self.dense = self.fit.head == "dense"
+        self.dense = self.recipe.head == "dense"
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Tokens, or masks and one slot for each of them. Raises UsageError naming model and field."""
@@ -66,19 +65,20 @@ class ProbedDetection(Detection):
         """`tokens`, or the mask source that the model names."""
         return "tokens" if self.dense else prediction.mask_source
 
-    def fitted(self, plan: Plan, train: OpenData) -> ProbedDetection:
-        """The adapter with its head fitted on `train`, or read from the cache."""
+    def fit(self, batches: Batches, split: OpenData) -> Head:
+        """The head on tokens, or on the slots that are matched to an object."""
         from ..probes.dense import fit_dense
         from ..probes.matching import annotated_objects
         from ..probes.slots import collect_slots, fit_slots
 
-        def fit(batches: Batches) -> dict[str, Tensor]:
-            if self.dense:
-                return fit_dense(batches, len(train.ids), train.categories, self.fit)
-            slots = collect_slots(batches, annotated_objects, self.threshold, unmatched=True)
-            return fit_slots(slots, train.categories, self.fit, background=True)
+        if self.dense:
+            return fit_dense(batches, len(split.ids), split.categories, self.recipe)
+        slots = collect_slots(batches, annotated_objects, self.threshold, unmatched=True)
+        return fit_slots(slots, split.categories, self.recipe, background=True)
 
-        return ProbedDetection(self.task, head_for(plan, train, fit))
+    def with_head(self, head: Head) -> ProbedDetection:
+        """This adapter with a head that `fit` made."""
+        return ProbedDetection(self.task, head)
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

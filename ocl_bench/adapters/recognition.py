@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..metrics.corpus import CORPUS_METRICS
-from ..probes.cache import Batches, head_for
 from ..protocols import Fit
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
+from . import Batches, Head
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..plan import Plan
     from ..results import MetricValue
     from ..statistics import Statistic
 
@@ -66,7 +65,7 @@ class Recognition:
 
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
         """Raises UsageError for a card without its threshold or its head, or with metrics of another family."""
-        self.fit, self.threshold = head_of(task, "recognition")
+        self.recipe, self.threshold = head_of(task, "recognition")
         known = (*RATIOS, "n_matched")
         if other := [name for name in task.metrics if name not in known]:
             raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of recognition: {list(known)}")
@@ -85,19 +84,20 @@ class Recognition:
         """The mask source that the model names."""
         return prediction.mask_source
 
-    def fitted(self, plan: Plan, train: OpenData) -> Recognition:
-        """The adapter with the probe fitted on the matched slots of `train`, or read from the cache."""
+    def fit(self, batches: Batches, split: OpenData) -> Head:
+        """The probe, on the slots that are matched to an object."""
         from ..probes.matching import Objects, labelled_objects
         from ..probes.slots import collect_slots, fit_slots
 
         def objects(truth: Truth, segments: np.ndarray, slots: int) -> Objects:
             return labelled_objects(truth, segments, slots, self.task.protocol)
 
-        def fit(batches: Batches) -> dict[str, Tensor]:
-            slots = collect_slots(batches, objects, self.threshold, unmatched=False)
-            return fit_slots(slots, train.categories, self.fit, background=False)
+        slots = collect_slots(batches, objects, self.threshold, unmatched=False)
+        return fit_slots(slots, split.categories, self.recipe, background=False)
 
-        return Recognition(self.task, head_for(plan, train, fit))
+    def with_head(self, head: Head) -> Recognition:
+        """This adapter with a head that `fit` made."""
+        return Recognition(self.task, head)
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
@@ -214,7 +214,7 @@ def head_of(task: TaskSpec, *heads: str) -> tuple[Fit, float]:
 def fitted_head(head: dict[str, Tensor] | None, task: TaskSpec) -> dict[str, Tensor]:
     """The head. Raises UsageError before it is fitted."""
     if head is None:
-        raise UsageError(f"task {task.name}: the head is not fitted; call evaluate.with_head(plan) first")
+        raise UsageError(f"task {task.name}: the head is not fitted; call with_head(plan) first")
     return head
 
 

@@ -8,7 +8,7 @@ whole set, tokens are clustered first. A model that names classes itself is scor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,12 +20,12 @@ from torch import Tensor
 from ..errors import UsageError
 from ..metrics import semantic
 from ..metrics.corpus import CORPUS_METRICS
-from ..probes.cache import Batches, head_for
 from ..probes.features import extracted
 from ..probes.kmeans import cluster_scores, fit_kmeans
 from ..probes.linear import class_scores, fit_linear
 from ..spec import TaskSpec
 from ..types import Prediction, Truth
+from . import Batches, Head
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..plan import Plan
     from ..results import MetricValue
     from ..statistics import Statistic
 
@@ -61,12 +60,12 @@ class Segmentation:
 
     scored_at_once: int | None = None
 
-    def __init__(self, task: TaskSpec) -> None:
+    def __init__(self, task: TaskSpec, *, blind: bool = False, head: Head | None = None) -> None:
+        """blind: a floor that sees no image numbers its segments alike in all of them, so that ids are a vocabulary."""
         if task.protocol.classes is None or task.fit is None or task.fit.head not in ("linear", "kmeans"):
             raise UsageError(f"task {task.name}: segmentation needs protocol.classes and fit.head linear or kmeans")
-        self.classes, self.fit = task.protocol.classes, task.fit
-        self.head: dict[str, Tensor] = {}
-        self.floor = False
+        self.task, self.classes, self.recipe = task, task.protocol.classes, task.fit
+        self.blind, self.head = blind, head or {}
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Tokens (B, D, h, w), class scores or maps, or (unsupervised) masks with a vocabulary."""
@@ -83,7 +82,7 @@ class Segmentation:
                 )
         elif checked.tokens is None and checked.classes is None:
             need = "semantic segmentation needs tokens (B,D,h,w), or classes (B,C,h,w)"
-            if self.fit.head == "kmeans":
+            if self.recipe.head == "kmeans":
                 need += ", or masks with mask_source 'prototypes'"
             raise missing(checked, name, "tokens", need)
         return checked
@@ -101,9 +100,8 @@ class Segmentation:
             raise UsageError(f"model {name}: Prediction.classes has {found}, expected 0 to {self.classes - 1}")
 
     def _has_vocabulary(self, prediction: Prediction) -> bool:
-        """Blind floors number their segments alike in all images, so their ids are a vocabulary, too."""
-        known = prediction.mask_source in (("prototypes", "none") if self.floor else ("prototypes",))
-        return self.fit.head == "kmeans" and prediction.masks is not None and known
+        known = prediction.mask_source in (("prototypes", "none") if self.blind else ("prototypes",))
+        return self.recipe.head == "kmeans" and prediction.masks is not None and known
 
     def finite(self, prediction: Prediction) -> np.ndarray:
         """(B,) bool: no NaN and no infinity in what is used."""
@@ -124,7 +122,7 @@ class Segmentation:
         del side
         own, clusters = self._own(prediction)
         kmeans = None
-        if self.fit.head == "kmeans" and prediction.tokens is not None and prediction.classes is None:
+        if self.recipe.head == "kmeans" and prediction.tokens is not None and prediction.classes is None:
             kmeans = cluster_scores(prediction.tokens, self.head)
         return [
             SemanticOutput(
@@ -141,7 +139,7 @@ class Segmentation:
         if self._has_vocabulary(prediction):
             masks = cast(Tensor, prediction.masks)
             return masks, float(masks.shape[1]) if masks.ndim == 4 else UNNUMBERED
-        if self.fit.head == "linear":
+        if self.recipe.head == "linear":
             return class_scores(cast(Tensor, prediction.tokens), self.head), NAMED
         return None, NAMED
 
@@ -220,20 +218,17 @@ class Segmentation:
         right = long["counts"].where(truth == cluster.map(names), 0)
         return right.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
 
-    def fitted(self, plan: Plan, train: OpenData) -> Segmentation:
-        """The adapter with its head, fitted now or taken from the cache; without one where the model names classes."""
-        other = Segmentation(plan.task)
-        other.floor = plan.model.card.role == "floor"
-        aware = replace(plan, adapter=other)
-        other.head = head_for(aware, train, lambda batches: other._fit(batches, len(train.ids)))
-        return other
-
-    def _fit(self, batches: Batches, count: int) -> dict[str, Tensor]:
-        with extracted(batches, count, self.fit.at) as features:
+    def fit(self, batches: Batches, split: OpenData) -> Head:
+        """The head on tokens, or a tensor `none` of one zero where the model gives no tokens."""
+        with extracted(batches, len(split.ids), self.recipe.at) as features:
             if features is None:
                 return {"none": torch.zeros(1)}
-            method = fit_linear if self.fit.head == "linear" else fit_kmeans
-            return method(features, self.classes, self.fit)
+            method = fit_linear if self.recipe.head == "linear" else fit_kmeans
+            return method(features, self.classes, self.recipe)
+
+    def with_head(self, head: Head) -> Segmentation:
+        """This adapter with a head that `fit` made."""
+        return Segmentation(self.task, blind=self.blind, head=head)
 
     def picture(self, output: SemanticOutput, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and true class maps."""

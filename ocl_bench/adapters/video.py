@@ -24,8 +24,6 @@ from .image_properties import PROPERTIES, ObjectShapes, image_properties, object
 if TYPE_CHECKING:
     import pandas
 
-    from ..data import OpenData
-    from ..plan import Plan
     from ..results import MetricValue
     from ..statistics import Statistic
 
@@ -176,11 +174,6 @@ class VideoAdapter:
         del task
         seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
         return mean_statistic([_weighted_mean(seed, metric) for seed in seeds])
-
-    def fitted(self, plan: Plan, train: OpenData) -> VideoAdapter:
-        """Nothing is fitted."""
-        del plan, train
-        return self
 
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted segments and truth objects of a frame."""

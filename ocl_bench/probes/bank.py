@@ -23,10 +23,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..adapters.knn import Bank, Knn
 from ..errors import UsageError
 from ..files import digest, write_atomically
 from ..machine import progress_bar
@@ -41,19 +42,6 @@ if TYPE_CHECKING:
 _BLOCK, _SECONDS = 1024, 20.0  # images or time between two writes of the progress, whichever is over first
 _PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # the rules that change what a model sees
 _FEATURES, _LABELS, _PROGRESS = "features.npy", "labels.npy", "progress.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Bank:
-    """features: (N, D) float32 unit rows, memory-mapped. labels: (N,) int64. positions: (N,) of the images in the fit
-    split. left_out: how many images failed. zeros: how many rows are zeros, so that every cosine with them is 0.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    positions: np.ndarray
-    left_out: int
-    zeros: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +142,29 @@ def bank_key(plan: Plan, train: OpenData) -> str:
             "dtype": DTYPE,
         }
     )
+
+
+def with_bank(plan: Plan, train: OpenData) -> Knn:
+    """The plan's adapter with the bank of `train`; classes are those of the bank and those that the data declares."""
+    adapter = cast(Knn, plan.adapter)
+    bank = bank_for(plan, train)
+    for text in _remarks(plan, train, bank, adapter.k):
+        say_once(text)
+    return adapter.with_bank(bank, [*train.categories, *plan.data.categories], plan.device)
+
+
+def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
+    """What is unusual about a bank: fewer images than the largest k, classes without images, zeros."""
+    task, count = plan.task.name, len(bank.labels)
+    if k > count:
+        yield f"task {task}: the bank has {count} images, fewer than k = {k}: a larger k takes all of them"
+    absent = sorted(set(train.categories) - set(bank.labels.tolist()))
+    if absent:
+        first = f"first {train.categories[absent[0]]}: nothing votes for them"
+        yield f"task {task}: {len(absent)} of {len(train.categories)} classes have no image in the bank, {first}"
+    if bank.zeros:
+        what = f"gives zeros for {bank.zeros} of {count} images of the bank"
+        yield f"model {plan.model.name}: {what}: their cosine with every image is 0"
 
 
 @cache

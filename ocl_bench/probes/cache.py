@@ -4,44 +4,55 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
 
+from ..adapters import Head, HeadAdapter
 from ..errors import UsageError
 from ..files import write_atomically
+from ..machine import fixed_arithmetic
 from ..paths import cache_root
-from ..types import Prediction, Truth
+from ..runner import predictions
+from .bank import with_bank
 
 if TYPE_CHECKING:
     from ..data import OpenData
     from ..plan import Plan
 
 
-Batches: TypeAlias = Iterator[tuple[list[Truth], Prediction]]
+def with_head(plan: Plan) -> Plan:
+    """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
+    if plan.train is None or plan.task.fit is None:
+        return plan
+    with fixed_arithmetic(plan.threads):
+        if plan.task.fit.head == "bank":
+            return replace(plan, adapter=with_bank(plan, plan.train))
+        adapter = cast(HeadAdapter, plan.adapter)
+        return replace(plan, adapter=adapter.with_head(head_for(plan, plan.train)))
 
 
-def head_for(plan: Plan, train: OpenData, fit: Callable[[Batches], dict[str, Tensor]]) -> dict[str, Tensor]:
+def head_for(plan: Plan, train: OpenData) -> Head:
     """The head of a plan, kept in the cache unless the model is an object whose state no key can name.
 
-    fit: makes the head from batches of `train`, truth and prediction. The head gets a tensor `left_out`, positions in
-    `train.ids` of the images that could not be read or predicted. A plan that computes everything again (`force`) fits
-    again, too.
+    The head gets a tensor `left_out`, positions in `train.ids` of the images that could not be read or predicted. A
+    plan that computes everything again (`force`) fits again, too.
     """
-    from ..runner import predictions
+    adapter = cast(HeadAdapter, plan.adapter)
 
-    def fitted() -> dict[str, Tensor]:
+    def fitted() -> Head:
         left_out: list[int] = []
-        head = fit(([item.truth for item in items], found) for items, found in predictions(plan, train, left_out))
+        batches = (([item.truth for item in items], found) for items, found in predictions(plan, train, left_out))
+        head = adapter.fit(batches, train)
         return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
 
     return cached(plan.fit_key, fitted, again=plan.refit) if plan.model.reusable else _finite(fitted())
 
 
-def cached(key: str, fit: Callable[[], dict[str, Tensor]], *, again: bool = False) -> dict[str, Tensor]:
+def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
     """The tensors of a head: from `<cache>/heads/<key>.safetensors`, else fitted now and kept there.
 
     again: fit even if it is there; a damaged file is always replaced. With several ranks (torchrun), rank 0 fits and
@@ -56,7 +67,7 @@ def cached(key: str, fit: Callable[[], dict[str, Tensor]], *, again: bool = Fals
             time.sleep(0.2)
     if path.is_file() and not again:
         try:
-            tensors: dict[str, Tensor] = load_file(path)
+            tensors: Head = load_file(path)
             return tensors
         except SafetensorError:
             pass  # a damaged file is fitted again and overwritten
@@ -69,7 +80,7 @@ def cached(key: str, fit: Callable[[], dict[str, Tensor]], *, again: bool = Fals
     return head
 
 
-def _finite(head: dict[str, Tensor]) -> dict[str, Tensor]:
+def _finite(head: Head) -> Head:
     for name, tensor in head.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UsageError(f"the fitted head is not finite ({name}); are the model's features of a usable size?")

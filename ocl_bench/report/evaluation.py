@@ -11,10 +11,11 @@ import numpy as np
 
 from ..adapters.segmentation import Segmentation
 from ..errors import UsageError
-from ..evaluate import run, with_head
+from ..evaluate import run
 from ..metrics import find_metric
 from ..paths import bundled, results_root
 from ..plan import Plan, make_plan
+from ..probes.cache import with_head
 from ..references import CHEAP, reference_results
 from ..results import Result, read_rows
 from ..runner import Item, Runner

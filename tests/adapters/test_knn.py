@@ -20,9 +20,10 @@ from ocl_bench.adapters.knn import Knn, touched
 from ocl_bench.adapters.means import summarise_means
 from ocl_bench.data import OpenData
 from ocl_bench.errors import NotApplicableError, SampleError, UsageError
-from ocl_bench.evaluate import run, with_head
+from ocl_bench.evaluate import run
 from ocl_bench.plan import make_plan
 from ocl_bench.probes.bank import Bank, say_once
+from ocl_bench.probes.cache import with_head
 from ocl_bench.spec import TaskSpec
 from ocl_bench.types import Batch, Instance, Prediction, Sample, Truth
 
@@ -226,7 +227,7 @@ class TestScore:
 
     def test_refusals(self) -> None:
         task, query = card(), [np.array([1, 0], np.float32)]
-        with pytest.raises(UsageError, match=r"the bank is not there; call evaluate.with_head"):
+        with pytest.raises(UsageError, match=r"the bank is not there; call with_head"):
             Knn(task).score([truth(1)], query, task)
         adapter = Knn(task).with_bank(small_bank([[1, 0, 0]], [1]))
         wrong = r"task tiny-knn: the model gives features of 2 numbers, and gave 3 for the bank"
