@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from ocl_bench.cardnames import CARDS
-from ocl_bench.registry import WEIGHTS
+from ocl_bench.cards.names import CARDS
+from ocl_bench.models.loading import WEIGHTS
 
 RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
 

@@ -15,11 +15,11 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from ocl_bench.cardnames import model_names
-from ocl_bench.errors import UsageError
-from ocl_bench.paths import bundled
-from ocl_bench.results import Result, read_result, read_rows, write_result
-from ocl_bench.rows import write_rows
+from ocl_bench.cards.names import model_names
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.results.record import Result, read_result, read_rows, write_result
+from ocl_bench.results.rows import write_rows
 
 
 def committable(result: Result) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ocl_bench.report.figure import PALETTE, new_figure, save_png, style
-from ocl_bench.scenes import REVISIONS, VARIANTS, Scenes, render
+from ocl_bench.core.plot_style import PALETTE, new_figure, save_png, style
+from ocl_bench.data.scenes import REVISIONS, VARIANTS, Scenes, render
 
 COLUMNS = 8
 GAP = 4

@@ -15,13 +15,13 @@ import time
 
 import torch
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.machine import fixed_arithmetic, peak_memory_mb
+from ocl_bench.core.types import Batch
 from ocl_bench.data import open_data
-from ocl_bench.evaluate import run
-from ocl_bench.machine import fixed_arithmetic, peak_memory_mb
-from ocl_bench.plan import Plan, make_plan
-from ocl_bench.runner import Runner
-from ocl_bench.types import Batch
+from ocl_bench.evaluation.loop import Runner
+from ocl_bench.evaluation.plan import Plan, make_plan
+from ocl_bench.evaluation.run import run
 
 PAPER = {"encoder": "dinov2s14reg", "slot_dim": 256, "slots": 7, "merge_threshold": None}
 

@@ -25,9 +25,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ocl_bench.adapters.coco_results import coco_results
+from ocl_bench.core.types import Instance, Truth
+from ocl_bench.families.coco_results import coco_results
 from ocl_bench.metrics.detection import KINDS, Detections, Kind, average_precision, average_recall, match_images
-from ocl_bench.types import Instance, Truth
 
 HEIGHT, WIDTH = 480, 640
 OBJECTS_PER_IMAGE = 7.36  # COCO val2017: 36 781 in 5000

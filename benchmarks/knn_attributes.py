@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ocl_bench.cardnames import get_task
-from ocl_bench.machine import fixed_arithmetic, thread_count
-from ocl_bench.registry import get_model
-from ocl_bench.scenes.salient import CLASSES
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.machine import fixed_arithmetic, thread_count
+from ocl_bench.core.types import Sample
+from ocl_bench.data.scenes.salient import CLASSES
+from ocl_bench.models.loading import get_model
 from ocl_bench.training.neighbours import BOX_MODES, embeddings, top1
 from ocl_bench.training.odis_images import salient_samples
 from ocl_bench.training.recipe import Scenes
-from ocl_bench.types import Sample
 
 SHAPES, KINDS, HUES = (sorted({getattr(one, name) for one in CLASSES}) for name in ("shape", "kind", "hue"))
 

@@ -13,11 +13,11 @@ import os
 import shutil
 from pathlib import Path
 
-from ocl_bench.cardnames import get_card, get_task
+from ocl_bench.cards.names import get_card, get_task
+from ocl_bench.core.paths import bundled
 from ocl_bench.data import open_data
-from ocl_bench.golden import Tolerance, golden_path
-from ocl_bench.paths import bundled
-from ocl_bench.regression import make_golden, regress
+from ocl_bench.tables.gate.golden import Tolerance, golden_path
+from ocl_bench.tables.gate.regression import make_golden, regress
 
 TASK = "clevrtex"
 STORED_SCENES = 16

@@ -9,38 +9,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cardnames import get_task as get_task
-    from .comparison import compare as compare
-    from .evaluate import evaluate as evaluate
-    from .modelcard import ModelCard as ModelCard
-    from .modelcard import load_model_card as load_model_card
-    from .registry import get_model as get_model
-    from .results import Result as Result
-    from .results import read_result as read_result
-    from .results import read_rows as read_rows
-    from .spec import TaskSpec as TaskSpec
-    from .spec import load_task as load_task
-    from .types import Batch as Batch
-    from .types import Model as Model
-    from .types import Prediction as Prediction
-    from .validation import validate as validate
+    from .cards.model import ModelCard as ModelCard
+    from .cards.model import load_model_card as load_model_card
+    from .cards.names import get_task as get_task
+    from .cards.task import TaskSpec as TaskSpec
+    from .cards.task import load_task as load_task
+    from .core.types import OVERLAP as OVERLAP
+    from .core.types import VOID as VOID
+    from .core.types import Batch as Batch
+    from .core.types import Instance as Instance
+    from .core.types import Model as Model
+    from .core.types import Prediction as Prediction
+    from .core.types import Sample as Sample
+    from .core.types import Truth as Truth
+    from .evaluation.run import evaluate as evaluate
+    from .models.loading import get_model as get_model
+    from .results.record import Result as Result
+    from .results.record import read_result as read_result
+    from .results.rows import read_rows as read_rows
+    from .tables.comparison.compare import compare as compare
+    from .tables.validation.examine import validate as validate
 
 _HOMES = {
-    "compare": "comparison",
-    "evaluate": "evaluate",
-    "get_model": "registry",
-    "get_task": "cardnames",
-    "Result": "results",
-    "read_result": "results",
-    "read_rows": "results",
-    "ModelCard": "modelcard",
-    "TaskSpec": "spec",
-    "load_model_card": "modelcard",
-    "load_task": "spec",
-    "Batch": "types",
-    "Model": "types",
-    "Prediction": "types",
-    "validate": "validation",
+    "compare": "tables.comparison.compare",
+    "evaluate": "evaluation.run",
+    "get_model": "models.loading",
+    "get_task": "cards.names",
+    "Result": "results.record",
+    "read_result": "results.record",
+    "read_rows": "results.rows",
+    "ModelCard": "cards.model",
+    "TaskSpec": "cards.task",
+    "load_model_card": "cards.model",
+    "load_task": "cards.task",
+    "Batch": "core.types",
+    "Instance": "core.types",
+    "Model": "core.types",
+    "OVERLAP": "core.types",
+    "Prediction": "core.types",
+    "Sample": "core.types",
+    "Truth": "core.types",
+    "VOID": "core.types",
+    "validate": "tables.validation.examine",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -54,7 +64,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ocl_bench' has no attribute '{name}'")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value  # `ocl_bench.evaluate` is the function, also after the module of that name was imported
+    globals()[name] = (
+        value  # `ocl_bench.evaluation.run` is the function, also after the module of that name was imported
+    )
     return value
 
 

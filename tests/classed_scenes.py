@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ocl_bench.scenes.classes import CLASSES, N_THINGS
-from ocl_bench.scenes.store import CHUNK, ClassedScene, SceneStore, write_chunk
+from ocl_bench.data.scenes.classes import CLASSES, N_THINGS
+from ocl_bench.data.scenes.store import CHUNK, ClassedScene, SceneStore, write_chunk
 
 SIZES = ((30, 44), (44, 30), (36, 36))
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import SampleError
+from ocl_bench.core.types import Batch, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.errors import SampleError
-from ocl_bench.plan import Plan, make_plan
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Prediction, Sample, Truth
+from ocl_bench.evaluation.plan import Plan, make_plan
 
 SIZE = 16
 

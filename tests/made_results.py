@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas
 
-from ocl_bench.paths import bundled
-from ocl_bench.results import Result, read_result, write_result
+from ocl_bench.core.paths import bundled
+from ocl_bench.results.record import Result, read_result, write_result
 
 RESULTS = bundled("leaderboards") / "results"
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.types import Batch, Instance, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Instance, Prediction, Sample, Truth
 
 SHAPE = (48, 64)
 CATEGORIES = (3, 17, 44, 90)

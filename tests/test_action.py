@@ -16,8 +16,8 @@ from small_scenes import SCENES, write_scenes
 from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
-from ocl_bench.golden import Tolerance
-from ocl_bench.regression import make_golden
+from ocl_bench.tables.gate.golden import Tolerance
+from ocl_bench.tables.gate.regression import make_golden
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())

@@ -8,9 +8,9 @@ import pytest
 import torch
 from corridor import HERE, SlotModel
 
-from ocl_bench.cardnames import model_names
-from ocl_bench.check_model import check_model, synthetic_images
-from ocl_bench.types import Batch, Prediction
+from ocl_bench.cards.names import model_names
+from ocl_bench.core.types import Batch, Prediction
+from ocl_bench.evaluation.check_model import check_model, synthetic_images
 
 
 def failed(model: Any) -> list[str]:

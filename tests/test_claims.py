@@ -12,12 +12,12 @@ import pytest
 from made_results import RESULTS, made
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card, get_task, model_names, task_names
-from ocl_bench.claims import Judged, claim_files, inputs, judge, load_claims
+from ocl_bench.cards.names import get_card, get_task, model_names, task_names
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.paths import bundled
-from ocl_bench.report.claims import section, to_markdown, write_claims
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.tables.comparison.claims import Judged, claim_files, inputs, judge, load_claims
+from ocl_bench.tables.comparison.claims_page import section, to_markdown, write_claims
 
 FILES = [path.stem for path in claim_files()]
 BASE = np.random.default_rng(1).uniform(0.3, 0.5, 40)
@@ -182,7 +182,7 @@ def test_their_task_is_chosen_by_the_validation_of_their_card(tmp_path: Path, mo
     for numbers, value in (({"val_boxes": 0.2, "val_crop": 0.3}, 0.273), ({"val_boxes": 0.4, "val_crop": 0.3}, 0.294)):
         training = card.training.model_copy(update={"numbers": numbers})
         chosen_by = card.model_copy(update={"training": training})
-        monkeypatch.setattr("ocl_bench.claims.get_card", lambda name, chosen_by=chosen_by: chosen_by)
+        monkeypatch.setattr("ocl_bench.tables.comparison.claims.get_card", lambda name, chosen_by=chosen_by: chosen_by)
         judged = judge(load_claims(path), [RESULTS])
         assert judged[0].outcomes[0].found.value_b == pytest.approx(value, abs=0.001)
         assert f"was chosen in validation (val_boxes {numbers['val_boxes']:.3f}" in section(
@@ -270,7 +270,7 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds(tmp_path, "a", [0.1, 0.1, 0.1])
     seeds(tmp_path, "b", [0.0, 0.0, 0.0])
     path = written(tmp_path, TEST)
-    monkeypatch.setattr("ocl_bench.claims.claim_files", lambda: [path])
+    monkeypatch.setattr("ocl_bench.tables.comparison.claims.claim_files", lambda: [path])
     arguments = ["claims", "--results", str(tmp_path), "--out", str(tmp_path / "out")]
     found = CliRunner().invoke(app, [*arguments, "--json"])
     assert found.exit_code == 0, found.output

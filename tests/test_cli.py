@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
-from ocl_bench.results import json_schema
+from ocl_bench.results.record import json_schema
 
 
 def call(*arguments: Any) -> Result:
@@ -143,7 +143,7 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any, **keywords: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ocl_bench.report.evaluation.make_plan", interrupt)
+    monkeypatch.setattr("ocl_bench.cli.evaluation.make_plan", interrupt)
     result = call("eval", "-m", "grid", "-t", "clevrtex")
     assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
 
@@ -177,7 +177,7 @@ def test_score_and_replay(images: Path) -> None:
     saved = json.loads(
         call("eval", "-m", HERE, "-t", "clevrtex", "--limit", 2, "--save-predictions", "--no-pictures", "--json").stdout
     )
-    from ocl_bench.paths import results_root
+    from ocl_bench.core.paths import results_root
 
     path = results_root() / "clevrtex" / "corridor-build" / f"{saved['identity']['key'][:8]}.json"
     again = call("replay", path, "--json")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from test_leaderboard import TASK, _values, write
 
-from ocl_bench.cardnames import CARDS, get_card
-from ocl_bench.facts import NOT_RECORDED, Facts, common_facts, facts_of, fit_text
-from ocl_bench.results import FitSection, Result
+from ocl_bench.cards.names import CARDS, get_card
+from ocl_bench.results.record import FitSection, Result
+from ocl_bench.tables.leaderboard.facts import NOT_RECORDED, Facts, common_facts, facts_of, fit_text
 
 DIAS = get_card("dias")
 

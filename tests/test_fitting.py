@@ -12,15 +12,15 @@ import pytest
 from corridor import tiny_plan
 from object_scenes import Knowing, SceneReader, scene_data, task
 
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.files import ids_hash
+from ocl_bench.core.types import Sample
 from ocl_bench.data import OpenData
-from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.files import ids_hash
-from ocl_bench.migrations import MIGRATIONS, SCHEMA, add_fit, migrate
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result, json_schema, read_result
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Sample
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.results.migrations import MIGRATIONS, SCHEMA, add_fit, migrate
+from ocl_bench.results.record import Result, json_schema, read_result
 
 OLD = Path(__file__).parent / "fixtures/results/schema-1"
 TASK = task("recognition")

@@ -11,19 +11,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.cli import app
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.data import open_data
-from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.leaderboard import build_leaderboard
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.evaluation.shards import Shard, WorkFolder
+from ocl_bench.evaluation.video_loop import VideoRunner
 from ocl_bench.metrics.knn import Search
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result, read_rows
-from ocl_bench.shards import Shard, WorkFolder
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Prediction
-from ocl_bench.video_runner import VideoRunner
+from ocl_bench.results.record import Result, read_rows
+from ocl_bench.tables.leaderboard.build import build_leaderboard
 
 KNN = ("imagenet-knn", "imagenet-knn-boxes", "imagenet-knn-crop", "imagenet-knn-blackout")
 VIDEO = ("movi-c", "movi-e", "ytvis-2021", "ytvis-2021-all300", "davis-2017")

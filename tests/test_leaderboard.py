@@ -9,12 +9,12 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.leaderboard import build_leaderboard, make_board, stale_files
-from ocl_bench.results import Result, write_result
-from ocl_bench.statistics import bootstrap_mean
+from ocl_bench.core.errors import UsageError
+from ocl_bench.metrics.statistics import bootstrap_mean
+from ocl_bench.results.record import Result, write_result
+from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board, stale_files
 
 TASK = get_task("clevrtex")
 N = 40

@@ -13,11 +13,11 @@ import pytest
 from test_leaderboard import TASK, _build, _values, write
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card
+from ocl_bench.cards.names import get_card
 from ocl_bench.cli import app
-from ocl_bench.facts import Facts
-from ocl_bench.leaderboard import build_leaderboard, default_folders, make_board
-from ocl_bench.results import Result
+from ocl_bench.results.record import Result
+from ocl_bench.tables.leaderboard.build import build_leaderboard, default_folders, make_board
+from ocl_bench.tables.leaderboard.facts import Facts
 
 RECORDED = {
     "head": "linear",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import model_names, task_names
+from ocl_bench.cards.names import model_names, task_names
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.matrix import evaluate_matrix, exit_code_of, expand
+from ocl_bench.core.errors import UsageError
+from ocl_bench.evaluation.matrix import evaluate_matrix, exit_code_of, expand
 
 MODELS = ["grid", "encoder", "no_such_file.py:build"]
 

@@ -16,19 +16,19 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from ocl_bench.cardnames import model_names
+from ocl_bench.cards.names import model_names
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.measured import Figure
-from ocl_bench.profiling import Setup, Side, Subject, profile_models, write_figure
-from ocl_bench.profiling import measure as measuring
-from ocl_bench.profiling.counts import Operations, Parameters, count_operations, count_parameters
-from ocl_bench.profiling.measure import Cost, describe, in_turns, ratio_of_times
-from ocl_bench.profiling.memory import NOWHERE, method, peak_memory
+from ocl_bench.core.errors import UsageError
+from ocl_bench.evaluation.cost import Setup, Side, Subject, profile_models, write_figure
+from ocl_bench.evaluation.cost import measure as measuring
+from ocl_bench.evaluation.cost.counts import Operations, Parameters, count_operations, count_parameters
+from ocl_bench.evaluation.cost.measure import Cost, describe, in_turns, ratio_of_times
+from ocl_bench.evaluation.cost.memory import NOWHERE, method, peak_memory
+from ocl_bench.results.measured import Figure
 
 OWN = '''
 import torch
-from ocl_bench.types import Prediction
+from ocl_bench.core.types import Prediction
 
 
 class Frames(torch.nn.Module):
@@ -164,7 +164,7 @@ def test_memory_of_a_pass_is_seen(own: str) -> None:
 
 
 def test_memory_that_cannot_be_measured_says_so(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocl_bench.profiling.memory._RESET", Path("/nowhere/clear_refs"))
+    monkeypatch.setattr("ocl_bench.evaluation.cost.memory._RESET", Path("/nowhere/clear_refs"))
     subject = Subject(Side(f"{own}:build"), Setup())
     assert peak_memory(subject) is None and method("cpu") == NOWHERE
 

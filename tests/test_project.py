@@ -17,10 +17,10 @@ import yaml
 
 import ocl_bench
 from ocl_bench import cli
+from ocl_bench.cards.task import load_task
+from ocl_bench.core.paths import bundled
 from ocl_bench.metrics import find_metric
-from ocl_bench.paths import bundled
-from ocl_bench.results import Result
-from ocl_bench.spec import load_task
+from ocl_bench.results.record import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

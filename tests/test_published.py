@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from ocl_bench.errors import UsageError
-from ocl_bench.paths import bundled
-from ocl_bench.published import PublishedRow, PublishedTable, load_all, load_published
-from ocl_bench.report.published_page import published_page
-from ocl_bench.spec import load_task
+from ocl_bench.cards.task import load_task
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.results.published import PublishedRow, PublishedTable, load_all, load_published
+from ocl_bench.tables.leaderboard.published_page import published_page
 
 ROW = """
 task: t

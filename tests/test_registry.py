@@ -12,12 +12,13 @@ import torch
 from corridor import HERE, SlotModel, build
 from safetensors.torch import save_file
 
-from ocl_bench import registry
-from ocl_bench.cardnames import find_card, get_task, model_names, task_names
-from ocl_bench.errors import UsageError
-from ocl_bench.modelcard import ModelCard
-from ocl_bench.registry import get_model
-from ocl_bench.spec import TaskSpec
+from ocl_bench.cards import names
+from ocl_bench.cards.model import ModelCard
+from ocl_bench.cards.names import find_card, get_task, model_names, task_names
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models import loading
+from ocl_bench.models.loading import get_model
 
 
 def test_bundled_names_resolve() -> None:
@@ -138,10 +139,11 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = {
-        registry.MODEL_GROUP: {"theirs": EntryPoint("theirs", "corridor:build", registry.MODEL_GROUP)},
-        registry.TASK_GROUP: {"tiny": EntryPoint("tiny", "corridor:tiny_task", registry.TASK_GROUP)},
+        names.MODEL_GROUP: {"theirs": EntryPoint("theirs", "corridor:build", names.MODEL_GROUP)},
+        names.TASK_GROUP: {"tiny": EntryPoint("tiny", "corridor:tiny_task", names.TASK_GROUP)},
     }
-    monkeypatch.setattr(registry, "_offered", lambda group: offered[group])
+    for module in (names, loading):
+        monkeypatch.setattr(module, "offered", lambda group: offered[group])
     assert "theirs" in model_names() and "tiny" in task_names()
     loaded = get_model("theirs", options={"slots": 2})
     assert loaded.model.slots == 2 and loaded.name == "theirs" and loaded.card.role == "model"

@@ -11,14 +11,14 @@ import pytest
 from small_scenes import SCENES, write_scenes
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.evaluate import evaluate
-from ocl_bench.golden import Golden, Tolerance, golden_files, read_golden
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.evaluation.run import evaluate
 from ocl_bench.metrics import METRICS
-from ocl_bench.paths import bundled
-from ocl_bench.regression import check_itself, compare, make_golden, regress
+from ocl_bench.tables.gate.golden import Golden, Tolerance, golden_files, read_golden
+from ocl_bench.tables.gate.regression import check_itself, compare, make_golden, regress
 
 METRIC_NAMES = get_task("clevrtex").metrics
 

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocl_bench.errors import UsageError
-from ocl_bench.report.curves import read_log, smooth, write_curves
-from ocl_bench.report.figure import PALETTE
-from ocl_bench.report.overlays import Panel, _contours, choose, fit, overlay, predicted_colours, write_overlays
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.plot_style import PALETTE
+from ocl_bench.tables.pictures.overlays import (
+    Panel,
+    _contours,
+    choose,
+    fit,
+    overlay,
+    predicted_colours,
+    write_overlays,
+)
+from ocl_bench.training.curves import read_log, smooth, write_curves
 
 
 def _panel(index: int, value: float) -> Panel:
@@ -157,5 +165,6 @@ def test_smooth_keeps_a_constant_and_skips_nan() -> None:
 
 
 def test_matplotlib_is_imported_late() -> None:
-    code = "import sys, ocl_bench.report.curves, ocl_bench.report.overlays; sys.exit('matplotlib' in sys.modules)"
+    modules = "ocl_bench.training.curves, ocl_bench.tables.pictures.overlays"
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

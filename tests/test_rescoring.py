@@ -11,13 +11,13 @@ from test_score_detections import data as rectangles
 from video_corridor import Colours, memory_videos, video_task
 
 from ocl_bench import data as readers
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data import OpenData
-from ocl_bench.evaluate import run
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
 from ocl_bench.models.floors import build_grid
-from ocl_bench.plan import make_plan
-from ocl_bench.rescoring import Rescored, rescore
-from ocl_bench.results import Result, read_rows
-from ocl_bench.spec import TaskSpec
+from ocl_bench.results.record import Result, read_rows
+from ocl_bench.tables.validation.rescoring import Rescored, rescore
 
 Case = tuple[TaskSpec, Result, OpenData]
 

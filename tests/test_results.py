@@ -11,13 +11,21 @@ import pytest
 from corridor import memory_data, tiny_plan, tiny_task
 from pydantic import ValidationError
 
-from ocl_bench.adapters.image_properties import PROPERTIES
-from ocl_bench.errors import UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.files import write_atomically
-from ocl_bench.migrations import SCHEMA, migrate
-from ocl_bench.references import reference_results
-from ocl_bench.results import SCHEMA_FILE, MetricValue, Result, json_schema, read_result, read_rows, write_result
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.files import write_atomically
+from ocl_bench.evaluation.run import run
+from ocl_bench.families.image_properties import PROPERTIES
+from ocl_bench.results.migrations import SCHEMA, migrate
+from ocl_bench.results.record import (
+    SCHEMA_FILE,
+    MetricValue,
+    Result,
+    json_schema,
+    read_result,
+    read_rows,
+    write_result,
+)
+from ocl_bench.results.references import reference_results
 
 
 @pytest.fixture(scope="module")

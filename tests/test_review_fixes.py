@@ -11,14 +11,14 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from ocl_bench.adapters.discovery import Discovery
-from ocl_bench.cardnames import get_task
-from ocl_bench.errors import UsageError
-from ocl_bench.matrix import evaluate_matrix
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Instance, Prediction, Truth
+from ocl_bench.evaluation.heads import cached
+from ocl_bench.evaluation.matrix import evaluate_matrix
+from ocl_bench.families.discovery import Discovery
+from ocl_bench.families.heads.features import extracted
 from ocl_bench.metrics.detection import Detections, match_images
-from ocl_bench.probes.cache import cached
-from ocl_bench.probes.features import extracted
-from ocl_bench.types import Instance, Prediction, Truth
 
 
 @pytest.fixture(autouse=True)

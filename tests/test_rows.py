@@ -14,11 +14,11 @@ import pandas
 import pyarrow.parquet
 import pytest
 
-from ocl_bench.adapters import get_adapter
-from ocl_bench.cardnames import get_task
-from ocl_bench.errors import UsageError
-from ocl_bench.results import read_result
-from ocl_bench.rows import read_rows, write_rows
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.errors import UsageError
+from ocl_bench.families import get_adapter
+from ocl_bench.results.record import read_result
+from ocl_bench.results.rows import read_rows, write_rows
 
 OLD = Path(__file__).parent / "fixtures/results/schema-1"
 

@@ -10,13 +10,14 @@ import pytest
 from corridor import SIZE, MemoryReader, memory_data, tiny_task
 from PIL import Image
 
-from ocl_bench import evaluate, score
+from ocl_bench import evaluate
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import VOID, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.errors import UsageError
+from ocl_bench.evaluation.supplied import masks as score
+from ocl_bench.evaluation.supplied.masks import replay, score_masks
 from ocl_bench.metrics import compute
-from ocl_bench.results import Result, read_rows
-from ocl_bench.score import replay, score_masks
-from ocl_bench.types import VOID, Sample, Truth
+from ocl_bench.results.record import Result, read_rows
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Instance, Sample, Truth
 from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
-from ocl_bench.errors import UsageError
-from ocl_bench.evaluate import run
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.evaluation.supplied.detections import kept_plan, results_plan
 from ocl_bench.models.floors import build_grid
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result
-from ocl_bench.score_detections import kept_plan, results_plan
-from ocl_bench.types import Instance, Sample, Truth
+from ocl_bench.results.record import Result
 
 TASK = get_task("coco-detection")
 

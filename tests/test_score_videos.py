@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from video_corridor import ColourMaps, Colours, VideoMemory, memory_videos, video_task
 
-from ocl_bench import score
-from ocl_bench.adapters.files import write_label_map
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.types import Batch, Prediction, Video
 from ocl_bench.data import OpenData
 from ocl_bench.data.images import read_mask
-from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result
-from ocl_bench.score import replay, score_masks
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Prediction, Video
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.evaluation.supplied import masks as score
+from ocl_bench.evaluation.supplied.masks import replay, score_masks
+from ocl_bench.families.files import write_label_map
+from ocl_bench.results.record import Result
 
 Change = Callable[[np.ndarray, int], np.ndarray]
 

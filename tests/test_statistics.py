@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ocl_bench import statistics
-from ocl_bench.statistics import (
+from ocl_bench.metrics import statistics
+from ocl_bench.metrics.statistics import (
     Statistic,
     bootstrap_mean,
     effect_size,

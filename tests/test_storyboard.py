@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from video_corridor import moving_squares
 
-from ocl_bench.report.storyboard import Strip, _rows, chosen_frames, write_storyboard
+from ocl_bench.tables.pictures.storyboard import Strip, _rows, chosen_frames, write_storyboard
 
 
 def strip_of(section: str, frames: int) -> Strip:

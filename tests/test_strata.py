@@ -13,14 +13,14 @@ import pytest
 from test_leaderboard import N, _values, write
 from typer.testing import CliRunner
 
-from ocl_bench.adapters.image_properties import PROPERTIES as RECORDED
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.leaderboard import build_leaderboard, make_board
-from ocl_bench.report.strata import to_csv, to_markdown
-from ocl_bench.results import Result, read_rows, write_result
-from ocl_bench.statistics import bootstrap_mean
-from ocl_bench.strata import COLUMNS, PROPERTIES, find_property, stratify
+from ocl_bench.core.errors import UsageError
+from ocl_bench.families.image_properties import PROPERTIES as RECORDED
+from ocl_bench.metrics.statistics import bootstrap_mean
+from ocl_bench.results.record import Result, read_rows, write_result
+from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board
+from ocl_bench.tables.leaderboard.strata import COLUMNS, PROPERTIES, find_property, stratify
+from ocl_bench.tables.leaderboard.strata_page import to_csv, to_markdown
 
 OLD = Path(__file__).parent / "fixtures/results/schema-1"
 OBJECTS = np.arange(N) % 9  # 0 .. 8 objects

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from ocl_bench import evaluate
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.leaderboard import make_board
-from ocl_bench.paths import bundled
-from ocl_bench.results import read_result, read_rows
-from ocl_bench.submission import find_run, stable_name, submit
-from ocl_bench.validation import examine, validate
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.results.record import read_result, read_rows
+from ocl_bench.tables.leaderboard.build import make_board
+from ocl_bench.tables.validation.examine import examine, validate
+from ocl_bench.tables.validation.submission import find_run, stable_name, submit
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from ocl_bench import ModelCard, TaskSpec, get_task, load_model_card, read_rows
+from ocl_bench.core.paths import PACKAGE, bundled
+from ocl_bench.core.types import Instance, Sample, Truth, Video
 from ocl_bench.data import OpenData
-from ocl_bench.evaluate import run
-from ocl_bench.paths import PACKAGE, bundled
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result
-from ocl_bench.types import Instance, Sample, Truth, Video
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.results.record import Result
 
 STORED = Path(__file__).parent / "fixtures" / "unchanged.json"
 

@@ -19,16 +19,16 @@ from typer.testing import CliRunner
 
 import ocl_bench
 from ocl_bench import evaluate
-from ocl_bench.adapters import get_adapter
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.paths import bundled
-from ocl_bench.rescoring import drawn
-from ocl_bench.results import read_result, read_rows
-from ocl_bench.rows import write_rows
-from ocl_bench.types import Batch, Prediction
-from ocl_bench.validation import examine, validate
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.core.types import Batch, Prediction
+from ocl_bench.families import get_adapter
+from ocl_bench.results.record import read_result, read_rows
+from ocl_bench.results.rows import write_rows
+from ocl_bench.tables.validation.examine import examine, validate
+from ocl_bench.tables.validation.rescoring import drawn
 
 COUNT = 24
 RECORDED = (
@@ -279,9 +279,9 @@ def test_a_damaged_table_of_columns_is_a_problem_and_no_crash(run: Path, columns
 
 
 def test_files_of_a_size_that_no_result_has_are_not_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocl_bench.validation_rows.LARGEST_ROWS", 100)
+    monkeypatch.setattr("ocl_bench.tables.validation.rows.LARGEST_ROWS", 100)
     assert fields(run) == {"rows.file"}
-    monkeypatch.setattr("ocl_bench.validation.LARGEST_RESULT", 100)
+    monkeypatch.setattr("ocl_bench.tables.validation.examine.LARGEST_RESULT", 100)
     with pytest.raises(UsageError, match="MB, a result at most"):
         examine(run)
 

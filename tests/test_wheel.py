@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 REPORT = """
 import json, ocl_bench
-from ocl_bench import cardnames as names, paths
+from ocl_bench.cards import names
+from ocl_bench.core import paths
 print(json.dumps({
     "package": ocl_bench.__file__,
     "tasks": str(paths.bundled("tasks")),
@@ -67,7 +68,7 @@ def committed(folder: str, pattern: str) -> set[str]:
 def test_wheel_holds_package_cards_weights_and_boards(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = committed("ocl_bench", "*.py") | committed("ocl_bench/models/cards", "*.yaml")
-    expected |= committed("ocl_bench/weights", "*.safetensors") | {"ocl_bench/py.typed"}
+    expected |= committed("ocl_bench/models/weights", "*.safetensors") | {"ocl_bench/py.typed"}
     for folder in ("tasks", "leaderboards"):
         expected |= {f"ocl_bench/_bundled/{name}" for name in committed(folder, "*")}
     assert expected - names == set()

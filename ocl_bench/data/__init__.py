@@ -6,20 +6,20 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import DataMissingError, UsageError
-from ..spec import TaskSpec
-from .ade20k import open_ade20k
+from ..cards.task import TaskSpec
+from ..core.errors import DataMissingError, UsageError
 from .base import OpenData, Reader, Request, subset
-from .cityscapes import open_cityscapes
-from .clevrtex import open_clevrtex
-from .coco import open_coco
-from .davis import open_davis
-from .folder import open_folder
-from .imagenet import open_imagenet
-from .movi import open_movi
-from .video_folder import open_video_folder
-from .voc import open_voc
-from .ytvis import open_ytvis
+from .readers.ade20k import open_ade20k
+from .readers.cityscapes import open_cityscapes
+from .readers.clevrtex import open_clevrtex
+from .readers.coco import open_coco
+from .readers.davis import open_davis
+from .readers.folder import open_folder
+from .readers.imagenet import open_imagenet
+from .readers.movi import open_movi
+from .readers.video_folder import open_video_folder
+from .readers.voc import open_voc
+from .readers.ytvis import open_ytvis
 
 __all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from .. import paths
-from ..errors import UsageError
-from ..spec import DataSpec, TaskSpec
-from ..types import Sample, Video
+from ..cards.task import DataSpec, TaskSpec
+from ..core import paths
+from ..core.errors import UsageError
+from ..core.types import Sample, Video
 
 DataKind = Literal["embedded", "official", "supplied"]
 

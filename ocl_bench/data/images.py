@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import SampleError
+from ..core.errors import SampleError
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _INDEX_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}

@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
-from ..paths import cache_root
+from ..core.errors import UsageError
+from ..core.paths import cache_root
 
 if TYPE_CHECKING:
     import datasets

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..rle import unpack_runs
-from ..types import OVERLAP, VOID, Instance
+from ..core.rle import unpack_runs
+from ..core.types import OVERLAP, VOID, Instance
 
 _FARTHEST = 1_000_000
 """Largest coordinate of a polygon in pixels; what leaves the image is cut off."""

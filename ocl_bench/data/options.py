@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import DataMissingError, UsageError, first_problem
+from ..core.errors import DataMissingError, UsageError, first_problem
 from .base import Request
 
 Options = TypeVar("Options", bound=BaseModel)

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..protocols import Protocol
-from ..types import Instance, Sample, Truth
+from ..cards.protocols import Protocol
+from ..core.types import Instance, Sample, Truth
 
 SHORT_CENTER = "short-center"
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

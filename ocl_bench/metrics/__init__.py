@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import UsageError
+from ..core.errors import UsageError
+from .catalogue import CORPUS_METRICS, ROW_METRICS, CorpusMetric, RowMetric, knn_metric
 from .clustering import Scores, ari, ari_int64_legacy, fg_ari, fg_ari_multi, vi
 from .contingency import Contingency, LabelMaps, OverlapRule, VoidRule, contingency
-from .corpus import CORPUS_METRICS, ROW_METRICS, CorpusMetric, RowMetric, knn_metric
 from .overlap import Categories, mbo_all, mbo_class, mbo_fg, miou_all, miou_clevrtex, miou_fg
 
 __all__ = [

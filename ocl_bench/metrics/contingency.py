@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..types import OVERLAP
+from ..core.errors import UsageError
+from ..core.types import OVERLAP
 
 LabelMaps: TypeAlias = np.ndarray | Tensor
 VoidRule = Literal["drop", "count"]
@@ -81,7 +81,7 @@ def contingency(
 
     truth, prediction: (B, H, W) integer label maps, NumPy or torch, any integer type, same shape. Extra trailing
         dimensions are flattened, so (B, T, H, W) clips are scored with ids shared over time. Truth: 0.. are labels,
-        VOID (-1) and OVERLAP (-2) of `ocl_bench.types` are special. Prediction: every id >= 0 is one segment; ids
+        VOID (-1) and OVERLAP (-2) of `ocl_bench.core.types` are special. Prediction: every id >= 0 is one segment; ids
         are column numbers unless the largest reaches `MAX_PREDICTED_COLUMNS`, then they are renumbered per image.
     void: "drop" removes void pixels from both sides; "count" leaves them in the predicted areas, and thus in the
         unions (DIAS, and SPOT on VOC).

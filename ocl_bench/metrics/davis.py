@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .contingency import LabelMaps, contingency
 
 BOUND_TH = 0.008
@@ -171,7 +171,7 @@ class VideoObjects:
 def frame_overlap(truth: np.ndarray, prediction: np.ndarray, bound_th: float = BOUND_TH) -> FrameOverlap:
     """Count what J and F of all pairs of one frame need.
 
-    truth: (H, W) integers, 0 unlabelled, 1.. objects, VOID (-1) and OVERLAP (-2) of `ocl_bench.types` are removed from
+    truth: (H, W) integers, 0 unlabelled, 1.. objects, VOID (-1) and OVERLAP (-2) of `core.types` are removed from
         truth and prediction before anything else.
     prediction: (H, W) integers, every id >= 0 is a proposal, background slots too; pixels with -1 belong to none.
     Raises UsageError for maps that are no labels or differ in shape, and for a negative tolerance.

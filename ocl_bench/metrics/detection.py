@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import UsageError
-from ..types import Instance, Truth
+from ..core.errors import UsageError
+from ..core.types import Instance, Truth
 
 if TYPE_CHECKING:
     import pandas
 
-    from ..statistics import Statistic
+    from .statistics import Statistic
 
 Kind: TypeAlias = Literal["mask", "box"]
 KINDS: tuple[Kind, ...] = ("mask", "box")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .clustering import Scores
 from .contingency import Contingency, exact_sum
 

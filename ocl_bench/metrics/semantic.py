@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 MAX_BYTES = 100_000_000
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .clustering import Scores, fg_ari
 from .contingency import MAX_PREDICTED_COLUMNS, Contingency, LabelMaps, contingency
 from .overlap import mbo_fg
@@ -54,7 +54,7 @@ class VideoTables:
     def add(self, truth: LabelMaps, prediction: LabelMaps) -> None:
         """Count the next frames.
 
-        truth: (T, H, W) integers, 0 background, 1.. objects, VOID (-1) and OVERLAP (-2) of `ocl_bench.types`.
+        truth: (T, H, W) integers, 0 background, 1.. objects, VOID (-1) and OVERLAP (-2) of `ocl_bench.core.types`.
         prediction: (T, H, W) integers >= 0, each id one segment. NumPy or torch; CUDA tensors are counted there.
         Raises UsageError for soft masks, other shapes and labels out of range.
         """

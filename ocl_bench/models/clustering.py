@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from ..errors import SampleError, UsageError
-from ..registry import get_model
-from ..types import Batch, Prediction
+from ..core.errors import SampleError, UsageError
+from ..core.types import Batch, Prediction
 from .floors import positive
+from .loading import get_model
 
 Cluster = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Points (N, D) float64 and a random generator to centres (K, D)."""

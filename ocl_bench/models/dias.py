@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..types import Batch, Prediction
-from .checkpoints import rename_keys
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction
+from .checkpoints.names import rename_keys
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..types import Batch, Prediction
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction
 
 STRIDE = 8
 """Image pixels per token side."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
-from ..types import Batch, Prediction, Truth
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction, Truth
 
 
 class SingleSlot:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import SampleError, UsageError
-from ..types import Batch, Prediction
+from ..core.errors import SampleError, UsageError
+from ..core.types import Batch, Prediction
 from .linking import Tracks, link_labels, link_masks, link_slots
 
 _NUMBERED = ("prototypes", "truth")

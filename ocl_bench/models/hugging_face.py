@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataMissingError, UsageError
-from ..types import Batch, Prediction
+from ..core.errors import DataMissingError, UsageError
+from ..core.types import Batch, Prediction
+from .checkpoints.vit import bare_backbone
 from .layers.vit import DINO_OFFSET, VisionTransformer
 from .reading import Reading
-from .vit_checkpoints import bare_backbone
 
 REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
 """How the names start: other vision transformers on the hub have other transforms, which are not those used here."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 MAX_SEGMENTS = 2048
 """Most segments of a frame that are linked: the time of the matching grows with their cube."""

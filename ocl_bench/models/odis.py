@@ -27,13 +27,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..types import Batch, Prediction
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction
+from .checkpoints.vit import read_networks, translate
 from .layers.projection import Kind, ProjectionHead
 from .layers.vit import DINO_OFFSET, VisionTransformer
 from .ranks import RankOps
 from .reading import PatchEncoder, Reading, pool
-from .vit_checkpoints import read_networks, translate
 
 Layout = Literal["obj", "cls_obj", "cls"]
 

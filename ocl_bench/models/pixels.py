@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import Batch, Prediction
+from ..core.types import Batch, Prediction
 from .encoder import STRIDE, Encoder
 from .floors import positive
 

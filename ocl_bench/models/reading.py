@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..types import Batch, Prediction
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction
 from .layers.normalisation import normalise
 from .layers.patches import patches_of_boxes
 from .layers.vit import VisionTransformer

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..types import Batch, Prediction
-from .checkpoints import rename_keys
-from .export import read_checkpoint
+from ..core.errors import UsageError
+from ..core.types import Batch, Prediction
+from .checkpoints.export import read_checkpoint
+from .checkpoints.names import rename_keys
 from .layers.alignment import align
 from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet

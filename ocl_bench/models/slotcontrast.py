@@ -33,8 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import SampleError, UsageError
-from ..types import Batch, Prediction
+from ..core.errors import SampleError, UsageError
+from ..core.types import Batch, Prediction
+from .checkpoints.slotcontrast import BACKBONES, VARIANTS, check_sizes, read_official, translate_official
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder
 from .layers.normalisation import normalise
@@ -42,7 +43,6 @@ from .layers.predictor import SlotPredictor
 from .layers.slot_attention import SlotAttention
 from .layers.vit import VisionTransformer
 from .ranks import RankOps
-from .slotcontrast_official import BACKBONES, VARIANTS, check_sizes, read_official, translate_official
 
 
 @dataclass(frozen=True)

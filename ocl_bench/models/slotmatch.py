@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .ranks import RankOps
 from .slotcontrast import SlotContrast, assemble, check_choice, check_range
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..files import write_atomically
+from ..core.errors import UsageError
+from ..core.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ..cards.protocols import Protocol as Rules
+from ..cards.task import TaskSpec
+from ..core.errors import SampleError, UsageError
+from ..core.files import write_atomically
+from ..core.paths import cache_root
+from ..core.types import Sample, Truth, Video
 from ..data import open_data
 from ..data.base import OpenData, SampleSequence
-from ..data.layouts import ensure_scenes
+from ..data.scenes.store import Store
+from ..data.scenes.videos import RenderedVideo
+from ..data.stand_ins.layouts import ensure_scenes
 from ..data.transforms import prepare
-from ..errors import SampleError, UsageError
-from ..files import write_atomically
-from ..paths import cache_root
-from ..protocols import Protocol as Rules
-from ..scenes.store import Store
-from ..scenes.videos import RenderedVideo
-from ..spec import TaskSpec
-from ..types import Sample, Truth, Video
 from .checkpoint import state_sha256
 from .data import hold_out, open_scenes, save_array, track
 from .recipe import Recipe

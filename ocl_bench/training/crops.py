@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from .schedules import stream_seed
+from ..core.schedules import stream_seed
 
 TRIES = 10
 """Attempts at a crop before its fallback."""

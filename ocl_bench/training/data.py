@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import UsageError
+from ..core.files import write_atomically
+from ..core.paths import cache_root
+from ..core.types import Sample, Truth
 from ..data.base import OpenData, subset
-from ..data.layouts import ensure_scenes
-from ..errors import UsageError
-from ..files import write_atomically
-from ..paths import cache_root
-from ..scenes.salient import SIZE as SALIENT_SIZE
-from ..scenes.store import SIZE, open_store
-from ..types import Sample, Truth
+from ..data.scenes.salient import SIZE as SALIENT_SIZE
+from ..data.scenes.store import SIZE, open_store
+from ..data.stand_ins.layouts import ensure_scenes
 from .recipe import Scenes
 
 CHUNK = 64
@@ -80,7 +80,7 @@ def training_scenes(
 ) -> TrainingScenes:
     """Open the training scenes, rendering the missing chunks in parallel processes.
 
-    renderer: a picklable stand-in for `ocl_bench.scenes.render` (tests). Raises UsageError for a variant or revision
+    renderer: a picklable stand-in for `data.scenes.render` (tests). Raises UsageError for a variant or revision
     that the renderer refuses.
     """
     key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
@@ -111,7 +111,7 @@ def _render_chunk(folder: str, variant: str, revision: int, split: str, renderer
 
 
 def _default_renderer() -> Renderer:
-    from ..scenes import render
+    from ..data.scenes import render
 
     return render
 

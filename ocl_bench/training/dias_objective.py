@@ -14,10 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ..core.schedules import generator, sample_indices
 from ..models.dias import distillation_weight
 from ..models.layers.decoders import random_visible
 from .data import ChunkedArray
-from .schedules import generator, sample_indices
 
 
 class SlotOptions(BaseModel):

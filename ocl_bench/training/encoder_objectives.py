@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ..core.schedules import generator, sample_indices
 from .data import CROPPED, MOST_OBJECTS, TrainingScenes, object_boxes
-from .schedules import generator, sample_indices
 from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
 
 Gather = Callable[[Tensor], Tensor]

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..cardnames import CARDS, get_card
-from ..modelcard import ModelCard
+from ..cards.model import ModelCard
+from ..cards.names import CARDS, get_card
 
 
 def flags(name: str, values: Mapping[str, Any]) -> list[str]:

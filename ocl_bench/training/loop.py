@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..files import write_atomically
+from ..core.errors import UsageError
+from ..core.files import write_atomically
+from ..core.schedules import cosine, learning_rate
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .ranks import Ranks
 from .recipe import Recipe
-from .schedules import cosine, learning_rate
 
 
 class Objective(Protocol):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from ..cards.protocols import Protocol as Rules
+from ..core.types import Batch, Sample
 from ..data.transforms import granted, granted_boxes, prepare
 from ..metrics.knn import MAIN_K, Search, knn_hits
-from ..protocols import Protocol as Rules
-from ..types import Batch, Sample
 
 RULES = Rules(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)
 """Those of task imagenet-knn, for tasks of other families."""

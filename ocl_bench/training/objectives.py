@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from ..cards.model import ModelCard
+from ..cards.task import TaskSpec
+from ..core.errors import UsageError, first_problem
+from ..core.types import Sample
 from ..data import open_data
-from ..errors import UsageError, first_problem
-from ..modelcard import ModelCard
+from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
-from ..registry import get_model
-from ..spec import TaskSpec
-from ..types import Sample
 from .checkpoint import state_sha256
 from .clips import CachedVideos, Networks, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
 from .data import TrainingScenes, frozen_features, held_out_scenes, hold_out, padded_scenes, training_scenes

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cards.task import TaskSpec
+from ..core.errors import UsageError
+from ..core.types import Instance, Sample, Truth
 from ..data import open_data, spread
 from ..data.base import OpenData
-from ..data.imagenet_boxes import open_table
-from ..data.layouts import ensure_scenes
-from ..errors import UsageError
-from ..scenes.store import open_store
-from ..spec import TaskSpec
-from ..types import Instance, Sample, Truth
+from ..data.readers.imagenet_boxes import open_table
+from ..data.scenes.store import open_store
+from ..data.stand_ins.layouts import ensure_scenes
 from .crops import pillow_crop
 from .data import ChunkedArray, PaddedImages, held_out_scenes, hold_out, object_boxes, padded_scenes, scene_boxes
 from .object_crops import CropOptions, ObjectCrops, draw_object_crops

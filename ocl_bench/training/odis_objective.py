@@ -16,7 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..core.errors import UsageError
+from ..core.schedules import sample_indices, stream_seed
 from ..models.layers.normalisation import normalise
 from ..models.layers.patches import patches_of_boxes
 from ..models.odis import Views
@@ -26,7 +27,6 @@ from .lars import teacher_momentum
 from .object_crops import CropOptions, ObjectCrops, draw_object_looks
 from .patch_masks import PatchMaskOptions, draw_patch_masks
 from .ranks import Ranks
-from .schedules import sample_indices, stream_seed
 
 
 class OdisOptions(BaseModel):

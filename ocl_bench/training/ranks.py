@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .recipe import Precision
 
 

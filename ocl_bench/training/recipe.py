@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import UsageError, first_problem
-from .schedules import Schedule
+from ..core.errors import UsageError, first_problem
+from ..core.schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
 

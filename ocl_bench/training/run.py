@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..cardnames import get_card, get_task
-from ..errors import UsageError
-from ..files import write_atomically
-from ..modelcard import ModelCard
-from ..provenance import git_state
-from ..spec import TaskSpec
+from ..cards.model import ModelCard
+from ..cards.names import get_card, get_task
+from ..cards.task import TaskSpec
+from ..core.errors import UsageError
+from ..core.files import write_atomically
+from ..core.schedules import stream_seed
+from ..results.provenance import git_state
 from .checkpoint import export_weights
 from .following import flags, next_command, resume_command
 from .loop import Trained, fit
 from .objectives import build_objective
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
-from .schedules import stream_seed
 
 
 def train(
@@ -147,6 +147,6 @@ def _machine(ranks: Ranks) -> str:
 
 
 def _draw_curves(out: Path, title: str) -> None:
-    from ..report.curves import write_curves
+    from .curves import write_curves
 
     write_curves(out / "curves.png", out / "log.jsonl", title=title)

@@ -16,19 +16,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..adapters.discovery import label_map
+from ..cards.protocols import Protocol as Rules
+from ..core.schedules import sample_indices
+from ..core.types import Batch, Sample
 from ..data.base import OpenData
 from ..data.transforms import prepare
+from ..families.discovery import label_map
 from ..metrics import semantic
 from ..models.layers.normalisation import normalise
 from ..models.ranks import RankOps
-from ..protocols import Protocol as Rules
-from ..types import Batch, Sample
 from .crops import Looks, Pairs, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
 from .data import PaddedImages
 from .lars import teacher_momentum
 from .ranks import Ranks
-from .schedules import sample_indices
 
 READERS = 4
 """Threads that decode and crop images of a reader."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..cards.task import TaskSpec
 from ..data.base import OpenData
-from ..spec import TaskSpec
 
 CLUSTERS = 7
 """K of the feature clustering that validates an encoder."""
@@ -23,8 +23,8 @@ def validate_masks(
 
     data: samples instead of these.
     """
-    from ..evaluate import run
-    from ..plan import make_plan
+    from ..evaluation.plan import make_plan
+    from ..evaluation.run import run
 
     with tempfile.TemporaryDirectory() as results, _alone():
         plan = make_plan(

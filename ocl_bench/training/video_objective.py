@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.schedules import generator, sample_indices
 from ..models.ranks import RankOps
 from ..models.slotmatch import teach
 from .clips import Source, VideoOptions
 from .ranks import Ranks
-from .schedules import generator, sample_indices
 
 
 @dataclass

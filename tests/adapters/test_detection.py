@@ -16,14 +16,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ocl_bench.adapters.coco_results import coco_results, read_results, write_results
-from ocl_bench.adapters.detection import Detection
-from ocl_bench.adapters.proposals import Detections
-from ocl_bench.cardnames import get_task
-from ocl_bench.errors import NotApplicableError, UsageError
+from ocl_bench.cards.names import get_task
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.types import Instance, Prediction, Truth
+from ocl_bench.families.coco_results import coco_results, read_results, write_results
+from ocl_bench.families.detection import Detection
+from ocl_bench.families.proposals import Detections
 from ocl_bench.metrics.detection import average_precision, match_images
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Instance, Prediction, Truth
 
 TASK = get_task("coco-detection")
 SHAPE = (48, 64)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from corridor import MemoryReader, tiny_plan
 
-from ocl_bench.adapters.image_properties import PROPERTIES, image_properties, object_shapes
-from ocl_bench.evaluate import run
-from ocl_bench.results import read_rows
-from ocl_bench.types import OVERLAP, VOID
+from ocl_bench.core.types import OVERLAP, VOID
+from ocl_bench.evaluation.run import run
+from ocl_bench.families.image_properties import PROPERTIES, image_properties, object_shapes
+from ocl_bench.results.record import read_rows
 
 
 def two_squares(gap: int) -> np.ndarray:

@@ -15,17 +15,17 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from ocl_bench.adapters.discovery import Discovery
-from ocl_bench.adapters.knn import Knn, touched
-from ocl_bench.adapters.means import summarise_means
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import NotApplicableError, SampleError, UsageError
+from ocl_bench.core.types import Batch, Instance, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.errors import NotApplicableError, SampleError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.plan import make_plan
-from ocl_bench.probes.bank import Bank, say_once
-from ocl_bench.probes.cache import with_head
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Instance, Prediction, Sample, Truth
+from ocl_bench.evaluation.bank import Bank, say_once
+from ocl_bench.evaluation.heads import with_head
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.families.discovery import Discovery
+from ocl_bench.families.knn import Knn, touched
+from ocl_bench.families.means import summarise_means
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity" / "dino_knn.safetensors"
 METRICS = ["knn_top1", "knn_top1_k10", "knn_top1_k200", "knn_top5", "knn_top5_k5", "knn_top5_k5_dino"]

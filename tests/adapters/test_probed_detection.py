@@ -14,13 +14,13 @@ import torch
 from object_scenes import CATEGORIES, SHAPE, Knowing, box_mask, scene_data, task, truth_of
 from pycocotools import mask as coco_mask
 
-from ocl_bench.adapters.probed_detection import ProbedDetection, slot_detections
-from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import run
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.types import Instance, Prediction, Truth
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.families.probed_detection import ProbedDetection, slot_detections
 from ocl_bench.metrics.detection import Detections
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result
-from ocl_bench.types import Instance, Prediction, Truth
+from ocl_bench.results.record import Result
 
 TEST, TRAIN = scene_data(24, first=1000), scene_data(60)
 

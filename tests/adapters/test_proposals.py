@@ -10,9 +10,9 @@ import torch
 from pycocotools import mask as coco_mask
 from scipy.ndimage import label
 
-from ocl_bench.adapters.discovery import label_map
-from ocl_bench.adapters.proposals import Detections, native_boxes, proposals
-from ocl_bench.protocols import Proposals
+from ocl_bench.cards.protocols import Proposals
+from ocl_bench.families.discovery import label_map
+from ocl_bench.families.proposals import Detections, native_boxes, proposals
 
 SHAPE = (30, 44)
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from object_scenes import CATEGORIES, SHAPE, SLOTS, Knowing, scene_data, task, truth_of
 
-from ocl_bench.adapters.recognition import Recognised, Recognition
-from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result
-from ocl_bench.types import Prediction, Truth
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.types import Prediction, Truth
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.families.recognition import Recognised, Recognition
+from ocl_bench.results.record import Result
 
 TASK = task("recognition")
 TEST, TRAIN = scene_data(30, first=1000), scene_data(60)

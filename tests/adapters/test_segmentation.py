@@ -12,25 +12,25 @@ import pandas
 import pytest
 import torch
 
-from ocl_bench.adapters import get_adapter, segmentation
-from ocl_bench.adapters.segmentation import Segmentation
-from ocl_bench.cardnames import get_card, get_task
+from ocl_bench.cards.names import get_card, get_task
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.paths import bundled
+from ocl_bench.core.types import VOID, Batch, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
-from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import run
-from ocl_bench.golden import read_golden
-from ocl_bench.leaderboard import make_board
+from ocl_bench.evaluation.plan import Plan, make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.families import get_adapter, segmentation
+from ocl_bench.families.segmentation import Segmentation
+from ocl_bench.metrics.statistics import paired_statistic_difference
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
-from ocl_bench.paths import bundled
-from ocl_bench.plan import Plan, make_plan
-from ocl_bench.registry import LoadedModel
-from ocl_bench.regression import check_itself, compare_corpus
-from ocl_bench.report.board import to_csv, to_markdown
-from ocl_bench.results import Result, read_rows
-from ocl_bench.spec import TaskSpec
-from ocl_bench.statistics import paired_statistic_difference
-from ocl_bench.types import VOID, Batch, Prediction, Sample, Truth
+from ocl_bench.models.loading import LoadedModel
+from ocl_bench.results.record import Result, read_rows
+from ocl_bench.tables.gate.golden import read_golden
+from ocl_bench.tables.gate.regression import check_itself, compare_corpus
+from ocl_bench.tables.leaderboard.board_page import to_csv, to_markdown
+from ocl_bench.tables.leaderboard.build import make_board
 
 COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220], [220, 220, 40]], dtype=np.uint8)
 ALL = ["miou_sem", "pixel_acc", "miou_sem_kmeans", "pixel_acc_kmeans", "miou_sem_majority", "pixel_acc_majority"]

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from video_corridor import SIDE, ColourMaps, Colours, VideoMemory, memory_videos, moving_squares, video_task
 
-from ocl_bench.adapters import get_adapter
-from ocl_bench.adapters.video import VideoAdapter
-from ocl_bench.errors import NotApplicableError, UsageError
-from ocl_bench.evaluate import run
+from ocl_bench.core.errors import NotApplicableError, UsageError
+from ocl_bench.core.types import VOID, Batch, Prediction, Truth
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.families import get_adapter
+from ocl_bench.families.video import VideoAdapter
 from ocl_bench.metrics.davis import VideoObjects
 from ocl_bench.metrics.video import VideoTables
-from ocl_bench.plan import make_plan
-from ocl_bench.results import Result, read_rows
-from ocl_bench.types import VOID, Batch, Prediction, Truth
+from ocl_bench.results.record import Result, read_rows
 
 
 def scored(model: Any, folder: Path, *, task: Any = None, data: Any = None, **keywords: Any) -> Result:
@@ -124,7 +124,7 @@ def test_frames_and_objects_are_pooled_over_videos() -> None:
 
 def test_intervals_resample_videos(tmp_path: Path) -> None:
     """Equal to scipy's bootstrap of the mean over videos for a metric of tubes."""
-    from ocl_bench.statistics import bootstrap_mean
+    from ocl_bench.metrics.statistics import bootstrap_mean
 
     result = scored("grid", tmp_path, data=memory_videos(12))
     values = read_rows(result.path)["mbo_video"].to_numpy()

@@ -12,8 +12,8 @@ import pytest
 from data_trees import card
 from PIL import Image
 
+from ocl_bench.core.errors import SampleError
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.errors import SampleError
 
 CATEGORIES = [{"id": 0, "name": "zero"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
 

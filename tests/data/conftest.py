@@ -42,9 +42,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[int,
             torch.stack(images), torch.stack(masks), torch.zeros(len(masks), size, size), objects * len(masks)
         )
 
-    monkeypatch.setattr("ocl_bench.scenes.render", render)
-    monkeypatch.setattr("ocl_bench.scenes.REVISIONS", {"full": 1, "camo": 1, "outd": 1})
-    monkeypatch.setattr("ocl_bench.data.stand_in.processors", lambda: 1)
+    monkeypatch.setattr("ocl_bench.data.scenes.render", render)
+    monkeypatch.setattr("ocl_bench.data.scenes.REVISIONS", {"full": 1, "camo": 1, "outd": 1})
+    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.processors", lambda: 1)
     return calls
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ocl_bench.spec import TaskSpec
+from ocl_bench.cards.task import TaskSpec
 
 PALETTE = [0, 0, 0, 200, 30, 30, 20, 160, 40, 30, 60, 220, 240, 220, 40, 90, 90, 90]
 

@@ -10,8 +10,8 @@ from data_trees import card
 from PIL import Image
 from safetensors.numpy import load_file
 
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.metrics.semantic import confusion, miou_sem, occurring, pixel_acc
 
 SHARED = Path(__file__).parents[3] / "shared"

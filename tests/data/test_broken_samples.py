@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
-from ocl_bench.evaluate import evaluate
-from ocl_bench.results import Result
-from ocl_bench.scenes.layouts import find_writer
+from ocl_bench.data.stand_ins.writers import find_writer
+from ocl_bench.evaluation.run import evaluate
+from ocl_bench.results.record import Result
 
 TASKS = {"coco-discovery": ("coco", "{:012d}"), "voc-discovery": ("voc2012", "2012_{:06d}")}
 FIRST, COUNT, BROKEN = 20, 6, 23

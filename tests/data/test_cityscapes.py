@@ -10,9 +10,9 @@ import pytest
 from data_trees import card
 from PIL import Image
 
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.data.cityscapes import CLASSES, read_truth
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.data.readers.cityscapes import CLASSES, read_truth
 
 SIZE = (16, 32)
 LABELS = np.full(SIZE, 7, np.uint8)

@@ -9,11 +9,11 @@ import pytest
 from data_trees import PALETTE, card, scene_arrays, write_official
 from PIL import Image
 
-from ocl_bench.cardnames import get_task
+from ocl_bench.cards.names import get_task
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.core.types import Sample
 from ocl_bench.data import open_data
-from ocl_bench.data.clevrtex import rank_colours, split_numbers
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.types import Sample
+from ocl_bench.data.readers.clevrtex import rank_colours, split_numbers
 
 FULL = card(variant="full", split="test", folder="clevrtex_full")
 

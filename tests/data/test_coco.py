@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data import OpenData
-from ocl_bench.errors import DataMissingError, UsageError
 
 REAL = Path(__file__).parents[3] / "shared/real/coco_sample"
 SHAPE = (20, 30)

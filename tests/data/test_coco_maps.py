@@ -11,8 +11,8 @@ import pytest
 from coco_trees import message, open_split, save_image, write_json
 from PIL import Image
 
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.types import Truth
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.core.types import Truth
 
 SHAPE = (14, 26)
 PICIE = {

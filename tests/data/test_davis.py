@@ -21,9 +21,9 @@ from video_trees import (
     write_davis,
 )
 
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data.base import subset
-from ocl_bench.data.davis import open_davis
-from ocl_bench.errors import DataMissingError, UsageError
+from ocl_bench.data.readers.davis import open_davis
 
 REAL = Path(__file__).parents[3] / "shared/real/video_sample"
 SHAPE = (12, 20)

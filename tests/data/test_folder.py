@@ -7,10 +7,10 @@ import pytest
 from data_trees import card
 from PIL import Image
 
+from ocl_bench.cards.task import load_task
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data import open_data
-from ocl_bench.data.folder import rank_labels
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.spec import load_task
+from ocl_bench.data.readers.folder import rank_labels
 
 CARD = """
 name: my-photos

@@ -18,12 +18,12 @@ from data_trees import card
 from PIL import Image
 from scipy.io import savemat
 
-from ocl_bench.data import imagenet
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data.base import OpenData, Request
-from ocl_bench.data.imagenet import open_imagenet
-from ocl_bench.data.imagenet_boxes import fit_box
-from ocl_bench.data.layouts import LayoutTree
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.data.readers import imagenet
+from ocl_bench.data.readers.imagenet import open_imagenet
+from ocl_bench.data.readers.imagenet_boxes import fit_box
+from ocl_bench.data.stand_ins.layouts import LayoutTree
 
 FISH, BIRD, DOG = "n01440764", "n01530575", "n02105855"
 CLASSES = (FISH, BIRD, DOG)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from ocl_bench.core.types import Instance
 from ocl_bench.data.labels import class_regions, label_map, run_length, unpack_runs
-from ocl_bench.types import Instance
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

@@ -13,12 +13,13 @@ import pytest
 from classed_scenes import fill_store
 from data_trees import card
 
-from ocl_bench.data import layouts, open_data
-from ocl_bench.data.layouts import ensure_scenes
-from ocl_bench.errors import UsageError
-from ocl_bench.scenes import NO_STUFF, render, store
-from ocl_bench.scenes.classes import CLASSES
-from ocl_bench.scenes.store import CHUNK, ClassedScene, SceneStore, crop_scene
+from ocl_bench.core.errors import UsageError
+from ocl_bench.data import open_data
+from ocl_bench.data.scenes import NO_STUFF, render, store
+from ocl_bench.data.scenes.classes import CLASSES
+from ocl_bench.data.scenes.store import CHUNK, ClassedScene, SceneStore, crop_scene
+from ocl_bench.data.stand_ins import layouts
+from ocl_bench.data.stand_ins.layouts import ensure_scenes
 
 STAND_IN = {"scenes": "things", "variant": "things", "revision": 1, "samples": 8, "fit_samples": 20}
 CARDS: dict[str, dict[str, Any]] = {
@@ -124,7 +125,7 @@ def test_a_killed_run_goes_on_where_it_stopped(small: Path, monkeypatch: pytest.
 
 def count_rendering(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the scenes that are rendered from now on."""
-    from ocl_bench import scenes
+    from ocl_bench.data import scenes
 
     numbers: list[int] = []
     real: Callable[..., Any] = scenes.render

@@ -12,11 +12,12 @@ import pytest
 from classed_scenes import classed_scene, fill_store
 from data_trees import card
 
-from ocl_bench.data import OpenData, layouts, open_data
-from ocl_bench.errors import DataMissingError, UsageError
-from ocl_bench.scenes.layouts.coco import border
-from ocl_bench.scenes.layouts.voc import void_border
-from ocl_bench.scenes.store import SceneStore
+from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.data import OpenData, open_data
+from ocl_bench.data.scenes.store import SceneStore
+from ocl_bench.data.stand_ins import layouts
+from ocl_bench.data.stand_ins.coco import border
+from ocl_bench.data.stand_ins.voc import void_border
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "coco": {"reader": "coco", "folder": "coco"},

@@ -22,11 +22,11 @@ from video_trees import (
     write_tfrecord,
 )
 
-from ocl_bench.data import movi
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data.base import Request
-from ocl_bench.data.layouts import LayoutTree
-from ocl_bench.data.movi import open_movi
-from ocl_bench.errors import DataMissingError, UsageError
+from ocl_bench.data.readers import movi
+from ocl_bench.data.readers.movi import open_movi
+from ocl_bench.data.stand_ins.layouts import LayoutTree
 
 SHAPE = (128, 128)
 NAMES = (

@@ -9,11 +9,10 @@ import pytest
 from data_trees import card
 from PIL import Image
 
-from ocl_bench import scenes
-from ocl_bench.data import open_data
-from ocl_bench.data.stand_in import StandInTree, run_in_processes
-from ocl_bench.errors import UsageError
-from ocl_bench.scenes.writer import WriteJob, mask_palette, scene_path
+from ocl_bench.core.errors import UsageError
+from ocl_bench.data import open_data, scenes
+from ocl_bench.data.stand_ins.clevrtex import WriteJob, mask_palette, scene_path
+from ocl_bench.data.stand_ins.stand_in import StandInTree, run_in_processes
 
 STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 24}
 
@@ -67,7 +66,7 @@ def test_a_lost_file_is_rendered_again(rendered):
 
 
 def test_a_killed_run_leaves_no_half_scene(rendered, monkeypatch):
-    from ocl_bench.scenes import writer
+    from ocl_bench.data.stand_ins import clevrtex as writer
 
     task = card(variant="full", split="test", stand_in=STAND_IN)
     real, count = os.replace, 0
@@ -167,7 +166,7 @@ def test_unknown_revision_is_refused_before_anything_is_written(rendered, privat
 
 @pytest.mark.slow
 def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("ocl_bench.data.stand_in.IMAGE_SIZE", 32)
+    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.IMAGE_SIZE", 32)
     tree = StandInTree("full", scenes.REVISIONS["full"], "test")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
     one = files(tree.ensure(3, progress=False, workers=1))

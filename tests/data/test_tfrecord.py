@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocl_bench.data.tfrecord import (
+from ocl_bench.data.readers.tfrecord import (
     crc32c,
     decode_example,
     encode_example,

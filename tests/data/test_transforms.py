@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ocl_bench.cards.protocols import Protocol
+from ocl_bench.core.types import VOID, Instance, Sample, Truth
 from ocl_bench.data.transforms import crop_box, granted_boxes, prepare, shrink
-from ocl_bench.protocols import Protocol
-from ocl_bench.types import VOID, Instance, Sample, Truth
 
 
 def sample(height: int, width: int) -> Sample:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from video_trees import all_frames, fault, frame, moving_labels, open_with, record_opens, save_jpeg, save_palette
 
-from ocl_bench.data.video_folder import open_video_folder
-from ocl_bench.errors import DataMissingError, UsageError
-from ocl_bench.types import Video
+from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.core.types import Video
+from ocl_bench.data.readers.video_folder import open_video_folder
 
 SHAPE = (12, 20)
 

@@ -12,9 +12,9 @@ from data_trees import card
 from PIL import Image
 from scipy.io import savemat
 
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.core.types import Instance
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.types import Instance
 
 HEIGHT, WIDTH = 24, 32
 REAL = Path(__file__).parents[3] / "shared/real/voc_sample"

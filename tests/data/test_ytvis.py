@@ -22,11 +22,11 @@ from video_trees import (
     ytvis_table,
 )
 
-from ocl_bench.data import ytvis
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data.base import Request
-from ocl_bench.data.layouts import LayoutTree
-from ocl_bench.data.ytvis import open_ytvis
-from ocl_bench.errors import DataMissingError, UsageError
+from ocl_bench.data.readers import ytvis
+from ocl_bench.data.readers.ytvis import open_ytvis
+from ocl_bench.data.stand_ins.layouts import LayoutTree
 
 SHAPE = (12, 20)
 

@@ -17,9 +17,9 @@ import pytest
 from data_trees import PALETTE, card
 from PIL import Image
 
+from ocl_bench.core.errors import SampleError
+from ocl_bench.core.types import Sample, Video
 from ocl_bench.data.base import OpenData, Request
-from ocl_bench.errors import SampleError
-from ocl_bench.types import Sample, Video
 
 
 def open_with(

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import OVERLAP, VOID
 from ocl_bench.metrics.davis import (
     Pairs,
     VideoObjects,
@@ -22,7 +23,6 @@ from ocl_bench.metrics.davis import (
     statistics,
     tolerance,
 )
-from ocl_bench.types import OVERLAP, VOID
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 REAL = Path(__file__).parents[3] / "shared/parity/davis_jf_real.safetensors"

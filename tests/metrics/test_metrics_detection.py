@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Instance, Truth
 from ocl_bench.metrics.detection import (
     KINDS,
     RECALLS,
@@ -34,8 +35,7 @@ from ocl_bench.metrics.detection import (
     recall_statistic,
     to_columns,
 )
-from ocl_bench.statistics import bootstrap_statistic
-from ocl_bench.types import Instance, Truth
+from ocl_bench.metrics.statistics import bootstrap_statistic
 
 HEIGHT, WIDTH = 40, 56
 IOU_TYPE = {"box": "bbox", "mask": "segm"}

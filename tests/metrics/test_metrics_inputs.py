@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import OVERLAP, VOID
 from ocl_bench.metrics import METRICS, compute, contingency
 from ocl_bench.metrics.contingency import MAX_PREDICTED_COLUMNS, MAX_TRUTH_LABEL, _count, _prediction_columns
-from ocl_bench.types import OVERLAP, VOID
 
 GENERATOR = np.random.default_rng(3)
 TRUTH = GENERATOR.integers(OVERLAP, 5, (5, 16, 12)).astype(np.int16)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
 from ocl_bench.metrics import knn
 from ocl_bench.metrics.knn import Search, hits, knn_hits, ks, nearest, parse_metric, votes
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ocl_bench.core.types import VOID
 from ocl_bench.metrics import compute, contingency
 from ocl_bench.metrics.overlap import iou
-from ocl_bench.types import VOID
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 OFFICIAL_VOID = 255

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ocl_bench.core.types import OVERLAP, VOID
 from ocl_bench.metrics import METRICS, compute
-from ocl_bench.types import OVERLAP, VOID
 
 NAMES = tuple(METRICS)
 LABELS, SLOTS, SHAPE = 4, 5, (3, 6, 7)

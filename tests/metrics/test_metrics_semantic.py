@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
 from ocl_bench.metrics.semantic import (
     ConfusionCells,
     cells,

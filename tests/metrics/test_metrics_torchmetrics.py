@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchmetrics
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
 from ocl_bench.metrics import METRICS, compute
 from ocl_bench.metrics.torchmetrics import MaskMetric
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from sklearn.metrics import adjusted_rand_score
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import OVERLAP, VOID
 from ocl_bench.metrics import compute
 from ocl_bench.metrics.video import VIDEO_METRICS, VideoTables
-from ocl_bench.types import OVERLAP, VOID
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity" / "metrics_video_slotcontrast.safetensors"
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "video.py"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ocl_bench.errors import UsageError
-from ocl_bench.models.checkpoints import load_weights, read_tensors, save_weights, sha256
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models.checkpoints.names import load_weights, read_tensors, save_weights, sha256
 
 
 def model() -> nn.Module:
@@ -50,7 +50,7 @@ def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ocl_bench.models.checkpoints.save_file", killed)
+    monkeypatch.setattr("ocl_bench.models.checkpoints.names.save_file", killed)
     with pytest.raises(KeyboardInterrupt):
         save_weights(model(), path)
     assert path.read_bytes() == before

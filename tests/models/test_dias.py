@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ocl_bench.errors import UsageError
-from ocl_bench.modelcard import load_model_card
-from ocl_bench.models.checkpoints import load_weights, save_weights
+from ocl_bench.cards.model import load_model_card
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import PACKAGE
+from ocl_bench.core.types import Batch
+from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
 from ocl_bench.models.odis import build as build_odis
-from ocl_bench.paths import PACKAGE
-from ocl_bench.types import Batch
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------
 

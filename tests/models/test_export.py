@@ -15,8 +15,14 @@ from transformers import ResNetConfig, ResNetModel
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.models.export import detectron2_name, export_encoder, export_file, read_checkpoint, resnet50_names
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models.checkpoints.export import (
+    detectron2_name,
+    export_encoder,
+    export_file,
+    read_checkpoint,
+    resnet50_names,
+)
 
 
 def encoder(fill: float = 0.0) -> dict[str, Tensor]:

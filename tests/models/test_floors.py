@@ -12,14 +12,14 @@ import pytest
 import torch
 from scipy.cluster.vq import kmeans2
 
-from ocl_bench.adapters.discovery import Discovery
-from ocl_bench.cardnames import CARDS
-from ocl_bench.errors import SampleError, UsageError
+from ocl_bench.cards.model import load_model_card
+from ocl_bench.cards.names import CARDS
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.types import Batch, Prediction, Truth
+from ocl_bench.families.discovery import Discovery
 from ocl_bench.metrics import METRICS, compute
-from ocl_bench.modelcard import load_model_card
 from ocl_bench.models import clustering, floors
-from ocl_bench.registry import get_model
-from ocl_bench.types import Batch, Prediction, Truth
+from ocl_bench.models.loading import get_model
 
 SIZE = 48
 FLOOR_CARDS = ("single-slot", "grid", "random", "kmeans", "kmeans-features", "fps-features", "oracle", "patch-oracle")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from video_corridor import ColourMaps, Colours, moving_squares
 
-from ocl_bench.errors import SampleError, UsageError
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.models.frames import FrameByFrame, video_model
 from ocl_bench.models.linking import MAX_SEGMENTS, Tracks, link_labels, link_masks, link_slots
-from ocl_bench.types import Batch, Prediction
 
 
 def clip_of(number: int = 0, frames: int = 7) -> torch.Tensor:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch
 from ocl_bench.models.encoder import Encoder
 from ocl_bench.models.layers.decoders import BroadcastDecoder, RandomMaskDecoder, random_visible
 from ocl_bench.models.layers.initialisation import SharedGaussian, zero_biases
 from ocl_bench.models.layers.merging import merge_slots
 from ocl_bench.models.layers.slot_attention import SlotAttention
 from ocl_bench.models.layers.vit import VisionTransformer
-from ocl_bench.types import Batch
 
 # --- vision transformer ---------------------------------------------------------------------------------------------
 

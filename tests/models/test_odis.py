@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from ocl_bench.errors import UsageError
-from ocl_bench.models.checkpoints import load_weights, save_weights
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch
+from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.projection import ProjectionHead
+from ocl_bench.models.loading import get_model
 from ocl_bench.models.odis import Odis, Views, build, cross_view_loss, patch_loss, targets
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.registry import get_model
-from ocl_bench.types import Batch
 
 TINY: dict = {"preset": "embedded", "dim": 16, "depth": 2, "heads": 2, "hidden": 16, "bottleneck": 8, "out_dim": 12}
 IBOT: dict = {"layout": "cls", "object_weight": 0.0, "image_weight": 1.0}

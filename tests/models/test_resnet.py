@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from ocl_bench.errors import UsageError
-from ocl_bench.models.export import resnet50_names
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models.checkpoints.export import resnet50_names
 from ocl_bench.models.layers.resnet import ResNet, resnet
 
 BLOCKS, WIDTHS = (2, 1, 2, 2), (8, 12, 16, 20)

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocl_bench.errors import UsageError
-from ocl_bench.models.checkpoints import load_weights, save_weights
-from ocl_bench.models.export import export_file, read_checkpoint, resnet50_names
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch
+from ocl_bench.models.checkpoints.export import export_file, read_checkpoint, resnet50_names
+from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.alignment import align
 from ocl_bench.models.layers.normalisation import normalise
+from ocl_bench.models.loading import get_model
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcon import SlotCon, build, group, group_loss, presence, slot_loss
-from ocl_bench.registry import get_model
-from ocl_bench.types import Batch
 
 OFFICIAL_PARTS = (
     ("center", "centre"),

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocl_bench.check_model import check_model
-from ocl_bench.errors import SampleError, UsageError
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.types import Batch, Prediction
+from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.models import slotmatch
-from ocl_bench.models.checkpoints import load_weights, save_weights
+from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.vit import Block, resample_positions
+from ocl_bench.models.loading import get_model
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcontrast import DinoV2, SlotContrast, build, slot_contrast
-from ocl_bench.registry import get_model
-from ocl_bench.types import Batch, Prediction
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch
 from ocl_bench.models import slotmatch
-from ocl_bench.models.checkpoints import load_weights
+from ocl_bench.models.checkpoints.names import load_weights
+from ocl_bench.models.checkpoints.slotcontrast import BACKBONES, VARIANTS
 from ocl_bench.models.slotcontrast import DinoV2, SlotContrast, build
-from ocl_bench.models.slotcontrast_official import BACKBONES, VARIANTS
-from ocl_bench.types import Batch
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from parity_case import DTYPES, Case
 from torch import Tensor, nn
 
-from ocl_bench.adapters.discovery import label_map
+from ocl_bench.families.discovery import label_map
 from ocl_bench.metrics.video import VideoTables
+from ocl_bench.models.checkpoints.slotcontrast import OFFICIAL_NAMES, translate_official
 from ocl_bench.models.layers.decoders import BroadcastDecoder
 from ocl_bench.models.layers.initialisation import SharedGaussian
 from ocl_bench.models.layers.predictor import SlotPredictor
 from ocl_bench.models.layers.slot_attention import SlotAttention
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcontrast import SlotContrast, slot_contrast
-from ocl_bench.models.slotcontrast_official import OFFICIAL_NAMES, translate_official
 
 ENCODER = "encoder.module.backbone.model."
 

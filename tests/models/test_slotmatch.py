@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ocl_bench.check_model import check_model
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch
+from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.models import slotcontrast
+from ocl_bench.models.loading import get_model
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcontrast import SlotContrast
 from ocl_bench.models.slotmatch import SlotMatch, build, mask_distillation, slot_distillation, teach
-from ocl_bench.registry import get_model
-from ocl_bench.types import Batch
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 

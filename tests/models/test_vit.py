@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
 from ocl_bench.models.layers import vit as module
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.vit import VisionTransformer, resample_positions

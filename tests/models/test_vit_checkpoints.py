@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ocl_bench.errors import DataMissingError, UsageError
+from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.core.types import Batch
 from ocl_bench.models import hugging_face
-from ocl_bench.models.checkpoints import load_weights, save_weights
+from ocl_bench.models.checkpoints.names import load_weights, save_weights
+from ocl_bench.models.checkpoints.vit import bare_backbone, from_transformers
 from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.odis import Odis, build
-from ocl_bench.models.vit_checkpoints import bare_backbone, from_transformers
-from ocl_bench.types import Batch
 
 TINY: dict = {"preset": "embedded", "dim": 16, "depth": 2, "heads": 2, "hidden": 16, "bottleneck": 8, "out_dim": 12}
 IBOT: dict = {"layout": "cls", "object_weight": 0.0, "image_weight": 1.0}

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.adapters.knn import Bank, Knn
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.types import Batch, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.errors import SampleError, UsageError
-from ocl_bench.plan import Plan, make_plan
-from ocl_bench.probes import bank as banks
-from ocl_bench.probes.bank import bank_for, bank_key
-from ocl_bench.spec import TaskSpec
-from ocl_bench.types import Batch, Prediction, Sample, Truth
+from ocl_bench.evaluation import bank as banks
+from ocl_bench.evaluation.bank import bank_for, bank_key
+from ocl_bench.evaluation.plan import Plan, make_plan
+from ocl_bench.families.knn import Bank, Knn
 
 COUNT = 50
 TASK = TaskSpec.model_validate(

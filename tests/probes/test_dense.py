@@ -10,12 +10,12 @@ import torch
 from object_scenes import CATEGORIES, GRID, SHAPE, Knowing, box_mask, truth_of
 from pycocotools import mask as coco_mask
 
+from ocl_bench.cards.protocols import Fit
+from ocl_bench.core.types import Batch, Instance, Prediction, Truth
+from ocl_bench.families.heads import dense
+from ocl_bench.families.heads.dense import dense_detections, fit_dense, token_targets
+from ocl_bench.families.heads.matching import instance_mask
 from ocl_bench.metrics.detection import average_precision, match_images
-from ocl_bench.probes import dense
-from ocl_bench.probes.dense import dense_detections, fit_dense, token_targets
-from ocl_bench.probes.matching import instance_mask
-from ocl_bench.protocols import Fit
-from ocl_bench.types import Batch, Instance, Prediction, Truth
 
 FIT = Fit(head="dense", learning_rates=(0.01,), steps=300, batch=8, hidden=64)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.errors import UsageError
-from ocl_bench.probes.cache import cached
-from ocl_bench.probes.features import FeatureSet, extracted, held_out
-from ocl_bench.probes.kmeans import cluster_scores, fit_kmeans
-from ocl_bench.probes.linear import cell_counts, class_scores, fit_linear
-from ocl_bench.protocols import Fit
-from ocl_bench.types import Prediction, Truth
+from ocl_bench.cards.protocols import Fit
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Prediction, Truth
+from ocl_bench.evaluation.heads import cached
+from ocl_bench.families.heads.features import FeatureSet, extracted, held_out
+from ocl_bench.families.heads.kmeans import cluster_scores, fit_kmeans
+from ocl_bench.families.heads.linear import cell_counts, class_scores, fit_linear
 
 LINEAR = Fit(head="linear", learning_rates=(0.1, 0.01, 1e-4), steps=60, batch=4, at=8)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from object_scenes import SHAPE, box_mask, truth_of
 
-from ocl_bench.probes.matching import Objects, annotated_objects, box_iou, instance_mask, labelled_objects
-from ocl_bench.protocols import Protocol
-from ocl_bench.types import OVERLAP, VOID, Instance, Truth
+from ocl_bench.cards.protocols import Protocol
+from ocl_bench.core.types import OVERLAP, VOID, Instance, Truth
+from ocl_bench.families.heads.matching import Objects, annotated_objects, box_iou, instance_mask, labelled_objects
 
 SLOTS = 5
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from object_scenes import CATEGORIES, SLOTS, Knowing, truth_of
 
-from ocl_bench.errors import UsageError
-from ocl_bench.probes.matching import annotated_objects
-from ocl_bench.probes.perceptron import apply
-from ocl_bench.probes.slots import NO_OBJECT, SlotSet, collect_slots, fit_slots
-from ocl_bench.protocols import Fit
-from ocl_bench.types import Batch, Prediction, Truth
+from ocl_bench.cards.protocols import Fit
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch, Prediction, Truth
+from ocl_bench.families.heads.matching import annotated_objects
+from ocl_bench.families.heads.perceptron import apply
+from ocl_bench.families.heads.slots import NO_OBJECT, SlotSet, collect_slots, fit_slots
 
 FIT = Fit(head="slot", learning_rates=(0.01,), steps=200, batch=8, hidden=32)
 NAMES = dict.fromkeys(CATEGORIES, "")

@@ -14,13 +14,13 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.data.coco import COARSE
-from ocl_bench.scenes.classes import CLASSES, STUFF, THINGS
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.layouts.coco import border
-from ocl_bench.scenes.layouts.outlines import outlines, signed_area
-from ocl_bench.spec import TaskSpec
+from ocl_bench.data.readers.coco import COARSE
+from ocl_bench.data.scenes.classes import CLASSES, STUFF, THINGS
+from ocl_bench.data.stand_ins.coco import border
+from ocl_bench.data.stand_ins.outlines import outlines, signed_area
+from ocl_bench.data.stand_ins.writers import find_writer
 
 FIRST = 70
 SCENES = [classed_scene(number) for number in range(14)]

@@ -12,14 +12,14 @@ import pytest
 from matplotlib.path import Path as Polygon
 from PIL import Image
 
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.scenes.classes import CLASSES, N_THINGS, STUFF, THINGS
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.layouts.cityscapes import COLOURS, number_pixels
-from ocl_bench.scenes.layouts.coco import border
-from ocl_bench.scenes.layouts.voc import voc_palette, void_border
-from ocl_bench.scenes.store import ClassedScene
-from ocl_bench.spec import TaskSpec
+from ocl_bench.data.scenes.classes import CLASSES, N_THINGS, STUFF, THINGS
+from ocl_bench.data.scenes.store import ClassedScene
+from ocl_bench.data.stand_ins.cityscapes import COLOURS, number_pixels
+from ocl_bench.data.stand_ins.coco import border
+from ocl_bench.data.stand_ins.voc import voc_palette, void_border
+from ocl_bench.data.stand_ins.writers import find_writer
 
 
 def make_scene(number: int) -> ClassedScene:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.data.layouts import StoreJob
-from ocl_bench.data.stand_in import run_in_processes
-from ocl_bench.scenes import videos
-from ocl_bench.scenes.caster import Rays, build_world, trace
-from ocl_bench.scenes.motion import FRAMES, MAX_OBJECTS, MIN_OBJECTS, Camera, sample_video
-from ocl_bench.scenes.sampler import HALF_VIEW, Scene, SceneObject
-from ocl_bench.scenes.shapes import SHAPE_NAMES
-from ocl_bench.scenes.videos import MIN_VISIBLE, RenderedVideo, VideoStore, read_video, render_video, write_video
+from ocl_bench.data.scenes import videos
+from ocl_bench.data.scenes.caster import Rays, build_world, trace
+from ocl_bench.data.scenes.motion import FRAMES, MAX_OBJECTS, MIN_OBJECTS, Camera, sample_video
+from ocl_bench.data.scenes.sampler import HALF_VIEW, Scene, SceneObject
+from ocl_bench.data.scenes.shapes import SHAPE_NAMES
+from ocl_bench.data.scenes.videos import MIN_VISIBLE, RenderedVideo, VideoStore, read_video, render_video, write_video
+from ocl_bench.data.stand_ins.layouts import StoreJob
+from ocl_bench.data.stand_ins.stand_in import run_in_processes
 
 GOLDEN_MASKS = "bd432bd55a8f1186"
 GOLDEN_GREY = [66.015, 78.454, 106.107, 67.101, 81.95, 106.049, 65.644, 78.016, 105.549]
@@ -254,7 +254,7 @@ def test_a_worker_process_renders_the_same(first_video: RenderedVideo) -> None:
     store = VideoStore()
     assert store.missing(2) == [0, 1] and len(store) == 0
     done: list[int] = []
-    run_in_processes([StoreJob(store, (0,))], done.append, "ocl_bench.scenes.videos")  # type: ignore[arg-type]
+    run_in_processes([StoreJob(store, (0,))], done.append, "ocl_bench.data.scenes.videos")  # type: ignore[arg-type]
     assert done == [1] and store.missing(2) == [1]
     filled = replace(store, count=1)
     assert len(filled) == 1 and [len(video.categories) for video in filled] == [len(first_video.categories)]

@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data.base import OpenData, Request
-from ocl_bench.data.imagenet import open_imagenet
-from ocl_bench.scenes import salient
-from ocl_bench.scenes.layouts.imagenet import WNIDS, write
-from ocl_bench.scenes.salient import CLASSES, SHAPES, SalientScene, SalientStore, render_salient, sample_salient
-from ocl_bench.scenes.sampler import REVISIONS, VARIANTS
-from ocl_bench.scenes.shapes import FULL_SHAPES, SHAPE_NAMES
-from ocl_bench.spec import TaskSpec
+from ocl_bench.data.readers.imagenet import open_imagenet
+from ocl_bench.data.scenes import salient
+from ocl_bench.data.scenes.salient import CLASSES, SHAPES, SalientScene, SalientStore, render_salient, sample_salient
+from ocl_bench.data.scenes.sampler import REVISIONS, VARIANTS
+from ocl_bench.data.scenes.shapes import FULL_SHAPES, SHAPE_NAMES
+from ocl_bench.data.stand_ins.imagenet import WNIDS, write
 
 GOLDEN_BOXES = [
     [(0, 0, 0, 87, 85), (8, 85, 64, 110, 88), (19, 90, 0, 106, 11), (16, 94, 38, 118, 67)],

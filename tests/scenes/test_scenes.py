@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ocl_bench.scenes import MIN_VISIBLE, REVISIONS, VARIANTS, render
-from ocl_bench.scenes.materials import N_FULL, TEXTURES, material_table, paint
-from ocl_bench.scenes.sampler import FULL_SHAPES, UNSEEN_SHAPES, sample_scene
-from ocl_bench.scenes.shapes import SHAPES
+from ocl_bench.data.scenes import MIN_VISIBLE, REVISIONS, VARIANTS, render
+from ocl_bench.data.scenes.materials import N_FULL, TEXTURES, material_table, paint
+from ocl_bench.data.scenes.sampler import FULL_SHAPES, UNSEEN_SHAPES, sample_scene
+from ocl_bench.data.scenes.shapes import SHAPES
 
 GOLDEN_MASKS = {
     "full": "b98f2de7649a511c",

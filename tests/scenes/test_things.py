@@ -7,10 +7,10 @@ from collections import Counter
 
 import torch
 
-from ocl_bench.scenes import NO_STUFF, render
-from ocl_bench.scenes.classes import CLASSES, STUFF, THINGS
-from ocl_bench.scenes.sampler import FULL_SHAPES, sample_scene
-from ocl_bench.scenes.shapes import SHAPE_NAMES
+from ocl_bench.data.scenes import NO_STUFF, render
+from ocl_bench.data.scenes.classes import CLASSES, STUFF, THINGS
+from ocl_bench.data.scenes.sampler import FULL_SHAPES, sample_scene
+from ocl_bench.data.scenes.shapes import SHAPE_NAMES
 
 
 def test_the_table_is_consistent() -> None:

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data import OpenData, open_data
-from ocl_bench.data.tfrecord import decode_example, index_records, read_record
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.layouts.voc import voc_palette
-from ocl_bench.scenes.layouts.ytvis import SHAPES
-from ocl_bench.scenes.videos import RenderedVideo
-from ocl_bench.spec import TaskSpec
+from ocl_bench.data.readers.tfrecord import decode_example, index_records, read_record
+from ocl_bench.data.scenes.videos import RenderedVideo
+from ocl_bench.data.stand_ins.voc import voc_palette
+from ocl_bench.data.stand_ins.writers import find_writer
+from ocl_bench.data.stand_ins.ytvis import SHAPES
 
 FIRST = 70
 FRAMES = 5

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ocl_bench.core.schedules import learning_rate
 from ocl_bench.training.lars import LARS, teacher_momentum
-from ocl_bench.training.schedules import learning_rate
 
 
 def after_steps(start: Tensor, gradient: Tensor, steps: int) -> list[Tensor]:

@@ -12,14 +12,15 @@ from tiny_training import assert_same_training, log_rows, logged_losses
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card, get_task
+from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cli import app
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Instance, Prediction, Sample, Truth
 from ocl_bench.data import open_data
-from ocl_bench.errors import UsageError
-from ocl_bench.registry import get_model
-from ocl_bench.scenes import salient
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.store import SceneStore, write_chunk
+from ocl_bench.data.scenes import salient
+from ocl_bench.data.scenes.store import SceneStore, write_chunk
+from ocl_bench.data.stand_ins.writers import find_writer
+from ocl_bench.models.loading import get_model
 from ocl_bench.training import data, fit, run
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.data import ChunkedArray
@@ -28,7 +29,6 @@ from ocl_bench.training.neighbours import validate_neighbours
 from ocl_bench.training.odis_images import BoxedReader, BoxedScenes, boxes_of
 from ocl_bench.training.odis_objective import OdisOptions
 from ocl_bench.training.ranks import start_ranks
-from ocl_bench.types import Instance, Prediction, Sample, Truth
 
 
 def learn(out, **options):

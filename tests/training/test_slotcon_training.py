@@ -12,21 +12,21 @@ from torch import nn
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card, get_task
+from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.schedules import learning_rate
+from ocl_bench.core.types import Prediction, Sample, Truth
+from ocl_bench.data.scenes.store import SceneStore, write_chunk
+from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.metrics import semantic
+from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcon import group, presence
-from ocl_bench.registry import get_model
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.store import SceneStore, write_chunk
 from ocl_bench.training import data, fit, run
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks
 from ocl_bench.training.recipe import Recipe, Scenes, read_recipe
-from ocl_bench.training.schedules import learning_rate
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
-from ocl_bench.types import Prediction, Sample, Truth
 
 
 def learn(out, **options):

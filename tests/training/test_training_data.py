@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ocl_bench.errors import UsageError
-from ocl_bench.scenes import render
+from ocl_bench.core.errors import UsageError
+from ocl_bench.data.scenes import render
 from ocl_bench.training import data
 from ocl_bench.training.data import frozen_features, object_boxes, training_scenes
 from ocl_bench.training.recipe import Scenes

@@ -10,7 +10,7 @@ import torch
 from tiny_training import logged_losses, tiny_model, tiny_objective, tiny_recipe
 from two_ranks import run_two_ranks
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
 from ocl_bench.training import fit
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks

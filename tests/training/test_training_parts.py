@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ocl_bench.errors import UsageError
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.schedules import generator, learning_rate, sample_indices
 from ocl_bench.training.checkpoint import (
     Checkpoint,
     export_weights,
@@ -18,7 +19,6 @@ from ocl_bench.training.checkpoint import (
     state_sha256,
 )
 from ocl_bench.training.recipe import read_recipe
-from ocl_bench.training.schedules import generator, learning_rate, sample_indices
 
 
 def test_learning_rate_is_that_of_the_official_dias_recipe():

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card
+from ocl_bench.cards.names import get_card
 from ocl_bench.cli import app
-from ocl_bench.errors import UsageError
-from ocl_bench.registry import get_model
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models.loading import get_model
 from ocl_bench.training import data, objectives, run, validation
 from ocl_bench.training.checkpoint import file_sha256
 from ocl_bench.training.following import next_command

@@ -13,13 +13,13 @@ from PIL import Image
 from tiny_video import SMALL
 from video_corridor import VideoMemory, memory_videos, video_task
 
-from ocl_bench.cardnames import get_card, get_task
+from ocl_bench.cards.names import get_card, get_task
+from ocl_bench.cards.task import TaskSpec
+from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.data import OpenData
-from ocl_bench.errors import SampleError, UsageError
+from ocl_bench.data.scenes.videos import RenderedVideo, VideoStore, write_video
+from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
-from ocl_bench.scenes.layouts import find_writer
-from ocl_bench.scenes.videos import RenderedVideo, VideoStore, write_video
-from ocl_bench.spec import TaskSpec
 from ocl_bench.training import run
 from ocl_bench.training.clips import (
     Networks,
@@ -152,7 +152,8 @@ def test_videos_of_a_data_set_are_trained_on(
     tmp_path: Path, store: VideoStore, small_card: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """In its official layout; the card's task validates on a video of the same split that is not trained on."""
-    monkeypatch.setattr("ocl_bench.data.ytvis._VALIDATION", 0)  # of so few videos all would be those of validation
+    # Of so few videos all would be those of validation.
+    monkeypatch.setattr("ocl_bench.data.readers.ytvis._VALIDATION", 0)
     layout, folder, split = READERS[name]
     task = get_task(name)
     task = task.model_copy(update={"protocol": task.protocol.model_copy(update={"score_at": 32})})

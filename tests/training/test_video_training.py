@@ -21,17 +21,17 @@ from tiny_video import (
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
-from ocl_bench.cardnames import get_card
+from ocl_bench.cards.names import get_card
 from ocl_bench.cli import app
+from ocl_bench.core.schedules import learning_rate
+from ocl_bench.data.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.models.encoder import Encoder
-from ocl_bench.registry import get_model
-from ocl_bench.scenes.videos import RenderedVideo, VideoStore, write_video
+from ocl_bench.models.loading import get_model
 from ocl_bench.training import fit, run
 from ocl_bench.training.checkpoint import export_weights, load_checkpoint
 from ocl_bench.training.clips import CachedVideos
 from ocl_bench.training.ranks import start_ranks
 from ocl_bench.training.recipe import read_recipe
-from ocl_bench.training.schedules import learning_rate
 
 
 def learn(out, model=None, objective=None, **options):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...errors import UsageError
+from ...core.errors import UsageError
 
 
 class _Block(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError
+from ...core.errors import UsageError
 
 DINO_OFFSET = 0.1
 """Patches that DINO, iBOT and DINOv2 (without registers) add to a grid when they resample a position table to it."""

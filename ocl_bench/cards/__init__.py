@@ -1,0 +1,1 @@
+"""Cards: what a task and a model are."""

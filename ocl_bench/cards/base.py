@@ -1,0 +1,39 @@
+"""What all cards share: frozen fields, unknown ones refused, read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..core.errors import UsageError, first_problem
+
+
+class Card(BaseModel):
+    """A frozen mapping of fields; a field that it does not have is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+CardType = TypeVar("CardType", bound=BaseModel)
+
+
+def load_card(path: Path, kind: type[CardType]) -> CardType:
+    """Read a card of the given kind from YAML. Raises UsageError naming the file and the field."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: a card is a YAML mapping; see `ocl-bench show clevrtex`")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        field, message = first_problem(error, "card")
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        remedy = "remove it" if unknown else "see `ocl-bench show clevrtex` for an example"
+        raise UsageError(f"{path}: field '{field}': {message}; {remedy}") from error

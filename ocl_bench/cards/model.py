@@ -1,0 +1,71 @@
+"""Model cards: what a model is, what it saw in training and how its weights were made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from .base import Card, load_card
+
+Family = Literal["discovery", "detection", "segmentation", "knn", "video", "recognition"]
+
+
+Supervision = Literal["none", "boxes", "masks"]
+
+
+Privilege = Literal["none", "boxes", "truth"]
+
+
+class Training(Card):
+    """How a checkpoint was made, and the numbers it had when it was made."""
+
+    trained_on: str = ""
+    machine: str = ""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    steps: int | None = None
+    commit: str = ""
+    data: str = ""
+    numbers: dict[str, float] = Field(default_factory=dict)
+
+
+class ModelCard(Card):
+    """One model card. `load_model_card` reads it from YAML.
+
+    source: `module:callable`; the callable gets `options` as keyword arguments and returns a model.
+    weights: file name in `ocl_bench/models/weights/` (float16 safetensors), or empty when the model has none.
+    backbone: the network that sees the pixels, and whether it is frozen. pretraining: what the weights that training
+    starts from, or keeps frozen, had learnt from; `none` from scratch. Both are printed in leaderboards.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str = ""
+    paper: str = ""
+    source: str = Field(pattern=r"^[\w.]+:\w+$")
+    options: dict[str, Any] = Field(default_factory=dict)
+    backbone: str = ""
+    pretraining: str = ""
+    input: int | None = Field(default=None, ge=8)
+    weights: str = Field(default="", pattern=r"^([\w.-]+\.safetensors)?$")
+    sha256: str = ""
+    supervision: Supervision = "none"
+    privilege: Privilege = "none"
+    role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
+    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition", "knn", "video")
+    training: Training | None = None
+    train: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @field_validator("options")
+    @classmethod
+    def _plain_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(value)
+        return value
+
+
+def load_model_card(path: Path) -> ModelCard:
+    """Read a model card. Raises UsageError naming the file and the field."""
+    return load_card(path, ModelCard)

@@ -1,0 +1,57 @@
+"""The command line: which verbs there are. They import what they need, so `--help` and `list` start no torch.
+
+Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from . import models as cli_models
+from . import results as cli_results
+from .options import ErrorsInOneLine
+
+app = typer.Typer(
+    cls=ErrorsInOneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="How good is this object-centric model, really, and compared with what?",
+    epilog="Start with: ocl-bench eval --model dias --task clevrtex",
+)
+
+VERBS: dict[str, Callable[..., None]] = {
+    "eval": cli_models.evaluate_model,
+    "list": cli_models.list_names,
+    "show": cli_models.show,
+    "check-model": cli_models.check,
+    "score": cli_models.score,
+    "replay": cli_models.replay,
+    "profile": cli_models.profile,
+    "tune": cli_models.tune,
+    "train": cli_models.train,
+    "leaderboard": cli_results.leaderboard,
+    "compare": cli_results.compare,
+    "claims": cli_results.claims,
+    "regress": cli_results.regress,
+    "submit": cli_results.submit,
+    "validate": cli_results.validate,
+    "export": cli_models.export,
+    "schema": cli_results.schema,
+}
+"""In the order in which `--help` lists them."""
+
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+
+
+def main() -> None:
+    """Entry point of the console script `ocl-bench`."""
+    app(prog_name="ocl-bench")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m ocl_bench.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,198 @@
+"""What the command line prints: tables of results, checks and cards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..cards.model import ModelCard
+    from ..cards.task import TaskSpec
+    from ..evaluation.check_model import Check
+    from ..evaluation.matrix import Cell
+    from ..results.record import MetricValue, Result
+
+_PIPE_WIDTH = 120
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console; wide enough for the tables when the output goes to a file or a pipe."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return console
+
+
+def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
+    """The result's row, the floors and ceilings below it, the signature and what it cost."""
+    task, data, counts = result.task, result.data, result.counts
+    table = Table(title=f"{task.name} v{task.version}, data: {data.kind} ({data.revision})", title_justify="left")
+    table.add_column("model", overflow="fold")
+    for name, metric in result.metrics.items():
+        arrow = "↑" if metric.direction > 0 else "↓"
+        main = " (main)" if name == task.main else ""
+        table.add_column(f"{name} {arrow}{main}\nn = {metric.n_valid}", justify="right", overflow="fold")
+    name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
+    table.add_row(name, *_cells(result, result), end_section=bool(references))
+    for other in references:
+        table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
+    console.print(table)
+    unit = unit_of(result)
+    console.print(f"value ± half of the 95 % bootstrap interval over n {unit}; {_images(result)}")
+    if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
+        share = 100 * counts.single_object_share
+        console.print(f"{share:.1f} % of the {unit} show one object: FG-ARI is 1 there for one segment, 0 for more")
+    console.print(f"signature: {task.signature}", soft_wrap=True)
+    model = result.model
+    console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}")
+    rate = result.cost.images_per_second
+    speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
+    console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
+
+
+def print_cells(console: Console, cells: Sequence[Cell]) -> None:
+    """A line for each model and task. Tasks are not averaged: they measure different things."""
+    table = Table("task", "model", "main metric", "value", "n", "status", title_justify="left")
+    for cell in cells:
+        if cell.result is None:
+            table.add_row(cell.task, escape(cell.model), "", "", "", cell.status)
+            continue
+        metric = cell.result.metrics[cell.result.task.main]
+        name = f"{escape(cell.model)}{_remark(cell.result)}"
+        value = format_metric(metric, metric.n_valid)
+        table.add_row(cell.task, name, cell.result.task.main, value, str(metric.n_valid), cell.status)
+    console.print(table)
+
+
+def unit_of(result: Result) -> str:
+    """What is resampled: images or videos."""
+    return "videos" if {"mbo_video", "fg_ari_video", "jf"} & set(result.metrics) else "images"
+
+
+def _images(result: Result) -> str:
+    counts = result.counts
+    text = f"{counts.scored} of {counts.attempted} {unit_of(result)} scored"
+    if result.data.limit is not None:
+        text += f" (limited to the first {result.data.limit}: never ranked)"
+    seeds = len(result.seeds.noise)
+    return text + (f", mean over {seeds} noise seeds" if seeds > 1 else "")
+
+
+def _remark(result: Result) -> str:
+    """What a reader must know of a row: ` (floor, boxes)` is a floor on features that were trained with boxes."""
+    model = result.model
+    words = [model.role if model.role in ("floor", "ceiling") else "", model.supervision.replace("none", "")]
+    remark = ", ".join(filter(None, words))
+    return f" ({remark})" if remark else ""
+
+
+def _cells(result: Result, header: Result) -> list[str]:
+    return [
+        format_metric(result.metrics[name], header.metrics[name].n_valid) if name in result.metrics else "-"
+        for name in header.metrics
+    ]
+
+
+def format_metric(metric: MetricValue, n_header: int) -> str:
+    """`0.612 ±.013`, and the number of valid images where it is not the one of the column."""
+    if metric.value is None:
+        return "not valid"
+    text = f"{round(metric.value, 3) + 0.0:.3f}"  # + 0.0 turns -0.0 into 0.0
+    if metric.ci95:
+        half = (metric.ci95[1] - metric.ci95[0]) / 2
+        text += f" ±{half:.3f}".replace("±0.", "±.")
+    return text if metric.n_valid == n_header else f"{text} (n = {metric.n_valid})"
+
+
+def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
+    """One row for each check with what to do about it."""
+    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "skipped"}
+    table = Table(title=f"check-model {name}", title_justify="left")
+    for column in ("check", "", "found", "remedy"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, words[check.passed], escape(check.detail), escape(check.remedy))
+    console.print(table)
+
+
+def print_task(console: Console, task: TaskSpec) -> None:
+    """A task card in words: protocol, metrics, data and what the data root must look like."""
+    from ..data import READERS
+    from ..metrics import find_metric
+
+    console.print(f"[bold]{task.name}[/] v{task.version} ({task.family}): {escape(task.title)}")
+    console.print(escape(task.reference))
+    console.print(f"signature: {task.signature('<mask source>')}", soft_wrap=True)
+    table = Table("field", "value", title="protocol", title_justify="left")
+    for field, value in task.protocol.model_dump(exclude_none=True).items():
+        for key, entry in _flat(field, value):
+            table.add_row(key, entry)
+    for field, value in (task.fit.model_dump(exclude_none=True) if task.fit else {}).items():
+        for key, entry in _flat(f"fit.{field}", value):
+            table.add_row(key, entry)
+    table.add_row("noise seeds", ", ".join(map(str, task.noise_seeds)))
+    console.print(table)
+    table = Table("metric", "meaning", title="metrics", title_justify="left")
+    for name in task.metrics:
+        table.add_row(f"{name} (main)" if name == task.main else name, find_metric(name).describe)
+    console.print(table)
+    data = task.data
+    console.print(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}")
+    for key, value in data.options.items():
+        console.print(f"  {key}: {value}")
+    for label, text in (("licence", data.licence), ("size on disk", data.size), ("get it", data.get)):
+        if text:
+            console.print(f"{label}: {escape(text)}", soft_wrap=True)
+    if data.stand_in:
+        names = dict.fromkeys((data.stand_in.scenes, data.stand_in.variant))
+        made = f"{data.stand_in.samples} {'videos' if task.family == 'video' else 'scenes'} of {' '.join(names)}"
+        if data.stand_in.fit_samples:
+            made += f" and {data.stand_in.fit_samples} to fit on"
+        console.print(f"without --data-root: {made}, revision {data.stand_in.revision}, rendered here in this layout")
+    console.print("\nwhat the data root must look like:")
+    reader = READERS.get(data.reader)
+    layout = inspect.getdoc(inspect.getmodule(reader)) if reader else None
+    console.print(escape(layout or f"reader '{data.reader}' is unknown"), soft_wrap=True)
+
+
+def print_model(console: Console, card: ModelCard) -> None:
+    """A model card, field by field."""
+    table = Table("field", "value", title=f"{card.name}: {card.title}", title_justify="left")
+    for field, value in card.model_dump(mode="json", exclude={"name", "title", "notes"}).items():
+        for key, entry in _flat(field, value):
+            table.add_row(escape(key), escape(entry))
+    console.print(table)
+    for note in card.notes:
+        console.print(f"• {escape(note)}", soft_wrap=True)
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, dict):
+        return [row for name, entry in value.items() for row in _flat(f"{key}.{name}", entry)]
+    if value in (None, "", [], ()):
+        return []
+    return [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+
+
+def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:
+    """One row for each value that was tried, the best one marked."""
+    table = Table(option, main, title="on the validation split", title_justify="left")
+    for row in rows:
+        mark = " ← best" if row["value"] == best else ""
+        table.add_row(str(row["value"]), f"{row['metrics'][main]:.4f}{mark}")
+    console.print(table)
+
+
+def print_paths(console: Console, paths: dict[str, Path | None]) -> None:
+    """Where things were written."""
+    for label, path in paths.items():
+        if path is not None:
+            console.print(f"{label + ':':12} {path}", soft_wrap=True)

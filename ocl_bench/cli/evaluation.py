@@ -1,0 +1,215 @@
+"""What `ocl-bench eval` adds to an evaluation: reference rows, a picture, the leaderboard, the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..core.errors import UsageError
+from ..core.paths import bundled, results_root
+from ..evaluation.heads import with_head
+from ..evaluation.loop import Item, Runner
+from ..evaluation.plan import Plan, make_plan
+from ..evaluation.run import run
+from ..families.segmentation import Segmentation
+from ..metrics import find_metric
+from ..results.record import Result, read_rows
+from ..results.references import CHEAP, reference_results
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result, the floors and ceilings to print below it, what was written, and what to do next."""
+
+    result: Result
+    references: list[Result]
+    paths: dict[str, Path | None]
+    next_command: str
+
+
+def evaluate_and_report(
+    model: Any,
+    task: Any,
+    *,
+    results: Path | None = None,
+    save_predictions: bool = False,
+    force: bool = False,
+    floors: bool = False,
+    pictures: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+    **keywords: Any,
+) -> Report:
+    """Evaluate, then gather everything that the command line prints. keywords: those of `make_plan`.
+
+    say: gets one line at a time about where the data comes from and what is reused.
+    """
+    plan = make_plan(model, task, **keywords)
+    say(plan.data.note)
+    if plan.model.untrained:
+        say(f"model {plan.model.name} has no bundled weights: these numbers are untrained; pass --checkpoint FILE")
+    root = results if results is not None else results_root()
+    result = run(plan, results=root, save_predictions=save_predictions, force=force)
+    if result.reused:
+        made = f"{result.identity.created}, commit {result.identity.commit[:8] or 'unknown'}"
+        say(f"this result was finished before ({made}); --force computes it again")
+    references = reference_results(result, [root])
+    if floors:
+        references = _with_floors(plan, result, references, root)
+    elif not references:
+        say("no stored floors for these images; --floors computes the cheap ones")
+    picture = _picture(plan, result, force or not result.reused) if pictures else None
+    paths: dict[str, Path | None] = {
+        "result": result.path,
+        "per image": result.rows_path,
+        "picture": picture,
+    }
+    if result.data.limit is None and plan.split is None:  # only whole splits are ranked
+        paths["leaderboard"] = _leaderboard(plan, root)
+    if save_predictions and result.path:
+        paths["predictions"] = result.path.with_suffix(".predictions")
+    return Report(result, references, paths, _next_command(model, task, result))
+
+
+def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
+    have = {reference.model.name for reference in references} | {result.model.name}
+    for name in CHEAP:
+        if name in have:
+            continue
+        try:
+            other = make_plan(
+                name,
+                plan.task,
+                data=plan.data,
+                train=plan.train,
+                limit=plan.limit,
+                split=plan.split,
+                stand_in_seed=plan.stand_in_seed,
+                noise_seeds=plan.noise_seeds,
+                batch_size=plan.batch_size,
+            )
+            run(other, results=root)
+        except UsageError:
+            continue  # a floor without the fields that this task needs
+    return reference_results(result, [root])
+
+
+def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
+    """The best, median and worst samples beside the result; only these few are predicted again."""
+    assert result.path is not None
+    path = result.path.with_suffix(".png")
+    if path.is_file() and not redraw:
+        return path
+    main, rows = _per_image(plan, read_rows(result.path))
+    draw = {"video": _storyboard, "knn": _neighbours}.get(plan.task.family, _overlays)
+    return None if rows.empty else draw(plan, result, path, main, rows)
+
+
+def _title(plan: Plan, result: Result) -> str:
+    return f"{result.model.name} on {plan.task.name} (data: {result.data.kind})"
+
+
+def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    from ..tables.pictures.overlays import Panel, choose, write_overlays
+
+    direction = find_metric(main).direction
+    indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})
+    values = {str(rows.index[i]): float(rows.iloc[i]) for i in indices}
+    positions = [position for position, sample_id in enumerate(plan.data.ids) if sample_id in values]
+    panels = []
+    plan = with_head(plan)
+    for start in range(0, len(positions), plan.batch_size):
+        runner = Runner(plan)
+        items, _ = runner.read(positions[start : start + plan.batch_size])
+        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(kept, outputs, strict=True):
+            labels, truth = plan.adapter.picture(output, item.truth)
+            panels.append(Panel(item.id, values[item.id], _pixels(item), truth, labels))
+    title = f"{_title(plan, result)}, {main}"
+    return write_overlays(path, panels, metric=main, title=title, direction=direction)
+
+
+def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    from ..evaluation.video_loop import VideoRunner
+    from ..tables.pictures.overlays import choose
+    from ..tables.pictures.storyboard import Strip, chosen_frames, write_storyboard
+
+    runner, strips = VideoRunner(plan), []
+    for section, indices in choose(list(rows), per_section=1, direction=find_metric(main).direction).items():
+        for index in indices:
+            video = plan.data.reader[plan.data.ids.index(str(rows.index[index]))]
+            wanted, kept = set(chosen_frames(len(video))), []
+            for start, items, outputs in runner.clips(video, plan.noise_seeds[0]):
+                for number, (item, output) in enumerate(zip(items, outputs, strict=True), start):
+                    if number in wanted:
+                        kept.append((_pixels(item), item.truth.labels, output))
+            images, truth, prediction = (np.stack(part) for part in zip(*kept, strict=True))
+            value = float(rows.iloc[index])
+            strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))
+    return write_storyboard(path, strips, metric=main, title=_title(plan, result))
+
+
+def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    """Up to four queries that hit and four that miss, spread over the data."""
+    from ..families.knn import Knn
+    from ..tables.pictures.neighbours import SHOWN, Query, write_neighbours
+
+    plan, train = with_head(plan), plan.train
+    assert train is not None
+    runner, adapter, names = Runner(plan), cast(Knn, plan.adapter), train.categories
+    bank = Runner(replace(plan, data=train))
+    queries = []
+    for hit in (True, False):
+        found = [str(name) for name in rows.index[(rows >= 0.5) == hit]]
+        chosen = [found[k * len(found) // 4] for k in range(4)] if len(found) >= 4 else found
+        items, _ = runner.read([plan.data.ids.index(name) for name in chosen])
+        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(kept, outputs, strict=True):
+            why, label = adapter.explain(output), item.truth.label
+            nearest, _ = bank.read([int(position) for position in why.positions[:SHOWN]])
+            labels = [one.truth.label for one in nearest]
+            numbers = [number for number in (label, why.predicted, *labels) if number is not None]
+            called = [names.get(number, str(number)) for number in numbers]
+            pictures = np.stack([_pixels(one) for one in nearest])
+            cosines = tuple(float(value) for value in why.similarity)
+            queries.append(Query(item.id, _pixels(item), called[0], called[1], pictures, tuple(called[2:]), cosines))
+    return write_neighbours(path, queries, title=f"{_title(plan, result)}, {main}")
+
+
+def _pixels(item: Item) -> np.ndarray:
+    """The model's image, (S, S, 3) uint8."""
+    return (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+
+
+def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
+    """The main metric image by image; the next one of the card that has values of single images, if it has none."""
+    names = [plan.task.main, *(name for name in plan.task.metrics if name in rows and name != plan.task.main)]
+    columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
+    if isinstance(plan.adapter, Segmentation) and not any(len(values) for _, values in columns):
+        return "pixel_acc_majority", plan.adapter.image_values(rows)
+    return next(((name, values) for name, values in columns if len(values)), columns[0])
+
+
+def _leaderboard(plan: Plan, root: Path) -> Path | None:
+    """The board of this task, from the committed results and those of the user, as CSV (and Markdown beside it)."""
+    from ..tables.leaderboard.build import build_leaderboard
+
+    folders = list(dict.fromkeys([bundled("leaderboards") / "results", root]))
+    written = build_leaderboard(folders, root / "leaderboards", plan.task)
+    return next(path for path in written if path.suffix == ".csv")
+
+
+def _next_command(model: Any, task: Any, result: Result) -> str:
+    name = f"--model {model}" if isinstance(model, str) else "--model FILE.py:build"
+    here = f"ocl-bench eval {name} --task {task}"
+    if result.data.limit is not None:
+        return f"{here}   # all images"
+    if result.data.kind == "embedded" and result.data.stand_in_seed is None and result.model.role == "model":
+        return f"{here} --stand-in-seed 1   # scenes that nobody has tuned to"
+    return f"ocl-bench leaderboard --task {result.task.name}"

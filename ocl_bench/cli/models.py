@@ -1,0 +1,383 @@
+"""Verbs about models: evaluate, inspect, profile, tune, train, export; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..core.errors import UsageError
+from .options import (
+    BatchSize,
+    Checkpoint,
+    DataRoot,
+    Device,
+    ExportTarget,
+    Json,
+    Limit,
+    ModelName,
+    Offline,
+    Options,
+    Results,
+    Seeds,
+    Split,
+    TaskName,
+    What,
+    exit_code,
+    go_offline,
+    own_stdout,
+    parse_options,
+    parse_seeds,
+    print_json,
+    print_matrix,
+    print_result,
+    say,
+    several,
+    split_option,
+)
+
+
+def evaluate_model(
+    model: ModelName,
+    task: TaskName,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    split: Split = None,
+    stand_in_seed: Annotated[
+        int | None, typer.Option(min=1, help="Render a fresh stand-in split from this seed (never ranked).")
+    ] = None,
+    option: Options = None,
+    checkpoint: Checkpoint = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes (JSONL, Parquet) instead of the data set's, where the task grants any.")
+    ] = None,
+    results: Results = None,
+    save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
+    floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
+    pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
+    force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Score a model on a task, beside floors and ceiling; `all` or names with commas score several of either."""
+    go_offline(offline)
+    plan: dict[str, Any] = {
+        "data_root": data_root,
+        "limit": limit,
+        "noise_seeds": parse_seeds(seeds),
+        "device": device,
+        "batch_size": batch_size,
+        "split": split,
+        "stand_in_seed": stand_in_seed,
+        "options": parse_options(option),
+        "checkpoint": checkpoint,
+        "boxes": boxes,
+    }
+    if several(model, task):
+        from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand
+
+        with own_stdout(json):
+            cells = evaluate_matrix(
+                expand(model, "model"),
+                expand(task, "task"),
+                results=results,
+                force=force,
+                save_predictions=save_predictions,
+                say=say,
+                **plan,
+            )
+        print_matrix(cells, json)
+        raise typer.Exit(exit_code_of(cells))
+    from .evaluation import evaluate_and_report
+
+    with own_stdout(json):
+        report = evaluate_and_report(
+            model,
+            task,
+            results=results,
+            save_predictions=save_predictions,
+            force=force,
+            floors=floors,
+            pictures=pictures,
+            say=say,
+            **plan,
+        )
+    print_result(report.result, json, report.references, report.paths)
+    if not json:
+        typer.echo(f"next: {report.next_command}")
+    raise typer.Exit(exit_code(report.result))
+
+
+def list_names(
+    what: Annotated[What | None, typer.Argument(help="By default tasks and models.")] = None, json: Json = False
+) -> None:
+    """List tasks, models or metrics."""
+    from ..cards.names import model_names, task_names
+
+    names: dict[str, list[str]] = {}
+    if what in (None, What.tasks):
+        names["tasks"] = task_names()
+    if what in (None, What.models):
+        names["models"] = model_names()
+    if what is What.metrics:
+        from ..metrics import metric_names
+
+        names["metrics"] = metric_names()
+    if json:
+        print_json(names[what.value] if what else names)
+        return
+    for kind, entries in names.items():
+        if what is None:
+            typer.echo(f"{kind}:")
+        for entry in entries:
+            typer.echo(entry if what else f"  {entry}")
+
+
+def show(
+    card: Annotated[str, typer.Argument(help="Name of a task or a model, or the path of a task card.")],
+    json: Json = False,
+) -> None:
+    """Show a card: protocol, signature, data layout, weights and what they saw."""
+    from ..cards.names import find_card
+    from ..cards.task import TaskSpec
+    from .console import make_console, print_model, print_task
+
+    found = find_card(card)
+    if json:
+        print_json(found.model_dump(mode="json"))
+    elif isinstance(found, TaskSpec):
+        print_task(make_console(), found)
+    else:
+        print_model(make_console(), found)
+
+
+def check(
+    model: ModelName,
+    task: TaskName = "clevrtex",
+    option: Options = None,
+    checkpoint: Checkpoint = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Tell in seconds whether a model will work, and what to change if not."""
+    from dataclasses import asdict
+
+    from ..evaluation.check_model import check_model
+    from .console import make_console, print_checks
+
+    with own_stdout(json):
+        checks = check_model(model, task, checkpoint=checkpoint, options=parse_options(option), device=device)
+    if json:
+        print_json([asdict(entry) for entry in checks])
+    else:
+        print_checks(make_console(), model, checks)
+    failed = [entry for entry in checks if not entry.passed]
+    if not failed and not json:
+        typer.echo(f"next: ocl-bench eval --model {model} --task {task} --limit 64")
+    raise typer.Exit(2 if failed else 0)
+
+
+def score(
+    task: TaskName,
+    masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, .npz with truth, or COCO results .json.")],
+    name: Annotated[str, typer.Option(help="Name under which the result is written.")] = "supplied-masks",
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    split: Split = None,
+    results: Results = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Score masks that exist already; no model needed."""
+    go_offline(offline)
+    from ..evaluation.supplied.masks import score_masks
+
+    result = score_masks(
+        task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results, say=say
+    )
+    print_result(result, json)
+    raise typer.Exit(exit_code(result))
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="Result JSON of an evaluation with --save-predictions.")],
+    task: Annotated[str | None, typer.Option(help="Task card of the run, when it is not a bundled one.")] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Score the saved predictions of a run again; exit code 1 when a number differs."""
+    from ..evaluation.supplied.masks import replay as replay_run
+
+    outcome = replay_run(run, task=task, data_root=data_root)
+    print_result(outcome.now, json)
+    if not outcome.equal:
+        differences = ", ".join(f"{name} {value:+.3g}" for name, value in outcome.differences.items() if value)
+        typer.echo(f"not the stored numbers: {differences}", err=True)
+        raise typer.Exit(1)
+    typer.echo("equal to the stored numbers", err=True)
+
+
+def profile(
+    model: ModelName,
+    against: Annotated[str | None, typer.Option(help="Another model, measured in turns with it.")] = None,
+    option: Options = None,
+    against_option: Annotated[list[str] | None, typer.Option(help="key=value for the other; repeatable.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Random weights where none are bundled.")] = False,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; by default as in eval.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips or images in a pass.")] = 1,
+    clip: Annotated[int, typer.Option(min=1, help="Frames of a clip, for models of videos.")] = 4,
+    size: Annotated[int | None, typer.Option(min=8, help="Side of a frame; by default the model's own.")] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Passes of each model that are not timed.")] = 2,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model.")] = 20,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Frame by frame, with the state so far.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.")] = None,
+    json: Json = False,
+) -> None:
+    """What a model costs: parameters, FLOPs, time, memory; alone or against another (docs/profile.md)."""
+    import sys
+
+    from ..core.machine import choose_device, thread_count
+    from ..evaluation.cost import Setup, Side, profile_models, write_figure
+
+    setup = Setup(
+        choose_device(device), dtype, threads or thread_count(), batch, clip, size, streaming, warmup, repeats
+    )
+    sides = [Side(model, parse_options(option), untrained)]
+    if against is not None:
+        sides.append(Side(against, parse_options(against_option), untrained))
+    elif against_option or out:
+        raise UsageError("--against-option and --out need --against MODEL")
+    with own_stdout(json):
+        found = profile_models(sides, setup, say=say)
+    if json:
+        print_json(found.to_dict())
+    else:
+        from .console import make_console
+        from .profile import print_profile
+
+        print_profile(make_console(), found)
+    if out is not None:
+        say(f"written: {write_figure(out, found, sys.argv[1:])}")
+
+
+def tune(
+    model: ModelName,
+    task: TaskName,
+    option: Annotated[list[str], typer.Option("--option", "-o", help="key=3..15 or key=a,b is tuned; key=v is fixed.")],
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    split: Annotated[str, typer.Option(help="Validation split.")] = "val",
+    checkpoint: Checkpoint = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Choose one option of a model on the validation split by the main metric."""
+    from ..evaluation.tune import parse_values
+    from ..evaluation.tune import tune as tune_option
+    from .console import make_console, print_tuning
+
+    texts = dict(split_option(text) for text in option)
+    several = {key: values for key, text in texts.items() if len(values := parse_values(text)) > 1}
+    if len(several) != 1:
+        raise UsageError("--option: exactly one option needs several values, such as slots=3..15")
+    (key, values) = next(iter(several.items()))
+    fixed = {name: parse_values(text)[0] for name, text in texts.items() if name != key}
+    with own_stdout(json):
+        outcome = tune_option(
+            model,
+            task,
+            key,
+            values,
+            split=split,
+            results=results,
+            options=fixed,
+            data_root=data_root,
+            limit=limit,
+            noise_seeds=parse_seeds(seeds),
+            device=device,
+            batch_size=batch_size,
+            checkpoint=checkpoint,
+        )
+    if json:
+        print_json(outcome)
+        return
+    print_tuning(make_console(), key, outcome["main"], outcome["tried"], outcome["best"])
+    typer.echo(f"written: {outcome['path']}")
+    typer.echo(f"next: ocl-bench eval --model {model} --task {task} --option {key}={outcome['best']}")
+
+
+def train(
+    model: ModelName,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Whose protocol validates; by default the card's.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this visit.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop this visit after N minutes; go on later.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16; by default the card's.")] = None,
+    compile: Annotated[bool, typer.Option(help="Compile the model.")] = False,
+    world_size: Annotated[int | None, typer.Option(min=1, help="Refuse unless torchrun started so many ranks.")] = None,
+    scenes: Annotated[int | None, typer.Option(min=1, help="Number of training scenes.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="key=value for the recipe, such as lr=1e-3; repeatable.")
+    ] = None,
+    option: Options = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Train on the task's images in this folder instead of scenes (slotcon).")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
+    json: Json = False,
+) -> None:
+    """Train a model by the recipe of its card, or go on with a training that was stopped."""
+    from ..training import train as train_model
+
+    with own_stdout(json):
+        record = train_model(
+            model,
+            task,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            out=out,
+            device=device,
+            precision=precision,
+            compile_model=compile,
+            world_size=world_size,
+            scenes=scenes,
+            overrides=parse_options(set),
+            options=parse_options(option),
+            data_root=data_root,
+            resume=resume,
+        )
+    if not record["main_rank"]:
+        return
+    if json:
+        print_json(record)
+        return
+    for name, value in record["numbers"].items():
+        typer.echo(f"{name}: {value:.4f}")
+    typer.echo(f"{record['steps']} of {record['recipe']['steps']} steps; written: {record['weights']}")
+    typer.echo(f"next: {record['next']}")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="A SlotCon checkpoint, official or ours.")],
+    to: Annotated[ExportTarget, typer.Option(help="Whose names the tensors get.")],
+    out: Annotated[Path, typer.Option(help="torchvision: .safetensors or .pth; detectron2: .pkl.")],
+) -> None:
+    """Write SlotCon's teacher encoder for torchvision or detectron2, to fine-tune it there (docs/transfer.md)."""
+    from ..models.checkpoints.export import export_encoder, export_file, read_checkpoint
+
+    number = len(export_encoder(read_checkpoint(checkpoint), to.value))
+    typer.echo(f"written: {export_file(checkpoint, out, to.value)} ({number} tensors)")

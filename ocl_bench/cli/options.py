@@ -1,0 +1,245 @@
+"""What the verbs of the command line share: options, how their text is parsed, errors in one line, JSON on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..core.errors import DataMissingError, OclBenchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..evaluation.matrix import Cell
+    from ..results.record import Result
+    from ..tables.gate.report import Report
+    from ..tables.validation.examine import Validation
+
+
+class ErrorsInOneLine(TyperGroup):
+    """Turns expected errors into one line on stderr and their exit code. OCL_BENCH_DEBUG=1 shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except OclBenchError as error:
+            if os.environ.get("OCL_BENCH_DEBUG"):
+                raise
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if os.environ.get("OCL_BENCH_DEBUG") or error.filename is None:
+                raise
+            typer.echo(f"error: {error.filename}: {error.strerror}; is it there, writable, with space left?", err=True)
+            raise typer.Exit(UsageError.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
+            raise typer.Exit(130) from error
+
+
+class What(StrEnum):
+    """What `list` lists."""
+
+    tasks = "tasks"
+    models = "models"
+    metrics = "metrics"
+
+
+class ExportTarget(StrEnum):
+    """Whose names `export` gives."""
+
+    torchvision = "torchvision"
+    detectron2 = "detectron2"
+
+
+class Annotations(StrEnum):
+    """Whether `regress` marks its findings for a CI service."""
+
+    auto = "auto"
+    github = "github"
+    none = "none"
+
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
+TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with official data; by default OCL_BENCH_DATA.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
+Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]
+Results = Annotated[Path | None, typer.Option(help="Folder for results; by default OCL_BENCH_RESULTS or ./results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly the result as JSON on stdout.")]
+Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
+
+
+def print_result(
+    result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
+) -> None:
+    """The result as JSON or as a table, and the first failed samples on stderr."""
+    if json:
+        typer.echo(result.to_json(), nl=False)
+    else:
+        from .console import make_console, print_paths, print_result
+
+        console = make_console()
+        print_result(console, result, references)
+        print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
+    for failure in result.counts.failed[:5]:
+        typer.echo(f"failed: {failure.error}", err=True)
+    if len(result.counts.failed) > 5:
+        typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+
+
+def several(model: str, task: str) -> bool:
+    """Whether these name more than one evaluation. The path of a user's own model or card is one name."""
+    return any(
+        text == "all" or ("," in text and not text.endswith((".yaml", ".yml")) and ".py:" not in text)
+        for text in (model, task)
+    )
+
+
+def print_matrix(cells: Sequence[Cell], json: bool) -> None:
+    """Models by tasks with the main metric of each, or one JSON object for each cell."""
+    if json:
+        print_json(
+            [
+                {
+                    "model": cell.model,
+                    "task": cell.task,
+                    "status": cell.status,
+                    "text": cell.text,
+                    "main": cell.result.task.main if cell.result else None,
+                    "value": cell.result.value(cell.result.task.main) if cell.result else None,
+                    "path": str(cell.result.path) if cell.result else None,
+                }
+                for cell in cells
+            ]
+        )
+        return
+    from .console import make_console, print_cells
+
+    print_cells(make_console(), cells)
+    for cell in cells:
+        if cell.failed:
+            typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
+
+
+def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
+    """The report of the gate, and its findings as annotations on stderr, so that they never spoil JSON."""
+    from dataclasses import asdict
+
+    if json:
+        findings = [asdict(finding) | {"file": str(finding.file)} for finding in report.findings]
+        print_json({"failed": report.failed, "findings": findings, "accepted": [str(path) for path in report.accepted]})
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    if annotations is Annotations.github or (annotations is Annotations.auto and on_github):
+        for line in report.annotations():
+            say(line)
+
+
+def validation_content(validation: Validation) -> dict[str, Any]:
+    """A validation as JSON content."""
+    from dataclasses import asdict
+
+    return {"valid": validation.valid, **asdict(validation)}
+
+
+def print_validation(validation: Validation) -> None:
+    """One line for the file, one for each problem and for what was not checked."""
+    again = f", {validation.rescored} samples scored again" if validation.rescored else ""
+    done = f"{validation.metrics} metrics computed again from {validation.images} rows{again}"
+    typer.echo(f"{'ok     ' if validation.valid else 'REFUSED'}  {validation.file}: {done}")
+    for problem in validation.problems:
+        typer.echo(f"    {problem.field}: {problem.message}")
+    for text in validation.skipped:
+        typer.echo(f"    not checked: {text}")
+
+
+def exit_code(result: Result) -> int:
+    """1 when samples failed, else 0."""
+    return 1 if result.counts.failed else 0
+
+
+@contextmanager
+def own_stdout(json: bool) -> Iterator[None]:
+    """With --json, what a model or a library prints goes to stderr: stdout holds the result and nothing else."""
+    if not json:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def say(line: str) -> None:
+    """A line for the user that is not the result: stderr."""
+    typer.echo(line, err=True)
+
+
+def print_json(content: Any) -> None:
+    """Indented JSON on stdout."""
+    import json
+
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def split_option(text: str) -> tuple[str, str]:
+    """`key=value` as a pair. Raises UsageError."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--option {text}: write key=value")
+    return key, value
+
+
+def parse_options(texts: list[str] | None) -> dict[str, Any]:
+    """`key=value` texts as a mapping; values are YAML. Raises UsageError."""
+    import yaml
+
+    options = {}
+    for key, value in map(split_option, texts or []):
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--option {key}={value}: is not a YAML value such as 3, true or [1, 2]") from error
+    return options
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """`0,1,2` or `0..2` as noise seeds. Raises UsageError."""
+    if text is None:
+        return None
+    from ..evaluation.tune import parse_values
+
+    seeds = parse_values(text)
+    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise UsageError(f"--seeds {text}: write numbers such as 0,1,2 or 0..2")
+    return seeds
+
+
+def go_offline(offline: bool) -> None:
+    """Tell the libraries that could download something not to, before they are imported."""
+    if offline:
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
+            os.environ[name] = "1"
+
+
+def existing(folders: list[Path] | None) -> list[Path] | None:
+    """Folders that `--results` named. Raises DataMissingError for one that is not there, before anything is written."""
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise DataMissingError(f"--results {folder}: there is no such folder")
+    return folders

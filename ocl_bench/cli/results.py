@@ -1,0 +1,216 @@
+"""Verbs about results: boards, comparisons, claims, the gate, submissions. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import UsageError
+from .options import (
+    Annotations,
+    DataRoot,
+    Json,
+    existing,
+    own_stdout,
+    print_gate,
+    print_json,
+    print_validation,
+    say,
+    validation_content,
+)
+
+
+def leaderboard(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="One task; by default all.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("leaderboards"),
+    committed: Annotated[
+        bool, typer.Option("--committed", help="Only committed results: the tables to commit.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when a committed table is old.")
+    ] = False,
+    by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
+    json: Json = False,
+) -> None:
+    """Build one table per task (CSV, Markdown) from results and published rows."""
+    from ..tables.leaderboard.build import build_leaderboard, default_folders, stale_files
+
+    if check:
+        stale = stale_files()
+        if json:
+            print_json({"stale": stale})
+        for name in stale:
+            typer.echo(
+                f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
+            )
+        raise typer.Exit(1 if stale else 0)
+    written = build_leaderboard(default_folders()[:1] if committed else existing(results), out, task, by=by)
+    if json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        typer.echo(f"written: {path}")
+    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A model (all its training seeds), name:SEED, or result files.")],
+    b: Annotated[str, typer.Argument(help="The other one; differences are a minus b.")],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Tasks with commas; by default all that both have results on.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="With commas, or all; by default the main metric.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the differences into this PNG.")] = None,
+    json: Json = False,
+) -> None:
+    """Is one model better than another? Paired intervals and tests on the images of both (docs/compare.md)."""
+    from ..tables.comparison.compare import compare as compare_methods
+    from ..tables.comparison.comparison_page import print_comparisons, write_comparison
+
+    with own_stdout(json):
+        found = compare_methods(a, b, task, metrics, results=existing(results))
+    if json:
+        print_json({"a": a, "b": b, "comparisons": [one.to_dict() for one in found]})
+    else:
+        from .console import make_console
+
+        print_comparisons(make_console(), found)
+    if out is not None:
+        say(f"written: {write_comparison(out, found)}")
+
+
+def claims(
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folder with results; repeatable. By default the committed ones only.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for claims.md.")] = Path("leaderboards"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when the committed claims.md is old.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What the papers claim, and which of it holds here: a verdict by rule from results."""
+    from ..tables.comparison.claims import judge_all
+    from ..tables.comparison.claims_page import is_current, print_claims, write_claims
+
+    with own_stdout(json):
+        papers = judge_all(existing(results))
+    if json:
+        print_json([{"method": one.method, "claims": [entry.to_dict() for entry in found]} for one, found, _ in papers])
+    else:
+        from .console import make_console
+
+        print_claims(make_console(), papers)
+    if check:
+        current = is_current(papers)
+        say("claims.md is up to date" if current else "claims.md is not what the results give; run: ocl-bench claims")
+        raise typer.Exit(0 if current else 1)
+    say(f"written: {write_claims(papers, out)}")
+
+
+def regress(
+    baseline: Annotated[Path | None, typer.Option(help="Folder with golden files; by default the bundled one.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only golden files of this task.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only golden files of this model.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="Compare these results instead of evaluating again.")] = None,
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Write what is measured into the golden files; a task and a model get a first."),
+    ] = False,
+    why: Annotated[str, typer.Option("--why", "--reason", help="Why the numbers changed; stored with --accept.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Samples of a first golden file.")] = 64,
+    absolute: Annotated[float, typer.Option(min=0, help="A first golden file: allowed fall of a metric.")] = 0.01,
+    relative: Annotated[float, typer.Option(min=0, help="The same as a share of the value; the larger counts.")] = 0.01,
+    annotations: Annotated[
+        Annotations, typer.Option(help="github marks findings in the pull request; auto: where GITHUB_ACTIONS is set.")
+    ] = Annotations.auto,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json: Json = False,
+) -> None:
+    """The gate: measure the golden models again; exit code 1 when a metric fell (docs/ci.md)."""
+    from ..core.paths import bundled
+    from ..tables.gate.golden import Tolerance
+    from ..tables.gate.regression import regress as run_gate
+
+    report = run_gate(
+        baseline or bundled("leaderboards") / "golden",
+        task=task,
+        model=model,
+        candidate=candidate,
+        accept=accept,
+        reason=why,
+        device=device,
+        limit=limit,
+        tolerance=Tolerance(absolute=absolute, relative=relative),
+    )
+    print_gate(report, json, annotations)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def submit(
+    run: Annotated[Path, typer.Argument(help="A result JSON, or the folder with it.")],
+    out: Annotated[Path, typer.Option(help="Where the files for the pull request go.")] = Path("submission"),
+    predictions: Annotated[bool, typer.Option("--predictions", help="Add the predictions that the run saved.")] = False,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Validate a run and write the files for a pull request (docs/submit.md)."""
+    from ..tables.validation.submission import submit as submit_run
+
+    with own_stdout(json):
+        made = submit_run(run, out, predictions=predictions, data_root=data_root)
+    if json:
+        print_json({"files": [str(file) for file in made.files], **validation_content(made.validation)})
+    else:
+        print_validation(made.validation)
+        for file in made.files:
+            typer.echo(f"written: {file}")
+        if made.next:
+            typer.echo(f"next: {made.next}")
+    raise typer.Exit(0 if made.files else 1)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Result files (JSON); their rows lie beside them.")],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Saved predictions of a single file; by default <stem>.predictions beside it.")
+    ] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Check results against their rows and cards; exit code 1 when a number is not what its rows give."""
+    from ..tables.validation.examine import examine
+
+    if predictions is not None and len(files) > 1:
+        raise UsageError("--predictions belongs to one result; name one file")
+    found, unreadable = [], []
+    with own_stdout(json):
+        for file in files:
+            try:
+                found.append(examine(file, predictions=predictions, data_root=data_root))
+            except UsageError as error:
+                unreadable.append(str(error))
+                say(f"error: {error}")
+            else:
+                if not json:
+                    print_validation(found[-1])
+    if json:
+        print_json({"results": [validation_content(one) for one in found], "unreadable": unreadable})
+    raise typer.Exit(2 if unreadable else 0 if all(one.valid for one in found) else 1)
+
+
+def schema() -> None:
+    """Print the JSON Schema of a result."""
+    from ..results.record import SCHEMA_FILE
+
+    typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)

@@ -1,0 +1,373 @@
+"""COCO 2017 as people download it (Lin et al. 2014, arXiv:1405.0312), below <data root>/coco or <data root> itself.
+
+    train2017/*.jpg, val2017/*.jpg                         or images/train2017, images/val2017
+    annotations/instances_{train,val}2017.json             `annotations: instances`
+    annotations/panoptic_{train,val}2017.json              `annotations: panoptic`
+    annotations/panoptic_{train,val}2017/*.png
+    annotations/{train,val}2017/*.png                      `annotations: stuffthings` (stuffthingmaps_trainval2017.zip),
+                                                           or below stuffthingmaps/ or annotations/stuffthingmaps/
+
+Options of a card (`data.options`):
+
+annotations  `instances`, `panoptic` or `stuffthings`: what is truth
+crowd        label maps of `instances`: `drop` (a crowd is no object, its pixels are background), `instance` (it is an
+             object, as SPOT has it) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
+stuff        label maps of `panoptic`: `merged` (background, as DIAS has it) or `segments` (each one is an object)
+ids          text file below the root with one image name per line, with or without suffix, such as PiCIE's curated
+             lists; `{split}` in its name becomes the split
+
+Polygons are filled by pycocotools, which cuts them at the image; a pixel that two objects claim is an overlap. Pixels
+without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing maps hold id - 1 and are reduced to the
+27 classes of COCO-Stuff-27. Images without annotations are samples, too.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import VOID, Instance, Sample, Truth
+from ..base import OpenData, Request, SampleSequence
+from ..images import read_image, read_mask
+from ..index import Manifest, take_manifest
+from ..labels import class_regions, label_map, run_length
+from ..options import parse_options, read_json
+from ..stand_ins.layouts import ensure_layout
+
+_REMEDY = "download the file again, or list the other images in data.options.ids"
+_FIELDS: dict[str, dict[str, Any]] = {
+    "images": {"id": (int, str), "file_name": str, "height": int, "width": int},
+    "annotations": {"image_id": (int, str)},
+    "categories": {"id": int, "name": str},
+}
+"""Without these no entry can be placed; a fault in any other field fails its own sample only."""
+
+_PANOPTIC_FIELDS: dict[str, dict[str, Any]] = {
+    "images": _FIELDS["images"],
+    "annotations": {**_FIELDS["annotations"], "file_name": str, "segments_info": list},
+    "categories": {**_FIELDS["categories"], "isthing": int},
+}
+"""Without `isthing` all stuff would count as objects."""
+
+COARSE = (
+    ((71, 76),), ((77, 82),), ((51, 60),), ((61, 70),), ((83, 90),), ((43, 50),), ((25, 32),), ((15, 24),), ((9, 14),),
+    ((0, 0),), ((33, 42),), ((1, 8),),
+    ((101, 102),), ((100, 100), (113, 117)), ((120, 121), (152, 152), (169, 169)),
+    ((97, 97), (106, 107), (109, 109), (111, 111), (122, 122), (129, 129), (132, 132), (155, 155), (160, 160),
+     (164, 164)),
+    ((99, 99), (131, 131), (138, 138), (142, 142)),
+    ((91, 92), (103, 104), (108, 108), (130, 130), (136, 136), (140, 140), (151, 151), (166, 167)), ((170, 176),),
+    ((179, 180),), ((94, 95), (127, 127), (150, 150), (157, 157), (165, 165)),
+    ((110, 110), (124, 125), (135, 135), (139, 139), (143, 144), (146, 146), (148, 148), (153, 153), (158, 158)),
+    ((93, 93), (96, 96), (118, 118), (123, 123), (128, 128), (133, 133), (141, 141), (162, 162), (168, 168)),
+    ((105, 105), (156, 156)),
+    ((126, 126), (134, 134), (149, 149), (159, 159), (161, 161), (181, 181)),
+    ((98, 98), (112, 112), (137, 137), (145, 145), (163, 163)), ((119, 119), (147, 147), (154, 154), (177, 178)),
+)  # fmt: skip
+"""Stuff-thing values (first, last) of each of the 27 coarse classes of COCO-Stuff, things first (PiCIE, STEGO)."""
+
+
+class CocoOptions(BaseModel):
+    """The options of the card, validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotations: Literal["instances", "panoptic", "stuffthings"] = "instances"
+    crowd: Literal["drop", "instance", "ignore"] = "drop"
+    stuff: Literal["merged", "segments"] = "merged"
+    ids: str | None = None
+
+
+def open_coco(request: Request) -> OpenData:
+    """Open one split. Raises UsageError for options, DataMissingError for what is not there or not readable."""
+    options = parse_options(CocoOptions, request)
+    split = request.split
+    if split not in ("train", "val"):
+        raise UsageError(f"task '{request.task.name}': COCO has the splits train and val, not '{split}'")
+    if request.root is None:
+        tree = ensure_layout(request, "coco")
+        reader = CocoReader.open(tree.root, split, options, None)
+        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
+    root = _find_root(request, split, options)
+    reader = CocoReader.open(root, split, options, request.limit)
+    note = f"data: COCO {split}2017 ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
+    revision = f"official-{reader.manifest.content}"
+    return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories)
+
+
+@dataclass(frozen=True)
+class CocoReader(SampleSequence[Sample]):
+    """One split. `images` are the JSON's entries; annotations are kept as parsed, pixels are read by `reader[i]`."""
+
+    root: Path
+    split: str
+    options: CocoOptions
+    images: tuple[dict[str, Any], ...]
+    annotations: dict[int, list[dict[str, Any]]]
+    categories: dict[int, str]
+    things: frozenset[int]
+    folder: Path
+    remark: str
+
+    @classmethod
+    def open(cls, root: Path, split: str, options: CocoOptions, limit: int | None) -> CocoReader:
+        """Parse the annotation file (for stuff-thing maps: list them)."""
+        folder = _first_folder(root, (f"{split}2017", f"images/{split}2017"), "images")
+        if options.annotations == "stuffthings":
+            return _open_maps(cls, root, split, options, folder, limit)
+        path = root / "annotations" / f"{options.annotations}_{split}2017.json"
+        content = read_json(path, _pack)
+        _check(content, path, panoptic=options.annotations == "panoptic")
+        images = content["images"]
+        if options.ids is not None:
+            images = _choose(images, _listed(root, options.ids, split), _list_path(root, options.ids, split))
+        images = tuple(images[:limit])
+        if not images:
+            raise DataMissingError(f"{path}: lists no image; download the file again")
+        known, wanted = {image["id"] for image in content["images"]}, {image["id"] for image in images}
+        grouped: dict[int, list[dict[str, Any]]] = {}
+        strangers = 0
+        for annotation in content["annotations"]:
+            strangers += annotation["image_id"] not in known
+            if annotation["image_id"] in wanted:
+                grouped.setdefault(annotation["image_id"], []).append(annotation)
+        remark = f"; {strangers} annotations point to images that are not listed and are left out" if strangers else ""
+        categories = {category["id"]: str(category["name"]) for category in content["categories"]}
+        things = frozenset(category["id"] for category in content["categories"] if category.get("isthing", 1))
+        return cls(root, split, options, images, grouped, categories, things, folder, remark)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:  # type: ignore[override]
+        """File names without suffix."""
+        return tuple(Path(image["file_name"]).stem for image in self.images)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Names and sizes of the annotation file, of all images, and of their maps where truth comes from maps."""
+        folder = self.folder.relative_to(self.root).as_posix()
+        names = [f"{folder}/{image['file_name']}" for image in self.images]
+        if self.options.annotations == "stuffthings":
+            return take_manifest(self.root, [*names, *(image["map"] for image in self.images)])
+        table = f"annotations/{self.options.annotations}_{self.split}2017"
+        if self.options.annotations == "panoptic":
+            names += [f"{table}/{one['file_name']}" for group in self.annotations.values() for one in group]
+        return take_manifest(self.root, [f"{table}.json", *names])
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when a file is missing or broken or contradicts its annotation."""
+        position = range(len(self))[index]
+        entry, sample_id = self.images[position], self.ids[position]
+        path = self.folder / _plain(entry["file_name"], sample_id)
+        if self.options.annotations == "stuffthings":
+            image = read_image(path, sample_id, remedy=_REMEDY)
+            return Sample(sample_id, image, self._stuff_things(sample_id, entry["map"], image.shape[:2]))
+        image = read_image(path, sample_id, shape=(entry["height"], entry["width"]), remedy=_REMEDY)
+        annotations = self.annotations.get(entry["id"], [])
+        if self.options.annotations == "panoptic":
+            return Sample(sample_id, image, self._panoptic(sample_id, annotations, image.shape[:2]))
+        return Sample(sample_id, image, self._instances(sample_id, annotations, image.shape[:2]))
+
+    def _instances(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
+        instances = tuple(self._instance(sample_id, one, (shape[0], shape[1])) for one in annotations)
+        return Truth(*label_map(instances, (shape[0], shape[1]), self.options.crowd), instances=instances)
+
+    def _instance(self, sample_id: str, one: dict[str, Any], shape: tuple[int, int]) -> Instance:
+        name = f"annotation {one.get('id')}"
+        try:
+            category = one["category_id"]
+            if category not in self.categories:
+                raise ValueError(f"unknown category {category!r}")
+            mask = run_length(one.get("segmentation"), shape)
+            x, y, width, height = (float(value) for value in one["bbox"])
+            area = float(one.get("area", width * height))
+            if not all(map(math.isfinite, (x, y, width, height, area))) or min(width, height) < 0:
+                raise ValueError(f"bbox {one['bbox']} and area {area:g} are no box and its area")
+        except KeyError as error:
+            raise SampleError(sample_id, f"{name}: field {error} is missing; {_REMEDY}") from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise SampleError(sample_id, f"{name}: {error}; {_REMEDY}") from error
+        return Instance(category, (x, y, x + width, y + height), mask, area, bool(one.get("iscrowd", 0)))
+
+    def _panoptic(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
+        if len(annotations) != 1:
+            raise SampleError(sample_id, f"{len(annotations)} panoptic annotations, expected 1; {_REMEDY}")
+        folder = self.root / "annotations" / f"panoptic_{self.split}2017"
+        path = folder / _plain(annotations[0]["file_name"], sample_id)
+        codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
+        if not coloured:
+            raise SampleError(sample_id, f"{path}: is no RGB image; panoptic ids are colours")
+        try:
+            segments = {segment["id"]: segment["category_id"] for segment in annotations[0]["segments_info"]}
+        except (KeyError, TypeError) as error:
+            raise SampleError(sample_id, f"a segment without id or category_id in the JSON file; {_REMEDY}") from error
+        if (twice := _twice(segment["id"] for segment in annotations[0]["segments_info"])) is not None:
+            raise SampleError(sample_id, f"segment {twice} is listed twice in the JSON file; {_REMEDY}")
+        present = np.unique(codes)
+        unknown = [int(code) for code in present if code and code not in segments]
+        if unknown:
+            raise SampleError(sample_id, f"{path}: segment {unknown[0]} is not in the JSON file; {_REMEDY}")
+        labels = np.full(codes.shape, VOID, dtype=np.int16)
+        categories: list[int] = []
+        for code in (int(code) for code in present if code):
+            category = segments[code]
+            if not isinstance(category, int) or category not in self.categories:
+                raise SampleError(sample_id, f"segment {code}: unknown category {category!r}; {_REMEDY}")
+            if category in self.things or self.options.stuff == "segments":
+                categories.append(category)
+                labels[codes == code] = len(categories)
+            else:
+                labels[codes == code] = 0
+        return Truth(labels, tuple(categories))
+
+    def _stuff_things(self, sample_id: str, path: str, shape: tuple[int, ...]) -> Truth:
+        codes, coloured = read_mask(self.root / path, sample_id, shape=shape, remedy=_REMEDY)
+        if coloured:
+            raise SampleError(sample_id, f"{path}: is a colour image; a stuff-thing map has one channel of ids")
+        wrong = codes[(codes >= _FINE) & (codes != 255)]
+        if wrong.size:
+            raise SampleError(sample_id, f"{path}: value {wrong.max()}, expected 0..{_FINE - 1} or 255; {_REMEDY}")
+        classes = _FINE_TO_COARSE[np.minimum(codes, _FINE)]
+        return Truth(*class_regions(classes), classes=classes)
+
+
+_FINE = 182
+"""Number of values of a stuff-thing map."""
+
+
+def _coarse_table() -> np.ndarray:
+    table = np.full(_FINE + 1, VOID, dtype=np.int16)
+    for index, ranges in enumerate(COARSE):
+        for first, last in ranges:
+            table[first : last + 1] = index
+    return table
+
+
+_FINE_TO_COARSE = _coarse_table()
+"""Coarse class of stuff-thing values 0..181; the last entry stands for 255, unlabelled."""
+
+
+def _open_maps(
+    kind: type[CocoReader], root: Path, split: str, options: CocoOptions, folder: Path, limit: int | None
+) -> CocoReader:
+    """Images of the folder that have a stuff-thing map; converted `_labelTrainIds` maps beside them are not ours."""
+    places = (f"annotations/{split}2017", f"annotations/stuffthingmaps/{split}2017", f"stuffthingmaps/{split}2017")
+    maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
+    stems = {path.stem for path in maps.glob("[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
+    if not stems:
+        raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
+    names = _listed(root, options.ids, split) if options.ids else sorted(stems)
+    missing = [name for name in names if name not in stems]
+    if missing:
+        path = _list_path(root, str(options.ids), split)
+        raise DataMissingError(f"{path}: {len(missing)} listed maps are missing, first {missing[0]}; unpack them again")
+    where = maps.relative_to(root).as_posix()
+    images = tuple({"id": n, "file_name": f"{n}.jpg", "map": f"{where}/{n}.png"} for n in names[:limit])
+    return kind(root, split, options, images, {}, {}, frozenset(), folder, "")
+
+
+def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
+    assert request.root is not None
+    candidates = (request.root / request.data.folder, request.root)
+    # Stuff-thing maps may lie elsewhere, and need no JSON file.
+    places = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
+    for candidate in candidates:
+        if any((candidate / place).is_dir() for place in places):
+            return candidate.resolve()
+    looked = " and ".join(str(candidate) for candidate in candidates)
+    raise DataMissingError(
+        f"task '{request.task.name}': no folder '{places[0]}' (COCO {split}2017); looked in {looked}; "
+        f"get it: {request.data.get}"
+    )
+
+
+def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str = "*") -> Path:
+    for name in names:
+        if (root / name).is_dir() and next((root / name).glob(pattern), None) is not None:
+            return root / name
+    raise DataMissingError(f"{root}: no {what} in {' or '.join(names)}; see docs/data.md for the layout")
+
+
+def _list_path(root: Path, name: str, split: str) -> Path:
+    return root / name.replace("{split}", split)
+
+
+def _listed(root: Path, name: str, split: str) -> list[str]:
+    path = _list_path(root, name, split)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"data.options.ids '{name}' must lie below the data root")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataMissingError(f"{path}: list of images cannot be read; correct data.options.ids") from error
+    names = [Path(line).stem for line in lines]
+    if not names:
+        raise DataMissingError(f"{path}: lists no image; correct data.options.ids")
+    if (twice := _twice(names)) is not None:
+        raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
+    return names
+
+
+def _choose(images: list[dict[str, Any]], names: list[str], path: Path) -> list[dict[str, Any]]:
+    by_name = {Path(image["file_name"]).stem: image for image in images}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise DataMissingError(
+            f"{path}: {len(missing)} listed images are not annotated, first {missing[0]}; correct the list"
+        )
+    return [by_name[name] for name in names]
+
+
+def _check(content: dict[str, Any], path: Path, *, panoptic: bool) -> None:
+    """Raise UsageError unless images, annotations and categories are lists of entries that can be placed."""
+    for field, required in (_PANOPTIC_FIELDS if panoptic else _FIELDS).items():
+        if not isinstance(content.get(field), list):
+            raise UsageError(f"{path}: field '{field}' is missing or no list; download the file again")
+        for position, entry in enumerate(content[field]):
+            for name, kind in required.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                    text = f"{field}[{position}].{name} is missing or of a wrong type"
+                    raise UsageError(f"{path}: {text}; download the file again")
+    for field, values in (
+        ("images", (image["id"] for image in content["images"])),
+        ("images", (Path(image["file_name"]).stem for image in content["images"])),
+        ("categories", (category["id"] for category in content["categories"])),
+    ):
+        if (twice := _twice(values)) is not None:
+            raise UsageError(f"{path}: two {field} are called {twice!r}; download the file again")
+
+
+def _pack(entry: dict[str, Any]) -> dict[str, Any]:
+    """An object of the JSON with its polygons as arrays: as Python numbers those of train2017 take 2 GB more."""
+    polygons = entry.get("segmentation")
+    if isinstance(polygons, list):
+        # What is no list of numbers stays as it is, for the message of its sample.
+        with suppress(TypeError, OverflowError):
+            entry["segmentation"] = [array("d", polygon) for polygon in polygons]
+    return entry
+
+
+def _twice(values: Iterable[Any]) -> Any:
+    """The first value that occurs a second time, or None."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _plain(name: str, sample_id: str) -> str:
+    """A file name of the JSON that stays in its folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise SampleError(sample_id, f"file name '{name}' leaves its folder")
+    return name

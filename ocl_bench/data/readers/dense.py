@@ -1,0 +1,67 @@
+"""Images with one PNG of class numbers each: what the readers of ADE20K and Cityscapes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.errors import SampleError
+from ...core.types import Sample, Truth
+from ..base import SampleSequence
+from ..images import read_image, read_mask
+from ..index import Manifest, open_index, take_manifest
+
+if TYPE_CHECKING:
+    import datasets
+
+DenseFiles = tuple[str, str, str]
+"""Sample id, image and annotation, the files relative to the root."""
+
+_REMEDY = "unpack the archive again"
+
+
+@dataclass(frozen=True)
+class DenseReader(SampleSequence[Sample]):
+    """`index` is the Arrow index with columns id, image, mask. truth: from class numbers (H, W), file and id."""
+
+    root: Path
+    ids: tuple[str, ...]
+    index: datasets.Dataset
+    manifest: Manifest
+    truth: Callable[[np.ndarray, Path, str], Truth]
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        name: str,
+        files: Sequence[DenseFiles],
+        truth: Callable[[np.ndarray, Path, str], Truth],
+        limit: int | None,
+    ) -> DenseReader:
+        """The first `limit` of these files; no pixel is read."""
+        ids, images, masks = (list(column) for column in zip(*files[:limit], strict=True))
+        manifest = take_manifest(root, [*images, *masks])
+        index = open_index(name, {"id": ids, "image": images, "mask": masks}, manifest)
+        return cls(root, tuple(ids), index, manifest, truth)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when a file is missing, broken, in colour, or of another size."""
+        row = self.index[range(len(self))[index]]
+        image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
+        path = self.root / row["mask"]
+        codes = read_codes(path, row["id"], image.shape)
+        return Sample(row["id"], image, self.truth(codes, path, row["id"]))
+
+
+def read_codes(path: Path, sample_id: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers (H, W) int64 of a PNG. Raises SampleError when it is missing, broken, in colour, of another size."""
+    codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
+    if coloured:
+        message = "is in colour, expected class numbers; was it re-saved? unpack the archive again"
+        raise SampleError(sample_id, f"{path}: {message}")
+    return codes

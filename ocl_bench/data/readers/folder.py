@@ -1,0 +1,216 @@
+"""Anybody's images and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
+
+    <folder>/<images>/<id>.jpg|.jpeg|.png      <folder>/<masks>/<id>.png
+
+A mask pixel holds the number (palette, grey or 16-bit PNG) or the colour (RGB PNG) of its object. Numbers may have
+gaps: they are ranked image by image. Options of the card (`data.options`), all optional:
+
+images, masks  folder names below the folder (`images`, `masks`)
+ids            text file below the folder with one id per line; `{split}` in its name becomes the split
+void           number, or [R, G, B], of pixels without annotation (255); null when there are none
+background     number, or [R, G, B], of the background (0); null when every segment is an object
+max_objects    more labels than this in one mask are an error (1000)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import VOID, Sample, Truth
+from ..base import OpenData, Request, SampleSequence
+from ..images import read_image, read_mask
+from ..index import Manifest, open_index, take_manifest
+from ..options import parse_options
+
+if TYPE_CHECKING:
+    import datasets
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_REMEDY = "repair the file, or list the other samples in data.options.ids"
+_Code = int | tuple[int, int, int] | None
+
+
+class FolderOptions(BaseModel):
+    """The options of the card, validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: str = "images"
+    masks: str = "masks"
+    ids: str | None = None
+    void: _Code = 255
+    background: _Code = 0
+    max_objects: int = Field(default=1000, ge=1, le=32767)
+
+
+def open_folder(request: Request) -> OpenData:
+    """Open a folder of images and masks. Raises UsageError for options, DataMissingError for what is not there."""
+    name = request.task.name
+    if request.stand_in_seed is not None:
+        raise UsageError(f"task '{name}': the folder reader has no stand-in, so --stand-in-seed has no meaning")
+    options = _options(request)
+    root = find_folder(request, options)
+    reader = FolderReader.open(root, name, options, list_ids(root, options, request), request.limit)
+    note = f"data: supplied by you, {len(reader)} images of {root}"
+    return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
+
+
+def find_folder(request: Request, options: FolderOptions) -> Path:
+    """The folder of the card: the first of these that holds the image and the mask folder.
+
+    Below `--data-root` (or `OCL_BENCH_DATA`), that root itself, beside the card, below the current folder. An absolute
+    `data.folder` stands for itself.
+    """
+    folder = Path(request.data.folder).expanduser()
+    candidates: list[Path] = []
+    if folder.is_absolute():
+        candidates = [folder]
+    else:
+        if request.root is not None:
+            candidates += [request.root / folder, request.root]
+        if request.data_root is None:
+            candidates += [home / folder for home in (request.task.home, Path.cwd()) if home is not None]
+    for candidate in candidates:
+        if (candidate / options.images).is_dir() and (candidate / options.masks).is_dir():
+            return candidate.resolve()
+    wanted = f"'{options.images}' and '{options.masks}'"
+    looked = ", ".join(dict.fromkeys(str(candidate) for candidate in candidates))
+    raise DataMissingError(
+        f"task '{request.task.name}': no folder with {wanted} in it; looked at {looked}; "
+        "set data.folder, data.options.images and data.options.masks, or give --data-root"
+    )
+
+
+@dataclass(frozen=True)
+class FolderReader(SampleSequence[Sample]):
+    """Images with masks of the same stem. `index` is the Arrow index with columns id, image, mask below `root`."""
+
+    root: Path
+    ids: tuple[str, ...]
+    index: datasets.Dataset
+    manifest: Manifest
+    options: FolderOptions
+
+    @classmethod
+    def open(
+        cls, root: Path, name: str, options: FolderOptions, ids: list[str] | None, limit: int | None
+    ) -> FolderReader:
+        """List the images (all of them, or those named by `ids`), the first `limit`; no pixel is read."""
+        images = _list_images(root, options)
+        chosen = (sorted(images) if ids is None else ids)[:limit]
+        if not chosen:
+            raise DataMissingError(f"{root / options.images}: no image ({', '.join(_SUFFIXES)}) in it")
+        columns = {
+            "id": chosen,
+            "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
+            "mask": [f"{options.masks}/{i}.png" for i in chosen],
+        }
+        manifest = take_manifest(root, [*columns["image"], *columns["mask"]])
+        index = open_index(f"folder-{name}", columns, manifest)
+        return cls(root, tuple(chosen), index, manifest, options)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when a file is missing or broken, or has more labels than declared."""
+        row = self.index[range(len(self))[index]]
+        image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
+        path = self.root / row["mask"]
+        codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
+        try:
+            labels = rank_labels(codes, coloured, self.options.void, self.options.background)
+        except ValueError as error:
+            raise SampleError(row["id"], f"{path}: {error}") from error
+        if labels.max(initial=0) > self.options.max_objects:
+            limit = f"data.options.max_objects allows {self.options.max_objects}"
+            raise SampleError(
+                row["id"], f"{path}: {labels.max()} labels, {limit}; is it an id map? else raise the limit"
+            )
+        return Sample(row["id"], image, Truth(labels.astype(np.int16)))
+
+
+def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Code) -> np.ndarray:
+    """Labels of a mask: `VOID` where void, 0 for the background, and 1, 2, .. for the other codes in ascending order.
+
+    codes: (H, W) integers as `read_mask` gives them. Raises ValueError when an option is a colour and the mask is not.
+    """
+    empty = _code(void, coloured, "void")
+    ground = _code(background, coloured, "background")
+    special = [code for code in (empty, ground) if code is not None]
+    objects = np.setdiff1d(np.unique(codes), special)
+    labels = np.searchsorted(objects, codes) + 1
+    if ground is not None:
+        labels[codes == ground] = 0
+    if empty is not None:
+        labels[codes == empty] = VOID
+    return labels
+
+
+def _code(value: _Code, coloured: bool, field: str) -> int | None:
+    if isinstance(value, tuple):
+        if not coloured:
+            raise ValueError(f"data.options.{field} is a colour, but the mask holds numbers; give a number")
+        return value[0] + 256 * value[1] + 65536 * value[2]
+    if coloured and field == "void" and value is not None:
+        # In a colour mask no number can mean void: 255 would be pure red, a common colour of an object.
+        return None
+    return value
+
+
+def _options(request: Request) -> FolderOptions:
+    options = parse_options(FolderOptions, request)
+    for field in ("images", "masks", "ids"):
+        value = getattr(options, field)
+        if value is not None and not stays_below(value):
+            raise UsageError(f"task '{request.task.name}': data.options.{field} '{value}' must lie below data.folder")
+    return options
+
+
+def list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] | None:
+    """Ids of the split file in its order, or None when the card has none."""
+    task = f"task '{request.task.name}'"
+    if options.ids is None:
+        if request.split != request.data.split:
+            raise UsageError(f"{task}: no split '{request.split}'; write 'ids: splits/{{split}}.txt' in data.options")
+        return None
+    if not re.fullmatch(r"[\w-]+", request.split):
+        raise UsageError(f"{task}: split '{request.split}' is not a plain name")
+    if request.split != request.data.split and "{split}" not in options.ids:
+        raise UsageError(f"{task}: data.options.ids '{options.ids}' has no {{split}} in it")
+    path = root / options.ids.replace("{split}", request.split)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataMissingError(f"{path}: list of ids cannot be read ({reason}); correct data.options.ids") from error
+    ids = [line.strip() for line in lines if line.strip()]
+    for number, entry in enumerate(ids, start=1):
+        if "/" in entry or "\\" in entry or entry.startswith(".") or "\0" in entry:
+            raise UsageError(f"{path}: id {number} '{entry}' is not a plain file name without suffix")
+    if len(set(ids)) != len(ids):
+        twice = next(entry for entry in ids if ids.count(entry) > 1)
+        raise UsageError(f"{path}: id '{twice}' is there twice; remove one")
+    return ids
+
+
+def _list_images(root: Path, options: FolderOptions) -> dict[str, str]:
+    """Id -> file name."""
+    found: dict[str, str] = {}
+    for path in sorted((root / options.images).iterdir()):
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+            continue
+        other = found.setdefault(path.stem, path.name)
+        if other != path.name:
+            raise UsageError(f"{root / options.images}: '{other}' and '{path.name}' have one id; remove one")
+    return found
+
+
+def stays_below(name: str) -> bool:
+    """Whether a name of the card stays below the folder of the data, on any system."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    return not (parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name)

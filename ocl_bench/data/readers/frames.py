@@ -1,0 +1,89 @@
+"""What readers of videos share: frames that are read one at a time, and files in the order of time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+from ...core.errors import SampleError
+from ...core.types import Sample, Video
+
+IMAGES = (".jpg", ".jpeg", ".png")
+MASKS = (".png",)
+
+
+class LazyFrames(Sequence[Sample]):
+    """The frames of a video; each is read when asked for, and none is kept.
+
+    read: gives frame t. The first frame that is read sets the size of the video: a later one of another size raises
+    SampleError with the id of the video, as does whatever `read` finds.
+    """
+
+    def __init__(self, video_id: str, names: Sequence[str], read: Callable[[int], Sample], remedy: str) -> None:
+        self._video_id, self._names, self._read, self._remedy = video_id, names, read, remedy
+        self._first: tuple[str, tuple[int, ...]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        positions = range(len(self))[index]
+        return self._checked(positions) if isinstance(positions, int) else [self._checked(t) for t in positions]
+
+    def _checked(self, position: int) -> Sample:
+        sample, name = self._read(position), self._names[position]
+        shape = sample.image.shape[:2]
+        first_name, first_shape = self._first = self._first or (name, shape)
+        if shape != first_shape:
+            sizes = f"{shape[1]}x{shape[0]}, frame {first_name} has {first_shape[1]}x{first_shape[0]}"
+            raise SampleError(self._video_id, f"frame {name}: size {sizes}; {self._remedy}")
+        return sample
+
+
+def lazy_video(video_id: str, names: Sequence[str], read: Callable[[int], Sample], remedy: str) -> Video:
+    """A video of these frames. Raises SampleError when it has none."""
+    if not names:
+        raise SampleError(video_id, f"video without frames; {remedy}")
+    return Video(video_id, LazyFrames(video_id, tuple(names), read, remedy), tuple(names))
+
+
+def in_time(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Key that sorts names of frames by their numbers: `f2` before `f10`, and padded numbers as usual."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if position % 2 else part for position, part in enumerate(parts)), name
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...], video_id: str) -> dict[str, str]:
+    """Stem -> name of the files of a folder that have one of the suffixes; hidden ones are left out.
+
+    Empty for a folder that is not there. Raises SampleError when two files have one stem.
+    """
+    found: dict[str, str] = {}
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            other = found.setdefault(path.stem, path.name)
+            if other != path.name:
+                raise SampleError(video_id, f"{folder}: '{other}' and '{path.name}' are one frame; remove one")
+    return found
+
+
+def files_below(root: Path, folders: Iterable[Path]) -> list[str]:
+    """Names, relative to `root`, of all files that lie directly in the folders; hidden ones are left out."""
+    found = []
+    for folder in folders:
+        if (root / folder).is_dir():
+            with os.scandir(root / folder) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            found += [(folder / name).as_posix() for name in names]
+    return found

@@ -1,0 +1,265 @@
+"""ImageNet-1k (ILSVRC 2012, Russakovsky et al. 2015, arXiv:1409.0575), below <data root>/imagenet or the root itself.
+
+    train/<wnid>/*.JPEG, val/<wnid>/*.JPEG                  ImageFolder, also of subsets (ImageNet-100, Imagenette)
+    val/*.JPEG                                              flat, as the archive unpacks, with one of the tables
+        ILSVRC2012_devkit_t12/data/{meta.mat,ILSVRC2012_validation_ground_truth.txt}
+        LOC_val_solution.csv
+    ILSVRC/Data/CLS-LOC/{train,val}, LOC_val_solution.csv   Kaggle
+    data/{train,validation}-*.parquet                       Hugging Face imagenet-1k, columns image and label
+    {train,validation}/state.json                           the same, saved by `datasets.save_to_disk`
+    Annotations/CLS-LOC/{train,val}                         boxes, for `boxes: labelled` only; train/<wnid>/<name>.xml,
+                                                            val/<name>.xml; Kaggle: ILSVRC/Annotations/CLS-LOC; or bbox/
+    labels.txt                                              classes, read only where there is no train folder
+
+Options of a card (`data.options`):
+
+boxes       `labelled`: boxes are read for each image; its own class's are those that a card may grant
+boxes_file  JSONL or Parquet table instead of the XML files, see `ocl_bench/data/imagenet_boxes.py`; relative to the
+            working folder or the data; `{split}` in its name becomes the split
+
+Splits: train, val. The index of a class is the rank of its wnid among the sorted folders of train, for both splits; a
+class of val that train lacks is refused, a class without images is counted in the note. `labels.txt` has a line
+`wnid` or `wnid,name` per class. Hidden files and folders are left out. Images are JPEG or PNG whatever their suffix, in
+any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sample ids are `<wnid>/<name>`, or
+`train/000123` where there are no names. A limit takes images spread evenly: the first ones would be of one class.
+
+Opening lists names and asks 1000 files for their size, not all 1.28 million: on a network drive that takes minutes. The
+revision depends on all names, on these sizes, and on the XML files of these images. One image that is repaired may keep
+the revision: `--force` reads it. There is no Arrow index: it would hold what the ids hold anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ...core.errors import DataMissingError, UsageError
+from ...core.types import Instance, Sample, Truth
+from ..base import OpenData, Request, SampleSequence, subset
+from ..images import read_image
+from ..options import parse_options
+from ..stand_ins.layouts import ensure_layout
+from . import imagenet_hub as hub
+from .imagenet_boxes import BoxSource, TableBoxes, XmlBoxes, open_table
+from .imagenet_files import Listing, Place, find_place, list_split, look_around
+
+_REMEDY = "copy the file again"
+_ASKED = 1000
+"""So many files, spread evenly, tell whether images were encoded or resized anew, and boxes written anew."""
+
+
+class ImageNetOptions(BaseModel):
+    """The options of the card, validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    boxes: Literal["labelled"] | None = None
+    boxes_file: str | None = None
+
+
+def open_imagenet(request: Request) -> OpenData:
+    """Open one split. Raises UsageError for options, splits and classes that differ, DataMissingError for what is not
+    there."""
+    options = parse_options(ImageNetOptions, request)
+    split, name = request.split, request.task.name
+    if split not in ("train", "val"):
+        raise UsageError(f"task '{name}': ImageNet has the splits train and val, not '{split}'")
+    if options.boxes_file is not None and options.boxes is None:
+        raise UsageError(f"task '{name}': data.options.boxes_file needs `boxes: labelled`; this card grants no boxes")
+    if request.root is None:
+        tree = ensure_layout(request, "imagenet")
+        opened = _open_folders(Place(tree.root, tree.root), split, options)
+        revision = tree.revision + opened.boxes_revision
+        note = f"{tree.note}{opened.remark}"
+        return OpenData(
+            opened.reader, "embedded", revision, tree.root, opened.reader.ids, note, dict(enumerate(opened.classes))
+        )
+    place, rows = _find(request)
+    opened = _open_folders(place, split, options) if rows is None else _open_rows(rows, place, split, options)
+    reader, count = opened.reader, len(opened.reader)
+    note = f"data: ImageNet {split}, {count} images of {len(opened.classes)} classes of {place.images}{opened.remark}"
+    revision = f"official-{opened.content}{opened.boxes_revision}{_box_content(reader)}"
+    categories = dict(enumerate(opened.classes))
+    data = OpenData(reader, "official", revision, place.images, reader.ids, note, categories)
+    if request.limit is None or request.limit >= count:
+        return data
+    return subset(data, [position * count // request.limit for position in range(request.limit)])
+
+
+@dataclass(frozen=True)
+class ImageNetReader(SampleSequence):
+    """Image files of one split. folder: of the split. labels: (N,) class indices. suffixes: of the files, in order.
+
+    flat: whether the files lie in the folder itself, not in folders of their classes.
+    """
+
+    folder: Path
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    suffixes: Sequence[str]
+    flat: bool
+    boxes: BoxSource | None = None
+
+    def path(self, position: int) -> Path:
+        """File of an image."""
+        name = self.ids[position].rpartition("/")[2] if self.flat else self.ids[position]
+        return self.folder / f"{name}{self.suffixes[position]}"
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when its image cannot be decoded or its boxes make no sense."""
+        position = range(len(self))[index]
+        image = read_image(self.path(position), self.ids[position], remedy=_REMEDY)
+        return _sample(self, position, image)
+
+
+@dataclass(frozen=True)
+class HubReader(SampleSequence):
+    """Rows of Hugging Face columns. labels: (N,) class indices."""
+
+    rows: hub.Rows
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    boxes: BoxSource | None = None
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when its image cannot be decoded or its boxes make no sense."""
+        position = range(len(self))[index]
+        return _sample(self, position, hub.read_pixels(self.rows, position, self.ids[position]))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """content: digits that depend on the images. boxes_revision: '' or what the boxes add to the revision."""
+
+    reader: ImageNetReader | HubReader
+    classes: tuple[str, ...]
+    content: str
+    boxes_revision: str
+    remark: str
+
+
+def _sample(reader: ImageNetReader | HubReader, position: int, image: np.ndarray) -> Sample:
+    own, sample_id = int(reader.labels[position]), reader.ids[position]
+    height, width = image.shape[:2]
+    instances: tuple[Instance, ...] = ()
+    if reader.boxes is not None:
+        instances = reader.boxes.read(position, sample_id, own, (height, width))
+    return Sample(sample_id, image, Truth(np.zeros((height, width), np.int16), instances=instances, label=own))
+
+
+def _find(request: Request) -> tuple[Place, hub.Rows | None]:
+    """Where the split is, and its rows where it is in Hugging Face columns."""
+    assert request.root is not None
+    candidates = tuple(dict.fromkeys((request.root / (request.data.folder or "imagenet"), request.root)))
+    for candidate in candidates:
+        rows = hub.find_rows(candidate, request.split)
+        if rows is not None:
+            return Place(candidate.resolve(), candidate.resolve()), rows
+        place = find_place(candidate, request.split)
+        if place is not None:
+            return place, None
+    raise DataMissingError(
+        f"task '{request.task.name}': no folder '{request.split}' of ImageNet and no Parquet files of it; looked in "
+        f"{' and '.join(map(str, candidates))}; get it: {request.data.get}"
+    )
+
+
+def _open_folders(place: Place, split: str, options: ImageNetOptions) -> _Opened:
+    listing = list_split(place, split)
+    numbers = {wnid: index for index, wnid in enumerate(listing.classes)}
+    folder = place.images / split
+    reader = ImageNetReader(folder, listing.ids, listing.labels, listing.suffixes, listing.flat)
+    boxes, revision, remark = _open_boxes(place, split, options, reader, numbers)
+    reader = ImageNetReader(folder, listing.ids, listing.labels, listing.suffixes, listing.flat, boxes)
+    return _Opened(reader, listing.classes, _content(reader, listing), revision, listing.remark + remark)
+
+
+def _open_rows(rows: hub.Rows, place: Place, split: str, options: ImageNetOptions) -> _Opened:
+    labels, classes = hub.read_labels(rows)
+    absent = np.setdiff1d(np.arange(len(classes)), labels)
+    remark = f"; {len(absent)} of {len(classes)} classes have no image in {split}" if len(absent) else ""
+    if split == "val" and (bank := hub.find_rows(rows.folder, "train")) is not None:
+        known, names = hub.read_labels(bank)
+        if names != classes:
+            raise UsageError(
+                f"{place.images}: the splits train and validation name different classes; take one version"
+            )
+        lacking = np.setdiff1d(labels, known)
+        if len(lacking):
+            what = f"class '{classes[lacking[0]]}' of validation has no image in train"
+            raise UsageError(f"{place.images}: {what} ({len(lacking)} such classes); take both splits of one version")
+    ids = tuple(f"{split}/{position:06d}" for position in range(len(labels)))
+    reader = HubReader(rows, ids, labels)
+    boxes, revision, more = _open_boxes(place, split, options, reader, {name: k for k, name in enumerate(classes)})
+    return _Opened(HubReader(rows, ids, labels, boxes), classes, hub.content(rows), revision, remark + more)
+
+
+def _open_boxes(
+    place: Place, split: str, options: ImageNetOptions, reader: ImageNetReader | HubReader, numbers: dict[str, int]
+) -> tuple[BoxSource | None, str, str]:
+    """Boxes as the options ask for, what they add to the revision, and a remark."""
+    if options.boxes is None:
+        return None, "", ""
+    if options.boxes_file is not None:
+        path = Path(options.boxes_file.replace("{split}", split)).expanduser()
+        path = path if path.is_file() else place.images / path
+        table: TableBoxes = open_table(path, split, reader.ids, reader.labels, numbers)
+        remark = f"; boxes of {path.name} for {np.count_nonzero(np.diff(table.starts))} images"
+        remark += f", {table.unknown} of its rows are of other images" if table.unknown else ""
+        return table, f"-boxes-{table.digest}", remark
+    if isinstance(reader, HubReader):
+        raise UsageError(f"{place.images}: Hugging Face columns hold no boxes; give data.options.boxes_file or --boxes")
+    tried = [
+        folder / name / split
+        for folder in look_around(place)
+        for name in ("Annotations/CLS-LOC", "Annotations", "bbox")
+    ]
+    found = next((folder for folder in tried if folder.is_dir()), None)
+    if found is None:
+        raise DataMissingError(
+            f"{tried[0]}: no such folder of boxes; unpack ILSVRC2012_bbox_{split}, or give --boxes FILE"
+        )
+    boxes = XmlBoxes(found, numbers)
+    names = boxes.names()
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return boxes, f"-boxes-{digest}", f"; {len(names)} box files of {found}"
+
+
+def _content(reader: ImageNetReader, listing: Listing) -> str:
+    """Eight hexadecimal digits of all names, and of the sizes of some files; a file that cannot be found has -1."""
+    digest = hashlib.sha256()
+    for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
+        digest.update(f"{sample_id}{suffix}\n".encode())
+    for position in _some(len(reader)):
+        path = reader.path(position)
+        digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
+    return digest.hexdigest()[:8]
+
+
+def _box_content(reader: ImageNetReader | HubReader) -> str:
+    """A hyphen and eight digits of the XML files of some images; '' for other boxes and none.
+
+    Rendered trees need no such digits: their revision says what is in all of their files.
+    """
+    if not isinstance(reader.boxes, XmlBoxes):
+        return ""
+    digest = hashlib.sha256()
+    for position in _some(len(reader)):
+        path = reader.boxes.path(reader.ids[position])
+        try:
+            digest.update(b"\0" if path is None else path.read_bytes())
+        except OSError:  # reading the sample says so
+            digest.update(b"\1")
+    return f"-{digest.hexdigest()[:8]}"
+
+
+def _some(count: int) -> Iterator[int]:
+    """At most `_ASKED` positions below `count`, spread evenly."""
+    asked = min(_ASKED, count)
+    return (k * count // asked for k in range(asked))

@@ -1,0 +1,264 @@
+"""Boxes of ImageNet images: the CLS-LOC files of ILSVRC, and tables that an extractor of boxes wrote.
+
+A table is JSONL (an object per line) or Parquet with the columns
+
+image_id       `<split>/<wnid>/<name>` or `<wnid>/<name>` without suffix, the name alone, or the id of a sample
+width, height  of the stored image in pixels
+boxes          [[x1, y1, x2, y2], ...] in pixels of the stored image
+score, source  optional, not used
+label          optional: wnid of all boxes of the image, or one per box; without it, a box is of the image's own class
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import Instance
+
+OTHER_CLASS = -1
+"""Category of a box whose wnid is no class of this data, as in subsets: never granted."""
+
+_SPLITS = ("train", "val")
+_REQUIRED = ("image_id", "width", "height", "boxes")
+_COLUMNS = (*_REQUIRED, "score", "label", "source")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_WNID = re.compile(r"n\d{8}")
+_XML_REMEDY = "unpack the archive of boxes again"
+
+
+class BoxSource(Protocol):
+    """Where the boxes of an image come from."""
+
+    def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
+        """Boxes of image `position` of class `own`, of size (H, W). Raises SampleError when they make no sense."""
+        ...
+
+
+@dataclass(frozen=True)
+class XmlBoxes:
+    """CLS-LOC files below `folder`, as <wnid>/<name>.xml or <name>.xml. classes: wnid -> class index."""
+
+    folder: Path
+    classes: Mapping[str, int]
+
+    def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
+        """Boxes of one image; none where it has no file, as 57 % of the training images."""
+        path = self.path(sample_id)
+        return () if path is None else read_xml(path, sample_id, own, shape, self.classes)
+
+    def path(self, sample_id: str) -> Path | None:
+        """File of an image, if it has one."""
+        name = f"{Path(sample_id).name}.xml"
+        tried = (self.folder / Path(sample_id).parent / name, self.folder / name)
+        return next((path for path in tried if path.is_file()), None)
+
+    def names(self) -> list[str]:
+        """Files there are, relative to `folder`, sorted."""
+        with os.scandir(self.folder) as entries:
+            top = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        names = [name for name, is_folder in top if not is_folder]
+        names += [f"{name}/{inner}" for name, is_folder in top if is_folder for inner in os.listdir(self.folder / name)]
+        return sorted(name for name in names if name.endswith(".xml"))
+
+
+@dataclass(frozen=True)
+class TableBoxes:
+    """Boxes of a table, ordered by image.
+
+    starts: (N + 1,) first box of each image. boxes: (M, 4) float64, clipped at it. categories: (M,) int16. sizes:
+    (N, 2) int32 height and width, 0 for images without a row. unknown: rows of no image of this split or the other one.
+    """
+
+    path: Path
+    starts: np.ndarray
+    boxes: np.ndarray
+    categories: np.ndarray
+    sizes: np.ndarray
+    unknown: int
+    digest: str
+
+    def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
+        """Boxes of one image. Raises SampleError when the row is of an image of another size."""
+        first, last = self.starts[position : position + 2]
+        height, width = self.sizes[position].tolist()
+        if height and (height, width) != shape:
+            sizes = f"{width}x{height}, the stored image {shape[1]}x{shape[0]}"
+            raise SampleError(
+                sample_id, f"{self.path}: boxes of an image of {sizes}; extract the boxes from these files"
+            )
+        boxes = map(tuple, self.boxes[first:last].tolist())
+        return _instances(zip(self.categories[first:last].tolist(), boxes, strict=True))
+
+
+def read_xml(
+    path: Path, sample_id: str, own: int, shape: tuple[int, int], classes: Mapping[str, int]
+) -> tuple[Instance, ...]:
+    """Boxes of a CLS-LOC file in pixels of the stored image (H, W).
+
+    Coordinates are those of the picture that annotators saw, whose size is in the file: they are scaled. Swapped
+    corners are put in order, boxes are clipped at the image, and left out where nothing remains. A name that is no wnid
+    (a word, for some dogs) means the image's own class; the `filename` in the file is not used, it may be `%s`. As in
+    TensorFlow's process_bounding_boxes.py. Raises SampleError when the file is broken.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        size = [float(root.findtext(f"size/{side}") or "nan") for side in ("width", "height")]
+        rows = [
+            (
+                (entry.findtext("name") or "").strip(),
+                [float(entry.findtext(f"bndbox/{corner}") or "nan") for corner in _CORNERS],
+            )
+            for entry in root.findall("object")
+        ]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SampleError(sample_id, f"{path}: boxes cannot be read ({reason}); {_XML_REMEDY}") from error
+    if rows and not all(math.isfinite(side) and side > 0 for side in size):
+        raise SampleError(sample_id, f"{path}: size/width or size/height is no number above 0; {_XML_REMEDY}")
+    found = []
+    for number, (name, corners) in enumerate(rows, start=1):
+        if not all(map(math.isfinite, corners)):
+            raise SampleError(sample_id, f"{path}: object {number}: bndbox lacks a number; {_XML_REMEDY}")
+        box = fit_box(corners, (shape[1] / size[0], shape[0] / size[1]), shape)
+        found.append((_category(name, own, classes), box))
+    return _instances(found)
+
+
+def fit_box(
+    corners: Sequence[float], scale: tuple[float, float], shape: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """A box x1, y1, x2, y2 scaled by (x, y), its corners in order, clipped at an image (H, W); None if none is left."""
+    x = sorted(min(max(value * scale[0], 0.0), float(shape[1])) for value in corners[0::2])
+    y = sorted(min(max(value * scale[1], 0.0), float(shape[0])) for value in corners[1::2])
+    return (x[0], y[0], x[1], y[1]) if x[0] < x[1] and y[0] < y[1] else None
+
+
+def open_table(
+    path: Path, split: str, ids: Sequence[str], labels: np.ndarray, classes: Mapping[str, int]
+) -> TableBoxes:
+    """Read a table of boxes for the images `ids` of class `labels` (N,).
+
+    Boxes are clipped at the image, and left out where nothing remains. Raises DataMissingError when the table is not
+    there, UsageError when it has other columns, senseless values, two rows for an image, or no box in this split.
+    """
+    places = {sample_id: position for position, sample_id in enumerate(ids)}
+    names = {sample_id.rpartition("/")[2]: position for sample_id, position in places.items()}
+    counts, sizes = np.zeros(len(ids), dtype=np.int64), np.zeros((len(ids), 2), dtype=np.int32)
+    boxes, categories, owners = array("d"), array("h"), array("q")
+    unknown, first, others = 0, "", tuple(f"{other}/" for other in _SPLITS if other != split)
+    for where, row in _rows(path):
+        name, size, corners, words = _checked(row, where)
+        position = places.get(name, places.get(name.removeprefix(f"{split}/")))
+        if position is None and "/" not in name.removeprefix(f"{split}/"):
+            position = names.get(name.removeprefix(f"{split}/"))
+        if position is None:
+            unknown, first = unknown + (not name.startswith(others)), first or name
+            continue
+        if sizes[position].any():
+            raise UsageError(f"{where}: a second row for image '{name}'; write one row with all its boxes")
+        sizes[position] = size
+        for box, word in zip(corners, words, strict=True):
+            fitted = fit_box(box, (1.0, 1.0), size)
+            if fitted is not None:
+                counts[position] += 1
+                boxes.extend(fitted)
+                owners.append(position)
+                categories.append(_category(word or "", int(labels[position]), classes))
+    if not sizes.any():
+        example = f"{split}/{ids[0].removeprefix(f'{split}/')}"
+        rows = f"first row: '{first}'" if first else "it is empty"
+        raise UsageError(f"{path}: no row is of an image of {split} ({rows}); write image_id as in '{example}'")
+    if not owners:
+        raise UsageError(f"{path}: its rows have no box inside of the images of {split}; extract the boxes again")
+    order = np.argsort(np.array(owners, dtype=np.int64), kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    content = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
+    return TableBoxes(
+        path, starts, content, np.array(categories, dtype=np.int16)[order], sizes, unknown, _digest_file(path)
+    )
+
+
+def _category(name: str, own: int, classes: Mapping[str, int]) -> int:
+    if name in classes:
+        return classes[name]
+    return OTHER_CLASS if _WNID.fullmatch(name) else own
+
+
+def _instances(found: Any) -> tuple[Instance, ...]:
+    return tuple(
+        Instance(category, box, None, (box[2] - box[0]) * (box[3] - box[1]))
+        for category, box in found
+        if box is not None
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a table, each with its place for messages."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from _parquet_rows(path)
+        else:
+            with open(path, encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield f"{path}, line {number}", json.loads(line)
+    except OSError as error:
+        text = f"{path}: boxes cannot be read ({error.strerror or error})"
+        raise DataMissingError(f"{text}; correct data.options.boxes_file or --boxes") from error
+    # Both of JSON and of Arrow, whose errors are ValueErrors, and of text that is no UTF-8.
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: is neither JSONL nor a .parquet file ({reason}); see docs/data.md") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow.parquet
+
+    number = 0
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+
+
+def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[float]], list[Any]]:
+    """image_id, (height, width), boxes, and a label or None per box. Raises UsageError."""
+    if not isinstance(row, dict) or not set(_REQUIRED) <= set(row) <= set(_COLUMNS):
+        got = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise UsageError(
+            f"{where}: has {got or 'nothing'}; expected {', '.join(_REQUIRED)} and perhaps score, label, source"
+        )
+    name, boxes, words = row["image_id"], row["boxes"], row.get("label")
+    size = row["height"], row["width"]
+    if not isinstance(name, str) or not all(type(side) is int and 0 < side < 2**31 for side in size):
+        raise UsageError(f"{where}: image_id must be text, width and height whole numbers of pixels above 0")
+    try:
+        corners = [[float(value) for value in box] for box in boxes or ()]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2] ({error})") from error
+    if not all(len(box) == 4 and all(map(math.isfinite, box)) for box in corners):
+        raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2], four numbers in pixels")
+    if not isinstance(words, list):
+        words = [words] * len(corners)
+    if len(words) != len(corners) or not all(word is None or isinstance(word, str) for word in words):
+        raise UsageError(f"{where}: label must be a wnid, or a list of one wnid per box")
+    return name, size, corners, words
+
+
+def _digest_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]

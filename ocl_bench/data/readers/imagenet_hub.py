@@ -1,0 +1,210 @@
+"""ImageNet as Hugging Face has it: columns `image` and `label`, as Parquet files or saved by `datasets`.
+
+Images stay encoded until asked for, and are decoded as torchvision's ImageFolder does: `datasets` itself would turn
+those with an EXIF orientation. Parquet files are read where they are, a row group at a time: `datasets` would first
+copy them (150 GB) into its cache to map them into memory.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ..index import take_manifest
+
+if TYPE_CHECKING:
+    import datasets
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+_PARTS = {"train": ("train",), "val": ("validation", "val")}
+_REMEDY = "download the data set again"
+
+
+class Rows(Protocol):
+    """One split."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder that was searched."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is read from, relative to the folder."""
+        ...
+
+    @property
+    def features(self) -> datasets.Features:
+        """Types of the columns."""
+        ...
+
+    def labels(self) -> list[Any]:
+        """The column `label`."""
+        ...
+
+    def encoded(self, position: int) -> tuple[str, bytes | None]:
+        """Where row `position` lies, for messages, and its image as it was stored."""
+        ...
+
+
+@dataclass(frozen=True)
+class SavedRows:
+    """A folder that `datasets.save_to_disk` wrote, mapped into memory."""
+
+    folder: Path
+    files: tuple[str, ...]
+    table: datasets.Dataset
+
+    @property
+    def features(self) -> datasets.Features:
+        """Types of the columns."""
+        return self.table.features
+
+    def labels(self) -> list[Any]:
+        """The column `label`."""
+        return self.table.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
+
+    def encoded(self, position: int) -> tuple[str, bytes | None]:
+        """Image `position` as stored, None when it is kept elsewhere."""
+        return f"{self.folder}, row {position}", self.table[position]["image"]["bytes"]
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """Parquet files, one after the other. first: (G + 1,) first row of each row group of all files.
+
+    groups: file and row group of each. _held: the last group that was read, as neighbours are asked for together.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    features: datasets.Features
+    groups: tuple[tuple[int, int], ...]
+    first: np.ndarray
+    _held: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def labels(self) -> list[Any]:
+        """The column `label`."""
+        import pyarrow.parquet
+
+        columns = (pyarrow.parquet.read_table(self.folder / name, columns=["label"]) for name in self.files)
+        return [value for column in columns for value in column["label"].to_pylist()]
+
+    def encoded(self, position: int) -> tuple[str, bytes | None]:
+        """Image `position` as stored, None when it is kept elsewhere."""
+        import pyarrow.parquet
+
+        group = int(np.searchsorted(self.first, position, side="right")) - 1
+        number, part = self.groups[group]
+        path = self.folder / self.files[number]
+        images = self._held.get(group)
+        if images is None:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                images = file.read_row_group(part, columns=["image"])["image"]
+            self._held.clear()
+            self._held[group] = images
+        row = position - int(self.first[group])
+        return f"{path}, row {row} of group {part}", images[row].as_py()["bytes"]
+
+
+def find_rows(folder: Path, split: str) -> Rows | None:
+    """The split in a folder, or None where the folder has no such files. Raises UsageError when they are broken."""
+    for part in _PARTS[split]:
+        if (folder / part / "state.json").is_file():
+            return _guarded(folder / part, _open_saved, folder, part)
+        names = tuple(sorted(f"data/{path.name}" for path in (folder / "data").glob(f"{part}-*.parquet")))
+        if names:
+            return _guarded(folder / "data", _open_parquet, folder, names)
+    return None
+
+
+def read_labels(rows: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class index of each row (N,) int32, and the names of the classes. Raises UsageError for labels below 0."""
+    names = getattr(rows.features["label"], "names", None)
+    values = _guarded(rows.folder, rows.labels)
+    wrong = next((k for k, value in enumerate(values) if type(value) is not int or value < 0), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{rows.folder}: row {wrong} has the label {values[wrong]!r}, no class; choose a labelled split"
+        )
+    if not values:
+        raise DataMissingError(f"{rows.folder}: {rows.files[0]} has no row; {_REMEDY}")
+    if names is None:
+        names = [str(k) for k in range(max(values) + 1)]
+    if max(values) >= len(names):
+        raise UsageError(f"{rows.folder}: label {max(values)}, but only {len(names)} classes have names; {_REMEDY}")
+    return np.array(values, dtype=np.int32), tuple(names)
+
+
+def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
+    """Image `position` as (H, W, 3) uint8 RGB. Raises SampleError when it is not there or cannot be decoded."""
+    # Arrow and Pillow's decoders have errors of many kinds; all mean that this row is damaged.
+    try:
+        where, content = rows.encoded(position)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SampleError(sample_id, f"{rows.folder}: row {position} cannot be read ({reason}); {_REMEDY}") from error
+    if content is None:
+        raise SampleError(sample_id, f"{where}: holds a path instead of an image; save the data set with its images")
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SampleError(sample_id, f"{where}: image cannot be decoded ({reason}); {_REMEDY}") from error
+
+
+def content(rows: Rows) -> str:
+    """Eight hexadecimal digits of the names and sizes of the files."""
+    return take_manifest(rows.folder, rows.files).content
+
+
+def _open_saved(folder: Path, part: str) -> SavedRows:
+    import datasets
+
+    table = datasets.load_from_disk(str(folder / part), keep_in_memory=False)
+    _check_columns(table.features, folder / part)
+    names = tuple(sorted(f"{part}/{path.name}" for path in (folder / part).iterdir() if path.is_file()))
+    return SavedRows(folder, names, table.cast_column("image", datasets.Image(decode=False)))
+
+
+def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
+    import datasets
+    import pyarrow.parquet
+
+    groups, counts = [], []
+    for number, name in enumerate(names):
+        with pyarrow.parquet.ParquetFile(folder / name) as file:
+            features = datasets.Features.from_arrow_schema(file.schema_arrow)
+            _check_columns(features, folder / name)
+            for part in range(file.metadata.num_row_groups):
+                groups.append((number, part))
+                counts.append(file.metadata.row_group(part).num_rows)
+    return ParquetRows(folder, tuple(names), features, tuple(groups), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _check_columns(features: Any, path: Path) -> None:
+    missing = [name for name in ("image", "label") if name not in features]
+    if missing:
+        got = ", ".join(features)
+        raise UsageError(f"{path}: no column '{missing[0]}' (there are {got}); rename the columns to image and label")
+
+
+def _guarded(
+    where: Path, function: Callable[Arguments, Value], *arguments: Arguments.args, **named: Arguments.kwargs
+) -> Value:
+    """What the function returns; errors of Arrow and of the disk as one line."""
+    try:
+        return function(*arguments, **named)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{where}: cannot be read ({reason}); {_REMEDY}") from error

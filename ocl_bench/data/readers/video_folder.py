@@ -1,0 +1,145 @@
+"""Anybody's videos: frames and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
+
+    <folder>/<images>/<video>/<frame>.jpg|.jpeg|.png      <folder>/<masks>/<video>/<frame>.png
+
+Frames are taken in the order of the numbers in their names (`f2` before `f10`). A mask pixel holds the number (palette,
+grey or 16-bit PNG) or the colour (RGB PNG) of its object, and the same one in all frames of a video. Numbers may have
+gaps: they are ranked over the whole video. Options of the card (`data.options`), all optional:
+
+images, masks  folder names below the folder (`frames`, `masks`)
+ids            text file below the folder with one name of a video per line; `{split}` in its name becomes the split
+void           number, or [R, G, B], of pixels without annotation (255); null when there are none
+background     number, or [R, G, B], of the background (0); null when every segment is an object
+max_objects    more objects than this in one video are an error (1000)
+
+The masks of a video are all read once, before its first frame, and only the table of their numbers is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import Sample, Truth, Video
+from ..base import OpenData, Request, SampleSequence
+from ..images import read_image, read_mask
+from ..index import take_manifest
+from ..options import parse_options
+from .folder import FolderOptions, find_folder, list_ids, rank_labels, stays_below
+from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
+
+_REMEDY = "repair the file, or list the other videos in data.options.ids"
+
+
+class VideoFolderOptions(FolderOptions):
+    """The options of the card, validated."""
+
+    images: str = "frames"
+
+
+def open_video_folder(request: Request) -> OpenData:
+    """Open a folder of videos. Raises UsageError for options, DataMissingError for what is not there."""
+    name = request.task.name
+    if request.stand_in_seed is not None:
+        raise UsageError(f"task '{name}': the video-folder reader has no stand-in, so --stand-in-seed has no meaning")
+    options = parse_options(VideoFolderOptions, request)
+    for option in ("images", "masks", "ids"):
+        value = getattr(options, option)
+        if value is not None and not stays_below(value):
+            raise UsageError(f"task '{name}': data.options.{option} '{value}' must lie below data.folder")
+    root = find_folder(request, options)
+    reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
+    note = f"data: supplied by you, {len(reader)} videos of {root}"
+    return OpenData(reader, "supplied", f"supplied-{reader.digest()}", root, reader.ids, note)
+
+
+@dataclass(frozen=True)
+class VideoFolderReader(SampleSequence[Video]):
+    """Videos whose masks have the stems of their frames. Files are listed by `reader[i]`, read by its frames."""
+
+    root: Path
+    ids: tuple[str, ...]
+    options: VideoFolderOptions
+
+    @classmethod
+    def open(
+        cls, root: Path, options: VideoFolderOptions, ids: list[str] | None, limit: int | None
+    ) -> VideoFolderReader:
+        """List the videos (all folders of either kind, or those named by `ids`), the first `limit`."""
+        if ids is None:
+            folders = [path for kind in (options.images, options.masks) for path in (root / kind).iterdir()]
+            ids = sorted({path.name for path in folders if path.is_dir() and not path.name.startswith(".")})
+        if not ids:
+            raise DataMissingError(f"{root / options.images}: no folder of frames in it")
+        return cls(root, tuple(ids[:limit]), options)
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the names and sizes of all files."""
+        kinds = (self.options.images, self.options.masks)
+        folders = [Path(kind, video_id) for video_id in self.ids for kind in kinds]
+        return take_manifest(self.root, files_below(self.root, folders)).content
+
+    def __getitem__(self, index: int) -> Video:
+        """Video `index`. Raises SampleError when it has no frame, or two files for one."""
+        video_id = self.ids[range(len(self))[index]]
+        images = list_files(self.root / self.options.images / video_id, IMAGES, video_id)
+        masks = list_files(self.root / self.options.masks / video_id, MASKS, video_id)
+        names = sorted({*images, *masks}, key=in_time)
+        files = _VideoFiles(
+            video_id,
+            [self.root / self.options.images / video_id / images.get(name, f"{name}.jpg") for name in names],
+            [self.root / self.options.masks / video_id / f"{name}.png" for name in names],
+            self.options,
+        )
+        return lazy_video(video_id, names, partial(_read_frame, files), _REMEDY)
+
+
+@dataclass
+class _VideoFiles:
+    """One video. codes: the numbers of all masks in ascending order and whether they are colours, once known."""
+
+    video_id: str
+    images: list[Path]
+    masks: list[Path]
+    options: VideoFolderOptions
+    codes: tuple[np.ndarray, bool] | None = field(default=None)
+
+
+def _read_frame(files: _VideoFiles, position: int) -> Sample:
+    image = read_image(files.images[position], files.video_id, remedy=_REMEDY)
+    if files.codes is None:
+        files.codes = _collect(files, image.shape)
+    table, coloured = files.codes
+    codes, _ = read_mask(files.masks[position], files.video_id, shape=image.shape, remedy=_REMEDY)
+    return Sample(files.video_id, image, Truth(_rank(files, table, codes, coloured).astype(np.int16)))
+
+
+def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+    """The table of codes of all masks. Raises SampleError for numbers beside colours and for too many objects."""
+    table, kinds = np.zeros(0, dtype=np.int64), set()
+    for path in files.masks:
+        codes, coloured = read_mask(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
+        table = np.union1d(table, codes)
+        kinds.add(coloured)
+        if len(kinds) > 1:
+            raise SampleError(files.video_id, f"{path}: colours and numbers in the masks of one video; {_REMEDY}")
+        most = files.options.max_objects
+        # Two codes more may be void and background.
+        if len(table) > most + 2 or _rank(files, table, table, coloured).max(initial=0) > most:
+            text = f"more than {most} objects in the video, as many as data.options.max_objects allows"
+            raise SampleError(files.video_id, f"{path}: {text}; are these id maps? else raise the limit")
+    return table, kinds.pop()
+
+
+def _rank(files: _VideoFiles, table: np.ndarray, codes: np.ndarray, coloured: bool) -> np.ndarray:
+    """Labels of `codes` by their ranks in the table, which goes in front so that no code of the video is missing."""
+    everything = np.concatenate([table, codes.ravel()])
+    try:
+        labels = rank_labels(everything, coloured, files.options.void, files.options.background)
+    except ValueError as error:
+        raise SampleError(files.video_id, f"{files.masks[0]}: {error}") from error
+    return labels[len(table) :].reshape(codes.shape)

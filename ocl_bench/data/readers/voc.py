@@ -1,0 +1,284 @@
+"""PASCAL VOC 2012 and 2007 as people unpack them (Everingham et al. 2010), with SBD (Hariharan et al. 2011).
+
+    VOCdevkit/VOC<year>/JPEGImages/<id>.jpg
+                        SegmentationClass/<id>.png       palette: 0 background, 1..20, 255 void
+                        SegmentationObject/<id>.png      palette: 0 background, 1.. objects (gaps allowed), 255 void
+                        Annotations/<id>.xml             read for `boxes: annotations` only
+                        ImageSets/Segmentation/{train,val,trainval}.txt
+    SBD, for `trainaug` (10,582 images), one of
+                        VOC2012/SegmentationClassAug/<id>.png and ImageSets/Segmentation/{trainaug,train_aug,aug}.txt
+                        benchmark_RELEASE/dataset/{cls,inst}/<id>.mat, {train,val}.txt beside or inside VOCdevkit
+
+The data root is the folder that holds VOCdevkit, VOCdevkit itself, or VOC<year> itself. Options of a card:
+
+year   2012 or 2007
+truth  `instances` or `classes`: which masks must be there (the others are used where they are)
+boxes  `masks`: boxes of instances are those around the masks; `annotations`: VOC's own, clipped at the image, each with
+       the mask of the same class that fits it best; `difficult` ones count neither for nor against a detector,
+       `truncated` ones like all others
+
+Splits: those of ImageSets/Segmentation; `trainaug` (VOC's own masks where VOC has them, else SBD's, which no other
+split uses); `all-masks`, every file of SegmentationObject, whatever the lists say (DIAS). An object has the class of
+most of its pixels. Masks are read as palette numbers, 255 is void. A mask that was re-saved in colour is refused: its
+colours may have been blended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import VOID, Instance, Sample, Truth
+from ..base import OpenData, Request, SampleSequence
+from ..images import read_image, read_mask
+from ..index import Manifest, open_index, take_manifest
+from ..labels import class_regions
+from ..options import parse_options
+from ..stand_ins.layouts import ensure_layout
+from .voc_boxes import join_masks, read_boxes
+
+if TYPE_CHECKING:
+    import datasets
+
+_REMEDY = "unpack the archive again, or take the image out of the list"
+_VOID_CODE = 255
+_AUGMENTED = ("trainaug.txt", "train_aug.txt")
+"""Names under which converters write the list of `trainaug`."""
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class VocOptions(BaseModel):
+    """The options of the card, validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    year: Literal[2007, 2012] = 2012
+    truth: Literal["instances", "classes"] = "instances"
+    boxes: Literal["masks", "annotations"] = "masks"
+
+
+def open_voc(request: Request) -> OpenData:
+    """Open one split. Raises UsageError for options and splits, DataMissingError for what is not there."""
+    options = parse_options(VocOptions, request)
+    if request.root is None:
+        tree = ensure_layout(request, f"voc{options.year}")
+        root = tree.root / "VOCdevkit" / f"VOC{options.year}"
+        reader = VocReader.open(root, request.split, options, None)
+        return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, reader.categories)
+    root = _find_root(request, options.year)
+    reader = VocReader.open(root, request.split, options, request.limit)
+    note = f"data: PASCAL VOC {options.year} {request.split}, {len(reader)} images of {root}"
+    revision = f"official-{reader.manifest.content}"
+    return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories)
+
+
+@dataclass(frozen=True)
+class VocReader(SampleSequence[Sample]):
+    """One split. `index` is the Arrow index with columns id, image, classes, objects (paths, '' for none)."""
+
+    root: Path
+    ids: tuple[str, ...]
+    index: datasets.Dataset
+    manifest: Manifest
+    options: VocOptions
+
+    @property
+    def categories(self) -> dict[int, str]:
+        """Category id -> name."""
+        return dict(enumerate(CLASSES[1:], start=1))
+
+    @classmethod
+    def open(cls, root: Path, split: str, options: VocOptions, limit: int | None) -> VocReader:
+        """List the images of a split and the files of their masks; no pixel is read."""
+        if split == "trainaug" and options.year != 2012:
+            raise UsageError(f"split 'trainaug': SBD extends VOC2012, not VOC{options.year}; choose another split")
+        ids = list_ids(root, split)[:limit]
+        if not ids:
+            raise DataMissingError(f"{root}: split '{split}' names no image; see `ocl-bench show voc-discovery`")
+        sbd = _find_sbd(root) if split == "trainaug" else None
+        files = [_files(root, name, sbd, split == "trainaug") for name in ids]
+        columns = {"id": ids, **{key: [entry[key] for entry in files] for key in ("image", "classes", "objects")}}
+        names = [name for key in ("image", "classes", "objects") for name in columns[key] if name]
+        if options.boxes == "annotations":
+            names += [f"Annotations/{name}.xml" for name in ids]
+        manifest = take_manifest(root, names)
+        return cls(root, tuple(ids), open_index(f"voc{options.year}-{split}", columns, manifest), manifest, options)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError when a file is missing, broken, in colour, or of another size."""
+        row = self.index[range(len(self))[index]]
+        image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
+        shape = image.shape[:2]
+        classes = self._mask(row, "classes", shape) if row["classes"] else None
+        objects = self._mask(row, "objects", shape) if row["objects"] else None
+        wanted = {"instances": objects, "classes": classes}[self.options.truth]
+        if wanted is None:
+            name = {"instances": "SegmentationObject", "classes": "SegmentationClass"}[self.options.truth]
+            raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
+        if objects is None:
+            assert classes is not None
+            labels, categories = class_regions(np.where(classes == 0, VOID, classes))
+            labels = np.where(classes == 0, 0, labels).astype(np.int16)
+        else:
+            labels, categories = number_objects(objects, classes)
+        instances = _instances(labels, categories)
+        if self.options.boxes == "annotations":
+            path = self.root / "Annotations" / f"{row['id']}.xml"
+            instances = join_masks(read_boxes(path, row["id"], shape, CLASSES), instances)
+        return Sample(row["id"], image, Truth(labels, categories, classes, instances))
+
+    def _mask(self, row: dict[str, str], key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """(H, W) int16 numbers of a mask, 255 as void."""
+        path = self.root / row[key]
+        if path.suffix == ".mat":
+            codes = _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
+        else:
+            codes, coloured = read_mask(path, row["id"], shape=shape, remedy=_REMEDY)
+            if coloured:
+                message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
+                raise SampleError(row["id"], f"{path}: {message}")
+        largest = len(CLASSES) - 1 if key == "classes" else _VOID_CODE - 1
+        wrong = codes[((codes < 0) | (codes > largest)) & (codes != _VOID_CODE)]
+        if wrong.size:
+            raise SampleError(row["id"], f"{path}: number {wrong.max()}, expected 0..{largest} or 255; {_REMEDY}")
+        return np.where(codes == _VOID_CODE, VOID, codes).astype(np.int16)
+
+
+def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Labels without gaps (H, W) int16, and the category of each: the commonest class under it (0 if none is there).
+
+    A pixel that is void in one of the two maps, and no object in the other, is void.
+    """
+    present = np.unique(objects[objects > 0])
+    labels = np.where(objects > 0, np.searchsorted(present, objects) + 1, objects).astype(np.int16)
+    if classes is None:
+        return labels, ()
+    labels[(labels == 0) & (classes == VOID)] = VOID
+    counted = (classes[(labels == label) & (classes > 0)] for label in range(1, len(present) + 1))
+    return labels, tuple(int(np.bincount(values).argmax()) if len(values) else 0 for values in counted)
+
+
+def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instance, ...]:
+    from pycocotools import mask as rle
+
+    found = []
+    for label, category in enumerate(categories, start=1):
+        code = rle.encode(np.asfortranarray((labels == label).astype(np.uint8)))
+        x, y, width, height = (float(value) for value in rle.toBbox(code))
+        found.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
+    return tuple(found)
+
+
+def list_ids(root: Path, split: str) -> list[str]:
+    """Ids of a split, in the order of its list. Raises DataMissingError and UsageError."""
+    lists = root / "ImageSets" / "Segmentation"
+    if split == "all-masks":
+        return sorted(path.stem for path in (root / "SegmentationObject").glob("[!.]*.png"))
+    if split == "trainaug":
+        written = next((path for name in _AUGMENTED if (path := lists / name).is_file()), None)
+        return _augmented(root, lists) if written is None else _read_list(written)
+    if not split.replace("-", "").isalnum():
+        raise UsageError(f"split '{split}' is not a plain name")
+    return _read_list(lists / f"{split}.txt")
+
+
+def _augmented(root: Path, lists: Path) -> list[str]:
+    """VOC train and SBD without VOC val, sorted: the 10,582 images that the field calls trainaug."""
+    sbd = _find_sbd(root)
+    if (lists / "aug.txt").is_file():
+        more = _read_list(lists / "aug.txt")
+    elif sbd is not None:
+        more = [name for part in ("train", "val") for name in _read_list(sbd / f"{part}.txt")]
+    else:
+        raise DataMissingError(
+            f"{lists}: no trainaug.txt, and no benchmark_RELEASE (SBD) beside {root}; get benchmark.tgz of SBD"
+        )
+    return sorted((set(_read_list(lists / "train.txt")) | set(more)) - set(_read_list(lists / "val.txt")))
+
+
+def _find_sbd(root: Path) -> Path | None:
+    places = (root, root.parent, root.parent.parent)
+    return next((p for place in places if (p := place / "benchmark_RELEASE" / "dataset").is_dir()), None)
+
+
+def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str, str]:
+    """Image and masks of an id relative to the root; VOC's own masks go before those of SBD, if these are allowed."""
+    found = {"image": f"JPEGImages/{name}.jpg", "classes": "", "objects": ""}
+    if sbd is not None and not (root / found["image"]).is_file() and (sbd / "img" / f"{name}.jpg").is_file():
+        found["image"] = _relative(sbd / "img" / f"{name}.jpg", root)
+    for key, folders, part in (
+        ("classes", ("SegmentationClass", *(["SegmentationClassAug"] if augmented else [])), "cls"),
+        ("objects", ("SegmentationObject",), "inst"),
+    ):
+        candidates = [root / folder / f"{name}.png" for folder in folders]
+        candidates += [sbd / part / f"{name}.mat"] if sbd is not None else []
+        path = next((path for path in candidates if path.is_file()), None)
+        found[key] = "" if path is None else _relative(path, root)
+    return found
+
+
+def _relative(path: Path, root: Path) -> str:
+    import os
+
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An SBD mask (H, W): field `Segmentation` of the structure; it knows no void."""
+    from scipy.io import loadmat
+
+    try:
+        content: Any = loadmat(path)[field][0, 0]["Segmentation"]
+        mask = np.asarray(content).astype(np.int64)
+    # scipy has errors of its own here, and lets through those of zlib and of numpy.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SampleError(sample_id, f"{path}: no SBD mask '{field}' in it ({reason}); {_REMEDY}") from error
+    if mask.shape != tuple(shape):
+        sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image {shape[1]}x{shape[0]}"
+        raise SampleError(sample_id, f"{path}: mask size {sizes}; {_REMEDY}")
+    return mask
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataMissingError(f"{path}: list of images cannot be read ({reason}); unpack the archive again") from error
+    for name in lines:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise UsageError(f"{path}: '{name}' is not a plain image id such as 2007_000032; write one id per line")
+    if len(set(lines)) < len(lines):
+        twice = next(name for position, name in enumerate(lines) if name in lines[:position])
+        raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
+    return lines
+
+
+def _find_root(request: Request, year: int) -> Path:
+    assert request.root is not None
+    root = request.root
+    candidates = (
+        root / request.data.folder / f"VOC{year}",
+        root / "VOCdevkit" / f"VOC{year}",
+        root / f"VOC{year}",
+        root,
+    )
+    for candidate in candidates:
+        # The root itself may be any folder, but not that of another year.
+        other = candidate.name.startswith("VOC2") and candidate.name != f"VOC{year}"
+        if (candidate / "JPEGImages").is_dir() and not other:
+            return candidate.resolve()
+    raise DataMissingError(
+        f"task '{request.task.name}': no folder JPEGImages of VOC{year}; looked in "
+        f"{', '.join(dict.fromkeys(map(str, candidates)))}; get it: {request.data.get}"
+    )

@@ -1,0 +1,307 @@
+"""YouTube-VIS 2021 and 2019 (Yang et al. 2019, arXiv:1905.04804), below <data root>/ytvis or <data root> itself.
+
+    train/JPEGImages/<video>/00000.jpg, 00005.jpg, ...
+    train/instances.json                                   2021
+    train.json                                             2019; either place is read for either year
+
+valid/ and test/ have no public annotations, so that SlotContrast (Manasyan et al. 2025, arXiv:2412.14295) validates on
+the last 300 videos of the training set, in the order of the JSON file, and so do we. Splits: `validation`, these 300
+(all, where there are fewer); `train`, the videos before them. Options of a card:
+
+year    2021 or 2019; a file that shows the categories of the other year is refused
+subset  of `validation`: `all`, or `first210`, the first 210 of the 300, on which the released configuration evaluates
+
+An annotation is one object in all frames: polygons, either kind of run-length code, or null where it is not seen. The
+object number is its place among the annotations of the video that are no crowd and have a mask in some frame; others
+are left out and counted. Pixels of two objects are an overlap, those of none are 0. Ids are the folders of the videos.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.types import Instance, Sample, Truth, Video
+from ..base import OpenData, Request, SampleSequence
+from ..images import read_image
+from ..index import take_manifest
+from ..labels import label_map, run_length
+from ..options import parse_options, read_json
+from ..stand_ins.layouts import ensure_layout
+from .frames import lazy_video
+
+_REMEDY = "download the file again"
+_IMAGES = Path("train/JPEGImages")
+_TABLES = {2021: Path("train/instances.json"), 2019: Path("train.json")}
+_VALIDATION, _FIRST = 300, 210
+_PERSON = {2021: 26, 2019: 1}
+"""Id of the category `person`, which tells the years apart."""
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "videos": {"id": (int, str), "file_names": list, "height": int, "width": int},
+    "annotations": {"video_id": (int, str)},
+    "categories": {"id": int, "name": str},
+}
+"""Without these no entry can be placed; a fault in any other field fails its own video only."""
+
+
+class YtvisOptions(BaseModel):
+    """The options of the card, validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    year: Literal[2019, 2021] = 2021
+    subset: Literal["first210", "all"] = "all"
+
+
+class _Runs(NamedTuple):
+    """A run-length code of the JSON file, packed: a list of its numbers takes 10 times the memory."""
+
+    size: tuple[int, ...]
+    counts: bytes
+
+
+def open_ytvis(request: Request) -> OpenData:
+    """Open one split. Raises UsageError for options, splits and broken tables, DataMissingError for missing ones."""
+    options = parse_options(YtvisOptions, request)
+    if request.split not in ("train", "validation"):
+        known = "has the splits train and validation (the last 300 videos of its training set)"
+        raise UsageError(f"task '{request.task.name}': YouTube-VIS {known}, not '{request.split}'")
+    if request.root is None:
+        tree = ensure_layout(request, "ytvis")
+        # A tree of the stand-in holds the videos of one split only.
+        reader = YtvisReader.open(tree.root, _table(tree.root, options, request), None)
+        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
+    root = _find_root(request, options)
+    reader = YtvisReader.open(root, _table(root, options, request), request.limit, (request.split, options))
+    what = f"{request.split}, {options.subset}" if request.split == "validation" else request.split
+    note = f"data: YouTube-VIS {options.year} ({what}), {len(reader)} videos of {root}{reader.remark}"
+    return OpenData(reader, "official", f"official-{reader.digest()}", root, reader.ids, note, reader.categories)
+
+
+@dataclass(frozen=True)
+class YtvisReader(SampleSequence[Video]):
+    """Videos of one split. `videos` and `annotations` are entries of the JSON file, with packed masks."""
+
+    root: Path
+    table: Path
+    ids: tuple[str, ...]
+    videos: tuple[dict[str, Any], ...]
+    annotations: dict[Any, list[dict[str, Any]]]
+    categories: dict[int, str]
+    remark: str
+
+    @classmethod
+    def open(
+        cls, root: Path, table: Path, limit: int | None, part: tuple[str, YtvisOptions] | None = None
+    ) -> YtvisReader:
+        """Parse the table. part: split and options of official data; None takes all videos."""
+
+        def choose(videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return (videos if part is None else _choose(videos, *part))[:limit]
+
+        content = read_json(table, _Packer(choose))
+        _check(content, table)
+        categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+        if part is not None:
+            _check_year(categories, part[1].year, table)
+        videos = tuple(choose(content["videos"]))
+        if not videos:
+            raise DataMissingError(f"{table}: {len(content['videos'])} videos, none of them for this split; {_REMEDY}")
+        ids = _name_videos(videos, table)
+        annotations, remark = _group(content, videos)
+        return cls(root, table, ids, videos, annotations, categories, remark)
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the names and sizes of the table and of all frames."""
+        names = [(_IMAGES / str(name)).as_posix() for video in self.videos for name in video["file_names"]]
+        return take_manifest(self.root, [self.table.relative_to(self.root).as_posix(), *names]).content
+
+    def __getitem__(self, index: int) -> Video:
+        """Video `index`. Raises SampleError when its entries contradict each other; no frame is read."""
+        position = range(len(self))[index]
+        video_id, entry = self.ids[position], self.videos[position]
+        files = entry["file_names"]
+        annotations = self.annotations.get(entry["id"], [])
+        wrong = next((name for name in files if not _stays(name)), None)
+        if wrong is not None:
+            raise SampleError(video_id, f"file name {wrong!r} is no path in JPEGImages; {_REMEDY}")
+        if entry.get("length", len(files)) != len(files):
+            raise SampleError(video_id, f"length {entry['length']}, but {len(files)} file names; {_REMEDY}")
+        for one in annotations:
+            self._check_annotation(video_id, one, len(files))
+        names = [Path(name).stem for name in files]
+        return lazy_video(video_id, names, partial(self._frame, video_id, entry, annotations), _REMEDY)
+
+    def _check_annotation(self, video_id: str, one: dict[str, Any], count: int) -> None:
+        name, category, masks = f"annotation {one.get('id')}", one.get("category_id"), one["segmentations"]
+        if not isinstance(category, int) or category not in self.categories:
+            raise SampleError(video_id, f"{name}: unknown category {category!r}; {_REMEDY}")
+        if not isinstance(masks, list) or len(masks) != count:
+            length = f"{len(masks)} entries" if isinstance(masks, list) else f"a {type(masks).__name__}"
+            raise SampleError(video_id, f"{name}: segmentations has {length}, the video {count} frames; {_REMEDY}")
+
+    def _frame(self, video_id: str, entry: dict[str, Any], annotations: list[dict[str, Any]], position: int) -> Sample:
+        shape = entry["height"], entry["width"]
+        path = self.root / _IMAGES / entry["file_names"][position]
+        image = read_image(path, video_id, shape=shape, remedy=_REMEDY)
+        labels, _ = label_map(tuple(self._object(video_id, one, position, shape) for one in annotations), shape)
+        return Sample(video_id, image, Truth(labels, tuple(one["category_id"] for one in annotations)))
+
+    def _object(self, video_id: str, one: dict[str, Any], position: int, shape: tuple[int, int]) -> Instance:
+        """An annotation in one frame; where it is not seen it has a mask of no pixel, so that it keeps its number."""
+        segmentation = one["segmentations"][position]
+        if isinstance(segmentation, _Runs):
+            segmentation = {"size": segmentation.size, "counts": segmentation.counts}
+        try:
+            mask = run_length(segmentation or {"size": shape, "counts": [shape[0] * shape[1]]}, shape)
+        except (ValueError, TypeError, OverflowError) as error:
+            text = f"annotation {one.get('id')}, entry {position} of segmentations: {error}"
+            raise SampleError(video_id, f"{text}; {_REMEDY}") from error
+        return Instance(one["category_id"], (0.0, 0.0, 0.0, 0.0), mask, 0.0)
+
+
+class _Packer:
+    """Takes each object of the JSON file as soon as it is parsed, so that few masks are there as Python numbers.
+
+    Annotations keep only what is read later, and no masks where their video is not wanted: where the videos come first
+    in the file, as they do, packing 300 of 2,985 takes a tenth of the time. choose: all videos -> those wanted.
+    """
+
+    def __init__(self, choose: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        self._choose = choose
+        self._videos: list[dict[str, Any]] = []
+        self._wanted: set[Any] | None = None
+
+    def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
+        if "file_names" in entry:
+            self._videos.append(entry)
+        if "video_id" not in entry:
+            return entry
+        if self._wanted is None and self._videos:
+            self._wanted = {video.get("id") for video in self._choose(self._videos) if _is_id(video.get("id"))}
+        if self._wanted is not None and _is_id(entry["video_id"]) and entry["video_id"] not in self._wanted:
+            return {"video_id": entry["video_id"]}
+        masks = entry.get("segmentations")
+        masks = [_pack(one) for one in masks] if isinstance(masks, list) else masks
+        return {**{key: entry[key] for key in entry.keys() - {"bboxes", "areas"}}, "segmentations": masks}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str)
+
+
+def _pack(segmentation: Any) -> Any:
+    """A mask in less memory; what makes no sense stays as it is, for the message of its video."""
+    with suppress(AttributeError, KeyError, ValueError, TypeError, OverflowError):
+        if isinstance(segmentation, list):
+            return [array("d", polygon) for polygon in segmentation]
+        if segmentation is not None:
+            size, counts = tuple(segmentation["size"]), segmentation["counts"]
+            code = run_length(segmentation, size) if isinstance(counts, list) else None
+            return _Runs(size, code["counts"] if code else counts.encode())
+    return segmentation
+
+
+def _group(content: dict[str, Any], videos: Iterable[dict[str, Any]]) -> tuple[dict[Any, list[dict[str, Any]]], str]:
+    """Objects of each video in the order of the table, and what was left out, for the note."""
+    known, wanted = {video["id"] for video in content["videos"]}, {video["id"] for video in videos}
+    grouped: dict[Any, list[dict[str, Any]]] = {}
+    crowds = empty = strangers = 0
+    for one in content["annotations"]:
+        strangers += one["video_id"] not in known
+        if one["video_id"] not in wanted:
+            continue
+        masks = one["segmentations"]
+        if one.get("iscrowd"):
+            crowds += 1
+        elif masks is None or (isinstance(masks, list) and not any(masks)):
+            empty += 1
+        else:
+            grouped.setdefault(one["video_id"], []).append(one)
+    counts = (
+        (crowds, "are crowds"),
+        (empty, "have no mask in any frame"),
+        (strangers, "point to videos that are not listed"),
+    )
+    return grouped, "".join(f"; {count} annotations {why} and are left out" for count, why in counts if count)
+
+
+def _choose(videos: list[dict[str, Any]], split: str, options: YtvisOptions) -> list[dict[str, Any]]:
+    first = max(len(videos) - _VALIDATION, 0)
+    if split == "train":
+        return videos[:first]
+    return videos[first:][: _FIRST if options.subset == "first210" else None]
+
+
+def _name_videos(videos: Iterable[dict[str, Any]], table: Path) -> tuple[str, ...]:
+    """The folder of each video, or its id where its files have none."""
+    ids = []
+    for video in videos:
+        folder = Path(str(video["file_names"][0])).parent.name if video["file_names"] else ""
+        ids.append(folder if folder not in ("", "..") else Path(str(video["id"])).name)
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise UsageError(f"{table}: two videos have the folder '{twice}'; {_REMEDY}")
+    return tuple(ids)
+
+
+def _check(content: dict[str, Any], table: Path) -> None:
+    """Raise UsageError unless videos, annotations and categories are lists of entries that can be placed."""
+    if content.get("annotations", ()) is None:
+        raise UsageError(f"{table}: annotations is null, as in the tables of valid and test; use that of train")
+    for field, required in _FIELDS.items():
+        if not isinstance(content.get(field), list):
+            raise UsageError(f"{table}: field '{field}' is missing or no list; {_REMEDY}")
+        for position, entry in enumerate(content[field]):
+            for name, kind in required.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                    text = f"{field}[{position}].{name} is missing or of a wrong type"
+                    raise UsageError(f"{table}: {text}; {_REMEDY}")
+    for field in ("videos", "categories"):
+        seen = [entry["id"] for entry in content[field]]
+        if len(set(seen)) != len(seen):
+            twice = next(value for value in seen if seen.count(value) > 1)
+            raise UsageError(f"{table}: two {field} have the id {twice!r}; {_REMEDY}")
+
+
+def _check_year(categories: dict[int, str], year: int, table: Path) -> None:
+    for other, number in _PERSON.items():
+        if other != year and categories.get(number) == "person":
+            text = f"category {number} is person, as in YouTube-VIS {other}"
+            raise UsageError(f"{table}: {text}, but data.options.year is {year}; give the data of that year")
+
+
+def _find_root(request: Request, options: YtvisOptions) -> Path:
+    assert request.root is not None
+    candidates = (request.root / request.data.folder, request.root)
+    for candidate in candidates:
+        if any((candidate / table).is_file() for table in _TABLES.values()):
+            return candidate.resolve()
+    looked, names = " and ".join(map(str, candidates)), " or ".join(map(str, _TABLES.values()))
+    raise DataMissingError(
+        f"task '{request.task.name}': no {names} (YouTube-VIS {options.year}); looked in {looked}; "
+        f"get it: {request.data.get}"
+    )
+
+
+def _table(root: Path, options: YtvisOptions, request: Request) -> Path:
+    """The annotation file: the place of the year first, since both years may lie in one folder."""
+    others = [table for year, table in _TABLES.items() if year != options.year]
+    for table in (_TABLES[options.year], *others):
+        if (root / table).is_file():
+            return root / table
+    raise DataMissingError(f"task '{request.task.name}': {root / _TABLES[options.year]} is not there; {_REMEDY}")
+
+
+def _stays(name: Any) -> bool:
+    """Whether a file name of the table stays in its folder."""
+    return isinstance(name, str) and "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts

@@ -1,0 +1,232 @@
+"""Rendered scenes with classes in the cache, shared by all layouts: a scene is rendered once on a machine.
+
+<cache>/scenes/things-r1/<split>[-seed<N>]/00000.npz     16 scenes each
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from ...core.paths import cache_root
+from .sampler import REVISIONS
+
+Rendered = TypeVar("Rendered")
+"""One scene, or video, as it lies in the cache."""
+
+
+@dataclass(frozen=True)
+class Store(ABC, Generic[Rendered]):
+    """The first scenes of one split in the cache, in files of `chunk`. Scene i is a pure function of the fields and i.
+
+    The module of a store has a function `main` that renders chunks in a worker process.
+    """
+
+    chunk: ClassVar[int]
+    """Scenes in a file, as the progress bar counts them."""
+
+    variant: str = ""
+    revision: int = 1
+    split: str = "test"
+    seed: int = 0
+    count: int = 0
+
+    @staticmethod
+    @abstractmethod
+    def read(path: Path) -> list[Rendered]:
+        """The scenes of a file. Raises OSError naming the file when it is damaged."""
+
+    @abstractmethod
+    def write(self, path: Path, indices: range) -> None:
+        """Render these scenes and write them as one file."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
+        return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
+
+    def first(self, count: int) -> Self:
+        """The store that ends after `count` scenes."""
+        return replace(self, count=count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Rendered:
+        number, position = divmod(range(self.count)[index], self.chunk)
+        return self.read(self._path(number))[position]
+
+    def __iter__(self) -> Iterator[Rendered]:
+        for number in range(-(-self.count // self.chunk)):
+            yield from self.read(self._path(number))[: self.count - number * self.chunk]
+
+    def missing(self, count: int) -> list[int]:
+        """Numbers of the files of the first `count` scenes that are not there."""
+        return [number for number in range(-(-count // self.chunk)) if not self._path(number).is_file()]
+
+    def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+        """Render and write files, each atomically; `on_chunk(n)` is called after each n scenes."""
+        for number in chunks:
+            self.write(self._path(number), range(number * self.chunk, (number + 1) * self.chunk))
+            on_chunk(self.chunk)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npz"
+
+    def check_revision(self) -> None:
+        """Raise ValueError when this version does not render the revision."""
+        if self.variant != type(self).variant or REVISIONS[self.variant] != self.revision:
+            raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
+
+    def to_json(self) -> str:
+        """The fields as text for a worker process."""
+        return json.dumps(asdict(self))
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as one compressed file: whoever sees it sees all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(scratch, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(scratch, path)
+
+
+@contextmanager
+def read_arrays(path: Path) -> Iterator[Any]:
+    """The arrays of a file by name, inside of a `with`. Raises OSError naming the file when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            yield content
+    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error
+
+
+def serve(kind: type[Store[Any]]) -> None:
+    """Worker process: a store and its chunks as JSON on stdin, the number of scenes after each chunk on stdout."""
+    import torch
+
+    torch.set_num_threads(1)
+    job = json.loads(sys.stdin.read())
+    kind(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
+
+
+_STORES = {"things": "store:SceneStore", "salient": "salient:SalientStore", "motion": "videos:VideoStore"}
+
+
+def open_store(variant: str, revision: int, split: str, seed: int) -> Store[Any]:
+    """The store of a variant, empty as yet. Raises ValueError for a variant without one."""
+    if variant not in _STORES:
+        raise ValueError(f"variant '{variant}' is not rendered by this version; there are {', '.join(_STORES)}")
+    module, _, name = _STORES[variant].partition(":")
+    found: Store[Any] = getattr(importlib.import_module(f".{module}", __package__), name)(
+        variant, revision, split, seed
+    )
+    return found
+
+
+CHUNK = 16
+SIZE = 160
+SHAPES = ((120, 160), (160, 120), (160, 160), (128, 160), (160, 128))
+"""Height and width of scene i: entry i modulo 5, the central part of the square that is rendered."""
+
+
+@dataclass(frozen=True)
+class ClassedScene:
+    """One scene, cropped to its size.
+
+    image: (H, W, 3) uint8. objects: (H, W) uint8, 0 ground, else the number of the object. stuff: (H, W) uint8 class
+    index of the ground, 255 on objects. classes: class index of object i at index i - 1.
+    """
+
+    image: np.ndarray
+    objects: np.ndarray
+    stuff: np.ndarray
+    classes: tuple[int, ...]
+
+    @property
+    def semantic(self) -> np.ndarray:
+        """(H, W) uint8 class index of each pixel, things and stuff."""
+        table = np.array([0, *self.classes], dtype=np.uint8)
+        return np.where(self.objects > 0, table[self.objects], self.stuff).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class SceneStore(Store[ClassedScene]):
+    """Scenes with classes, in files of 16."""
+
+    chunk = CHUNK
+
+    variant: str = "things"
+
+    @staticmethod
+    def read(path: Path) -> list[ClassedScene]:
+        """The scenes of a file."""
+        return read_chunk(path)
+
+    def write(self, path: Path, indices: range) -> None:
+        """Render these scenes and write them as one file."""
+        from . import render
+
+        scenes = render(self.variant, self.revision, self.split, indices, size=SIZE, seed=self.seed)
+        cropped = [
+            crop_scene(
+                scenes.image[k].permute(1, 2, 0).numpy(),
+                scenes.labels[k].numpy(),
+                scenes.stuff[k].numpy(),
+                [entry["category"] for entry in scenes.objects[k]],
+                SHAPES[index % len(SHAPES)],
+            )
+            for k, index in enumerate(indices)
+        ]
+        write_chunk(path, cropped)
+
+
+def crop_scene(
+    image: np.ndarray, labels: np.ndarray, stuff: np.ndarray, classes: Sequence[int], shape: tuple[int, int]
+) -> ClassedScene:
+    """The central part of a square scene; objects that are cut off wholly are left out, the others renumbered."""
+    top, left = ((side - length) // 2 for side, length in zip(labels.shape, shape, strict=True))
+    window = np.s_[top : top + shape[0], left : left + shape[1]]
+    image, labels, stuff = image[window], labels[window], stuff[window]
+    present = [number for number in range(1, len(classes) + 1) if (labels == number).any()]
+    table = np.zeros(len(classes) + 1, dtype=np.uint8)
+    table[present] = np.arange(1, len(present) + 1)
+    return ClassedScene(image, table[labels], stuff, tuple(classes[number - 1] for number in present))
+
+
+def write_chunk(path: Path, scenes: Sequence[ClassedScene]) -> None:
+    """Write scenes as one file."""
+    arrays: dict[str, np.ndarray] = {}
+    for position, scene in enumerate(scenes):
+        maps = np.concatenate([scene.image, scene.objects[..., None], scene.stuff[..., None]], axis=2)
+        arrays[f"maps{position}"] = maps
+        arrays[f"classes{position}"] = np.array(scene.classes, dtype=np.uint8)
+    write_arrays(path, **arrays)
+
+
+def read_chunk(path: Path) -> list[ClassedScene]:
+    """The scenes of a file. Raises OSError naming the file when it is damaged."""
+    with read_arrays(path) as content:
+        count = sum(name.startswith("maps") for name in content.files)
+        maps = [content[f"maps{k}"] for k in range(count)]
+        classes = [tuple(int(c) for c in content[f"classes{k}"]) for k in range(count)]
+    return [ClassedScene(m[..., :3], m[..., 3], m[..., 4], c) for m, c in zip(maps, classes, strict=True)]
+
+
+def main() -> None:
+    """Worker process, see `serve`."""
+    serve(SceneStore)

@@ -1,0 +1,1 @@
+"""Rendered scenes, written in official layouts."""

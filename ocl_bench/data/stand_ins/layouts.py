@@ -1,0 +1,161 @@
+"""Stand-ins in official layouts: rendered scenes from their store, written as trees that the reader takes for real.
+
+<cache>/stand-ins/<layout>/things-r1-w1/<official split>-<count>[-seed<N>]/     a whole data root
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core.errors import DataMissingError, UsageError
+from ...core.paths import cache_root
+from ..base import Request
+from ..scenes.store import Store, open_store
+from . import stand_in
+from .writers import find_writer
+
+WRITERS = 1
+"""Raised when any layout is written differently: trees of another number in a cache are left alone."""
+
+FIRST = {"train": 0, "test": 500_000}
+"""Number of scene 0 in file names, so that no name occurs in two splits."""
+
+_SPLITS = {
+    "ade20k": ("train", "val"),
+    "cityscapes": ("train", "val"),
+    "coco": ("train", "val"),
+    "davis": ("train", "val"),
+    "imagenet": ("train", "val"),
+    "movi_c": ("train", "validation", "test"),
+    "movi_e": ("train", "validation", "test"),
+    "ytvis": ("train", "validation"),
+    "voc2007": ("train", "val", "trainval", "test", "all-masks"),
+    "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
+}
+"""Official splits with public annotations. Their names become folders, so nothing else may get that far."""
+
+
+@dataclass(frozen=True)
+class LayoutTree:
+    """A written stand-in. root: data root in the official layout. note: one line for the user."""
+
+    root: Path
+    revision: str
+    count: int
+    note: str
+
+
+@dataclass(frozen=True)
+class StoreJob:
+    """Chunks of a store for one worker process."""
+
+    store: Store
+    chunks: tuple[int, ...]
+
+    @property
+    def module(self) -> str:
+        """The module whose `main` renders them."""
+        return type(self.store).__module__
+
+    @property
+    def folder(self) -> str:
+        """Where the chunks go."""
+        return str(self.store.folder)
+
+    def to_json(self) -> str:
+        """As text; `main` of the store's module reads it."""
+        return json.dumps({"store": json.loads(self.store.to_json()), "chunks": self.chunks})
+
+
+def ensure_layout(request: Request, layout: str) -> LayoutTree:
+    """The stand-in of a task in a layout, rendered and written where it is not in the cache yet.
+
+    The card's own split and others whose name does not begin with `train` show test scenes, `train..` shows training
+    scenes. Raises UsageError for a split that the layout does not have and when the cache cannot be written,
+    DataMissingError when the card has no stand-in.
+    """
+    if request.split not in _SPLITS[layout]:
+        known = ", ".join(_SPLITS[layout])
+        raise UsageError(f"task '{request.task.name}': {layout} has the splits {known}, not '{request.split}'")
+    card = request.data.stand_in
+    if card is None:
+        how = request.data.get or "see docs/data.md"
+        raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root ({how})")
+    training = request.split.startswith("train")
+    count = card.samples if request.split == request.data.split else card.fit_samples or card.samples
+    count = min(count, request.limit or count)
+    split, seed = "train" if training else "test", request.stand_in_seed or 0
+    try:
+        store = open_store(card.variant, card.revision, split, seed)
+    except ValueError as error:
+        raise UsageError(f"task '{request.task.name}': data.stand_in: {error}") from error
+    identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
+    revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    suffix = f"-seed{seed}" if seed else ""
+    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS}"
+    root = release / f"{request.split}-{count}{suffix}"
+    if not root.is_dir():
+        store = ensure_scenes(store, count, progress=request.progress)
+        _write_tree(root, lambda folder: find_writer(layout)(folder, request.split, store, FIRST[split]))
+    note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
+    if seed:
+        note += f", fresh seed {seed} (never ranked)"
+    return LayoutTree(root, revision, count, f"{note}; --data-root DIR or OCL_BENCH_DATA selects the official data")
+
+
+def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
+    """The store with its first `count` scenes rendered; chunks that are there already are kept."""
+    try:
+        store.check_revision()
+    except ValueError as error:
+        raise UsageError(f"data.stand_in: {error}") from error
+    pending = store.missing(count)
+    if pending:
+        workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
+        jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
+        text = f"rendering {store.variant}/{store.split}"
+        with stand_in.render_bar(progress, text, len(pending) * store.chunk) as advance:
+            if len(jobs) == 1:
+                _render_here(jobs[0], advance)
+            else:
+                stand_in.run_in_processes(jobs, advance, jobs[0].module)
+    return store.first(count)
+
+
+def _render_here(job: StoreJob, advance: Callable[[int], None]) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        job.store.render(job.chunks, advance)
+    except OSError as error:
+        raise stand_in.cannot_write(job.folder, error.strerror or str(error)) from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_tree(root: Path, write: Callable[[Path], None]) -> None:
+    """Write a tree beside its place, then rename it; another process may have been faster with an equal one."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=root.parent, prefix=".writing-"))
+        try:
+            write(scratch / "tree")
+            try:
+                os.rename(scratch / "tree", root)
+            except OSError:
+                if not root.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        # A damaged chunk of scenes is met here, too: its own name says what to delete.
+        raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error

@@ -1,0 +1,202 @@
+"""Stand-ins: scenes rendered on this machine and written in the official layout, so that the same reader runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...core.errors import UsageError
+from ...core.paths import PACKAGE, cache_root
+from .clevrtex import CHUNK, WriteJob, scene_is_complete, write_scenes
+
+IMAGE_SIZE = 160
+"""Side of a rendered image in pixels: the official 0.8 crop is then 128 x 128 without resampling."""
+
+_WORTH_A_PROCESS = 2 * CHUNK
+
+
+@dataclass(frozen=True)
+class StandInTree:
+    """One rendered split in the cache, `stand-ins/clevrtex/<variant>-r<revision>/<split>[-seed<N>]`.
+
+    first: scene number of scene 0, so that the numbers lie in the range of the official split.
+    """
+
+    variant: str
+    revision: int
+    split: str
+    seed: int = 0
+    first: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder `clevrtex_<variant>` with the shards."""
+        split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
+        release = f"{self.variant}-r{self.revision}"
+        return cache_root() / "stand-ins" / "clevrtex" / release / split / f"clevrtex_{self.variant}"
+
+    @property
+    def revision_name(self) -> str:
+        """`embedded-r<revision>-<8 digits>`; the digits name what is rendered, not the files, which follow from it."""
+        identity = f"clevrtex|{self.variant}|{self.revision}|{self.split}|{self.seed}|{IMAGE_SIZE}"
+        return f"embedded-r{self.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+    def ensure(self, count: int, *, progress: bool = True, workers: int | None = None) -> Path:
+        """Render those of the first `count` scenes that are not there yet, and return the folder.
+
+        A scene is a pure function of its number, so a run that was killed goes on where it stopped, and a later call
+        with a larger count adds the rest. Each file is written atomically, the image last. Raises UsageError when the
+        cache cannot be written, or when this version does not render the revision.
+        """
+        pending = [i for i in range(count) if not scene_is_complete(self.folder, self.variant, self.first + i)]
+        if not pending:
+            return self.folder
+        self._check_revision()
+        shares = _shares(pending, processors() if workers is None else workers)
+        jobs = [self._job(share) for share in shares]
+        with render_bar(progress, f"rendering {self.variant}/{self.split}", len(pending)) as advance:
+            if len(jobs) == 1:
+                _run_here(jobs[0], advance)
+            else:
+                run_in_processes(jobs, advance)
+        return self.folder
+
+    def _check_revision(self) -> None:
+        from .. import scenes
+
+        if scenes.REVISIONS.get(self.variant) != self.revision:
+            known = ", ".join(f"{variant} {revision}" for variant, revision in scenes.REVISIONS.items())
+            raise UsageError(
+                f"data.stand_in: variant '{self.variant}' revision {self.revision} is not rendered by this version; "
+                f"it has {known}"
+            )
+
+    def _job(self, indices: Sequence[int]) -> WriteJob:
+        return WriteJob(
+            folder=str(self.folder),
+            variant=self.variant,
+            revision=self.revision,
+            split=self.split,
+            seed=self.seed,
+            size=IMAGE_SIZE,
+            first=self.first,
+            indices=tuple(indices),
+        )
+
+
+def processors() -> int:
+    """Number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _shares(pending: Sequence[int], workers: int) -> list[list[int]]:
+    """Deal the scenes out in chunks; small jobs stay in this process, as starting torch again takes seconds."""
+    chunks = [pending[i : i + CHUNK] for i in range(0, len(pending), CHUNK)]
+    workers = 1 if len(pending) < _WORTH_A_PROCESS else min(workers, len(chunks))
+    return [[i for chunk in chunks[w::workers] for i in chunk] for w in range(max(workers, 1))]
+
+
+def _run_here(job: WriteJob, advance: Callable[[int], None]) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        write_scenes(job, advance)
+    except OSError as error:
+        raise cannot_write(job.folder, error.strerror or str(error)) from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Job(Protocol):
+    """What a worker process does: its module's `main` reads the job as JSON from stdin and prints numbers of scenes."""
+
+    @property
+    def folder(self) -> str:
+        """Where it writes, for error messages."""
+        ...
+
+    def to_json(self) -> str:
+        """The job as text."""
+        ...
+
+
+def run_in_processes(
+    jobs: Sequence[Job], advance: Callable[[int], None], module: str = "ocl_bench.data.stand_ins.clevrtex"
+) -> None:
+    """One fresh interpreter per job.
+
+    Not `multiprocessing`: forking after torch has started threads may hang, and spawning runs the caller's script
+    again, which a user's eight lines without a `__main__` guard would not survive.
+    """
+    running: list[subprocess.Popen[str]] = []
+    try:
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            results = [threads.submit(_run_worker, job, module, running, advance) for job in jobs]
+            try:
+                for result in results:
+                    result.result()
+            except BaseException:
+                _terminate(running)
+                raise
+    finally:
+        _terminate(running)
+
+
+def _run_worker(job: Job, module: str, running: list[subprocess.Popen[str]], advance: Callable[[int], None]) -> None:
+    environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    search = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in search if part)
+    command = [sys.executable, "-c", f"from {module} import main; main()"]
+    with tempfile.TemporaryFile("w+") as complaints:
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+        )
+        running.append(worker)
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.write(job.to_json())
+        worker.stdin.close()
+        for line in worker.stdout:
+            advance(int(line))
+        if worker.wait() != 0:
+            complaints.seek(0)
+            lines = complaints.read().strip().splitlines() or [f"worker ended with code {worker.returncode}"]
+            raise cannot_write(job.folder, lines[-1])
+
+
+def _terminate(running: Sequence[subprocess.Popen[str]]) -> None:
+    for worker in running:
+        if worker.poll() is None:
+            worker.terminate()
+
+
+def cannot_write(folder: str, reason: str) -> UsageError:
+    """The error for a cache in which a stand-in cannot be made."""
+    return UsageError(f"{folder}: the stand-in cannot be rendered ({reason}); is OCL_BENCH_CACHE writable, with space?")
+
+
+@contextmanager
+def render_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that vanishes when done; gives a function that advances it by n scenes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    shown = shown and console.is_terminal  # a log file gets no empty line
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda n: bar.update(task, advance=n)

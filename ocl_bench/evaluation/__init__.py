@@ -1,0 +1,1 @@
+"""The corridor: from a plan to a result."""

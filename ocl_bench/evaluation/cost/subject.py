@@ -1,0 +1,141 @@
+"""A model with an input that is made up, ready to be counted and timed: content changes no cost of these models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...core.errors import OclBenchError, UsageError
+from ...core.types import Batch, Truth
+from ...models.frames import video_model
+from ...models.loading import LoadedModel, get_model
+from ..check_model import synthetic_images
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Types of arithmetic; those below float32 by torch.autocast, which keeps the weights in float32."""
+
+DEFAULT_SIZE = 128
+"""Side in pixels of images for a model that declares none: floors and ceilings take any."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How is measured. All of it is printed, since all of it changes the numbers.
+
+    device: of torch. dtype: a name in `DTYPES`. threads: of torch on the CPU. batch: clips or images in a pass.
+    clip: frames of a clip, for models that read videos. size: side of a frame in pixels, None = each model's own.
+    streaming: frames one by one with the state of those before. warmup, repeats: passes of each model.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    batch: int = 1
+    clip: int = 4
+    size: int | None = None
+    streaming: bool = False
+    warmup: int = 1
+    repeats: int = 10
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what cannot be measured."""
+        if self.dtype not in DTYPES:
+            raise UsageError(f"--dtype {self.dtype}: is unknown; use {', '.join(DTYPES)}")
+        least = {"threads": 1, "batch": 1, "clip": 1, "warmup": 0, "repeats": 2}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise UsageError(f"--{name} {getattr(self, name)}: give at least {smallest}")
+        if self.size is not None and self.size < 8:
+            raise UsageError(f"--size {self.size}: give at least 8 pixels")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the models by name, with its options. untrained: random weights will do where no others are there."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    untrained: bool = False
+
+
+class Subject:
+    """A loaded model and its input.
+
+    setup: as given. as_video: give clips also to a model of images, which then sees frame after frame.
+    Raises UsageError for a model whose weights are missing, unless `side.untrained`.
+    """
+
+    def __init__(self, side: Side, setup: Setup, *, as_video: bool = False) -> None:
+        torch.manual_seed(0)  # random weights are the same in every run
+        self.loaded: LoadedModel = get_model(side.name, options=side.options, device=setup.device)
+        if self.loaded.untrained and not side.untrained:
+            raise UsageError(
+                f"model {side.name} has no weights here; --untrained profiles it with random ones, which cost the same"
+            )
+        self.side, self.setup = side, setup
+        self.video = as_video or self.reads_video
+        self.model = video_model(self.loaded.model) if self.video else self.loaded.model
+        own = getattr(self.loaded.model, "input_size", None) or self.loaded.card.input
+        self.size = int(setup.size or own or DEFAULT_SIZE)
+        images, labels = synthetic_images(self.frames, self.size)
+        self._images = images.to(setup.device) if callable(getattr(self.loaded.model, "to", None)) else images
+        self._truth = [Truth(one, label=0) for one in labels]
+
+    @property
+    def reads_video(self) -> bool:
+        """Whether the model itself takes clips."""
+        return bool(getattr(self.loaded.model, "reads_video", False))
+
+    @property
+    def frames(self) -> int:
+        """Frames (or images) of one pass."""
+        return self.setup.batch * (self.setup.clip if self.video else 1)
+
+    def run(self) -> None:
+        """One pass over the clips or images, until the device has finished."""
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                if self.video:
+                    self._run_clips()
+                else:
+                    self._ask(Batch(self._ids, self._images), self._truth)
+        except OclBenchError:
+            raise
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
+            reason = str(error).splitlines()[0][:200] if str(error) else ""
+            raise UsageError(
+                f"model {self.side.name}: predict failed on {self.frames} frames of side {self.size} "
+                f"({type(error).__name__}: {reason})"
+            ) from error
+        synchronise(self.setup.device)
+
+    def _run_clips(self) -> None:
+        """All frames at once, or one by one with the state of those before."""
+        clips = self._images.unflatten(0, (self.setup.batch, self.setup.clip))
+        length, state = 1 if self.setup.streaming else self.setup.clip, None
+        for start in range(0, self.setup.clip, length):
+            some = clips[:, start : start + length]
+            batch = Batch(self._ids, some[:, 0], video=some, start=start, state=state)
+            state = self._ask(batch, self._truth[start : start + length]).state
+
+    def _ask(self, batch: Batch, truth: list[Truth]) -> Any:
+        return self.model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
+
+    @property
+    def _ids(self) -> tuple[str, ...]:
+        return tuple(f"input-{number}" for number in range(self.setup.batch))
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.setup.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.setup.device).type, dtype=DTYPES[self.setup.dtype])
+
+
+def synchronise(device: str) -> None:
+    """Wait until an accelerator has done what it was given; its calls return before."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,91 @@
+"""Fitted heads in the cache, so that the same head is fitted once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from ..core.errors import UsageError
+from ..core.files import write_atomically
+from ..core.machine import fixed_arithmetic
+from ..core.paths import cache_root
+from ..families import Head, HeadAdapter
+from .bank import with_bank
+from .loop import predictions
+
+if TYPE_CHECKING:
+    from ..data import OpenData
+    from .plan import Plan
+
+
+def with_head(plan: Plan) -> Plan:
+    """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
+    if plan.train is None or plan.task.fit is None:
+        return plan
+    with fixed_arithmetic(plan.threads):
+        if plan.task.fit.head == "bank":
+            return replace(plan, adapter=with_bank(plan, plan.train))
+        adapter = cast(HeadAdapter, plan.adapter)
+        return replace(plan, adapter=adapter.with_head(head_for(plan, plan.train)))
+
+
+def head_for(plan: Plan, train: OpenData) -> Head:
+    """The head of a plan, kept in the cache unless the model is an object whose state no key can name.
+
+    The head gets a tensor `left_out`, positions in `train.ids` of the images that could not be read or predicted. A
+    plan that computes everything again (`force`) fits again, too.
+    """
+    adapter = cast(HeadAdapter, plan.adapter)
+
+    def fitted() -> Head:
+        left_out: list[int] = []
+        batches = (([item.truth for item in items], found) for items, found in predictions(plan, train, left_out))
+        head = adapter.fit(batches, train)
+        return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
+
+    return cached(plan.fit_key, fitted, again=plan.refit) if plan.model.reusable else _finite(fitted())
+
+
+def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
+    """The tensors of a head: from `<cache>/heads/<key>.safetensors`, else fitted now and kept there.
+
+    again: fit even if it is there; a damaged file is always replaced. With several ranks (torchrun), rank 0 fits and
+    the others wait. Raises UsageError when the cache cannot be written or the head is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
+    if int(os.environ.get("RANK", "0")) > 0:
+        while not path.is_file():
+            time.sleep(0.2)
+    if path.is_file() and not again:
+        try:
+            tensors: Head = load_file(path)
+            return tensors
+        except SafetensorError:
+            pass  # a damaged file is fitted again and overwritten
+    head = {name: tensor.contiguous() for name, tensor in _finite(fit()).items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda target: save_file(head, target))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return head
+
+
+def _finite(head: Head) -> Head:
+    for name, tensor in head.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UsageError(f"the fitted head is not finite ({name}); are the model's features of a usable size?")
+    return head
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: cannot be written ({error.strerror or error}); set OCL_BENCH_CACHE elsewhere")

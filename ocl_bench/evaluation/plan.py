@@ -1,0 +1,154 @@
+"""What one evaluation is: model built, data opened, and the key of everything that can change a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cards.names import get_task
+from ..cards.protocols import HEAD_VERSION
+from ..cards.task import METRIC_VERSION, TaskSpec
+from ..core.errors import NotApplicableError, UsageError
+from ..core.files import digest, ids_hash, path_name
+from ..core.machine import choose_device, thread_count
+from ..families import Adapter, get_adapter
+from ..metrics import find_metric
+from ..models.loading import LoadedModel, get_model
+
+if TYPE_CHECKING:
+    from ..data import OpenData
+
+DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one evaluation needs, resolved: what `run` computes is a function of this."""
+
+    task: TaskSpec
+    model: LoadedModel
+    data: OpenData
+    adapter: Adapter
+    noise_seeds: tuple[int, ...]
+    batch_size: int
+    device: str
+    threads: int
+    train: OpenData | None = None
+    limit: int | None = None
+    split: str | None = None
+    stand_in_seed: int | None = None
+    refit: bool = False
+
+    @property
+    def ids_sha256(self) -> str:
+        """Hash of the sorted sample ids: which images, whatever their order."""
+        return ids_hash(self.data.ids)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
+        content: dict[str, Any] = {
+            "task": self.task.hash,
+            "metric_version": METRIC_VERSION,
+            "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
+            "split": [self.split, self.stand_in_seed],
+            "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
+            "source": self.model.source_sha256,
+            "noise_seeds": list(self.noise_seeds),
+            "dtype": DTYPE,
+        }
+        if self.train is not None:
+            content["fit"] = [self.train.revision, ids_hash(self.train.ids)]
+        return digest(content)
+
+    @property
+    def fit_key(self) -> str:
+        """SHA-256 of everything that can change the head which is fitted on `train`."""
+        assert self.train is not None
+        return digest(
+            {
+                "task": [self.task.family, self.task.data.reader, self.task.data.options],
+                "versions": [METRIC_VERSION, HEAD_VERSION],
+                "protocol": self.task.protocol.model_dump(mode="json"),
+                "fit": self.task.fit.model_dump(mode="json") if self.task.fit else None,
+                "data": [self.train.kind, self.train.revision, ids_hash(self.train.ids)],
+                "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
+                "source": self.model.source_sha256,
+                "noise_seed": self.noise_seeds[0],
+                "dtype": DTYPE,
+            }
+        )
+
+    def folder(self, results: Path) -> Path:
+        """Where the result goes: `<results>/<task>/<model>`."""
+        return results / self.task.name / path_name(self.model.name)
+
+
+def make_plan(
+    model: Any,
+    task: str | Path | TaskSpec,
+    *,
+    data: OpenData | None = None,
+    train: OpenData | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    noise_seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    split: str | None = None,
+    stand_in_seed: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    boxes: str | Path | None = None,
+    progress: bool = True,
+) -> Plan:
+    """Resolve names, build the model and open the data (unless `data`, `train` are given). Raises UsageError first."""
+    spec = get_task(task) if boxes is None else get_task(task).with_boxes(Path(boxes))
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit}: must be at least 1")
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size}: must be at least 1")
+    device = choose_device(device)
+    loaded = model if isinstance(model, LoadedModel) else None
+    if loaded is None:
+        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
+    if spec.family not in loaded.card.families:
+        offered = ", ".join(loaded.card.families) or "none"
+        raise NotApplicableError(
+            f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}"
+        )
+    for name in spec.metrics:
+        try:
+            find_metric(name)
+        except UsageError as error:
+            raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
+    adapter = get_adapter(spec, loaded)
+    _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
+    if data is None:
+        from ..data import open_data
+
+        root = Path(data_root) if data_root is not None else None
+        data = open_data(spec, data_root=root, limit=limit, split=split, stand_in_seed=stand_in_seed, progress=progress)
+    if not data.ids:
+        raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
+    if train is None:
+        train = _open_train(spec, data, data_root, progress)
+    seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
+    return Plan(
+        spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
+    )
+
+
+def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:
+    """The split on which the task's head is fitted; `limit` never cuts it. Embedded data is fitted on embedded data."""
+    if task.fit is None:
+        return None
+    from ..data import open_data, spread
+
+    root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
+    train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
+    return spread(train, task.fit.samples)

@@ -1,0 +1,106 @@
+"""The work folder of an evaluation: consecutive ids a file, written atomically, so that a killed run resumes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.files import write_atomically
+from ..results.record import Failure
+
+if TYPE_CHECKING:
+    import pandas
+
+SHARD_SIZE = 64
+"""Ids of a file, unless the adapter scores more at once."""
+_META = b"ocl_bench"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows of consecutive ids, the samples that failed, and the seconds it took."""
+
+    rows: pandas.DataFrame
+    failed: tuple[Failure, ...]
+    source: str
+    seconds_total: float
+    seconds_model: float
+
+
+def split(count: int, size: int = SHARD_SIZE) -> list[range]:
+    """Positions 0 .. count - 1 in shards of `size`."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class WorkFolder:
+    """Finished shards of one key.
+
+    setup: what must be equal for shards to be mixed without changing a bit (batch size, threads, device, versions);
+    a shard of another setup counts as missing.
+    """
+
+    def __init__(self, folder: Path, setup: dict[str, Any]) -> None:
+        self.folder = folder
+        self.setup = json.loads(json.dumps(setup))
+
+    def path(self, index: int) -> Path:
+        """File of one shard."""
+        return self.folder / f"shard-{index:05d}.parquet"
+
+    def read(self, index: int) -> Shard | None:
+        """A finished shard, or None when it is missing, damaged or from another setup."""
+        import pyarrow
+        import pyarrow.parquet
+
+        if not self.path(index).is_file():
+            return None
+        try:
+            table = pyarrow.parquet.read_table(self.path(index))
+            content = json.loads((table.schema.metadata or {})[_META])
+        except (OSError, ValueError, KeyError, pyarrow.ArrowException):
+            return None  # a damaged file is computed again
+        if content["setup"] != self.setup:
+            return None
+        failed = tuple(Failure(**failure) for failure in content["failed"])
+        rows = table.replace_schema_metadata(None).to_pandas()
+        return Shard(rows, failed, content["source"], content["seconds_total"], content["seconds_model"])
+
+    def write(self, index: int, shard: Shard) -> None:
+        """Write a shard; readers see all of it or nothing."""
+        import pyarrow
+        import pyarrow.parquet
+
+        content = {
+            "setup": self.setup,
+            "failed": [failure.model_dump() for failure in shard.failed],
+            "source": shard.source,
+            "seconds_total": shard.seconds_total,
+            "seconds_model": shard.seconds_model,
+        }
+        table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
+        table = table.replace_schema_metadata({_META: json.dumps(content).encode()})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path(index), lambda target: pyarrow.parquet.write_table(table, target))
+
+    def wait(self, indices: Sequence[int], seconds: float = 0.1) -> None:
+        """Return when all these shards are there (other ranks compute them; torchrun ends all ranks if one dies)."""
+        pending = list(indices)
+        while pending := [index for index in pending if self.read(index) is None]:
+            time.sleep(seconds)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def merge(shards: Sequence[Shard]) -> pandas.DataFrame:
+    """All rows in the order of the data."""
+    import pandas
+
+    filled = [shard.rows for shard in shards if len(shard.rows)] or [shards[0].rows]
+    return pandas.concat(filled, ignore_index=True)

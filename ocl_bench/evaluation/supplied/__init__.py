@@ -1,0 +1,1 @@
+"""Masks, detections and videos that exist already, through the same corridor."""

@@ -1,0 +1,80 @@
+"""Choose an option of a model on the validation split, never on the split that is reported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..cards.names import get_task
+from ..core.errors import UsageError
+from ..core.files import path_name, write_atomically
+from ..core.paths import results_root
+from .run import evaluate
+
+
+def parse_values(text: str) -> list[Any]:
+    """`3..15` is 3, 4, .. 15; `0.1,0.2` is a list; each value is read as YAML. Raises UsageError."""
+    import yaml
+
+    if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
+        first, last = int(match[1]), int(match[2])
+        if first > last:
+            raise UsageError(f"range {text}: the first value is above the last")
+        return list(range(first, last + 1))
+    return [yaml.safe_load(part) for part in text.split(",")]
+
+
+def tune(
+    model: str,
+    task: str,
+    option: str,
+    values: list[Any],
+    *,
+    split: str = "val",
+    results: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> dict[str, Any]:
+    """Evaluate each value of one option on the validation split; the best main metric wins (ties: the first value).
+
+    Writes `<results>/tuning/<task>/<model>/<option>.json` and returns its content, with its `path`. keywords: those of
+    `evaluate`. Raises UsageError.
+    """
+    spec = get_task(task)
+    if len(values) < 2:
+        raise UsageError(f"--option {option}: give several values to choose from, such as {option}=3..15")
+    if split == spec.data.split:
+        raise UsageError(
+            f"split '{split}': task {spec.name} is scored on it; tune on another split, such as val or train"
+        )
+    root = (results or results_root()) / "tuning"
+    rows = []
+    for value in values:
+        chosen = {**(options or {}), option: value}
+        result = evaluate(model, spec, split=split, results=root, options=chosen, **keywords)
+        numbers = {name: metric.value for name, metric in result.metrics.items()}
+        rows.append({"value": value, "metrics": numbers, "key": result.identity.key})
+    direction = result.metrics[spec.main].direction
+    scored = [row for row in rows if row["metrics"][spec.main] is not None]
+    if not scored:
+        raise UsageError(f"task {spec.name}: {spec.main} is valid on no image of split '{split}'")
+    best = max(scored, key=lambda row: direction * row["metrics"][spec.main])
+    content = {
+        "model": model,
+        "task": spec.name,
+        "task_hash": spec.hash,
+        "split": split,
+        "data_revision": result.data.revision,
+        "images": result.counts.scored,
+        "option": option,
+        "main": spec.main,
+        "best": best["value"],
+        "tried": rows,
+    }
+    path = root / spec.name / path_name(model) / f"{path_name(option)}.json"
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+    return {**content, "path": str(path)}

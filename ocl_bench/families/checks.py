@@ -1,0 +1,77 @@
+"""Is a prediction usable? What several adapters ask, with one line that names model, field and remedy."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import NotApplicableError, UsageError
+from ..core.types import MaskSource, Prediction
+
+_FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
+
+
+def check_prediction(prediction: object, name: str) -> Prediction:
+    """The prediction if it is one. Raises UsageError."""
+    if not isinstance(prediction, Prediction):
+        raise UsageError(f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction")
+    return prediction
+
+
+def missing(prediction: Prediction, name: str, field: str, need: str) -> NotApplicableError:
+    """The error that says which field is missing, what is there instead, and what is needed."""
+    present = [other for other in _FIELDS if getattr(prediction, other) is not None]
+    got = ", ".join(present) or "nothing"
+    return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got}); {need}")
+
+
+def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
+    """Masks that are soft (B, K, h, w) or label maps (B, H, W) of `size` images, with a known source."""
+    masks = prediction.masks
+    if not isinstance(masks, Tensor):
+        raise UsageError(f"model {name}: Prediction.masks is {type(masks).__name__}, expected a torch.Tensor")
+    soft = masks.ndim == 4 and masks.is_floating_point()
+    hard = masks.ndim == 3 and not masks.is_floating_point() and not masks.is_complex()
+    if not (soft or hard) or 0 in masks.shape:
+        raise UsageError(
+            f"model {name}: Prediction.masks has shape {tuple(masks.shape)} and dtype {masks.dtype}, expected "
+            "floating (B,K,h,w) or integer (B,H,W)"
+        )
+    if masks.shape[0] != size:
+        raise UsageError(f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}")
+    if hard and int(masks.min()) < 0:
+        raise UsageError(f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0")
+    if prediction.mask_source not in get_args(MaskSource):
+        raise UsageError(
+            f"model {name}: Prediction.mask_source is {prediction.mask_source!r}, expected one of "
+            f"{', '.join(get_args(MaskSource))}"
+        )
+    return masks
+
+
+def check_field(
+    prediction: Prediction, field: str, shape: tuple[int | None, ...], name: str, *, least: int = 1
+) -> Tensor:
+    """A floating field of the given shape, where None stands for any length >= `least`. Raises UsageError."""
+    value = getattr(prediction, field)
+    if not isinstance(value, Tensor):
+        raise UsageError(f"model {name}: Prediction.{field} is {type(value).__name__}, expected a torch.Tensor")
+    fits = value.ndim == len(shape) and all(
+        length >= least and wanted in (None, length) for length, wanted in zip(value.shape, shape, strict=True)
+    )
+    if not fits or not value.is_floating_point():
+        wanted_text = ", ".join("*" if length is None else str(length) for length in shape)
+        raise UsageError(
+            f"model {name}: Prediction.{field} has shape {tuple(value.shape)} and dtype {value.dtype}, expected "
+            f"floating ({wanted_text})"
+        )
+    return value
+
+
+def finite_rows(*fields: Tensor | None) -> np.ndarray:
+    """(B,) bool: the images for which none of the given fields holds NaN or infinity."""
+    rows = [torch.isfinite(field).flatten(1).all(1).cpu().numpy() for field in fields if field is not None]
+    return np.logical_and.reduce(rows)

@@ -1,0 +1,196 @@
+"""Class-agnostic detection: what a model proposes, without any training for it, against annotated objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cards.protocols import Proposals
+from ..cards.task import TaskSpec
+from ..core.errors import UsageError
+from ..core.types import Prediction, Truth
+from ..metrics.catalogue import CORPUS_METRICS
+from ..metrics.detection import (
+    FIELDS,
+    KINDS,
+    Kind,
+    from_columns,
+    image_recall,
+    match_images,
+    precision_statistic,
+    recall_statistic,
+    to_columns,
+)
+from .checks import check_field, check_masks, check_prediction, finite_rows, missing
+from .coco_results import coco_results, read_results, write_results
+from .files import prediction_path
+from .image_properties import PROPERTIES, image_properties, object_shapes
+from .proposals import Detections, native_boxes, proposals
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..metrics.statistics import Statistic
+    from ..results.record import MetricValue
+
+__all__ = ["Detection", "coco_results", "read_results", "write_results"]
+
+METRICS = ("ar100_mask", "ar100_box", "ap_mask", "ap_box")
+_NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
+
+
+class Detection:
+    """Adapter of the `detection` family without a head.
+
+    Masks become detections by the card's `proposals`. Boxes count only for a model without masks; its mask metrics are
+    then null. A row holds the average recall of its image and the matches from which the metrics of the whole set are
+    computed.
+    """
+
+    scored_at_once: int | None = None
+
+    def __init__(self, task: TaskSpec) -> None:
+        """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
+        protocol = task.protocol
+        if protocol.crop != "none" or protocol.score_at is not None:
+            raise UsageError(
+                f"task {task.name}: detection is scored on whole images at their own size; set protocol.crop: none and "
+                "leave protocol.score_at out"
+            )
+        if unknown := [name for name in task.metrics if name not in METRICS]:
+            raise UsageError(f"task {task.name}: metrics {unknown} need a head (field 'fit'); without: {list(METRICS)}")
+        self.rule = protocol.proposals or Proposals()
+        self.input = protocol.input
+
+    def check(self, prediction: object, size: int, name: str) -> Prediction:
+        """Masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
+        checked = check_prediction(prediction, name)
+        if checked.masks is not None:
+            check_masks(checked, size, name)
+            return checked
+        if checked.boxes is None:
+            raise missing(checked, name, "masks", _NEED)
+        if checked.scores is None:
+            raise missing(checked, name, "scores", _NEED)
+        boxes = check_field(checked, "boxes", (size, None, 4), name, least=0)
+        check_field(checked, "scores", (size, boxes.shape[1]), name, least=0)
+        labels = checked.labels
+        if labels is not None and (labels.shape != boxes.shape[:2] or labels.is_floating_point()):
+            raise UsageError(
+                f"model {name}: Prediction.labels has shape {tuple(labels.shape)} and dtype {labels.dtype}, expected "
+                f"integers {tuple(boxes.shape[:2])}"
+            )
+        return checked
+
+    def finite(self, prediction: Prediction) -> np.ndarray:
+        """(B,) bool: the images whose masks are finite, or whose boxes and their scores are, apart from NaN boxes."""
+        if prediction.masks is not None:
+            return finite_rows(prediction.masks)
+        boxes, scores = cast(Tensor, prediction.boxes), cast(Tensor, prediction.scores)
+        absent = boxes.isnan().any(-1)
+        return finite_rows(boxes.masked_fill(absent[..., None], 0), scores.masked_fill(absent, 0))
+
+    def source(self, prediction: Prediction) -> str:
+        """The mask source that the model names, or `boxes`."""
+        return prediction.mask_source if prediction.masks is not None else "boxes"
+
+    def outputs(
+        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
+    ) -> list[Detections]:
+        """Detections of each image, at its size in `shapes`; one image at a time.
+
+        side: of the square images that the model saw, in whose pixels its boxes are; by default the card's `input`.
+        """
+        if prediction.masks is not None:
+            return [proposals(mask, shape, self.rule) for mask, shape in zip(prediction.masks, shapes, strict=True)]
+        boxes, scores = cast(Tensor, prediction.boxes), cast(Tensor, prediction.scores)
+        labels = prediction.labels if prediction.labels is not None else torch.zeros_like(scores, dtype=torch.int64)
+        return [
+            native_boxes(*row, side or self.input, shape, self.rule.max_detections)
+            for row, shape in zip(zip(boxes, scores, labels, strict=True), shapes, strict=True)
+        ]
+
+    def columns(self, task: TaskSpec) -> dict[str, str]:
+        """A number for each metric (NaN for average precision), what the image is like, and the matches."""
+        statistics = [f"{kind}_{field}" for kind in _kinds(task) for field in FIELDS]
+        return dict.fromkeys((*task.metrics, *PROPERTIES), "float64") | dict.fromkeys(statistics, "object")
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
+        """Objects that are no crowd, average recall of the image, matches; a pure function."""
+        rows = empty_rows(truth, task)
+        for kind in _kinds(task):
+            for row, matches in zip(rows, match_images(truth, outputs, kind), strict=True):
+                row |= to_columns(matches, kind)
+                if f"ar100_{kind}" in row:
+                    row[f"ar100_{kind}"] = image_recall(matches)
+        return rows
+
+    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
+        """The metric of the whole set as a function of image weights; the mean over noise seeds."""
+        from ..metrics.statistics import mean_statistic
+
+        del task
+        name, _, kind = metric.rpartition("_")
+        build = recall_statistic if name == "ar100" else precision_statistic
+        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
+        return mean_statistic([build(from_columns(seed, cast(Kind, kind))) for seed in seeds])
+
+    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
+        """Values of the whole set, with intervals that accumulate anew in each resample of images."""
+        from ..metrics.statistics import bootstrap_statistic
+        from ..results.record import MetricValue
+
+        ids = rows["id"].nunique()
+        summary = {}
+        for name in task.metrics:
+            value, interval = bootstrap_statistic(self.statistic(rows, task, name), ids)
+            several = not np.isnan(interval.se)
+            matched = rows[f"{name.rpartition('_')[2]}_scores"].notna()
+            summary[name] = MetricValue(
+                value=None if np.isnan(value) else value,
+                se=interval.se if several else None,
+                ci95=(interval.low, interval.high) if several else None,
+                n_valid=0 if np.isnan(value) else int(rows.loc[matched, "id"].nunique()),
+                direction=CORPUS_METRICS[name].direction,
+                signature=task.signature(source, name),
+            )
+        return summary
+
+    def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+        """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""
+        from pycocotools import mask as coco_mask
+
+        painted = np.zeros(truth.labels.shape, np.int64)
+        for position in np.argsort(output.scores, kind="stable"):
+            if output.masks is not None:
+                painted[coco_mask.decode(output.masks[position]).astype(bool)] = position + 1
+            else:
+                x0, y0, x1, y1 = output.boxes[position].round().clip(0).astype(int)
+                painted[y0:y1, x0:x1] = position + 1
+        return painted, truth.labels
+
+    def write(self, folder: Path, sample_id: str, seed: int, output: Detections) -> None:
+        """The COCO results of one image, `<folder>/seed-<n>/<id>.json`."""
+        path = prediction_path(folder, sample_id, seed, ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(coco_results([output], [sample_id], digits=None)), encoding="utf-8")
+
+
+def empty_rows(truth: Sequence[Truth], task: TaskSpec) -> list[dict[str, Any]]:
+    """Rows of images whose metrics are not valid yet: objects that are no crowd, and what the image is like."""
+    rows = []
+    for one in truth:
+        counts = {"n_objects": sum(not instance.crowd for instance in one.instances)}
+        rows.append(counts | image_properties([object_shapes(one.labels)]) | dict.fromkeys(task.metrics, np.nan))
+    return rows
+
+
+def _kinds(task: TaskSpec) -> list[Kind]:
+    """What the task's metrics compare: masks, boxes."""
+    return [kind for kind in KINDS if any(name.endswith(f"_{kind}") for name in task.metrics)]

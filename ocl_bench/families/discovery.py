@@ -1,0 +1,163 @@
+"""Object discovery: predicted masks against instance label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..cards.task import TaskSpec
+from ..core.types import Prediction, Truth
+from ..data.transforms import nearest
+from .checks import check_masks, check_prediction, finite_rows, missing
+from .files import prediction_path, write_label_map
+from .image_properties import PROPERTIES, image_properties, object_shapes
+from .means import summarise_means
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..results.record import MetricValue
+
+
+class Discovery:
+    """Adapter of the `discovery` family."""
+
+    scored_at_once: int | None = None
+
+    def check(self, prediction: object, size: int, name: str) -> Prediction:
+        """Masks must be soft (B, K, h, w) or label maps (B, H, W). Raises UsageError naming model and field."""
+        checked = check_prediction(prediction, name)
+        if checked.masks is None:
+            raise missing(checked, name, "masks", "object discovery needs soft masks (B,K,h,w) or label maps (B,H,W)")
+        check_masks(checked, size, name)
+        return checked
+
+    def finite(self, prediction: Prediction) -> np.ndarray:
+        """(B,) bool: the images whose masks hold neither NaN nor infinity."""
+        return finite_rows(cast(Tensor, prediction.masks))
+
+    def source(self, prediction: Prediction) -> str:
+        """The mask source that the model names."""
+        return prediction.mask_source
+
+    def outputs(
+        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
+    ) -> list[np.ndarray]:
+        """Segment ids (H, W) int64 at each image's size in `shapes`.
+
+        Soft masks are upsampled bilinearly (align_corners False) and then the largest wins, label maps go by nearest
+        pixel centre. One image at a time: the result does not depend on the batch, and memory stays small.
+        """
+        del side
+        masks = cast(Tensor, prediction.masks).detach()
+        return [label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
+
+    def columns(self, task: TaskSpec) -> dict[str, str]:
+        """One number for each metric, and what the image is like."""
+        return dict.fromkeys((*task.metrics, *PROPERTIES), "float64")
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
+        """Metrics of each image (NaN = not valid), `n_objects` and `PROPERTIES`; a pure function."""
+        rows: list[dict[str, Any]] = [{} for _ in truth]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for position, one in enumerate(truth):
+            by_shape.setdefault(one.labels.shape, []).append(position)
+        for positions in by_shape.values():
+            for position, row in zip(positions, _score(positions, truth, outputs, task), strict=True):
+                rows[position] = row
+        return rows
+
+    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> None:
+        """Every metric is a mean over images."""
+        del rows, task, metric
+
+    def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted segments and truth objects."""
+        return output, truth.labels
+
+    def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
+        """An id-map PNG, `<folder>/seed-<n>/<id>.png`."""
+        write_label_map(prediction_path(folder, sample_id, seed), output)
+
+    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
+        """Mean over images of the mean over noise seeds: one image has one vote, also in the bootstrap."""
+        from ..metrics import METRICS
+
+        return summarise_means(rows, task, source, lambda name: METRICS[name].direction)
+
+
+def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Segment ids (H, W) int64 of one image from soft masks (K, h, w) or a label map (h, w)."""
+    if mask.ndim == 2:
+        return nearest(mask.cpu().numpy().astype(np.int64), shape)
+    mask = mask.float()
+    if tuple(mask.shape[-2:]) != shape:
+        mask = interpolate(mask[None], size=shape, mode="bilinear", align_corners=False)[0]
+    return mask.max(0).indices.cpu().numpy()  # the first of equal ones, like argmax, which is eight times slower here
+
+
+def _score(
+    positions: Sequence[int], truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec
+) -> list[dict[str, float]]:
+    """Rows of images that share one size."""
+    from ..metrics import METRICS, compute
+
+    protocol = task.protocol
+    truth_maps = np.stack([truth[position].labels for position in positions])
+    predicted = np.stack([_compact(labels[position]) for position in positions])
+    rules: Any = {
+        "background": protocol.background,
+        "void": protocol.void,
+        "overlap": protocol.overlap,
+        "empty": protocol.empty,
+    }
+    by_object = [name for name in task.metrics if not METRICS[name].by_category]
+    values = compute(by_object, truth_maps, predicted, **rules)
+    if len(by_object) < len(task.metrics):
+        truth_maps_by_class, categories = _class_truth([truth[position] for position in positions])
+        by_class = [name for name in task.metrics if METRICS[name].by_category]
+        values |= compute(by_class, truth_maps_by_class, predicted, **rules, truth_categories=categories)
+    rows = []
+    for index, truth_map in enumerate(truth_maps):
+        row = {"n_objects": float(count_objects(truth_map, protocol.background))}
+        row |= image_properties([object_shapes(truth_map, protocol.background)])
+        for name in task.metrics:
+            value, valid = values[name]
+            row[name] = float(value[index]) if valid[index] else float("nan")
+        rows.append(row)
+    return rows
+
+
+def _class_truth(truth: Sequence[Truth]) -> tuple[np.ndarray, list[Sequence[int]]]:
+    """Truth of the metrics by category: semantic maps where the data set has them, else objects with their categories.
+
+    A semantic map has its own void and its own pixels (VOC's SegmentationClass beside SegmentationObject); its classes
+    are then the objects, each a category of its own.
+    """
+    maps, categories = zip(*map(_classes_of, truth), strict=True)
+    return np.stack(maps), list(categories)
+
+
+def _classes_of(truth: Truth) -> tuple[np.ndarray, Sequence[int]]:
+    """Of one image; without any category it has no object here, so that a metric by category is not valid on it."""
+    if truth.classes is not None:
+        return truth.classes, range(1, int(truth.classes.max(initial=0)) + 1)
+    if int(truth.labels.max(initial=0)) > len(truth.categories):
+        return np.minimum(truth.labels, 0), ()
+    return truth.labels, truth.categories
+
+
+def _compact(labels: np.ndarray) -> np.ndarray:
+    """Number the segments that occur 0, 1, .. in order: sparse ids would only make the contingency table larger."""
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+
+
+def count_objects(truth: np.ndarray, background: int | None) -> int:
+    """Number of annotated objects that are visible in a label map."""
+    present = np.unique(truth)
+    return int(((present >= 0) & (present != (-3 if background is None else background))).sum())

@@ -1,0 +1,105 @@
+"""The linear probe: affine-free batch norm and a 1x1 convolution on frozen tokens (as in DINOv2, arXiv:2304.07193).
+
+The statistics of the norm are those of the whole fit set. The loss is the cross entropy of every pixel of the class map
+under its token's prediction; a token's target is thus the share of each class in its cell. Logits are upsampled only to
+score. The learning rate is chosen by mIoU on images held out of the fit split, then the head is fitted again on all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...cards.protocols import Fit
+from ...metrics.semantic import confusion, miou_sem
+from .features import FeatureSet, held_out
+
+_EPSILON = 1e-5
+
+
+def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor]:
+    """Head tensors: mean and scale (D,), weight (C, D), bias (C,), and the chosen learning rate.
+
+    Deterministic for one number of threads: images are drawn from a generator seeded by `fit.seed`.
+    """
+    mean, scale = _statistics(features)
+    rates = fit.learning_rates or (1e-3,)
+    chosen = rates[0]
+    everything = np.arange(len(features))
+    if len(rates) > 1:
+        use, choose = held_out(len(features), fit.held_out, fit.seed)
+        scores = []
+        for rate in rates:
+            head = {"mean": mean, "scale": scale, **_descend(features, use, classes, fit, rate, mean, scale)}
+            scores.append(_held_out_miou(features, choose, classes, head))
+        chosen = rates[int(np.argmax(scores))]
+    head = _descend(features, everything, classes, fit, chosen, mean, scale)
+    return {"mean": mean, "scale": scale, **head, "learning_rate": torch.tensor([chosen])}
+
+
+def class_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
+    """Class scores (B, C, h, w) of tokens (B, D, h, w)."""
+    weight = head["weight"] * head["scale"]
+    bias = head["bias"] - weight @ head["mean"]
+    return F.conv2d(tokens.float(), weight[:, :, None, None].to(tokens.device), bias.to(tokens.device))
+
+
+def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (D,) over all tokens, in float64."""
+    total = square = torch.zeros(features.tokens.shape[1], dtype=torch.float64)
+    count = 0
+    for start in range(0, len(features), 64):
+        tokens = torch.from_numpy(features.tokens[start : start + 64].astype(np.float64))
+        total = total + tokens.sum((0, 2, 3))
+        square = square + (tokens * tokens).sum((0, 2, 3))
+        count += tokens.shape[0] * tokens.shape[2] * tokens.shape[3]
+    mean = total / count
+    variance = (square / count - mean * mean).clamp_min(0)
+    return mean.float(), (variance + _EPSILON).rsqrt().float()
+
+
+def _descend(
+    features: FeatureSet, use: np.ndarray, classes: int, fit: Fit, rate: float, mean: Tensor, scale: Tensor
+) -> dict[str, Tensor]:
+    """AdamW with a cosine schedule on minibatches of images."""
+    generator = np.random.default_rng(fit.seed)
+    weight = torch.zeros(classes, len(mean), requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=fit.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
+    with torch.enable_grad(), torch.inference_mode(False):
+        for _ in range(fit.steps):
+            chosen = np.sort(generator.choice(use, min(fit.batch, len(use)), replace=False))
+            tokens, maps = features.batch(chosen)
+            flat = ((tokens - mean[:, None, None]) * scale[:, None, None]).flatten(2).transpose(1, 2).flatten(0, 1)
+            targets = cell_counts(maps, (tokens.shape[2], tokens.shape[3]), classes)
+            loss = -(targets * F.log_softmax(flat @ weight.T + bias, dim=1)).sum() / targets.sum().clamp_min(1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return {"weight": weight.detach(), "bias": bias.detach()}
+
+
+def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor:
+    """Pixels of each class in each cell (B h w, C) float32, from class maps (B, at, at); void counts nowhere."""
+    batch, height, width = maps.shape
+    rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
+    token = rows[:, None] * grid[1] + columns
+    cell = np.arange(batch)[:, None, None] * (grid[0] * grid[1]) + token
+    known = maps >= 0
+    codes = cell[known] * classes + maps[known]
+    counts = np.bincount(codes, minlength=batch * grid[0] * grid[1] * classes)
+    return torch.from_numpy(counts.reshape(-1, classes).astype(np.float32))
+
+
+def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: dict[str, Tensor]) -> float:
+    total = np.zeros((classes, classes), dtype=np.int64)
+    with torch.inference_mode():
+        for position in choose:
+            tokens, maps = features.batch(np.array([position]))
+            scores = F.interpolate(class_scores(tokens, head), size=maps.shape[1:], mode="bilinear")
+            total += confusion(maps, scores.argmax(1).numpy(), classes)
+    return float(np.nan_to_num(miou_sem(total)))

@@ -1,0 +1,128 @@
+"""Detection by a supervised head on a frozen model: on its slots (`fit.head: slot`) or on its tokens (`dense`).
+
+The two heads see different things and never share a table: each has a card of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from torch import Tensor
+
+from ..cards.task import TaskSpec
+from ..core.errors import UsageError
+from ..core.types import Prediction, Truth
+from ..metrics.detection import Detections, Kind, match_images, to_columns
+from . import Batches, Head
+from .checks import check_field, check_prediction, finite_rows, missing
+from .detection import Detection, empty_rows
+from .discovery import label_map
+from .recognition import check_slots, fitted_head, head_of
+
+if TYPE_CHECKING:
+    from ..data import OpenData
+
+METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
+_NEED_SLOTS = "the slot head detects with slots and their masks"
+_NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
+
+
+class ProbedDetection(Detection):
+    """Adapter of the `detection` family with a head: its own detections, scored by category, summed up as without."""
+
+    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+        """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
+        self.recipe, self.threshold = head_of(task, "slot", "dense")
+        protocol = task.protocol
+        if protocol.crop != "none" or protocol.score_at is not None:
+            raise UsageError(
+                f"task {task.name}: detection is scored on whole images at their own size; set protocol.crop: none and "
+                "leave protocol.score_at out"
+            )
+        if other := [name for name in task.metrics if name not in METRICS]:
+            raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of a head: {list(METRICS)}")
+        self.task = task
+        self.head = head
+        self.dense = self.recipe.head == "dense"
+
+    def check(self, prediction: object, size: int, name: str) -> Prediction:
+        """Tokens, or masks and one slot for each of them. Raises UsageError naming model and field."""
+        if not self.dense:
+            return check_slots(prediction, size, name, _NEED_SLOTS)
+        checked = check_prediction(prediction, name)
+        if checked.tokens is None:
+            raise missing(checked, name, "tokens", _NEED_TOKENS)
+        check_field(checked, "tokens", (size, None, None, None), name)
+        return checked
+
+    def finite(self, prediction: Prediction) -> np.ndarray:
+        """(B,) bool: the images whose tokens, or masks and slots, are finite."""
+        return finite_rows(*((prediction.tokens,) if self.dense else (prediction.masks, prediction.slots)))
+
+    def source(self, prediction: Prediction) -> str:
+        """`tokens`, or the mask source that the model names."""
+        return "tokens" if self.dense else prediction.mask_source
+
+    def fit(self, batches: Batches, split: OpenData) -> Head:
+        """The head on tokens, or on the slots that are matched to an object."""
+        from .heads.dense import fit_dense
+        from .heads.matching import annotated_objects
+        from .heads.slots import collect_slots, fit_slots
+
+        if self.dense:
+            return fit_dense(batches, len(split.ids), split.categories, self.recipe)
+        slots = collect_slots(batches, annotated_objects, self.threshold, unmatched=True)
+        return fit_slots(slots, split.categories, self.recipe, background=True)
+
+    def with_head(self, head: Head) -> ProbedDetection:
+        """This adapter with a head that `fit` made."""
+        return ProbedDetection(self.task, head)
+
+    def outputs(
+        self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
+    ) -> list[Detections]:
+        """Detections of each image, at its size in `shapes`; one image at a time."""
+        del side
+        from .heads.dense import dense_detections
+
+        head = fitted_head(self.head, self.task)
+        if self.dense:
+            tokens = cast(Tensor, prediction.tokens)
+            return [dense_detections(one.detach(), head, shape) for one, shape in zip(tokens, shapes, strict=True)]
+        rows = zip(cast(Tensor, prediction.masks), cast(Tensor, prediction.slots), shapes, strict=True)
+        return [slot_detections(masks.detach(), slots.detach(), head, shape) for masks, slots, shape in rows]
+
+    def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
+        """Objects that are no crowd, and the matches by category; a pure function."""
+        rows = empty_rows(truth, task)
+        for name in task.metrics:
+            found = match_images(truth, outputs, METRICS[name], class_agnostic=False)
+            for row, matches in zip(rows, found, strict=True):
+                row |= to_columns(matches, METRICS[name])
+        return rows
+
+
+def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
+    """One detection for each slot that owns a pixel, at the image's size (H, W) = shape.
+
+    masks: (K, h, w) or a label map (h, w). slots: (K, D). The category is the slot's best one, the score its
+    probability beside that of no object, the box the head's, the mask that of the slot.
+    """
+    from pycocotools import mask as coco_mask
+
+    from .heads.perceptron import apply
+
+    segments = label_map(masks, shape)
+    present = np.flatnonzero(np.bincount(segments.ravel()))
+    logits, shares = apply(head, slots[present])
+    scores, classes = (tensor.numpy() for tensor in logits.softmax(1)[:, :-1].max(1))
+    height, width = shape
+    boxes = shares.double().numpy().clip(0, 1) * (width, height, width, height)
+    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
+    columns_first = (present[:, None, None] == segments.T).astype(np.uint8, order="C")
+    encoded = coco_mask.encode(columns_first.T)
+    return Detections(
+        boxes, scores.astype(np.float64), head["categories"].numpy()[classes].astype(np.int64), tuple(encoded)
+    )

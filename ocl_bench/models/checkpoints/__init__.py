@@ -1,0 +1,1 @@
+"""Names and files of checkpoints, ours and official ones."""

@@ -1,0 +1,1 @@
+"""What one evaluation leaves, and how it is found again."""

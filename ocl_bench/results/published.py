@@ -1,0 +1,219 @@
+"""Numbers that papers print, with their source, evidence and protocol.
+
+Data in `leaderboards/published/`: `<task>.yaml` for rows that stand near a task card, `other/<name>.yaml` with
+`task: null` for rows whose protocol is no card. The fields are described in `leaderboards/README.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..cards.model import Privilege, Supervision
+from ..cards.task import load_task
+from ..core.errors import UsageError, first_problem
+from ..core.paths import bundled
+
+Evidence = Literal["paper", "abstract", "readme", "code", "secondary"]
+"""Where the number was read.
+
+paper: a table or the text of the paper. abstract: its abstract. readme: a README or project page of those who print it.
+code: another file of their repository (log, spreadsheet, picture of a table, comment in a configuration). secondary:
+anything at second hand (summary, review, issue, list of results, brief of this project).
+"""
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml where it is there: the same safe subset, many times faster on these long files."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
+
+
+class PublishedValue(_Strict):
+    """One printed number. value and spread stand as printed, in units of scale (by default `PublishedTable.scale`)."""
+
+    value: float
+    spread: float | None = Field(default=None, ge=0)
+    spread_kind: Literal["sample_sd", "population_sd", "standard_error", "unstated"] | None = None
+    scale: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _spread_has_a_kind(self) -> PublishedValue:
+        if (self.spread is None) != (self.spread_kind is None):
+            raise ValueError("spread and spread_kind come together; write spread_kind: unstated if unknown")
+        return self
+
+
+class PublishedRow(_Strict):
+    """One row of a paper's table.
+
+    comparable: whether the numbers may stand beside rows of this task on official data; `why` gives the reason.
+    seeds: training seeds, empty when the source does not state them.
+    """
+
+    model: str = Field(min_length=1)
+    paper: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    evidence: Evidence
+    protocol: str
+    seeds: tuple[int, ...] = ()
+    supervision: Supervision = "none"
+    privilege: Privilege = "none"
+    metrics: dict[str, PublishedValue] = Field(min_length=1)
+    comparable: Literal["yes", "no"]
+    why: str = Field(min_length=1)
+
+    @field_validator("comparable", mode="before")
+    @classmethod
+    def _yaml_says_true(cls, value: object) -> object:
+        # YAML 1.1 reads a bare yes or no as a boolean.
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+class Measure(_Strict):
+    """A printed number that is no metric of this suite. low, high: range of value * scale, None without a bound."""
+
+    describe: str = Field(min_length=1)
+    low: float | None = 0.0
+    high: float | None = 1.0
+
+
+class PublishedTable(_Strict):
+    """The published rows of one file. value * scale is what the leaderboard shows: a fraction, except for counts.
+
+    task: the card beside which the rows stand, or None. title: what the rows are, where no card says it.
+    protocols: name -> what was done. cards: protocol -> the card with that protocol; a protocol that is not listed has
+    none. measures: printed numbers of a file without a task that are no metrics of this suite.
+    left_out: numbers that were found and are not rows, with the reason.
+    """
+
+    task: str | None
+    version: int | None = Field(default=None, ge=1)
+    title: str = ""
+    scale: float = Field(gt=0)
+    protocols: dict[str, str]
+    cards: dict[str, str] = {}
+    measures: dict[str, Measure] = {}
+    left_out: tuple[str, ...] = ()
+    rows: tuple[PublishedRow, ...]
+
+    def shown(self, printed: PublishedValue) -> tuple[float, float | None]:
+        """(value, spread or None) of a printed number, times its scale."""
+        scale = self.scale if printed.scale is None else printed.scale
+        return printed.value * scale, None if printed.spread is None else printed.spread * scale
+
+
+def published_folder() -> Path:
+    """The bundled folder of published rows."""
+    return bundled("leaderboards") / "published"
+
+
+def load_published(task: str, folder: Path | None = None) -> PublishedTable | None:
+    """The published rows of a task, or None when no file `<task>.yaml` is in the folder.
+
+    Raises UsageError naming the file and the field when the file is there but wrong.
+    """
+    path = (folder or published_folder()) / f"{task}.yaml"
+    return _load(path, task) if path.is_file() else None
+
+
+def load_all(folder: Path | None = None) -> dict[str, PublishedTable]:
+    """Every file: those of task cards by task, then those without a card as `other/<name>`. Raises UsageError."""
+    root = folder or published_folder()
+    with_card = {path.stem: _load(path, path.stem) for path in sorted(root.glob("*.yaml"))}
+    return with_card | {f"other/{path.stem}": _load(path, None) for path in sorted((root / "other").glob("*.yaml"))}
+
+
+def _load(path: Path, task: str | None) -> PublishedTable:
+    try:
+        table = PublishedTable.model_validate(yaml.load(path.read_text(encoding="utf-8"), _LOADER))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
+    except ValidationError as error:
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md") from error
+    if table.task != task:
+        remedy = "rename the file or the field" if task else "files in other/ have task: null"
+        raise UsageError(f"{path}: field 'task': '{table.task}' is not '{task}'; {remedy}")
+    for field, problem in (*_wrong_head(table), *_wrong_rows(table)):
+        raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md")
+    return table
+
+
+def _wrong_head(table: PublishedTable) -> Iterator[tuple[str, str]]:
+    """(field, problem) of what one field of the head says about another."""
+    if (table.task is None) != (table.version is None):
+        yield "version", "a file of a task card has the version of the card, another file has none"
+    if table.task is None and not table.title:
+        yield "title", "a file without a task says in a title what its rows are"
+    if table.task is not None and table.measures:
+        yield "measures", "a file of a task card has the metrics of the card only"
+    for name, measure in table.measures.items():
+        if _metric_range(name) is not None:
+            yield f"measures.{name}", "is a metric of this suite; choose another name or drop the measure"
+        if measure.low is not None and measure.high is not None and measure.low >= measure.high:
+            yield f"measures.{name}.low", f"{measure.low:g} is not below high"
+    for protocol, card in table.cards.items():
+        if protocol not in table.protocols:
+            yield f"cards.{protocol}", "this protocol is not described in protocols"
+        if card != table.task and not _card(card).is_file():
+            yield f"cards.{protocol}", f"'{card}' is no task card"
+
+
+def _wrong_rows(table: PublishedTable) -> Iterator[tuple[str, str]]:
+    """(field, problem) of the rows, as far as they depend on the head and on each other."""
+    seen = set()
+    card = load_task(_card(table.task)).metrics if table.task and _card(table.task).is_file() else None
+    for place, row in enumerate(table.rows):
+        field = f"rows.{place}"
+        if row.protocol not in table.protocols:
+            yield f"{field}.protocol", f"protocol '{row.protocol}' is not described in protocols"
+        if (row.model, row.protocol) in seen:
+            yield f"{field}.model", f"model '{row.model}' has two rows of protocol '{row.protocol}'"
+        seen.add((row.model, row.protocol))
+        if row.comparable == "yes" and (table.task is None or table.cards.get(row.protocol) != table.task):
+            yield f"{field}.comparable", f"yes, but by cards '{row.protocol}' is not the protocol of the task"
+        if len(set(row.seeds)) < len(row.seeds):
+            yield f"{field}.seeds", "a training seed is listed twice"
+        for name, printed in row.metrics.items():
+            if card is not None and name not in card:
+                yield f"{field}.metrics.{name}", f"is no metric of the card {table.task} ({', '.join(card)})"
+            elif problem := _wrong_value(table, name, printed):
+                yield f"{field}.metrics.{name}", problem
+
+
+def _wrong_value(table: PublishedTable, name: str, printed: PublishedValue) -> str:
+    """Why a printed number cannot be the metric that it claims to be, or ''."""
+    measure = table.measures.get(name)
+    bounds = _metric_range(name) if measure is None else (measure.low, measure.high)
+    if bounds is None:
+        return "is no metric of this suite" + ("" if table.task else " and is not described in measures")
+    value, spread = table.shown(printed)
+    low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+    if not low - 1e-9 <= value <= high + 1e-9:
+        return f"{value:g} (value * scale) is outside of the metric's range {low:g} to {high:g}"
+    if spread is not None and spread > high - low:
+        return f"the spread {spread:g} is larger than the metric's range {low:g} to {high:g}"
+    return ""
+
+
+def _card(task: str) -> Path:
+    return bundled("tasks") / f"{task}.yaml"
+
+
+def _metric_range(name: str) -> tuple[float | None, float | None] | None:
+    """Lowest and highest value of a metric of this suite; None for a name that is none."""
+    from ..metrics import find_metric
+
+    try:
+        metric = find_metric(name)
+    except UsageError:
+        return None
+    return metric.low, metric.high

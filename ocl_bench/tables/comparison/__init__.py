@@ -1,0 +1,1 @@
+"""Is one method better than another?"""

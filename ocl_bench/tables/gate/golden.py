@@ -1,0 +1,188 @@
+"""Golden files: what a model measured when it was accepted, image by image, and how to measure it again.
+
+`<baseline>/<task>/<model>.json`; scenes stored as images lie below `<baseline>/scenes` in their official layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ...core.errors import UsageError, first_problem
+from ...core.files import write_atomically
+
+EXACT = 1e-6
+"""A tolerance up to this one allows rounding only, so that every single image is held to it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Tolerance(_Section):
+    """A metric may fall by the larger of `absolute` and `relative` times the stored value."""
+
+    absolute: float = Field(ge=0)
+    relative: float = Field(default=0, ge=0)
+
+    def of(self, value: float) -> float:
+        """Allowed fall of a stored value."""
+        return max(self.absolute, self.relative * abs(value))
+
+
+class GoldenTask(_Section):
+    """The protocol; another hash means that the numbers cannot be compared."""
+
+    name: str
+    version: int
+    hash: str
+
+
+class Recipe(_Section):
+    """How to measure again. scenes: data root below the baseline folder, empty for the rendered stand-in."""
+
+    scenes: str = Field(default="", pattern=r"^[\w-]*$")
+    split: str | None = None
+    limit: int = Field(gt=0)
+    noise_seeds: tuple[int, ...] = Field(min_length=1)
+    batch_size: int = Field(default=16, gt=0)
+
+
+class Made(_Section):
+    """What the stored numbers were measured with."""
+
+    data_revision: str
+    checkpoint_sha256: str
+    suite_version: str
+    commit: str
+    versions: dict[str, str]
+
+
+class GoldenMetric(_Section):
+    """The mean over images that the gate defends."""
+
+    value: float | None
+    direction: Literal[1, -1]
+
+
+class Accepted(_Section):
+    """One deliberate change: why, when, and [old, new] of every metric that changed."""
+
+    reason: str = Field(min_length=1)
+    created: str
+    commit: str
+    changes: dict[str, tuple[float | None, float | None]]
+
+
+class Golden(_Section):
+    """One golden file. rows: per metric the value of each image of `ids`, null where the metric is not valid.
+
+    corpus: metrics that are no means over images; their rows may all be null.
+    """
+
+    schema_: Literal[1] = Field(alias="schema", default=1)
+    task: GoldenTask
+    model: str
+    recipe: Recipe
+    made: Made
+    tolerance: Tolerance
+    tolerances: dict[str, Tolerance] = {}
+    metrics: dict[str, GoldenMetric] = Field(min_length=1)
+    ids: tuple[str, ...] = Field(min_length=1)
+    rows: dict[str, tuple[float | None, ...]]
+    corpus: tuple[str, ...] = ()
+    accepted: tuple[Accepted, ...] = Field(min_length=1)
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Golden:
+        if set(self.rows) != set(self.metrics):
+            raise ValueError(f"rows has {sorted(self.rows)}, metrics has {sorted(self.metrics)}")
+        for name, values in self.rows.items():
+            if len(values) != len(self.ids):
+                raise ValueError(f"rows.{name} has {len(values)} values for {len(self.ids)} ids")
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError("ids has an id twice")
+        return self
+
+    @property
+    def name(self) -> str:
+        """`<task>/<model>`, as findings print it."""
+        return f"{self.task.name}/{self.model}"
+
+    def tolerance_of(self, metric: str) -> Tolerance:
+        """The tolerance of a metric: its own, else that of the file."""
+        return self.tolerances.get(metric, self.tolerance)
+
+    def values(self, metric: str) -> np.ndarray:
+        """(N,) float64 in the order of `ids`, NaN where not valid."""
+        return as_array(self.rows[metric])
+
+
+def as_array(values: tuple[float | None, ...]) -> np.ndarray:
+    """Floats with NaN for None."""
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def as_column(values: np.ndarray) -> tuple[float | None, ...]:
+    """Floats with None for NaN, as a golden file stores them."""
+    return tuple(float(value) if math.isfinite(value) else None for value in values)
+
+
+def read_golden(path: Path) -> Golden:
+    """Read one golden file. Raises UsageError naming the file and the field."""
+    try:
+        return Golden.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
+    except ValidationError as error:
+        field, problem = first_problem(error, "file")
+        raise UsageError(f"{path}: field '{field}': {problem}; restore the committed file") from error
+
+
+def golden_files(baseline: Path) -> list[Path]:
+    """All golden files of a baseline. Raises UsageError when there is none: a gate that checks nothing is not green."""
+    files = sorted(path for path in baseline.glob("*/*.json") if path.parent.name != "scenes")
+    if not files:
+        raise UsageError(f"{baseline}: holds no golden file <task>/<model>.json; name another folder with --baseline")
+    return files
+
+
+def golden_path(baseline: Path, task: str, model: str) -> Path:
+    """`<baseline>/<task>/<model>.json`; `dias:1` is `dias-1`, `src/model.py:build` is `src-model.py-build`."""
+    return baseline / task / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('.-')}.json"
+
+
+def write_golden(golden: Golden, baseline: Path) -> Path:
+    """Write a golden file atomically; one line for each metric's rows, floats at full precision."""
+    text = _readable(golden.model_dump(mode="json", by_alias=True))
+    path = golden_path(baseline, golden.task.name, golden.model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _readable(content: Mapping[str, Any]) -> str:
+    """Indented JSON in which each list stands on one line, so that a changed golden is a readable diff."""
+    lists: list[str] = []
+
+    def fold(value: Any) -> Any:
+        if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
+            lists.append(json.dumps(value))
+            return f"@list{len(lists) - 1}@"
+        if isinstance(value, dict):
+            return {key: fold(item) for key, item in value.items()}
+        return [fold(item) for item in value] if isinstance(value, list) else value
+
+    text = json.dumps(fold(content), indent=1, allow_nan=False)
+    for index, line in enumerate(lists):
+        text = text.replace(f'"@list{index}@"', line)
+    return text + "\n"

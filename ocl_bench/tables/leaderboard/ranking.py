@@ -1,0 +1,240 @@
+"""What a leaderboard is made of, and how its rows are ranked.
+
+Rows rank only within one group: same task card, same data (kind, revision, sample ids), same supervision, same
+privilege, and a head that was fitted on the same data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...cards.task import TaskSpec
+from ...metrics.statistics import (
+    Statistic,
+    bootstrap_mean,
+    bootstrap_statistic,
+    mean_statistic,
+    paired_difference,
+    paired_statistic_difference,
+)
+from ...results.published import PublishedTable
+from .facts import Facts, common_facts
+
+if TYPE_CHECKING:
+    import pandas
+
+UNRANKED_ROLES = ("floor", "ceiling")
+NO_MAIN = "-"
+"""Rank of a row whose main metric does not apply to the model."""
+_KINDS = ("official", "embedded", "supplied")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The protocol that a board accepts: that of the task's card, or of most results when the card is not installed."""
+
+    name: str
+    version: int
+    hash: str
+    metrics: tuple[str, ...]
+    main: str
+    split: str | None = None
+    title: str = ""
+    noise_seeds: tuple[int, ...] = ()
+    card: TaskSpec | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """What rows must share to be ranked against each other. fit: what the task's head was fitted on, if it has one."""
+
+    kind: str
+    revision: str
+    ids_sha256: str
+    supervision: str
+    privilege: str
+    fit: str = ""
+
+    @property
+    def place(self) -> tuple[int, str, str, int, int, str]:
+        """Official data first, then the least supervision and privilege."""
+        strength = ("none", "boxes", "masks", "truth")
+        order = _KINDS.index(self.kind), self.revision, self.ids_sha256
+        return *order, strength.index(self.supervision), strength.index(self.privilege), self.fit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number. low, high: 95 % interval over images; sd: sample deviation over training seeds."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    n_valid: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a board.
+
+    values: per-image values, one row for each sample id and one column for each metric, averaged over noise seeds.
+    statistics: those metrics that are no means of such values, as functions of the weights of the images of `values`.
+    properties: what the images are like, by column, for each sample id; only those that the result records.
+    tied_with_best: the paired 95 % interval of the best row minus this one includes 0; None where nothing was tested.
+    seeds: the rows of the single training seeds when this row is their mean.
+    """
+
+    model: str
+    base: str
+    role: str
+    privilege: str
+    group: Group
+    cells: dict[str, Cell]
+    training_seeds: tuple[int, ...]
+    noise_seeds: tuple[int, ...]
+    options: str
+    signature: str
+    version: str
+    command: str
+    source: str
+    created: str
+    identity: tuple[str, ...]
+    values: pandas.DataFrame = field(repr=False, compare=False)
+    statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
+    facts: Facts = field(default_factory=Facts, compare=False)
+    properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
+    rank: str = ""
+    tied_with_best: bool | None = None
+    seeds: tuple[Row, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A result that is not ranked, and why."""
+
+    model: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """One task: groups of ranked rows, results that are not ranked, published rows."""
+
+    task: Reference
+    direction: int
+    groups: tuple[tuple[Group, tuple[Row, ...]], ...]
+    excluded: tuple[Excluded, ...]
+    published: PublishedTable | None
+
+
+def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
+    """Rows of one group, best first: ranks, the mark of those not separable from the best, seeds below their mean."""
+    rows = _distinct_names(_with_seed_means(rows))
+    without = sorted((row for row in rows if main not in row.cells), key=lambda row: row.model)
+    rows = [row for row in rows if main in row.cells]
+    rows.sort(key=lambda row: (-direction * row.cells[main].value, row.model))
+    ranked = [row for row in rows if row.role not in UNRANKED_ROLES]
+    out: list[Row] = []
+    for row in [*rows, *without]:
+        if row.role in UNRANKED_ROLES:
+            out.append(replace(row, rank=row.role))
+        elif main not in row.cells:
+            out.append(replace(row, rank=NO_MAIN))
+        else:
+            value = row.cells[main].value
+            place = 1 + sum(direction * (other.cells[main].value - value) > 0 for other in ranked)
+            out.append(replace(row, rank=str(place), tied_with_best=_tied(ranked[0], row, main, direction)))
+        out += [replace(seed, rank="seed") for seed in sorted(row.seeds, key=lambda seed: seed.training_seeds)]
+    return out
+
+
+def _with_seed_means(rows: Sequence[Row]) -> list[Row]:
+    """Replace rows that are training seeds of one method by their mean; other rows stay as they are."""
+    methods: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        checkpoint = row.identity[2] if not row.training_seeds else ""
+        methods.setdefault((row.base, row.options, row.noise_seeds, row.identity[3], checkpoint), []).append(row)
+    return [_seed_mean(seeds) if _are_seeds(seeds) else row for seeds in methods.values() for row in _heads(seeds)]
+
+
+def _are_seeds(rows: Sequence[Row]) -> bool:
+    return len({row.training_seeds for row in rows}) == len(rows) > 1
+
+
+def _heads(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows[:1] if _are_seeds(rows) else rows
+
+
+def _seed_mean(seeds: Sequence[Row]) -> Row:
+    """Mean and sample deviation over training seeds; the interval is over images, of the mean over seeds."""
+    values = sum((row.values for row in seeds[1:]), start=seeds[0].values) / len(seeds)
+    statistics = {
+        name: mean_statistic([row.statistics[name] for row in seeds])
+        for name in seeds[0].statistics
+        if all(name in row.statistics for row in seeds)
+    }
+    cells = {}
+    for name in seeds[0].cells:
+        if all(name in row.cells for row in seeds):
+            numbers = [row.cells[name].value for row in seeds]
+            if name in statistics:
+                _, interval = bootstrap_statistic(statistics[name], len(values))
+                n_valid = seeds[0].cells[name].n_valid
+            else:
+                interval = bootstrap_mean(values[name].to_numpy())
+                n_valid = int(values[name].notna().sum())
+            cells[name] = Cell(
+                float(np.mean(numbers)), interval.low, interval.high, float(np.std(numbers, ddof=1)), n_valid
+            )
+    first = min(seeds, key=lambda row: row.training_seeds)
+    return replace(
+        first,
+        model=f"{first.base} (mean of {len(seeds)} training seeds)",
+        cells=cells,
+        training_seeds=tuple(sorted(seed for row in seeds for seed in row.training_seeds)),
+        command="",
+        source="",
+        values=values,
+        statistics=statistics,
+        facts=common_facts([row.facts for row in seeds]),
+        seeds=tuple(seeds),
+    )
+
+
+def _distinct_names(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one name get the options that tell them apart, or the start of their checkpoint's hash."""
+    out = []
+    for row in rows:
+        twins = [other for other in rows if other.model == row.model]
+        if len(twins) == 1:
+            out.append(row)
+            continue
+        options = [json.loads(twin.options or "{}") for twin in twins]
+        own = json.loads(row.options or "{}")
+        telling = {key: value for key, value in sorted(own.items()) if any(o.get(key) != value for o in options)}
+        suffix = json.dumps(telling) if telling else row.identity[2][:8] or "default options"
+        out.append(replace(row, model=f"{row.model} {suffix}"))
+    return out
+
+
+def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:
+    """Whether the paired interval of best - row over the images of both includes 0; None without two shared images."""
+    if metric in best.statistics and metric in row.statistics:
+        if not best.values.index.equals(row.values.index):
+            return None
+        pair = (best, row) if direction > 0 else (row, best)
+        first, second = (one.statistics[metric] for one in pair)
+        gap = paired_statistic_difference(first, second, len(best.values))
+        return None if np.isnan(gap.low) else bool(gap.low <= 0)
+    pairs = best.values[[metric]].set_axis(["best"], axis=1).join(row.values[metric], how="inner").dropna()
+    if len(pairs) < 2:
+        return None
+    difference = paired_difference(*(direction * pairs[column].to_numpy() for column in pairs.columns))
+    return bool(difference.low <= 0)

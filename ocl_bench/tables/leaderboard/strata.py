@@ -1,0 +1,184 @@
+"""The main metric of a board by what is in the images: how many objects, how large, how much they touch.
+
+The properties of an image do not depend on the model. So a result whose rows lack them, because it was made before they
+were recorded, gets them from any other result on the same images; where there is none, it is left out with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import UsageError
+from ...metrics.statistics import Statistic, bootstrap_mean, bootstrap_statistic
+from .ranking import Board, Cell, Excluded, Group, Row
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Images with low <= value < high."""
+
+    label: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Property:
+    """What images are split by. column: of the rows of results. text: what it is, for the page."""
+
+    name: str
+    column: str
+    text: str
+    strata: tuple[Stratum, ...]
+
+
+_ENDLESS = float("inf")
+PROPERTIES = {
+    "objects": Property(
+        "objects",
+        "n_objects",
+        "number of annotated objects in the image (in a video: in all its frames)",
+        (
+            Stratum("none", 0, 1),
+            Stratum("1 to 2", 1, 3),
+            Stratum("3 to 4", 3, 5),
+            Stratum("5 to 6", 5, 7),
+            Stratum("7 or more", 7, _ENDLESS),
+        ),
+    ),
+    "size": Property(
+        "size",
+        "object_size",
+        "mean over the objects of the share of the scored image that is theirs",
+        (
+            Stratum("below 1 %", 0, 0.01),
+            Stratum("1 to 4 %", 0.01, 0.04),
+            Stratum("4 to 10 %", 0.04, 0.1),
+            Stratum("10 % or more", 0.1, _ENDLESS),
+        ),
+    ),
+    "occlusion": Property(
+        "occlusion",
+        "object_contact",
+        "mean over the objects of the share of their border that meets another object; that of objects that hide each "
+        "other does, and so does that of some that only stand side by side",
+        (
+            Stratum("none", 0, np.nextafter(0, 1)),
+            Stratum("up to 0.1", np.nextafter(0, 1), 0.1),
+            Stratum("0.1 to 0.3", 0.1, 0.3),
+            Stratum("0.3 or more", 0.3, _ENDLESS),
+        ),
+    ),
+}
+"""By the word after `--by`. The edges are fixed, so that strata of two results are the same images."""
+COLUMNS = tuple(one.column for one in PROPERTIES.values())
+
+
+@dataclass(frozen=True)
+class StratifiedRow:
+    """One row of a board with its main metric in each stratum (None: not valid on any image there)."""
+
+    row: Row
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class StratifiedBoard:
+    """A board split by one property. counts: images in each stratum, group by group."""
+
+    board: Board
+    split: Property
+    groups: tuple[tuple[Group, tuple[int, ...], tuple[StratifiedRow, ...]], ...]
+    excluded: tuple[Excluded, ...]
+
+
+def find_property(name: str) -> Property:
+    """What to split by. Raises UsageError for another word."""
+    if name not in PROPERTIES:
+        raise UsageError(f"--by {name}: images are split by {', '.join(PROPERTIES)}")
+    return PROPERTIES[name]
+
+
+def stratify(board: Board, split: Property) -> StratifiedBoard:
+    """Every row of the board on the images of each stratum; the order of the rows stays that of all images."""
+    known = _known(board, split.column)
+    groups, excluded = [], []
+    for group, rows in board.groups:
+        values = known.get(_data(group))
+        if values is None:
+            reason = f"no result on these images records {split.column}; evaluate one of them again (any model will do)"
+            excluded += [Excluded(row.model, row.source, reason) for row in rows if not row.seeds]
+            continue
+        members = [_positions(values, stratum) for stratum in split.strata]
+        stratified = tuple(
+            StratifiedRow(row, tuple(_cell(row, board.task.main, values.index[own]) for own in members)) for row in rows
+        )
+        groups.append((group, tuple(len(own) for own in members), stratified))
+    return StratifiedBoard(board, split, tuple(groups), tuple(excluded))
+
+
+def _data(group: Group) -> tuple[str, str, str]:
+    return group.kind, group.revision, group.ids_sha256
+
+
+def _known(board: Board, column: str) -> dict[tuple[str, str, str], pandas.Series]:
+    """The property of each image, by data, from the first row that records it."""
+    known: dict[tuple[str, str, str], pandas.Series] = {}
+    for group, rows in board.groups:
+        for row in rows:
+            if column in row.properties and _data(group) not in known:
+                known[_data(group)] = row.properties[column]
+    return known
+
+
+def _positions(values: pandas.Series, stratum: Stratum) -> NDArray[np.intp]:
+    numbers = values.to_numpy(np.float64)
+    return np.flatnonzero((numbers >= stratum.low) & (numbers < stratum.high))
+
+
+def _cell(row: Row, metric: str, ids: pandas.Index) -> Cell | None:
+    """Value, interval, deviation over training seeds and number of images of one row on those with these ids."""
+    positions = np.flatnonzero(row.values.index.isin(ids))
+    if metric not in row.cells or not len(positions):
+        return None
+    if metric in row.statistics:
+        statistic = partial(_weighted, row.statistics[metric], len(row.values), positions)
+        value, interval = bootstrap_statistic(statistic, len(positions))
+        n_valid = len(positions)
+    else:
+        numbers = row.values[metric].to_numpy(np.float64)[positions]
+        numbers = numbers[~np.isnan(numbers)]
+        value, interval = float(numbers.mean()) if numbers.size else np.nan, bootstrap_mean(numbers)
+        n_valid = int(numbers.size)
+    if np.isnan(value):
+        return None
+    low, high = (None, None) if np.isnan(interval.low) else (float(interval.low), float(interval.high))
+    return Cell(value, low, high, _deviation([_value(seed, metric, positions) for seed in row.seeds]), n_valid)
+
+
+def _value(row: Row, metric: str, positions: NDArray[np.intp]) -> float:
+    """The metric of a single training seed on some images; NaN where it is not valid."""
+    if metric in row.statistics:
+        one = np.ones((1, len(positions)), np.int64)
+        return float(_weighted(row.statistics[metric], len(row.values), positions, one)[0])
+    return float(row.values[metric].iloc[positions].mean())
+
+
+def _deviation(values: list[float]) -> float | None:
+    """Sample deviation over training seeds; None without several, or where one has no value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 and not np.isnan(values).any() else None
+
+
+def _weighted(statistic: Statistic, n: int, positions: NDArray[np.intp], weights: NDArray[np.int64]) -> NDArray:
+    """The statistic of n images where only those at `positions` have a weight, (R, len(positions))."""
+    everything = np.zeros((len(weights), n), weights.dtype)
+    everything[:, positions] = weights
+    return statistic(everything)

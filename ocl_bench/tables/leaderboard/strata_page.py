@@ -1,0 +1,61 @@
+"""Strata as CSV (one line for each row and stratum) and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from .board_page import cell_text, fixed, group_heading, markdown_table
+from .ranking import Group
+from .strata import StratifiedBoard
+
+_HEAD = ("model", "role", "rank", "data", "revision", "supervision", "privilege", "fit", "metric")
+_TAIL = ("by", "stratum", "images", "value", "low", "high", "sd", "n_valid")
+
+
+def to_csv(strata: StratifiedBoard) -> str:
+    """One line for each row and stratum, with how many images the stratum has; a missing number is empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_HEAD, *_TAIL])
+    for group, counts, rows in strata.groups:
+        for one in rows:
+            head = [one.row.model, one.row.role, one.row.rank, *_of(group, one.row.privilege), strata.board.task.main]
+            for stratum, count, cell in zip(strata.split.strata, counts, one.cells, strict=True):
+                numbers = (None,) * 4 if cell is None else (cell.value, cell.low, cell.high, cell.sd)
+                texts = ["" if number is None else fixed(number, 6) for number in numbers]
+                valid = "" if cell is None else str(cell.n_valid)
+                writer.writerow([*head, strata.split.name, stratum.label, count, *texts, valid])
+    return stream.getvalue()
+
+
+def _of(group: Group, privilege: str) -> list[str]:
+    return [group.kind, group.revision, group.supervision, privilege, group.fit]
+
+
+def to_markdown(strata: StratifiedBoard) -> str:
+    """A table for each group, strata side by side, and what is left out."""
+    task, split = strata.board.task, strata.split
+    units = "videos" if task.card is not None and task.card.family == "video" else "images"
+    lines = [
+        f"# {task.name} v{task.version} by {split.name}",
+        "",
+        f"`{task.main}` on the {units} of each stratum, split by {split.text} (`{split.column}` of the rows). Brackets "
+        f"hold the 95 % bootstrap interval over the {units} of the stratum, ± is the sample deviation over training "
+        f"seeds. Rows stand in the order of all {units}; nothing is ranked or tested within a stratum.",
+        "",
+    ]
+    for group, counts, rows in strata.groups:
+        heads = [f"{own.label} (n = {count})" for own, count in zip(split.strata, counts, strict=True)]
+        table = [["rank", "model", "role", *heads]]
+        for one in rows:
+            valid = zip(one.cells, counts, strict=True)
+            cells = [
+                cell_text(cell) + (f" (n = {cell.n_valid})" if cell is not None and cell.n_valid != count else "")
+                for cell, count in valid
+            ]
+            table.append([one.row.rank, one.row.model, one.row.role, *cells])
+        lines += [*group_heading(group), *markdown_table(table), ""]
+    if strata.excluded:
+        lines += ["Left out:", "", *(f"- {one.model}: {one.reason} (`{one.source}`)" for one in strata.excluded)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,1 @@
+"""Masks, neighbours and videos to look at."""

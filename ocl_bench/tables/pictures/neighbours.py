@@ -1,0 +1,63 @@
+"""Queries beside their nearest neighbours in the bank, some that k-NN names rightly and some that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...core.plot_style import new_figure, save_png, style
+
+SHOWN = 7
+"""Neighbours of a query that are drawn."""
+
+_RIGHT, _WRONG = "#009e73", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query. image: (S, S, 3) uint8. label, predicted: class names.
+
+    neighbours: images of the bank (N, S, S, 3) uint8, the nearest first, with their class names and cosines.
+    """
+
+    id: str
+    image: np.ndarray
+    label: str
+    predicted: str
+    neighbours: np.ndarray
+    names: tuple[str, ...]
+    similarity: tuple[float, ...]
+
+
+def write_neighbours(path: Path, queries: Sequence[Query], *, title: str) -> Path:
+    """Write a row for each query as PNG: the query, then its neighbours, framed by whether they have its class."""
+    tile, text, top, gap = 1.0, 0.2, 0.35, 0.2
+    width = 0.05 + tile + gap + SHOWN * tile + 0.05
+    height = top + len(queries) * (tile + text)
+    with style():
+        figure = new_figure(width, height)
+        figure.text(0.05 / width, 1 - 0.05 / height, title, ha="left", va="top", size=8)
+        for row, query in enumerate(queries):
+            bottom = height - top - (row + 1) * (tile + text)
+            verdict = _RIGHT if query.predicted == query.label else _WRONG
+            caption = f"{query.label}" if verdict == _RIGHT else f"{query.label}, named {query.predicted}"
+            cells = [(0.05, query.image, caption, verdict)]
+            for column in range(min(SHOWN, len(query.neighbours))):
+                name, cosine = query.names[column], query.similarity[column]
+                colour = _RIGHT if name == query.label else _WRONG
+                left = 0.05 + tile + gap + column * tile
+                cells.append((left, query.neighbours[column], f"{name}  {cosine:.3f}", colour))
+            for left, image, words, colour in cells:
+                box = ((left + 0.03) / width, (bottom + 0.03) / height, (tile - 0.06) / width, (tile - 0.06) / height)
+                axes = figure.add_axes(box)
+                axes.imshow(image, interpolation="antialiased")
+                axes.set(xticks=[], yticks=[])
+                for side in axes.spines.values():
+                    side.set(visible=True, color=colour, linewidth=2)
+                figure.text(
+                    (left + 0.03) / width, (bottom + tile + 0.01) / height, words, ha="left", va="bottom", size=5
+                )
+        return save_png(figure, path)

@@ -1,0 +1,199 @@
+"""A grid of the best, median and worst images of an evaluation, each with its true and its predicted masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ...core.errors import UsageError
+from ...core.plot_style import PALETTE, new_figure, save_png, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SECTIONS = ("best", "median", "worst")
+_TILE = 320  # least side in pixels of a drawn tile, so that contours stay thin
+_VOID = np.array([255, 255, 255], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of the grid.
+
+    id: sample id. value: the main metric of this image.
+    image: (H, W, 3) uint8. truth: (h, w) integers, 0 background, 1.. objects, negative void.
+    prediction: (h', w') integers, every label a segment. The maps may be smaller or larger than the image.
+    """
+
+    id: str
+    value: float
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+
+
+def choose(values: Sequence[float], *, per_section: int = 4, direction: int = 1) -> dict[str, list[int]]:
+    """Indices of the best, median and worst images, best first, no index twice, NaN left out.
+
+    direction: +1 when a larger value is better, -1 when a smaller one is. Few images give shorter sections.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    order = [int(i) for i in np.argsort(-direction * array, kind="stable") if np.isfinite(array[i])]
+    n = len(order)
+    size = min(per_section, max(1, n // 3))
+    best, worst = order[:size], order[max(size, n - size) :]
+    middle = order[size : n - len(worst)]
+    start = max(0, (len(middle) - size) // 2)
+    return dict(zip(SECTIONS, (best, middle[start : start + size], worst), strict=True))
+
+
+def write_overlays(
+    path: Path,
+    panels: Sequence[Panel],
+    *,
+    metric: str = "",
+    title: str = "",
+    direction: int = 1,
+    per_section: int = 4,
+) -> Path:
+    """Write the grid as PNG: rows image, truth, prediction; sections best, median, worst by `Panel.value`.
+
+    A predicted segment has the colour of the object that it is matched with (Hungarian on IoU); the one matched with
+    the background is dimmed like the true background; unmatched segments take other colours. Void is white.
+    Pass all images or only those that `choose` named. Raises UsageError when no panel has a finite value.
+    """
+    chosen = choose([panel.value for panel in panels], per_section=per_section, direction=direction)
+    sections = {name: [panels[i] for i in indices] for name, indices in chosen.items() if indices}
+    if not sections:
+        raise UsageError(f"{path}: no image has a finite value of '{metric or 'the main metric'}'; nothing to draw")
+    with style():
+        return save_png(_draw(sections, metric, title), path)
+
+
+def _draw(sections: dict[str, list[Panel]], metric: str, title: str) -> Figure:
+    tile, gap, left, top, bottom = 1.0, 0.16, 0.26, 0.62 if title else 0.42, 0.2
+    columns = sum(len(panels) for panels in sections.values())
+    width = left + columns * tile + (len(sections) - 1) * gap + 0.06
+    height = top + 3 * tile + bottom
+    figure = new_figure(width, height)
+    shared = _shared_prefix([panel.id for panels in sections.values() for panel in panels])
+    x = left
+    for name, panels in sections.items():
+        middle = (x + len(panels) * tile / 2) / width
+        figure.text(middle, 1 - (top - 0.24) / height, name, ha="center", va="bottom", weight="bold", size=8)
+        for panel in panels:
+            caption = f"{panel.id[len(shared) :]}   {panel.value:.3f}"
+            figure.text((x + tile / 2) / width, 1 - (top - 0.04) / height, caption, ha="center", va="bottom", size=6)
+            _draw_column(figure, panel, (x, bottom, tile), (width, height))
+            x += tile
+        x += gap
+    for row, label in enumerate(("image", "truth", "prediction")):
+        y = (bottom + (2.5 - row) * tile) / height
+        figure.text(0.16 / width, y, label, rotation=90, ha="center", va="center", size=7)
+    if title:
+        figure.text(left / width, 1 - 0.06 / height, title, ha="left", va="top", size=8)
+    note = " · ".join(filter(None, (f"ids: {shared}…" if shared else "", f"number: {metric}" if metric else "")))
+    figure.text(left / width, 0.05 / height, note, ha="left", va="bottom", size=5.5, color="#555555")
+    return figure
+
+
+def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], size: tuple[float, float]) -> None:
+    x, bottom, tile = place
+    width, height = size
+    margin = 0.02 * tile
+    for row, picture in enumerate(_tiles(panel)):
+        y = bottom + (2 - row) * tile
+        box = ((x + margin) / width, (y + margin) / height, (tile - 2 * margin) / width, (tile - 2 * margin) / height)
+        axes = figure.add_axes(box)
+        axes.imshow(picture, interpolation="antialiased")
+        axes.set_axis_off()
+
+
+def _tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image and its two overlays, (H', W', 3) uint8 each, enlarged by a whole factor to at least `_TILE`."""
+    factor = max(1, -(-_TILE // max(panel.image.shape[:2])))
+    image = panel.image.repeat(factor, axis=0).repeat(factor, axis=1)
+    truth = fit(panel.truth, image.shape[:2])
+    prediction = fit(panel.prediction, image.shape[:2])
+    found = predicted_colours(truth, prediction)
+    return image, overlay(image, truth, truth_colours(truth)), overlay(image, prediction, found)
+
+
+def truth_colours(truth: np.ndarray) -> dict[int, np.ndarray | None]:
+    """Colour (3,) of each object of a truth map; None (dimmed) for the background."""
+    return {0: None, **{int(label): _colour(int(label) - 1) for label in np.unique(truth) if label > 0}}
+
+
+def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np.ndarray | None]:
+    """Colour (3,) of each predicted label: that of the matched object; None (dimmed) when matched with background.
+
+    truth, prediction: (H, W) integers of one size. Void (negative truth) takes no part in the matching.
+    """
+    kept = truth >= 0
+    objects, rows = np.unique(truth[kept], return_inverse=True)
+    segments = np.unique(prediction)
+    columns = np.searchsorted(segments, prediction[kept])
+    table = np.zeros((len(objects), len(segments)))
+    np.add.at(table, (rows.reshape(-1), columns), 1)
+    union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
+    iou = np.divide(table, union, out=np.zeros_like(table), where=union > 0)
+    pairs = [(g, p) for g, p in zip(*linear_sum_assignment(iou, maximize=True), strict=True) if iou[g, p] > 0]
+    colours: dict[int, np.ndarray | None] = {
+        int(segments[p]): _colour(int(objects[g]) - 1) if objects[g] > 0 else None for g, p in pairs
+    }
+    spare = int(objects.max(initial=0))
+    for segment in (int(s) for s in segments if int(s) not in colours):
+        colours[segment] = _colour(spare)
+        spare += 1
+    return colours
+
+
+def _colour(index: int) -> np.ndarray:
+    colour: np.ndarray = PALETTE[index % len(PALETTE)]
+    return colour
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
+    """The image under flat colours with thin white contours; labels without a colour are dimmed, void is white."""
+    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    out = np.repeat(0.45 * grey + 25, 3, axis=2)
+    for label, colour in colours.items():
+        if colour is not None:
+            where = labels == label
+            # A little of the image's light keeps its shading visible below the colour.
+            out[where] = 0.72 * colour + 0.28 * grey[where]
+    out[labels < 0] = _VOID
+    out[_contours(labels)] = 255
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def _contours(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the two pixels on both sides of each border between labels."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return edge
+
+
+def fit(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Nearest-neighbour resize of a label map to (H, W)."""
+    rows = (np.arange(size[0]) * labels.shape[0]) // size[0]
+    columns = (np.arange(size[1]) * labels.shape[1]) // size[1]
+    fitted: np.ndarray = labels[np.ix_(rows, columns)]
+    return fitted
+
+
+def _shared_prefix(ids: Sequence[str]) -> str:
+    """What all ids begin with, cut at a separator and empty when it is short, so that captions stay readable."""
+    first, last = min(ids), max(ids)
+    prefix = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+    cut = max(prefix.rfind(separator) for separator in "_-/ ") + 1
+    return prefix[:cut] if len(ids) > 1 and cut >= 4 else ""

@@ -1,0 +1,91 @@
+"""Frames of the best, the median and the worst video of an evaluation, with their true and predicted segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.plot_style import new_figure, save_png, style
+from .overlays import fit, overlay, predicted_colours, truth_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FRAMES = 8
+"""Frames of a video that are drawn, spread evenly."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some frames of one video.
+
+    images: (N, H, W, 3) uint8. truth, prediction: (N, h, w) integers, ids shared over time; another size is fine.
+    numbers: of the frames in their video, from 0; they are written on the images.
+    """
+
+    section: str
+    id: str
+    value: float
+    images: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    numbers: tuple[int, ...]
+
+
+def chosen_frames(length: int, count: int = FRAMES) -> tuple[int, ...]:
+    """At most `count` frame numbers, evenly spread, the first and the last included."""
+    return tuple(int(number) for number in np.unique(np.linspace(0, length - 1, min(count, length)).round()))
+
+
+def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title: str) -> Path:
+    """Write the strips as PNG, three rows each: image, truth, prediction.
+
+    A segment keeps its colour over time; it has that of the object that its tube is matched with, so that a slot that
+    jumps from one object to another is seen as a wrong colour.
+    """
+    tile, top, left, gap = 1.0, 0.5, 0.3, 0.3
+    columns = max(len(strip.images) for strip in strips)
+    width, height = left + columns * tile + 0.05, top + len(strips) * (3 * tile + gap)
+    with style():
+        figure = new_figure(width, height)
+        figure.text(left / width, 1 - 0.05 / height, title, ha="left", va="top", size=8)
+        for number, strip in enumerate(strips):
+            above = top + number * (3 * tile + gap)
+            caption = f"{strip.section}: {strip.id}   {metric} {strip.value:.3f}"
+            figure.text(left / width, 1 - (above - 0.04) / height, caption, ha="left", va="bottom", size=7)
+            for row, (label, pictures) in enumerate(_rows(strip)):
+                bottom = height - above - (row + 1) * tile
+                middle = (bottom + tile / 2) / height
+                figure.text(0.16 / width, middle, label, rotation=90, ha="center", va="center", size=7)
+                for column, picture in enumerate(pictures):
+                    box = ((left + column * tile + 0.02) / width, (bottom + 0.02) / height)
+                    axes = figure.add_axes((*box, (tile - 0.04) / width, (tile - 0.04) / height))
+                    axes.imshow(picture, interpolation="antialiased")
+                    axes.set_axis_off()
+                    if row == 0:
+                        _number(axes, strip.numbers[column])
+        return save_png(figure, path)
+
+
+def _number(axes: Axes, number: int) -> None:
+    """Write the number of the frame into its upper left corner."""
+    behind = {"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
+    axes.text(0.02, 0.97, str(number), transform=axes.transAxes, color="white", size=5, va="top", bbox=behind)
+
+
+def _rows(strip: Strip) -> list[tuple[str, list[np.ndarray]]]:
+    """Images, truth and prediction as pictures (H, W, 3) uint8."""
+    shape = strip.images.shape[1:3]
+    truth, prediction = (np.stack([fit(one, shape) for one in maps]) for maps in (strip.truth, strip.prediction))
+    # All frames side by side as one image: the matching is then that of tubes.
+    colours = predicted_colours(truth.reshape(-1, shape[1]), prediction.reshape(-1, shape[1]))
+    matched = truth_colours(truth)
+    return [
+        ("image", list(strip.images)),
+        ("truth", [overlay(image, labels, matched) for image, labels in zip(strip.images, truth, strict=True)]),
+        ("prediction", [overlay(image, ids, colours) for image, ids in zip(strip.images, prediction, strict=True)]),
+    ]

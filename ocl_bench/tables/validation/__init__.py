@@ -1,0 +1,1 @@
+"""Is a result what its rows say?"""

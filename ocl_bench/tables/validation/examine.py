@@ -1,0 +1,361 @@
+"""Is a result what it says? Everything that a result file and its rows can prove, without running the model again.
+
+Schema, hashes, ranges and completeness are checked, every value and interval is computed again from the rows, and a few
+samples are scored again where predictions are kept beside the file. Nothing proves what ran: time, device, versions,
+commit and the number of parameters are recorded, not checked (`docs/submit.md`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ...cards.names import CARDS, get_card, get_task, model_names, task_names
+from ...cards.task import METRIC_VERSION, TaskSpec
+from ...core.errors import UsageError
+from ...core.files import digest
+from ...metrics import find_metric
+from ...results.migrations import migrate
+from ...results.record import Result
+from .rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ...cards.model import ModelCard
+
+
+LARGEST_RESULT = 5_000_000
+"""Bytes of a JSON file: 50 000 failed samples fit, and nobody's memory is filled by a file that a stranger sends."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a result is refused. field: its place in the JSON file, `rows.<column>` or `predictions`."""
+
+    file: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found about one file. skipped: what could not be checked, and why. rescored: samples scored again."""
+
+    file: str
+    problems: tuple[Problem, ...]
+    skipped: tuple[str, ...]
+    images: int = 0
+    metrics: int = 0
+    rescored: int = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.problems
+
+
+def validate(
+    path: str | Path, *, predictions: str | Path | None = None, data_root: str | Path | None = None
+) -> list[Problem]:
+    """All problems of a result file, empty for a valid one; arguments and errors as in `examine`."""
+    return list(examine(path, predictions=predictions, data_root=data_root).problems)
+
+
+def examine(
+    path: str | Path, *, predictions: str | Path | None = None, data_root: str | Path | None = None
+) -> Validation:
+    """Check a result file against its rows, its cards and, where they are kept, its predictions.
+
+    path: the JSON file; its rows lie beside it. predictions: folder with `seed-<n>/...`, by default
+    `<stem>.predictions` beside the file. data_root: where official data is, to score predictions again.
+
+    Raises UsageError when the file is no JSON object.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    found = list(_not_finite(content))
+    result = _parse(content, found)
+    skipped: list[str] = []
+    images = metrics = rescored = 0
+    if result is not None:
+        task = _task_card(result, found)
+        found += [*_check_time(result), *_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
+        found += _check_key(result, task, skipped)
+        rows = find_rows(path, result, found)
+        if rows is not None:
+            images = len(rows)
+            found += [*check_counts(result, rows), *check_row_values(rows)]
+            metrics = check_values(result, rows, task, found, skipped)
+            rescored = _rescore(path, result, rows, task, predictions, data_root, found, skipped)
+    problems = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(found))
+    return Validation(str(path), problems, tuple(skipped), images, metrics, rescored)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if path.is_symlink():
+        raise UsageError(f"{path}: is a symbolic link; name the file itself")
+    try:
+        if (size := path.stat().st_size) > LARGEST_RESULT:
+            raise UsageError(f"{path}: has {size / 1e6:.1f} MB, a result at most {LARGEST_RESULT / 1e6:g}")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a JSON file ({error}); name the .json of a result") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: holds no JSON object; name the .json of a result")
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError where a name stands twice, because programs disagree about which of the two counts."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object"
+        )
+    return content
+
+
+def _not_finite(value: Any, place: str = "") -> Found:
+    """Numbers that JSON does not know, also where the schema allows anything (model options)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, f"{value} is not a finite number; a value that is not defined is null"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_finite(item, f"{place}.{key}" if place else str(key))
+
+
+def _parse(content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
+    """The result; None, with all problems of the schema, when it is none.
+
+    Strictly: text that looks like a number, or a truth value, is none, although `read_result` would take it for one.
+    """
+    try:
+        return Result.model_validate_json(json.dumps(migrate(content)), strict=True)
+    except UsageError as error:
+        found.append(("schema", str(error)))
+    except ValidationError as error:
+        known = {field for field, _ in found}
+        for one in error.errors():
+            field = ".".join(str(part) for part in one["loc"]) or "result"
+            if field not in known:
+                found.append((field, one["msg"]))
+    return None
+
+
+def _check_time(result: Result) -> Found:
+    """Of equal runs the newest counts, so that the time has to be one, and not one that no later run can follow."""
+    try:
+        created = datetime.fromisoformat(result.identity.created)
+    except ValueError:
+        yield "identity.created", f"'{result.identity.created}' is no time (ISO 8601)"
+        return
+    if created.tzinfo is None or created > datetime.now(UTC) + timedelta(days=1):
+        yield "identity.created", f"{result.identity.created} has no time zone or lies in the future"
+
+
+def _task_card(result: Result, found: list[tuple[str, str]]) -> TaskSpec | None:
+    """The bundled card of the task. The name comes from a file: it is never taken for a path."""
+    if result.task.name not in task_names():
+        found.append(("task.name", f"'{result.task.name}' is no task of this version; see `ocl-bench list tasks`"))
+        return None
+    return get_task(result.task.name)
+
+
+def _check_task(result: Result, task: TaskSpec | None) -> Found:
+    """The protocol is that of the card, and embedded data is not called anything else."""
+    if task is None:
+        return
+    embedded, card = result.data.revision.startswith("embedded-r"), task.data.stand_in
+    if embedded != (result.data.kind == "embedded"):
+        yield "data.kind", f"'{result.data.kind}' is not that of revision '{result.data.revision}'"
+    elif embedded and not (card and result.data.revision.startswith(f"embedded-r{card.revision}-")):
+        yield "data.revision", f"'{result.data.revision}' is not of the stand-in of the card"
+    expected = {
+        "version": task.version,
+        "hash": task.hash,
+        "signature": task.signature(result.model.mask_source),
+        "main": task.main,
+        "metrics": task.metrics,
+    }
+    for field, value in expected.items():
+        if (now := getattr(result.task, field)) != value:
+            yield f"task.{field}", f"{now!r} is not that of the card {task.name} v{task.version}, {value!r}"
+    if (task.fit is None) != (result.fit is None):
+        yield "fit", f"the card {task.name} fits {task.fit.head if task.fit else 'nothing'}"
+    elif task.fit is not None and result.fit is not None and result.fit.head != task.fit.head:
+        yield "fit.head", f"'{result.fit.head}' is not that of the card, '{task.fit.head}'"
+
+
+def _check_model(result: Result, task: TaskSpec | None) -> Found:
+    """What the bundled card of the model says, where the result is of one."""
+    model = result.model
+    base, _, seed = model.name.partition(":")
+    if not re.fullmatch(r"[0-9a-f]{64}|", model.checkpoint_sha256):
+        yield "model.checkpoint_sha256", f"{model.checkpoint_sha256!r} is no SHA-256"
+    if not model.card:
+        yield from _check_own_model(result)
+        return
+    try:
+        card = get_card(model.card)
+    except UsageError as error:
+        yield "model.card", str(error)
+        return
+    if base != card.name:
+        yield "model.name", f"'{model.name}' is not of the card '{card.name}'"
+    if model.role != card.role:
+        yield "model.role", f"'{model.role}' is not that of the card, '{card.role}'"
+    if model.supervision != (seen := _supervision(result, card)):
+        yield "model.supervision", f"'{model.supervision}' is not that of the card, '{seen}'"
+    if task is not None:
+        boxes = bool(task.protocol.boxes) and card.privilege == "none"
+        if model.privilege != (wanted := "boxes" if boxes else card.privilege):
+            yield "model.privilege", f"'{model.privilege}' is not what card and task give, '{wanted}'"
+        if task.family not in card.families:
+            yield "task.name", f"the card {card.name} does not do {task.family}"
+    yield from _check_checkpoint(result, card, seed)
+
+
+def _check_own_model(result: Result) -> Found:
+    """A user's model has the role of one, and a name that neither breaks a table nor is taken for a bundled model's."""
+    name, role = result.model.name, result.model.role
+    if not name.strip() or name != name.strip() or not name.isprintable() or "|" in name or len(name) > 100:
+        yield "model.name", f"{name!r} does not fit into a table; at most 100 printable characters without '|'"
+    stem = stable_name(name).lower()
+    if any((CARDS / f"{one}.yaml").is_file() for one in (stem, re.sub(r"-seed\w*$", "", stem))):
+        yield "model.card", f"is empty, but '{name}' is the name of a bundled model"
+    if role != "model":
+        yield "model.role", f"'{role}' is kept for bundled models; that of any other is 'model'"
+
+
+def stable_name(model: str) -> str:
+    """The stem of a committed result: `dias:1` is `dias-seed1`."""
+    from ...core.files import path_name
+
+    return path_name(model.replace(":", "-seed"))
+
+
+def _supervision(result: Result, card: ModelCard) -> str:
+    """What training saw, by the card; of a floor that clusters another model's tokens, what that one saw."""
+    encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
+    if card.role == "floor" and encoder in model_names():
+        return get_card(encoder).supervision
+    return card.supervision
+
+
+def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
+    """Training seed and checkpoint belong together: the bundled seed has the bundled weights."""
+    model = result.model
+    bundled = card.training.seed if card.training else None
+    if ":" in model.name and not re.fullmatch(r"0|[1-9][0-9]*", seed):
+        yield "model.name", f"'{seed}' is no training seed"
+        return
+    allowed = (int(seed),) if seed else (None, bundled)
+    if model.training_seed not in allowed:
+        yield "model.training_seed", f"{model.training_seed} does not belong to '{model.name}'"
+    elif card.sha256 and model.checkpoint_sha256 == card.sha256 and model.training_seed not in (None, bundled):
+        yield "model.training_seed", f"{model.training_seed}, but the checkpoint is that of the bundled seed {bundled}"
+    same = bundled is not None and model.training_seed == bundled
+    if same and card.sha256 and model.checkpoint_sha256 != card.sha256:
+        yield "model.checkpoint_sha256", f"is not that of the bundled weights {card.weights}, {card.sha256[:16]}..."
+
+
+def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Found:
+    """The key is the hash of what the file says (`evaluate.Plan.key`)."""
+    data, model, fit = result.data, result.model, result.fit
+    content: dict[str, Any] = {
+        "task": result.task.hash,
+        "metric_version": METRIC_VERSION,
+        "data": [data.kind, data.revision, data.ids_sha256, data.limit],
+        "split": [data.split, data.stand_in_seed],
+        "model": [model.name, model.options, model.checkpoint_sha256],
+        "source": "",
+        "noise_seeds": list(result.seeds.noise),
+        "dtype": result.setup.dtype,
+    }
+    if fit is not None:
+        if fit.revision is None or fit.ids_sha256 is None:
+            skipped.append("identity.key: format 1 did not record the data that the head was fitted on")
+            return
+        content["fit"] = [fit.revision, fit.ids_sha256]
+    if digest(content) == result.identity.key:
+        return
+    if not model.card:
+        skipped.append("identity.key: the source of a user's own model is part of it and not recorded")
+        return
+    yield "identity.key", "is not the hash of task, data, model, seeds and dtype in this file; one of them was changed"
+
+
+def _check_ranges(result: Result) -> Found:
+    """Each value and interval lies where its metric can be; counts and cost are not negative."""
+    for name, metric in result.metrics.items():
+        field = f"metrics.{name}"
+        try:
+            known = find_metric(name)
+        except UsageError as error:
+            yield field, str(error)
+            continue
+        numbers = {"value": metric.value}
+        numbers |= {f"ci95.{index}": bound for index, bound in enumerate(metric.ci95 or ())}
+        for part, number in numbers.items():
+            if number is not None and not known.low - ROUNDING <= number <= known.high + ROUNDING:
+                yield f"{field}.{part}", f"{number!r} is outside [{known.low}, {known.high}], the range of {name}"
+        if metric.se is not None and metric.se < 0:
+            yield f"{field}.se", f"{metric.se!r} is negative"
+        if metric.direction != known.direction:
+            yield f"{field}.direction", f"{metric.direction}, but that of {name} is {known.direction}"
+    counted = {
+        "model.parameters": result.model.parameters,
+        "cost.seconds_total": result.cost.seconds_total,
+        "cost.seconds_model": result.cost.seconds_model,
+        "cost.peak_memory_mb": result.cost.peak_memory_mb,
+    }
+    for field, number in counted.items():
+        if number < 0:
+            yield field, f"{number!r} is negative"
+    for field, count in (("setup.threads", result.setup.threads), ("setup.batch_size", result.setup.batch_size)):
+        if count < 1:
+            yield field, f"{count} is below 1"
+
+
+def _rescore(
+    path: Path,
+    result: Result,
+    rows: pandas.DataFrame,
+    task: TaskSpec | None,
+    predictions: str | Path | None,
+    data_root: str | Path | None,
+    found: list[tuple[str, str]],
+    skipped: list[str],
+) -> int:
+    """Score a few samples again from their saved predictions; returns how many."""
+    folder = Path(predictions) if predictions is not None else path.with_suffix(".predictions")
+    if not folder.is_dir():
+        if predictions is not None:
+            found.append(("predictions", f"{folder} is not a folder"))
+        skipped.append("samples were not scored again: no predictions are attached")
+        return 0
+    if task is None or task.hash != result.task.hash:
+        skipped.append("samples were not scored again: without the card of the task they cannot be")
+        return 0
+    from .rescoring import Rescored, rescore
+
+    outcome = rescore(result, rows, task, folder, Path(data_root) if data_root is not None else None)
+    if not isinstance(outcome, Rescored):
+        skipped.append(f"samples were not scored again: {outcome}")
+        return 0
+    found += outcome.problems
+    return outcome.samples

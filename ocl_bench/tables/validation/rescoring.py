@@ -1,0 +1,105 @@
+"""A few samples of a result scored again from their saved predictions, and compared with the stored rows."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...cards.task import TaskSpec
+from ...core import paths
+from ...core.errors import OclBenchError
+from ...results.record import Result, read_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+SAMPLES = 20
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """How many samples were scored again, and field and message of what differs."""
+
+    samples: int
+    problems: list[tuple[str, str]]
+
+
+def drawn(ids: list[str], key: str, count: int = SAMPLES) -> list[str]:
+    """The sample ids to look at: a draw that the result's key decides, so that nobody chooses them. Sorted."""
+    ordered = sorted(set(ids))
+    random = np.random.default_rng(int(key[:16], 16))
+    return sorted(random.choice(ordered, size=min(count, len(ordered)), replace=False).tolist())
+
+
+def rescore(
+    result: Result, rows: pandas.DataFrame, task: TaskSpec, folder: Path, data_root: Path | None
+) -> Rescored | str:
+    """Score up to 20 samples again. folder: saved predictions, `seed-<n>/...`. Returns why not where that cannot be.
+
+    Values may differ by rounding (1e-9) only. A prediction that is missing or damaged is a problem, not an excuse.
+    """
+    from ...core.files import ids_hash
+    from ...data import open_data, subset
+    from ...evaluation.run import run
+    from ...evaluation.supplied.masks import saved_plan
+
+    if task.family not in ("discovery", "detection", "video") or task.fit is not None:
+        return f"predictions of {task.name} mean nothing without its head"
+    section, embedded = result.data, result.data.kind == "embedded"
+    if not embedded and data_root is None and paths.data_root() is None:
+        return f"the data are not there ({section.kind}); pass --data-root"
+    try:
+        data = open_data(
+            task,
+            data_root=None if embedded else data_root,
+            limit=section.limit,
+            split=section.split,
+            stand_in_seed=section.stand_in_seed,
+            embedded=embedded,
+        )
+    except OclBenchError as error:
+        return f"the data are not there ({error})"
+    if data.revision != section.revision or ids_hash(data.ids) != section.ids_sha256:
+        return f"the data are others here ({data.kind} {data.revision}), not {section.kind} {section.revision}"
+    chosen = drawn(rows["id"].astype(str).tolist(), result.identity.key)
+    positions = [position for position, sample_id in enumerate(data.ids) if sample_id in set(chosen)]
+    try:
+        plan = saved_plan(result, task, subset(data, positions), folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            again = run(plan, results=scratch, progress=False)
+            now = read_rows(again.path) if again.path else rows.iloc[:0]
+    except OclBenchError as error:
+        return Rescored(0, [("predictions", str(error))])
+    problems = [("predictions", failure.error) for failure in again.counts.failed]
+    return Rescored(len(positions), problems + _differences(rows, now))
+
+
+def _differences(then: pandas.DataFrame, now: pandas.DataFrame) -> list[tuple[str, str]]:
+    """One problem for each column that differs, with the first sample that does."""
+    keys = ["id", "noise_seed"]
+    stored = then.drop_duplicates(keys).set_index(keys)
+    problems = []
+    for column in [name for name in now.columns if name in stored.columns]:
+        pairs = zip(now[keys].itertuples(index=False, name=None), now[column], strict=True)
+        others = [
+            f"{place[0]} (noise seed {place[1]})"
+            for place, value in pairs
+            if place in stored.index and not _equal(stored.at[place, column], value)
+        ]
+        if others:
+            text = f"{len(others)} rows are not what the saved predictions give, first {others[0]}"
+            problems.append((f"rows.{column}", text))
+    return problems
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Numbers, or lists of numbers; None and NaN are equal to themselves."""
+    if a is None or b is None:
+        return a is b
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    return first.shape == second.shape and np.allclose(first, second, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True)

@@ -1,0 +1,179 @@
+"""What the rows of a result prove: its columns, counts and ranges, and every value computed from them again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...cards.task import TaskSpec
+from ...core.errors import UsageError
+from ...metrics import find_metric
+from ...results.record import Result, read_rows
+from ..leaderboard.strata import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ...results.record import MetricValue
+
+ROUNDING = 1e-9
+"""Sums in another order, on another processor: what values and (seeded) intervals may differ by, relative above 1."""
+
+LARGEST_ROWS = 200_000_000
+"""Bytes of a Parquet file; the largest of this repository, 384 images with boxes and scores, has 0.13 MB."""
+
+Found = Iterator[tuple[str, str]]
+"""Field and what is wrong with it."""
+
+
+def find_rows(path: Path, result: Result, found: list[tuple[str, str]]) -> pandas.DataFrame | None:
+    """The rows beside a result file; None, with the problem in `found`, where there are none that can be checked.
+
+    They have the name of the result with `.parquet`: what else the file may name is never taken for a path.
+    """
+    name, rows = result.rows.file, path.with_suffix(".parquet")
+    if name != rows.name or not rows.is_file():
+        found.append(("rows.file", f"{name!r} is no file beside {path.name}, or not {rows.name}"))
+        return None
+    if rows.is_symlink():
+        found.append(("rows.file", f"{name} is a symbolic link; put the file itself there"))
+        return None
+    if (size := rows.stat().st_size) > LARGEST_ROWS:
+        found.append(("rows.file", f"{name} has {size / 1e6:.0f} MB, rows at most {LARGEST_ROWS / 1e6:g}"))
+        return None
+    sha256 = hashlib.sha256(rows.read_bytes()).hexdigest()
+    if sha256 != result.rows.sha256:
+        found.append(("rows.sha256", f"{name} has {sha256}, the result says {result.rows.sha256}"))
+    try:
+        table = read_rows(rows)
+    except UsageError as error:
+        found.append(("rows.file", str(error)))
+        return None
+    wrong = list(_wrong_columns(table, name))
+    found += wrong
+    return None if wrong else table
+
+
+def _wrong_columns(rows: pandas.DataFrame, name: str) -> Found:
+    """Columns that are missing, or hold something else than what they are for."""
+    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+
+    for column in ("id", "noise_seed", "n_objects"):
+        if column not in rows:
+            yield f"rows.{column}", f"{name} has no such column"
+        elif column == "id":
+            if not all(isinstance(value, str) and value for value in rows[column]):
+                yield "rows.id", "holds something else than text, or a row without an id"
+        elif not is_integer_dtype(rows[column]):
+            yield f"rows.{column}", f"holds {rows[column].dtype}, not whole numbers"
+    if "n_objects" in rows and is_integer_dtype(rows["n_objects"]) and (rows["n_objects"] < 0).any():
+        yield "rows.n_objects", "an image has less than no object"
+    shares = [column for column in COLUMNS if column != "n_objects"]
+    for column in ("n_frames", *shares):
+        if column in rows and (is_bool_dtype(rows[column]) or not is_numeric_dtype(rows[column])):
+            yield f"rows.{column}", f"holds {rows[column].dtype}, not numbers"
+        elif column in shares and column in rows and not rows[column].dropna().between(0, 1).all():
+            yield f"rows.{column}", "a share lies outside [0, 1]"
+
+
+def check_counts(result: Result, rows: pandas.DataFrame) -> Found:
+    """Every image is there, once for each noise seed, and what is counted is what the rows hold."""
+    from ...core.files import ids_hash
+
+    counts, seeds = result.counts, result.seeds.noise
+    ids, failed = set(rows["id"].astype(str)), [failure.id for failure in counts.failed]
+    twice = rows.duplicated(["id", "noise_seed"])
+    if twice.any():
+        yield "rows.id", f"{int(twice.sum())} rows stand twice, first {rows.loc[twice, 'id'].iloc[0]}"
+    if set(rows["noise_seed"].tolist()) != set(seeds) or len(set(seeds)) != len(seeds):
+        yield "seeds.noise", f"{list(seeds)} are not those of the rows, {sorted(set(rows['noise_seed'].tolist()))}"
+    each = rows.loc[~twice].groupby("id").size()
+    if (each != len(seeds)).any():
+        short = int((each != len(seeds)).sum())
+        yield "rows.noise_seed", f"{short} images do not have a row for each noise seed, first {each.idxmin()}"
+    if len(set(failed)) != len(failed) or ids & set(failed):
+        yield "counts.failed", "names a sample twice, or one that has a row"
+    if ids_hash([*ids, *failed]) != result.data.ids_sha256:
+        yield "data.ids_sha256", f"is not the hash of the {len(ids)} ids of the rows and {len(failed)} failed ones"
+    if counts.scored != len(ids):
+        yield "counts.scored", f"{counts.scored}, but the rows are of {len(ids)} images"
+    if counts.attempted != len(ids) + len(failed):
+        yield "counts.attempted", f"{counts.attempted}, but {len(ids)} have rows and {len(failed)} failed"
+    if result.data.limit is not None and counts.attempted > result.data.limit:
+        yield "data.limit", f"{result.data.limit} is below the {counts.attempted} images that were attempted"
+    if result.identity.status != (status := "failed samples" if failed else "complete"):
+        yield "identity.status", f"'{result.identity.status}', but counts.failed says '{status}'"
+    share = float((rows.drop_duplicates("id")["n_objects"] == 1).mean())
+    if not _same(counts.single_object_share, share):
+        yield "counts.single_object_share", f"{counts.single_object_share!r}, but the rows give {share!r}"
+    images = float(rows["n_frames"].sum()) if "n_frames" in rows else float(len(rows))
+    speed = images / result.cost.seconds_total if result.cost.seconds_total > 0 else None
+    if not _same(result.cost.images_per_second, speed):
+        yield "cost.images_per_second", f"{result.cost.images_per_second!r}, but rows and seconds give {speed!r}"
+
+
+def check_row_values(rows: pandas.DataFrame) -> Found:
+    """No infinity, and each image's value of a metric lies in the range of the metric (NaN: not valid there)."""
+    for column in rows.select_dtypes("number").columns:
+        values = rows[column].to_numpy(np.float64)
+        low, high = -math.inf, math.inf
+        if column not in ("noise_seed", "n_objects"):
+            try:
+                known = find_metric(column)
+                low, high = known.low - ROUNDING, known.high + ROUNDING
+            except UsageError:
+                pass  # a sum or a count from which a metric of the whole set is computed
+        wrong = np.isinf(values) | (values < low) | (values > high)
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            text = f"{values[first]} of {rows['id'].iloc[first]} is infinite or outside [{low:.6g}, {high:.6g}]"
+            yield f"rows.{column}", f"{text} ({int(wrong.sum())} such values)"
+
+
+def check_values(
+    result: Result,
+    rows: pandas.DataFrame,
+    task: TaskSpec | None,
+    found: list[tuple[str, str]],
+    skipped: list[str],
+) -> int:
+    """Compute every metric from the rows again and compare; returns how many were."""
+    if task is None or task.hash != result.task.hash:
+        skipped.append("metrics: without the card of the task they cannot be computed from the rows")
+        return 0
+    from ...families import get_adapter
+
+    try:
+        with np.errstate(invalid="ignore"):  # infinities among the rows are named elsewhere
+            computed = get_adapter(task).summarise(rows, task, result.model.mask_source)
+    except (UsageError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        found.append(("rows", f"the metrics cannot be computed from them ({type(error).__name__}: {error})"))
+        return 0
+    for name in sorted({*computed, *result.metrics}):
+        if name not in computed or name not in result.metrics:
+            found.append((f"metrics.{name}", "is " + ("missing" if name in computed else "no metric of the task")))
+            continue
+        found += _compare(f"metrics.{name}", result.metrics[name], computed[name])
+    return len(computed)
+
+
+def _compare(field: str, stored: MetricValue, computed: MetricValue) -> Found:
+    for part in ("value", "se", "n_valid", "signature"):
+        now, then = getattr(computed, part), getattr(stored, part)
+        if not _same(then, now):
+            yield f"{field}.{part}", f"{then!r}, but the rows give {now!r}"
+    low, high = stored.ci95 or (None, None)
+    if not all(map(_same, (low, high), computed.ci95 or (None, None))):
+        yield f"{field}.ci95", f"{stored.ci95}, but the rows give {computed.ci95}"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal up to rounding."""
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= ROUNDING * max(1.0, abs(b))
+    return bool(a == b)

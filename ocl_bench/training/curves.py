@@ -1,0 +1,139 @@
+"""Loss and validation curves from the JSON-lines log of a training run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import UsageError
+from ..core.plot_style import PALETTE, new_figure, save_png, style
+
+Curve = dict[int, float]
+"""Value by training step."""
+
+
+def read_log(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """Loss curves and validation curves of a training log, by name.
+
+    Lines are `{"step": 10, "loss": 0.3, "loss_distill": 0.1, ...}` and `{"step": 500, "val": {"mbo_fg": 0.4}}`; every
+    key that begins with `loss` is a curve. A step that a resumed run wrote again counts once, with its last value. An
+    unfinished last line is what a killed run leaves and is passed over; any other broken line raises UsageError.
+    """
+    losses: dict[str, Curve] = {}
+    metrics: dict[str, Curve] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); `ocl-bench train` writes it") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            step = int(record["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and not line.endswith("}"):
+                break
+            raise UsageError(f"{path}: line {number} is not a JSON object with a 'step'; delete that line") from error
+        for name, value in record.items():
+            if name.startswith("loss"):
+                losses.setdefault(name, {})[step] = float(value)
+        for name, value in (record.get("val") or {}).items():
+            metrics.setdefault(name, {})[step] = float(value)
+    return losses, metrics
+
+
+def write_curves(path: Path, log_jsonl: Path, *, title: str = "") -> Path:
+    """Draw the losses (raw pale, smoothed strong) and the validation metrics of a log as one PNG.
+
+    Raises UsageError when the log has neither a loss nor a validation value.
+    """
+    losses, metrics = read_log(log_jsonl)
+    parts = [(draw, curves) for draw, curves in ((_draw_losses, losses), (_draw_metrics, metrics)) if curves]
+    if not parts:
+        raise UsageError(f"{log_jsonl}: holds no 'loss' and no 'val' yet; nothing to draw")
+    with style():
+        figure = new_figure(3.5 * len(parts), 2.6)
+        for index, (draw, curves) in enumerate(parts, start=1):
+            axes = figure.add_subplot(1, len(parts), index)
+            draw(axes, curves)
+            axes.set_xlabel("training step")
+            axes.grid(axis="y", linewidth=0.4, color="#dddddd")
+            axes.set_axisbelow(True)
+        if title:
+            figure.suptitle(title, x=0.02, ha="left", size=8)
+        figure.tight_layout()
+        return save_png(figure, path)
+
+
+def _draw_losses(axes: Any, curves: dict[str, Curve]) -> None:
+    for index, (name, curve) in enumerate(curves.items()):
+        colour = PALETTE[index % len(PALETTE)] / 255
+        steps, values = _arrays(curve)
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.6)
+        axes.plot(steps, smooth(values), color=colour, linewidth=1.3, label=name)
+    finite = np.concatenate([_arrays(curve)[1] for curve in curves.values()])
+    finite = finite[np.isfinite(finite)]
+    if len(finite) and finite.min() > 0:
+        axes.set_yscale("log")
+        _plain_log_ticks(axes)
+    axes.set_ylabel("training loss")
+    if len(curves) > 1:
+        axes.legend(loc="upper right", fontsize=7)
+
+
+def _plain_log_ticks(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_metrics(axes: Any, curves: dict[str, Curve]) -> None:
+    ends = []
+    for index, (name, curve) in enumerate(curves.items()):
+        colour = PALETTE[index % len(PALETTE)] / 255
+        steps, values = _arrays(curve)
+        axes.plot(steps, values, color=colour, linewidth=1.3, marker="o", markersize=2.5)
+        ends.append((float(values[-1]), name, colour))
+    _label_ends(axes, [end for end in ends if math.isfinite(end[0])])
+    axes.set_ylabel("validation metric")
+
+
+def _label_ends(axes: Any, ends: list[tuple[float, str, Any]]) -> None:
+    """Names beside the last points, pushed apart so that none covers another."""
+    low, high = axes.get_ylim()
+    gap, last = 0.075 * (high - low), -math.inf
+    for value, name, colour in sorted(ends, key=lambda end: end[0]):
+        last = max(value, last + gap)
+        axes.annotate(
+            f"{name} {value:.3f}",
+            (1.02, last),
+            xycoords=("axes fraction", "data"),
+            color=colour,
+            va="center",
+            size=7,
+            annotation_clip=False,
+        )
+
+
+def _arrays(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    steps = np.array(sorted(curve))
+    return steps, np.array([curve[int(step)] for step in steps], dtype=np.float64)
+
+
+def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
+    """Centred moving mean (N,) over `share` of the curve, shorter at both ends; NaN are left out of the mean."""
+    half = max(1, int(len(values) * share / 2))
+    good = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(good)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    total = counts[last] - counts[first]
+    mean = np.full(len(values), np.nan)
+    np.divide(sums[last] - sums[first], total, out=mean, where=total > 0)
+    return mean
