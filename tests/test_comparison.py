@@ -19,8 +19,8 @@ import ocl_bench
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.metrics.statistics import RESAMPLES, two_level_difference
+from ocl_bench.results.methods import find_method, tasks_of
 from ocl_bench.results.record import Result, read_rows
-from ocl_bench.results.store import find_method, tasks_of
 from ocl_bench.tables.comparison.compare import compare, corrected, difference, measure
 from ocl_bench.tables.comparison.pairing import pair
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from ocl_bench.cards.names import get_card
 from ocl_bench.cli import app
 from ocl_bench.results.record import Result
-from ocl_bench.tables.leaderboard.build import build_leaderboard, default_folders, make_board
+from ocl_bench.results.store import default_folders
+from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board
 from ocl_bench.tables.leaderboard.facts import Facts
 
 RECORDED = {

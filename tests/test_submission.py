@@ -15,9 +15,10 @@ from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
 from ocl_bench.results.record import read_result, read_rows
+from ocl_bench.results.store import only_result
 from ocl_bench.tables.leaderboard.build import make_board
 from ocl_bench.tables.validation.examine import examine, validate
-from ocl_bench.tables.validation.submission import find_run, stable_name, submit
+from ocl_bench.tables.validation.submission import stable_name, submit
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +83,12 @@ def test_the_verb_says_what_to_do_next(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_must_hold_one_run(run: Path, tmp_path: Path) -> None:
-    assert find_run(run.parent) == run
+    assert only_result(run.parent) == run
     shutil.copy(run, run.with_name("other.json"))
     with pytest.raises(UsageError, match=r"holds 2 result files .*other\.json"):
-        find_run(run.parent)
+        only_result(run.parent)
     with pytest.raises(UsageError, match="holds 0 result files"):
-        find_run(tmp_path)
+        only_result(tmp_path)
 
 
 def test_the_names_are_those_of_the_committed_results() -> None:

@@ -36,4 +36,5 @@ def load_card(path: Path, kind: type[CardType]) -> CardType:
         field, message = first_problem(error, "card")
         unknown = error.errors()[0]["type"] == "extra_forbidden"
         remedy = "remove it" if unknown else "see `ocl-bench show clevrtex` for an example"
-        raise UsageError(f"{path}: field '{field}': {message}; {remedy}") from error
+        remedy = "" if message.endswith("remove it") else f"; {remedy}"
+        raise UsageError(f"{path}: field '{field}': {message}{remedy}") from error

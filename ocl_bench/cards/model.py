@@ -9,9 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from .base import Card, load_card
-
-Family = Literal["discovery", "detection", "segmentation", "knn", "video", "recognition"]
-
+from .protocols import family_names
 
 Supervision = Literal["none", "boxes", "masks"]
 
@@ -54,10 +52,17 @@ class ModelCard(Card):
     supervision: Supervision = "none"
     privilege: Privilege = "none"
     role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[Family, ...] = ("discovery", "detection", "segmentation", "recognition", "knn", "video")
+    families: tuple[str, ...] = Field(default_factory=family_names)
     training: Training | None = None
     train: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in value if name not in family_names()]:
+            raise ValueError(f"'{unknown[0]}' is not a family; known are {', '.join(family_names())}")
+        return value
 
     @field_validator("options")
     @classmethod

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core import entry_points
 from ..core.errors import UsageError
 from ..core.paths import PACKAGE, bundled
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from .model import ModelCard
     from .task import TaskSpec
-
-MODEL_GROUP = "ocl_bench.models"
-
-
-TASK_GROUP = "ocl_bench.tasks"
 
 
 CARDS = PACKAGE / "models" / "cards"
@@ -26,12 +21,12 @@ CARDS = PACKAGE / "models" / "cards"
 
 def task_names() -> list[str]:
     """Names of the bundled task cards and of tasks offered by installed packages."""
-    return sorted({p.stem for p in bundled("tasks").glob("*.yaml")} | set(offered(TASK_GROUP)))
+    return sorted({p.stem for p in bundled("tasks").glob("*.yaml")} | set(entry_points.offered(entry_points.TASKS)))
 
 
 def model_names() -> list[str]:
     """Names of the bundled model cards and of models offered by installed packages."""
-    return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(offered(MODEL_GROUP)))
+    return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(entry_points.offered(entry_points.MODELS)))
 
 
 def ready_names() -> list[str]:
@@ -53,7 +48,7 @@ def get_task(task: str | Path | TaskSpec) -> TaskSpec:
     card = bundled("tasks") / f"{text}.yaml"
     if re.fullmatch(r"[\w.-]+", text) and card.is_file():
         return load_task(card)
-    if text in (tasks := offered(TASK_GROUP)):
+    if text in (tasks := entry_points.offered(entry_points.TASKS)):
         value = tasks[text].load()
         value = value() if callable(value) and not isinstance(value, TaskSpec) else value
         return value if isinstance(value, TaskSpec) else load_task(Path(value))
@@ -70,13 +65,6 @@ def get_card(name: str) -> ModelCard:
     return load_model_card(path)
 
 
-def offered(group: str) -> dict[str, EntryPoint]:
-    """What installed packages offer under an entry point group, by name."""
-    from importlib.metadata import entry_points  # slow to import
-
-    return {entry.name: entry for entry in entry_points(group=group)}
-
-
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """The message about a name that is no card, with a suggestion."""
     return f"unknown {kind} '{name}'{suggest(name, known)}; see `ocl-bench list {kind}s`"
@@ -90,10 +78,28 @@ def suggest(name: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def find_card(name: str) -> TaskSpec | ModelCard:
-    """The task or model card of that name, or the task card at that path. Raises UsageError with a suggestion."""
-    if name.endswith((".yaml", ".yml")) or name in task_names():
+def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
+    """The task or model card of that name or at that path. Raises UsageError with a suggestion.
+
+    others: names that are no cards and may be suggested, too.
+    """
+    if name in task_names():
         return get_task(name)
+    if name.endswith((".yaml", ".yml")):
+        from .model import load_model_card
+
+        return load_model_card(Path(name)) if is_model_card(Path(name)) else get_task(name)
     if (CARDS / f"{name}.yaml").is_file():
         return get_card(name)
-    raise UsageError(f"no card '{name}'{suggest(name, task_names() + model_names())}; see `ocl-bench list`")
+    raise UsageError(f"no card '{name}'{suggest(name, [*task_names(), *model_names(), *others])}; see `ocl-bench list`")
+
+
+def is_model_card(path: Path) -> bool:
+    """Whether a YAML file is a model card, which has a `source`, rather than a task card."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False  # reading it as a task card names what is wrong
+    return isinstance(content, dict) and "source" in content

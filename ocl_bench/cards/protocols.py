@@ -1,15 +1,31 @@
-"""How images, truth and predictions are prepared and compared: the part of a task card that changes numbers."""
+"""How images, truth and predictions are prepared and compared: the part of a task card that changes numbers.
+
+All families share the fields of `Protocol`. Each family adds its own in a class of its own, so that a field of another
+family is refused when the card is loaded.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from ..core import entry_points
+from ..core.errors import UsageError
 from .base import Card
 
 HEAD_VERSION = 1
 """Raised when the fitting of any head changes; it is part of the key under which a head is cached."""
+
+BOXES_FILE = "boxes_file"
+"""Option of readers that grant boxes: a file with other ones than the data set's own."""
+
+Grant = Literal["attention", "crop", "blackout"]
+"""How boxes are granted: handed to the model, the image cut to them, or the rest made black."""
+
+_TRUTH_RULES = ("annotations", "crowd", "stuff")
+"""Options of readers that say what counts as an object: part of the signature."""
 
 
 class Proposals(Card):
@@ -32,13 +48,13 @@ class Fit(Card):
 
     head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
     `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot), `bank` (the
-    unit feature and label of each image, for nearest neighbours; nothing is trained).
+    unit feature and label of each image, for nearest neighbours; nothing is trained). A family says which it knows.
     held_out: share of the fit split on which the learning rate is chosen; the head is then fitted again on all of it.
     at: side of the square on which classes are compared while fitting.
     samples: only so many of the fit split, spread evenly; None takes all.
     """
 
-    head: Literal["linear", "kmeans", "slot", "dense", "recognition", "bank"]
+    head: str
     split: str = "train"
     samples: int | None = Field(default=None, gt=0)
     held_out: float = Field(default=0.1, ge=0, lt=1)
@@ -52,29 +68,21 @@ class Fit(Card):
 
 
 class Protocol(Card):
-    """How images and truth are cropped, resized and compared.
+    """How images and truth are cropped, resized and compared: what all families share, and all of object discovery.
 
     crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or
         `short-center`, which first resizes the shorter side to the size asked for and then takes the central square
         (SPOT, PiCIE); `short-center-F` resizes it to the size / F, so that the central F of it is kept (DINO: 0.875,
         256 -> 224). `square` is the largest central square, its corner rounded half to even (SlotContrast).
-    short_side: frames and truth are first resized to this shorter side by nearest pixel centre.
-    interpolation: of images: `bilinear` or `bicubic` as Pillow does them, or `bicubic-tensor`, torch's cubic kernel on
-        [0, 1] without antialias, clamped. None is `bilinear`.
     input: side in pixels of the square given to models that declare no size of their own.
     score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
     resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.
     background: truth label that is background, or None when every label is an object.
     void / overlap / empty: see `ocl_bench.metrics.contingency`.
-    classes: number of classes of the semantic truth (segmentation).
-    proposals: how masks become detections (detection).
-    matching_iou: a slot is matched to an object only above this IoU (recognition and the slot head).
-    boxes: how the boxes of the image's own class are granted at inference (knn), for bank and queries alike:
-        `attention` hands them to the model, `crop` cuts the image to them, `blackout` makes the rest black.
-    temperature: of the votes of neighbours, exp(cosine / temperature) (knn).
-    max_proposals: only so many segments of a video, the largest ones, are compared in J and F (video).
-    boundary: tolerance of F as a share of the image diagonal, or in pixels from 1 on (video).
     """
+
+    heads: ClassVar[tuple[str | None, ...]] = (None,)
+    """What `fit.head` may be in this family; None stands for a card without `fit`."""
 
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8)
@@ -84,12 +92,214 @@ class Protocol(Card):
     void: Literal["drop", "count"] = "drop"
     overlap: Literal["drop", "error"] = "drop"
     empty: Literal["skip", "one"] = "skip"
-    classes: int | None = Field(default=None, ge=2)
-    proposals: Proposals | None = None
-    matching_iou: float | None = Field(default=None, ge=0, lt=1)
+
+    @property
+    def kernel(self) -> str:
+        """How images are resized: `bilinear` or `bicubic` as in Pillow, or `bicubic-tensor` (see `_Resizing`)."""
+        return "bilinear"
+
+    @property
+    def shorter_side(self) -> int | None:
+        """To what shorter side frames and truth are first resized; None leaves them."""
+        return None
+
+    @property
+    def grants(self) -> Grant | None:
+        """How boxes of the image's own class are granted at inference; None grants none."""
+        return None
+
+    def check(self, family: str, fit: Fit | None) -> None:
+        """Whether the card's head fits the family. Raises UsageError whose message begins with the field."""
+        head = fit.head if fit is not None else None
+        if head not in self.heads:
+            known = " or ".join(name or "left out" for name in self.heads)
+            raise UsageError(f"fit.head: '{head or 'left out'}' is not a head of {family}, which knows: {known}")
+
+    @property
+    def own_fields(self) -> dict[str, Any]:
+        """The fields that not all families have, those that are None left out."""
+        names = [name for name in type(self).model_fields if name not in Protocol.model_fields]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def signature(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        """The fields of the protocol that are printed beside a number.
+
+        source: where the model's part comes from, as the family says. options: of the reader.
+        """
+        resizing = [f"{name}:{value}" for name, value in self.own_fields.items() if name in _Resizing.model_fields]
+        truth = [f"{key}:{value}" for key, value in options.items() if key in _TRUTH_RULES]
+        return [*self._seen(source, options), *resizing, *self._rules(source), *truth, *self._matching()]
+
+    @property
+    def _at(self) -> str:
+        return f"at:{self.score_at or 'native'}"
+
+    def _seen(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        """What is compared, and at which size."""
+        del options
+        if source == "boxes":  # native boxes: no mask is upsampled, cut or scored
+            return [f"crop:{self.crop}", "from:boxes", self._at]
+        return [f"crop:{self.crop}", f"mask:{source}", f"up:{self.resize}", self._at]
+
+    def _rules(self, source: str) -> list[str]:
+        """How it is compared."""
+        del source
+        background = "none" if self.background is None else self.background
+        return [f"bg:{background}", f"void:{self.void}", f"overlap:{self.overlap}", f"empty:{self.empty}"]
+
+    def _matching(self) -> list[str]:
+        iou = getattr(self, "matching_iou", None)
+        return [] if iou is None else [f"match:iou>{iou}"]
+
+
+class _Resizing(Protocol):
+    """Families whose official codes resize images in several ways.
+
+    short_side: frames and truth are first resized to this shorter side by nearest pixel centre.
+    interpolation: of images: `bilinear` or `bicubic` as Pillow does them, or `bicubic-tensor`, torch's cubic kernel on
+        [0, 1] without antialias, clamped. None is `bilinear`.
+    """
+
     short_side: int | None = Field(default=None, ge=8)
     interpolation: Literal["bilinear", "bicubic", "bicubic-tensor"] | None = None
-    boxes: Literal["attention", "crop", "blackout"] | None = None
-    temperature: float | None = Field(default=None, gt=0)
+
+    @property
+    def kernel(self) -> str:
+        """The card's `interpolation`."""
+        return self.interpolation or "bilinear"
+
+    @property
+    def shorter_side(self) -> int | None:
+        """The card's `short_side`."""
+        return self.short_side
+
+
+class DetectionProtocol(Protocol):
+    """proposals: how masks become detections. matching_iou: a slot stands for an object only above this IoU."""
+
+    heads: ClassVar[tuple[str | None, ...]] = (None, "slot", "dense")
+
+    proposals: Proposals | None = None
+    matching_iou: float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole_images(self) -> DetectionProtocol:
+        if self.crop != "none" or self.score_at is not None:
+            raise ValueError(
+                "detection is scored on whole images at their own size; set crop: none, leave score_at out"
+            )
+        return self
+
+    def check(self, family: str, fit: Fit | None) -> None:
+        """A head needs `matching_iou`, too. Raises UsageError."""
+        super().check(family, fit)
+        if fit is not None and self.matching_iou is None:
+            raise UsageError("protocol.matching_iou: is missing; 0.1 is usual")
+
+    def _rules(self, source: str) -> list[str]:
+        if self.proposals is None:
+            return []
+        rule = self.proposals
+        cut = [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}"] if source != "boxes" else []
+        return [*cut, f"max:{rule.max_detections}"]
+
+
+class SegmentationProtocol(Protocol):
+    """classes: number of classes of the semantic truth."""
+
+    heads: ClassVar[tuple[str | None, ...]] = ("linear", "kmeans")
+
+    classes: int = Field(ge=2)
+
+    def _seen(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        return [f"crop:{self.crop}", f"from:{source}", self._at, f"classes:{self.classes}", f"void:{self.void}"]
+
+    def _rules(self, source: str) -> list[str]:
+        return []
+
+
+class RecognitionProtocol(Protocol):
+    """matching_iou: a slot is matched to an object only above this IoU; 0.1 is usual."""
+
+    heads: ClassVar[tuple[str | None, ...]] = ("recognition",)
+
+    matching_iou: float = Field(ge=0, lt=1)
+
+
+class KnnProtocol(_Resizing):
+    """Nearest neighbours.
+
+    temperature: of the votes of neighbours, exp(cosine / temperature); 0.07 is usual.
+    boxes: how the boxes of the image's own class are granted at inference, for bank and queries alike: `attention`
+        hands them to the model, `crop` cuts the image to them, `blackout` makes the rest black.
+    """
+
+    heads: ClassVar[tuple[str | None, ...]] = ("bank",)
+
+    boxes: Grant | None = None
+    temperature: float = Field(gt=0)
+
+    @property
+    def grants(self) -> Grant | None:
+        """The card's `boxes`."""
+        return self.boxes
+
+    def _seen(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        boxes = f"{self.boxes}-from-file" if BOXES_FILE in options else self.boxes or "none"
+        return [f"crop:{self.crop}", f"from:{source}", f"boxes:{boxes}", f"T:{self.temperature}"]
+
+    def _rules(self, source: str) -> list[str]:
+        return []
+
+
+class VideoProtocol(_Resizing):
+    """Videos; void pixels can only be dropped.
+
+    max_proposals: only so many segments of a video, the largest ones, are compared in J and F.
+    boundary: tolerance of F as a share of the image diagonal, or in pixels from 1 on.
+    """
+
     max_proposals: int | None = Field(default=None, ge=1)
     boundary: float | None = Field(default=None, gt=0)
+
+    @field_validator("void")
+    @classmethod
+    def _void_is_dropped(cls, value: str) -> str:
+        if value != "drop":
+            raise ValueError("videos know only 'drop'")
+        return value
+
+    def _rules(self, source: str) -> list[str]:
+        davis = {"max_proposals": self.max_proposals, "boundary": self.boundary}
+        return [*super()._rules(source), *(f"{name}:{value}" for name, value in davis.items() if value is not None)]
+
+
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "discovery": Protocol,
+    "detection": DetectionProtocol,
+    "segmentation": SegmentationProtocol,
+    "recognition": RecognitionProtocol,
+    "knn": KnnProtocol,
+    "video": VideoProtocol,
+}
+"""The protocol class of each bundled family."""
+
+
+def family_names() -> tuple[str, ...]:
+    """The bundled families and those that installed packages add."""
+    return (*PROTOCOLS, *sorted(set(entry_points.offered(entry_points.FAMILIES)) - set(PROTOCOLS)))
+
+
+def protocol_of(family: str) -> type[Protocol]:
+    """The protocol class of a family. Raises UsageError for an unknown family."""
+    if family in PROTOCOLS:
+        return PROTOCOLS[family]
+    added = entry_points.offered(entry_points.FAMILIES)
+    if family not in added:
+        raise UsageError(f"'{family}' is not a family; known are {', '.join(family_names())}")
+    found = getattr(added[family].load(), "protocol", None)
+    if not (isinstance(found, type) and issubclass(found, Protocol)):
+        raise UsageError(
+            f"family '{family}': {added[family].value} is no ocl_bench.families.base.Family with a protocol"
+        )
+    return found

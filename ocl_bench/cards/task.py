@@ -9,16 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ..core.errors import UsageError
 from ..core.files import digest
+from ..metrics.catalogue import check_metric
 from .base import Card, load_card
-from .model import Family
-from .protocols import Fit, Protocol
-
-METRIC_VERSION = 1
-"""Raised when the arithmetic of any metric changes; it is part of every result's key."""
+from .protocols import BOXES_FILE, Fit, Protocol, protocol_of
 
 
 class StandIn(Card):
@@ -48,31 +54,7 @@ class DataSpec(Card):
     get: str = ""
 
 
-BOXES_FILE = "boxes_file"
-"""Option of readers that grant boxes: a file with other ones than the data set's own."""
-
-_TRUTH_RULES = ("annotations", "crowd", "stuff")
-"""Options of readers that say what counts as an object: part of the signature."""
-
-_RESIZING = ("short_side", "interpolation")
-_DAVIS = ("max_proposals", "boundary")
-
 _ABOUT_DATA = {"licence", "size", "get"}
-_ADDED_LATER = {
-    "": ("fit",),
-    "protocol": (
-        "classes",
-        "proposals",
-        "matching_iou",
-        "short_side",
-        "interpolation",
-        "boxes",
-        "temperature",
-        "max_proposals",
-        "boundary",
-    ),
-    "data.stand_in": ("fit_samples",),
-}
 
 
 class TaskSpec(Card):
@@ -80,22 +62,64 @@ class TaskSpec(Card):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: int = Field(ge=1)
-    family: Family
+    family: str
     title: str = ""
     reference: str = ""
     data: DataSpec
-    protocol: Protocol
+    protocol: SerializeAsAny[Protocol]
     fit: Fit | None = None
     noise_seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = Field(min_length=1)
     main: str
     _home: Path | None = PrivateAttr(default=None)
 
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        try:
+            protocol_of(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("protocol", mode="plain")
+    @classmethod
+    def _protocol_of_the_family(cls, value: Any, info: ValidationInfo) -> Protocol:
+        """The protocol as the class of the card's family, so that fields of other families are refused."""
+        family = info.data.get("family")
+        if family is None:  # refused already
+            return Protocol()
+        kind = protocol_of(family)
+        if isinstance(value, kind):
+            return value
+        content = value.model_dump() if isinstance(value, Protocol) else value
+        try:
+            return kind.model_validate(content)
+        except ValidationError as error:
+            raise _of_field(error, kind, family) from error
+
     @model_validator(mode="after")
-    def _main_is_a_metric(self) -> TaskSpec:
-        if self.main not in self.metrics:
-            raise ValueError(f"main: '{self.main}' is not in metrics {list(self.metrics)}")
+    def _agrees_with_itself(self) -> TaskSpec:
+        try:
+            self.check()
+        except UsageError as error:
+            field, _, message = str(error).partition(": ")
+            raise PydanticCustomError("card", "{message}", {"message": message, "field": field}) from error
         return self
+
+    def check(self) -> None:
+        """Whether metrics, head and protocol fit the family, as is asked whenever a card is loaded.
+
+        Raises UsageError whose message begins with the field.
+        """
+        if self.main not in self.metrics:
+            raise UsageError(f"main: '{self.main}' is not in metrics {list(self.metrics)}")
+        self.protocol.check(self.family, self.fit)
+        for name in self.metrics:
+            try:
+                check_metric(name, self.family, self.fit is not None)
+            except UsageError as error:
+                raise UsageError(f"metrics: {error}") from error
 
     @property
     def home(self) -> Path | None:
@@ -104,7 +128,7 @@ class TaskSpec(Card):
 
     def with_boxes(self, path: Path) -> TaskSpec:
         """The same task with boxes from a file. Raises UsageError for a card that grants none."""
-        if self.protocol.boxes is None:
+        if self.protocol.grants is None:
             raise UsageError(f"task {self.name} grants no boxes (protocol.boxes); --boxes is for imagenet-knn-boxes")
         options = {**self.data.options, BOXES_FILE: str(path)}
         changed = self.model_copy(update={"data": self.data.model_copy(update={"options": options})})
@@ -115,51 +139,38 @@ class TaskSpec(Card):
     def hash(self) -> str:
         """SHA-256 of every field that can change a number (not the title, nor how to get the data).
 
-        A field that was added later counts only where it is used, so that the hash of an older card stays. The content
-        of a box file is part of the revision of the data.
+        A field that not all families have, and `fit`, count only where they are used, so that hashes of older cards
+        stay when a field is added. The content of a box file is part of the revision of the data.
         """
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
         content["data"]["options"].pop(BOXES_FILE, None)
-        for section, names in _ADDED_LATER.items():
-            inner: Any = content
-            for part in section.split(".") if section else ():
-                inner = (inner or {}).get(part)
-            for name in names:
-                if inner and inner.get(name, 0) is None:
-                    del inner[name]
+        shared = {name: content["protocol"][name] for name in Protocol.model_fields}
+        own = {name: content["protocol"][name] for name in self.protocol.own_fields}
+        content["protocol"] = {**shared, **own}
+        if self.fit is None:
+            del content["fit"]
+        if self.data.stand_in is not None and self.data.stand_in.fit_samples is None:
+            del content["data"]["stand_in"]["fit_samples"]
         return digest(content)
 
     def signature(self, source: str, metric: str | None = None) -> str:
         """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018).
 
-        source: where the model's part comes from, `decoder` or `tokens:mean`, as its adapter says.
+        source: where the model's part comes from, `decoder` or `tokens:mean`, as its family says.
         """
-        p = self.protocol
-        at = f"at:{p.score_at or 'native'}"
-        if self.family == "segmentation":
-            fields = [f"crop:{p.crop}", f"from:{source}", at, f"classes:{p.classes}", f"void:{p.void}"]
-        elif self.family == "knn":
-            boxes = f"{p.boxes}-from-file" if BOXES_FILE in self.data.options else p.boxes or "none"
-            fields = [f"crop:{p.crop}", f"from:{source}", f"boxes:{boxes}", f"T:{p.temperature}"]
-        elif source == "boxes":  # native boxes: no mask is upsampled, cut or scored
-            fields = [f"crop:{p.crop}", "from:boxes", at]
-        else:
-            fields = [f"crop:{p.crop}", f"mask:{source}", f"up:{p.resize}", at]
-        fields += [f"{name}:{value}" for name in _RESIZING if (value := getattr(p, name)) is not None]
-        if self.family not in ("segmentation", "knn", "detection"):
-            background = "none" if p.background is None else p.background
-            fields += [f"bg:{background}", f"void:{p.void}", f"overlap:{p.overlap}", f"empty:{p.empty}"]
-        fields += [f"{name}:{value}" for name in _DAVIS if (value := getattr(p, name)) is not None]
-        if p.proposals is not None:
-            rule = p.proposals
-            cut = [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}"] if source != "boxes" else []
-            fields += [*cut, f"max:{rule.max_detections}"]
-        fields += [f"{key}:{value}" for key, value in self.data.options.items() if key in _TRUTH_RULES]
-        if p.matching_iou is not None:
-            fields.append(f"match:iou>{p.matching_iou}")
-        if self.fit is not None:
-            fields.append(f"head:{self.fit.head}")
+        head = [f"head:{self.fit.head}"] if self.fit is not None else []
+        fields = [*self.protocol.signature(source, self.data.options), *head]
         return "│".join([*([metric] if metric else []), *fields, f"v{self.version}"])
+
+
+def _of_field(error: ValidationError, kind: type[Protocol], family: str) -> PydanticCustomError:
+    """What pydantic refused in a protocol, as an error that names the field in it."""
+    first = error.errors()[0]
+    field, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        own = ", ".join(name for name in kind.model_fields if name not in Protocol.model_fields) or "none"
+        message = f"is not a field of {family} (its own fields: {own}); remove it"
+    return PydanticCustomError("protocol", "{message}", {"message": message, "field": field})
 
 
 def load_task(path: Path) -> TaskSpec:

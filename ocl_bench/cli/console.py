@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..cards.task import TaskSpec
     from ..evaluation.check_model import Check
     from ..evaluation.matrix import Cell
+    from ..metrics import Metric
     from ..results.record import MetricValue, Result
 
 _PIPE_WIDTH = 120
@@ -31,6 +32,8 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
     """The result's row, the floors and ceilings below it, the signature and what it cost."""
+    from ..results.ranks_with import reasons_against_ranking
+
     task, data, counts = result.task, result.data, result.counts
     table = Table(title=f"{task.name} v{task.version}, data: {data.kind} ({data.revision})", title_justify="left")
     table.add_column("model", overflow="fold")
@@ -43,6 +46,8 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     for other in references:
         table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
     console.print(table)
+    for reason in reasons_against_ranking(result):
+        console.print(f"not ranked: {escape(reason.message)}", soft_wrap=True)
     unit = unit_of(result)
     console.print(f"value ± half of the 95 % bootstrap interval over n {unit}; {_images(result)}")
     if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
@@ -71,15 +76,16 @@ def print_cells(console: Console, cells: Sequence[Cell]) -> None:
 
 
 def unit_of(result: Result) -> str:
-    """What is resampled: images or videos."""
-    return "videos" if {"mbo_video", "fg_ari_video", "jf"} & set(result.metrics) else "images"
+    """What is resampled: images or videos, as the family of the main metric has it."""
+    from ..families import find_family
+    from ..metrics import find_metric
+
+    return find_family(find_metric(result.task.main).families[0]).unit
 
 
 def _images(result: Result) -> str:
     counts = result.counts
     text = f"{counts.scored} of {counts.attempted} {unit_of(result)} scored"
-    if result.data.limit is not None:
-        text += f" (limited to the first {result.data.limit}: never ranked)"
     seeds = len(result.seeds.noise)
     return text + (f", mean over {seeds} noise seeds" if seeds > 1 else "")
 
@@ -124,6 +130,7 @@ def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
 def print_task(console: Console, task: TaskSpec) -> None:
     """A task card in words: protocol, metrics, data and what the data root must look like."""
     from ..data import READERS
+    from ..families import find_family
     from ..metrics import find_metric
 
     console.print(f"[bold]{task.name}[/] v{task.version} ({task.family}): {escape(task.title)}")
@@ -140,7 +147,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
     console.print(table)
     table = Table("metric", "meaning", title="metrics", title_justify="left")
     for name in task.metrics:
-        table.add_row(f"{name} (main)" if name == task.main else name, find_metric(name).describe)
+        table.add_row(f"{name} (main)" if name == task.main else name, find_metric(name).meaning)
     console.print(table)
     data = task.data
     console.print(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}")
@@ -151,7 +158,8 @@ def print_task(console: Console, task: TaskSpec) -> None:
             console.print(f"{label}: {escape(text)}", soft_wrap=True)
     if data.stand_in:
         names = dict.fromkeys((data.stand_in.scenes, data.stand_in.variant))
-        made = f"{data.stand_in.samples} {'videos' if task.family == 'video' else 'scenes'} of {' '.join(names)}"
+        unit = "videos" if find_family(task.family).unit == "videos" else "scenes"
+        made = f"{data.stand_in.samples} {unit} of {' '.join(names)}"
         if data.stand_in.fit_samples:
             made += f" and {data.stand_in.fit_samples} to fit on"
         console.print(f"without --data-root: {made}, revision {data.stand_in.revision}, rendered here in this layout")
@@ -159,6 +167,39 @@ def print_task(console: Console, task: TaskSpec) -> None:
     reader = READERS.get(data.reader)
     layout = inspect.getdoc(inspect.getmodule(reader)) if reader else None
     console.print(escape(layout or f"reader '{data.reader}' is unknown"), soft_wrap=True)
+
+
+def print_metrics(console: Console, names: Sequence[str]) -> None:
+    """One line for each metric: its name, its direction, and what it is."""
+    from ..metrics import find_metric
+
+    table = Table("metric", "", "of", "meaning", box=None, pad_edge=False)
+    for name in names:
+        metric = find_metric(name)
+        table.add_row(name, _arrow(metric), ", ".join(metric.families), escape(metric.meaning))
+    console.print(table)
+
+
+def print_metric(console: Console, metric: Metric) -> None:
+    """The definition of a metric: meaning, formula, range, edge cases, how a set's number is made, source."""
+    console.print(f"[bold]{metric.name}[/] ({', '.join(metric.families)}): {escape(metric.meaning)}", soft_wrap=True)
+    direction = "higher" if metric.direction > 0 else "lower"
+    head = {True: "only of tasks with a head (field fit)", False: "only of tasks without a head", None: ""}[metric.head]
+    for label, text in (
+        ("formula", metric.formula),
+        ("range", f"{metric.range}; {direction} is better; a perfect prediction has {metric.best:g}"),
+        ("edge cases", metric.edge_cases),
+        ("of a set", metric.of_set.text),
+        ("asked for by", head),
+        ("source", metric.source),
+        ("code", f"{metric.function.__module__}.{metric.function.__name__}" if metric.function else ""),
+    ):
+        if text:
+            console.print(f"{label + ':':14} {escape(text)}", soft_wrap=True)
+
+
+def _arrow(metric: Metric) -> str:
+    return "↑" if metric.direction > 0 else "↓"
 
 
 def print_model(console: Console, card: ModelCard) -> None:

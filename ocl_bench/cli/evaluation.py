@@ -15,7 +15,6 @@ from ..evaluation.heads import with_head
 from ..evaluation.loop import Item, Runner
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.run import run
-from ..families.segmentation import Segmentation
 from ..metrics import find_metric
 from ..results.record import Result, read_rows
 from ..results.references import CHEAP, reference_results
@@ -107,7 +106,7 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     if path.is_file() and not redraw:
         return path
     main, rows = _per_image(plan, read_rows(result.path))
-    draw = {"video": _storyboard, "knn": _neighbours}.get(plan.task.family, _overlays)
+    draw = {"masks": _overlays, "storyboard": _storyboard, "neighbours": _neighbours}[plan.family.picture]
     return None if rows.empty else draw(plan, result, path, main, rows)
 
 
@@ -191,8 +190,10 @@ def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
     """The main metric image by image; the next one of the card that has values of single images, if it has none."""
     names = [plan.task.main, *(name for name in plan.task.metrics if name in rows and name != plan.task.main)]
     columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
-    if isinstance(plan.adapter, Segmentation) and not any(len(values) for _, values in columns):
-        return "pixel_acc_majority", plan.adapter.image_values(rows)
+    if not any(len(values) for _, values in columns):
+        values = plan.family.image_values(rows)
+        if values is not None:
+            return str(values.name), values
     return next(((name, values) for name, values in columns if len(values)), columns[0])
 
 

@@ -130,6 +130,11 @@ def list_names(
     if json:
         print_json(names[what.value] if what else names)
         return
+    if what is What.metrics:
+        from .console import make_console, print_metrics
+
+        print_metrics(make_console(), names["metrics"])
+        return
     for kind, entries in names.items():
         if what is None:
             typer.echo(f"{kind}:")
@@ -138,15 +143,23 @@ def list_names(
 
 
 def show(
-    card: Annotated[str, typer.Argument(help="Name of a task or a model, or the path of a task card.")],
+    name: Annotated[str, typer.Argument(help="A task, a model or a metric, or the path of a card.")],
     json: Json = False,
 ) -> None:
-    """Show a card: protocol, signature, data layout, weights and what they saw."""
+    """Show a card (protocol, signature, data layout, weights and what they saw) or the definition of a metric."""
     from ..cards.names import find_card
     from ..cards.task import TaskSpec
-    from .console import make_console, print_model, print_task
+    from ..metrics import find_metric, is_metric, metric_names
+    from .console import make_console, print_metric, print_model, print_task
 
-    found = find_card(card)
+    if is_metric(name):
+        metric = find_metric(name)
+        if json:
+            print_json(metric.to_dict())
+        else:
+            print_metric(make_console(), metric)
+        return
+    found = find_card(name, metric_names())
     if json:
         print_json(found.model_dump(mode="json"))
     elif isinstance(found, TaskSpec):

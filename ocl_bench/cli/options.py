@@ -168,6 +168,8 @@ def print_validation(validation: Validation) -> None:
         typer.echo(f"    {problem.field}: {problem.message}")
     for text in validation.skipped:
         typer.echo(f"    not checked: {text}")
+    for reason in validation.not_ranked if validation.valid else ():
+        typer.echo(f"    not ranked: {reason.message} ({reason.field})")
 
 
 def exit_code(result: Result) -> int:

@@ -39,7 +39,8 @@ def leaderboard(
     json: Json = False,
 ) -> None:
     """Build one table per task (CSV, Markdown) from results and published rows."""
-    from ..tables.leaderboard.build import build_leaderboard, default_folders, stale_files
+    from ..results.store import default_folders
+    from ..tables.leaderboard.build import build_leaderboard, stale_files
 
     if check:
         stale = stale_files()

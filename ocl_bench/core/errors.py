@@ -41,4 +41,6 @@ class SampleError(OclBenchError):
 def first_problem(error: ValidationError, whole: str = "") -> tuple[str, str]:
     """The dotted name of the first field that pydantic refused, `whole` for the document itself, and what is wrong."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]) or whole, first["msg"].removeprefix("Value error, ")
+    inner = first.get("ctx", {}).get("field", "")  # of a section that is checked by a class of its own
+    place = ".".join(str(part) for part in (*first["loc"], *([inner] if inner else [])))
+    return place or whole, first["msg"].removeprefix("Value error, ")

@@ -34,3 +34,9 @@ def ids_hash(ids: Sequence[str]) -> str:
 def path_name(name: str) -> str:
     """A model name as a file name: `dias:1` is `dias-1`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the content of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from ..cards.task import TaskSpec
+from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
 from .base import OpenData, Reader, Request, subset
 from .readers.ade20k import open_ade20k
@@ -64,10 +66,7 @@ def open_data(
         UsageError: unknown reader, split or option. DataMissingError: a root was given, but the data is not in it.
         A corrupt sample raises SampleError later, at `reader[i]`, and leaves the others alone.
     """
-    if task.data.reader not in READERS:
-        near = difflib.get_close_matches(task.data.reader, READERS, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(sorted(READERS))}"
-        raise UsageError(f"task '{task.name}': data.reader '{task.data.reader}' is unknown; {hint}")
+    reader = _find_reader(task)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: give a number of samples of 1 or more")
     if stand_in_seed is not None and stand_in_seed < 1:
@@ -76,7 +75,24 @@ def open_data(
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
-    return READERS[task.data.reader](request)
+    return reader(request)
+
+
+def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
+    """The function that opens the task's data, bundled or of another package. Raises UsageError with a suggestion."""
+    name = task.data.reader
+    if name in READERS:
+        return READERS[name]
+    added = entry_points.offered(entry_points.READERS)
+    if name in added:
+        found = added[name].load()
+        if callable(found):
+            return cast(Callable[[Request], OpenData], found)
+        raise UsageError(f"reader '{name}': {added[name].value} is no function (request: Request) -> OpenData")
+    known = sorted([*READERS, *added])
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(known)}"
+    raise UsageError(f"task '{task.name}': data.reader '{name}' is unknown; {hint}")
 
 
 def spread(data: OpenData, count: int | None) -> OpenData:

@@ -56,11 +56,11 @@ def prepare(sample: Sample, protocol: Protocol, size: int) -> tuple[Tensor, Trut
         Image (3, size, size) float32 in [0, 1], and truth whose maps are (score_at, score_at) or as large as the crop.
         Instances stay in pixels of the whole image.
     """
-    image = shrink(_with_boxes(sample, protocol), protocol.short_side)
-    if protocol.interpolation == "bicubic-tensor":
+    image = shrink(_with_boxes(sample, protocol), protocol.shorter_side)
+    if protocol.kernel == "bicubic-tensor":
         tensor = _bicubic(image, protocol.crop, size)
     else:
-        pixels = np.array(_crop_and_resize(image, protocol.crop, size, _FILTERS[protocol.interpolation or "bilinear"]))
+        pixels = np.array(_crop_and_resize(image, protocol.crop, size, _FILTERS[protocol.kernel]))
         tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32) / 255
     truth, classes = sample.truth, sample.truth.classes
     labels = _truth_map(truth.labels, protocol)
@@ -79,7 +79,7 @@ def granted_boxes(sample: Sample, protocol: Protocol, size: int) -> Tensor:
     """
     scale, offset = _placement(sample.image.shape[:2], protocol, size)
     kept = []
-    for one in granted(sample.truth) if protocol.boxes == "attention" else ():
+    for one in granted(sample.truth) if protocol.grants == "attention" else ():
         box = (np.array(one.box) * scale - offset).clip(0, size)
         if box[2] > box[0] and box[3] > box[1]:
             kept.append(box)
@@ -88,7 +88,7 @@ def granted_boxes(sample: Sample, protocol: Protocol, size: int) -> Tensor:
 
 def _placement(shape: tuple[int, ...], protocol: Protocol, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale and offset (4,) that take a box of an image (H, W) to where `prepare` puts it: box * scale - offset."""
-    height, width = _shrunk(shape, protocol.short_side)
+    height, width = _shrunk(shape, protocol.shorter_side)
     if protocol.crop.startswith(SHORT_CENTER):
         (rows, columns), top, left = _short_side_and_corner((height, width), protocol.crop, size)
         return np.array([columns / shape[1], rows / shape[0]] * 2), np.array([left, top] * 2)
@@ -100,7 +100,7 @@ def _placement(shape: tuple[int, ...], protocol: Protocol, size: int) -> tuple[n
 
 def _with_boxes(sample: Sample, protocol: Protocol) -> np.ndarray:
     """The image cut to the union of its granted boxes, or black outside of them; as it is where it has none."""
-    image, rule = sample.image, protocol.boxes
+    image, rule = sample.image, protocol.grants
     if rule not in ("crop", "blackout"):
         return image
     boxes = [window for one in granted(sample.truth) if (window := _pixels(one.box, *image.shape[:2])) is not None]
@@ -150,11 +150,11 @@ def _shrunk(shape: tuple[int, ...], short_side: int | None) -> tuple[int, int]:
 
 
 def _truth_map(labels: np.ndarray, protocol: Protocol) -> np.ndarray:
-    labels = shrink(labels, protocol.short_side)
+    labels = shrink(labels, protocol.shorter_side)
     if protocol.score_at is None:
         left, top, right, bottom = crop_box(protocol.crop, *labels.shape)
         return labels[top:bottom, left:right].astype(np.int16)
-    if protocol.interpolation == "bicubic-tensor":
+    if protocol.kernel == "bicubic-tensor":
         left, top, right, bottom = crop_box(protocol.crop, *labels.shape)
         return nearest(labels[top:bottom, left:right], (protocol.score_at, protocol.score_at)).astype(np.int16)
     resized = _crop_and_resize(labels.astype(np.int32), protocol.crop, protocol.score_at, Image.Resampling.NEAREST)

@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ..cards.protocols import HEAD_VERSION
-from ..cards.task import BOXES_FILE
+from ..cards.protocols import BOXES_FILE, HEAD_VERSION
 from ..core.errors import UsageError
 from ..core.files import digest, write_atomically
 from ..core.machine import progress_bar

@@ -18,7 +18,8 @@ from ..cards.names import get_task
 from ..cards.task import TaskSpec
 from ..core.errors import OclBenchError, UsageError
 from ..core.types import Batch, Prediction, Truth
-from ..families import Adapter, get_adapter
+from ..families import find_family, get_adapter
+from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
 
@@ -54,7 +55,8 @@ def check_model(
     """
     spec = get_task(task)
     loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    session = (_VideoSession if spec.family == "video" else _Session)(loaded, spec, get_adapter(spec, loaded), device)
+    kind = _VideoSession if find_family(spec.family).unit == "videos" else _Session
+    session = kind(loaded, spec, get_adapter(spec, loaded), device)
     checks: list[Check] = []
     for name, step, remedy in session.steps():
         if any(check.passed is False for check in checks[:3]):  # without a usable prediction the rest means nothing
@@ -98,7 +100,7 @@ class _Session:
         """The model's raw answer for some of the images."""
         image = self.images[chosen].clone() if image is None else image
         boxes = None
-        if self.task.protocol.boxes == "attention":
+        if self.task.protocol.grants == "attention":
             boxes = tuple(torch.tensor([[0.0, 0.0, self.size / 2, self.size]]) for _ in chosen)
         batch = Batch(tuple(f"image-{i}" for i in chosen), image, boxes=boxes)
         return self._ask(self.loaded.model, batch, [Truth(self.truth[i], label=i) for i in chosen])

@@ -15,7 +15,7 @@ from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.machine import fixed_arithmetic
 from ..core.paths import cache_root
-from ..families import Head, HeadAdapter
+from ..families.base import Head, HeadAdapter
 from .bank import with_bank
 from .loop import predictions
 

@@ -42,7 +42,7 @@ def make_item(sample: Sample, plan: Plan, side: int) -> Item:
     image, truth = prepare(sample, protocol, side)
     if protocol.overlap == "error" and (truth.labels == OVERLAP).any():
         raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
-    boxes = granted_boxes(sample, protocol, side) if protocol.boxes == "attention" else None
+    boxes = granted_boxes(sample, protocol, side) if protocol.grants == "attention" else None
     return Item(sample.id, image, truth, boxes)
 
 
@@ -166,7 +166,7 @@ class Runner:
         padded = items + items[-1:] * (plan.batch_size - len(items))
         image = on_device(torch.stack([item.image for item in padded]), plan)
         boxes = None
-        if plan.task.protocol.boxes == "attention":
+        if plan.task.protocol.grants == "attention":
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
         ids, any_of = tuple(item.id for item in padded), getattr(plan.adapter, "any_of", ())
         batch = Batch(ids, image, boxes=boxes, noise_seed=seed, any_of=any_of)

@@ -9,18 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards.names import get_task
 from ..cards.protocols import HEAD_VERSION
-from ..cards.task import METRIC_VERSION, TaskSpec
+from ..cards.task import TaskSpec
 from ..core.errors import NotApplicableError, UsageError
 from ..core.files import digest, ids_hash, path_name
 from ..core.machine import choose_device, thread_count
-from ..families import Adapter, get_adapter
-from ..metrics import find_metric
+from ..data.extensions import extensions_of
+from ..families import find_family, get_adapter
+from ..families.base import Adapter, Family
+from ..metrics.catalogue import METRIC_VERSION
 from ..models.loading import LoadedModel, get_model
+from ..results.record import DataSection
+from ..results.store import key_of
 
 if TYPE_CHECKING:
     from ..data import OpenData
 
 DTYPE = "float32"
+
+_OF_ALL_PROTOCOLS = (
+    "classes",
+    "proposals",
+    "matching_iou",
+    "short_side",
+    "interpolation",
+    "boxes",
+    "temperature",
+    "max_proposals",
+    "boundary",
+)
+"""Fields that every protocol had once, empty in most: they stay in the key of a head, so that none is fitted again."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,11 @@ class Plan:
     refit: bool = False
 
     @property
+    def family(self) -> Family:
+        """The family of the task."""
+        return find_family(self.task.family)
+
+    @property
     def ids_sha256(self) -> str:
         """Hash of the sorted sample ids: which images, whatever their order."""
         return ids_hash(self.data.ids)
@@ -49,19 +71,31 @@ class Plan:
     @property
     def key(self) -> str:
         """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
-        content: dict[str, Any] = {
-            "task": self.task.hash,
-            "metric_version": METRIC_VERSION,
-            "data": [self.data.kind, self.data.revision, self.ids_sha256, self.limit],
-            "split": [self.split, self.stand_in_seed],
-            "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
-            "source": self.model.source_sha256,
-            "noise_seeds": list(self.noise_seeds),
-            "dtype": DTYPE,
-        }
-        if self.train is not None:
-            content["fit"] = [self.train.revision, ids_hash(self.train.ids)]
-        return digest(content)
+        model, train = self.model, self.train
+        return key_of(
+            task_hash=self.task.hash,
+            data=self.data_section,
+            model=model.name,
+            options=model.options,
+            checkpoint_sha256=model.checkpoint_sha256,
+            source_sha256=model.source_sha256,
+            noise_seeds=self.noise_seeds,
+            dtype=DTYPE,
+            fit=(train.revision, ids_hash(train.ids)) if train is not None else None,
+            extensions=extensions_of(self.task),
+        )
+
+    @property
+    def data_section(self) -> DataSection:
+        """The data, as a result records it."""
+        return DataSection(
+            kind=self.data.kind,
+            revision=self.data.revision,
+            ids_sha256=self.ids_sha256,
+            limit=self.limit,
+            split=self.split,
+            stand_in_seed=self.stand_in_seed,
+        )
 
     @property
     def fit_key(self) -> str:
@@ -71,7 +105,7 @@ class Plan:
             {
                 "task": [self.task.family, self.task.data.reader, self.task.data.options],
                 "versions": [METRIC_VERSION, HEAD_VERSION],
-                "protocol": self.task.protocol.model_dump(mode="json"),
+                "protocol": dict.fromkeys(_OF_ALL_PROTOCOLS) | self.task.protocol.model_dump(mode="json"),
                 "fit": self.task.fit.model_dump(mode="json") if self.task.fit else None,
                 "data": [self.train.kind, self.train.revision, ids_hash(self.train.ids)],
                 "model": [self.model.name, dict(self.model.options), self.model.checkpoint_sha256],
@@ -119,11 +153,6 @@ def make_plan(
         raise NotApplicableError(
             f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}"
         )
-    for name in spec.metrics:
-        try:
-            find_metric(name)
-        except UsageError as error:
-            raise UsageError(f"task {spec.name}: field 'metrics': {error}") from error
     adapter = get_adapter(spec, loaded)
     _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
     if data is None:

@@ -7,7 +7,6 @@ the data.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,12 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.machine import fixed_arithmetic, peak_memory_mb, progress_bar
 from ..core.paths import results_root
+from ..families.summary import summarise
 from ..models.loading import LoadedModel
 from ..results import provenance
 from ..results import record as records
 from ..results.record import Result
+from ..results.store import rows_problem
 from .fitting import fit_section
 from .heads import with_head
 from .loop import Runner
@@ -169,7 +170,7 @@ def _compute(
 
 def make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
     """What computes the shards of the plan."""
-    if plan.task.family != "video":
+    if plan.family.unit == "images":
         return Runner(plan, predictions)
     from .video_loop import VideoRunner
 
@@ -197,14 +198,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             main=task.main,
             metrics=task.metrics,
         ),
-        data=records.DataSection(
-            kind=plan.data.kind,
-            revision=plan.data.revision,
-            ids_sha256=plan.ids_sha256,
-            limit=plan.limit,
-            split=plan.split,
-            stand_in_seed=plan.stand_in_seed,
-        ),
+        data=plan.data_section,
         fit=fit_section(plan),
         model=_model_section(model, source, task),
         seeds=records.Seeds(noise=plan.noise_seeds),
@@ -215,7 +209,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
             failed=failed,
             single_object_share=float((objects == 1).mean()),
         ),
-        metrics=plan.adapter.summarise(rows, task, source),
+        metrics=summarise(rows, task, source),
         cost=records.Cost(
             seconds_total=seconds,
             seconds_model=sum(shard.seconds_model for shard in shards),
@@ -235,12 +229,12 @@ def _images(rows: pandas.DataFrame) -> float:
 def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.ModelSection:
     return records.ModelSection(
         name=model.name,
-        card=model.card.name if model.card.source != "user:object" else "",
+        card=model.card.name if model.bundled else "",
         options=dict(model.options),
         checkpoint_sha256=model.checkpoint_sha256,
         parameters=model.parameters,
         supervision=model.card.supervision,
-        privilege="boxes" if task.protocol.boxes and model.card.privilege == "none" else model.card.privilege,
+        privilege="boxes" if task.protocol.grants and model.card.privilege == "none" else model.card.privilege,
         role=model.card.role,
         mask_source=source,
         training_seed=model.training_seed,
@@ -268,10 +262,9 @@ def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: boo
         result = records.read_result(path)
     except UsageError:
         return None  # damaged or of an unknown format: computed again
-    rows = path.parent / result.rows.file
     if result.identity.key != plan.key or (result.identity.status != "complete" and not failed_too):
         return None
-    if not rows.is_file() or hashlib.sha256(rows.read_bytes()).hexdigest() != result.rows.sha256:
+    if rows_problem(result):
         return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():
         return None

@@ -11,20 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cards.protocols import Proposals
+from ..cards.protocols import DetectionProtocol, Proposals
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics.catalogue import CORPUS_METRICS
 from ..metrics.detection import (
     FIELDS,
     KINDS,
     Kind,
-    from_columns,
     image_recall,
     match_images,
-    precision_statistic,
-    recall_statistic,
     to_columns,
 )
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
@@ -34,14 +30,10 @@ from .image_properties import PROPERTIES, image_properties, object_shapes
 from .proposals import Detections, native_boxes, proposals
 
 if TYPE_CHECKING:
-    import pandas
-
-    from ..metrics.statistics import Statistic
-    from ..results.record import MetricValue
+    pass
 
 __all__ = ["Detection", "coco_results", "read_results", "write_results"]
 
-METRICS = ("ar100_mask", "ar100_box", "ap_mask", "ap_box")
 _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
 
 
@@ -56,17 +48,8 @@ class Detection:
     scored_at_once: int | None = None
 
     def __init__(self, task: TaskSpec) -> None:
-        """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
-        protocol = task.protocol
-        if protocol.crop != "none" or protocol.score_at is not None:
-            raise UsageError(
-                f"task {task.name}: detection is scored on whole images at their own size; set protocol.crop: none and "
-                "leave protocol.score_at out"
-            )
-        if unknown := [name for name in task.metrics if name not in METRICS]:
-            raise UsageError(f"task {task.name}: metrics {unknown} need a head (field 'fit'); without: {list(METRICS)}")
-        self.rule = protocol.proposals or Proposals()
-        self.input = protocol.input
+        self.rule = cast(DetectionProtocol, task.protocol).proposals or Proposals()
+        self.input = task.protocol.input
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
@@ -130,37 +113,6 @@ class Detection:
                 if f"ar100_{kind}" in row:
                     row[f"ar100_{kind}"] = image_recall(matches)
         return rows
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-        """The metric of the whole set as a function of image weights; the mean over noise seeds."""
-        from ..metrics.statistics import mean_statistic
-
-        del task
-        name, _, kind = metric.rpartition("_")
-        build = recall_statistic if name == "ar100" else precision_statistic
-        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
-        return mean_statistic([build(from_columns(seed, cast(Kind, kind))) for seed in seeds])
-
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Values of the whole set, with intervals that accumulate anew in each resample of images."""
-        from ..metrics.statistics import bootstrap_statistic
-        from ..results.record import MetricValue
-
-        ids = rows["id"].nunique()
-        summary = {}
-        for name in task.metrics:
-            value, interval = bootstrap_statistic(self.statistic(rows, task, name), ids)
-            several = not np.isnan(interval.se)
-            matched = rows[f"{name.rpartition('_')[2]}_scores"].notna()
-            summary[name] = MetricValue(
-                value=None if np.isnan(value) else value,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=0 if np.isnan(value) else int(rows.loc[matched, "id"].nunique()),
-                direction=CORPUS_METRICS[name].direction,
-                signature=task.signature(source, name),
-            )
-        return summary
 
     def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""

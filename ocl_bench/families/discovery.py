@@ -10,18 +10,17 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..cards.protocols import Protocol
 from ..cards.task import TaskSpec
 from ..core.types import Prediction, Truth
 from ..data.transforms import nearest
+from .base import Family
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .files import prediction_path, write_label_map
 from .image_properties import PROPERTIES, image_properties, object_shapes
-from .means import summarise_means
 
 if TYPE_CHECKING:
-    import pandas
-
-    from ..results.record import MetricValue
+    pass
 
 
 class Discovery:
@@ -72,10 +71,6 @@ class Discovery:
                 rows[position] = row
         return rows
 
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> None:
-        """Every metric is a mean over images."""
-        del rows, task, metric
-
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted segments and truth objects."""
         return output, truth.labels
@@ -83,12 +78,6 @@ class Discovery:
     def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
         """An id-map PNG, `<folder>/seed-<n>/<id>.png`."""
         write_label_map(prediction_path(folder, sample_id, seed), output)
-
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Mean over images of the mean over noise seeds: one image has one vote, also in the bootstrap."""
-        from ..metrics import METRICS
-
-        return summarise_means(rows, task, source, lambda name: METRICS[name].direction)
 
 
 def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
@@ -161,3 +150,6 @@ def count_objects(truth: np.ndarray, background: int | None) -> int:
     """Number of annotated objects that are visible in a label map."""
     present = np.unique(truth)
     return int(((present >= 0) & (present != (-3 if background is None else background))).sum())
+
+
+DISCOVERY = Family("discovery", Protocol, lambda task, model: Discovery(), output="label maps")

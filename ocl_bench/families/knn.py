@@ -1,8 +1,9 @@
 """Nearest neighbours: one vector for each image, compared with those of the fit split by DINO's weighted votes.
 
-The protocol is that of DINO's `eval_knn.py` (arXiv:2104.14294); the arithmetic is in `metrics/knn.py`, the bank in
-`probes/bank.py`. A model without a vector for the whole image is pooled, which its signature says. With boxes granted
-to the model, its own embedding counts only if it attends within them; else the tokens that they touch are pooled.
+The protocol is that of DINO's `eval_knn.py` (arXiv:2104.14294); the arithmetic is in `metrics/knn.py`, and the bank is
+made by `evaluation/bank.py`. A model without a vector for the whole image is pooled, which its signature says. With
+boxes granted to the model, its own embedding counts only if it attends within them; else the tokens that they touch
+are pooled.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cards.protocols import KnnProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics.knn import MAIN_K, Search, knn_hits, ks, parse_metric
+from ..metrics.definitions.knn import MAIN_K
+from ..metrics.knn import Search, knn_hits, ks
+from .base import Family
 from .checks import check_field, check_prediction, finite_rows, missing
 from .files import prediction_path
-from .means import summarise_means
 
 if TYPE_CHECKING:
-    import pandas
-
-    from ..results.record import MetricValue
+    from ..models.loading import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +68,13 @@ class Knn:
     scored_at_once: int | None = 1024  # so that the bank is read less often
 
     def __init__(self, task: TaskSpec, *, reads_boxes: bool = False) -> None:
-        """Raises UsageError for a card without a bank or a temperature, or with metrics of another family.
-
-        reads_boxes: the model's embedding attends within `Batch.boxes`.
-        """
-        if task.fit is None or task.fit.head != "bank":
-            raise UsageError(f"task {task.name}: field fit.head must be bank")
-        if task.protocol.temperature is None:
-            raise UsageError(f"task {task.name}: field protocol.temperature is missing; 0.07 is usual")
-        for name in task.metrics:
-            try:
-                parse_metric(name)
-            except UsageError as error:
-                raise UsageError(f"task {task.name}: field 'metrics': {error}") from error
+        """reads_boxes: the model's embedding attends within `Batch.boxes`."""
+        protocol = cast(KnnProtocol, task.protocol)
         self.task = task
-        self.temperature = task.protocol.temperature
+        self.temperature = protocol.temperature
         self.k = max(MAIN_K, *ks(task.metrics))
         self.reads_boxes = reads_boxes
-        self.within = task.protocol.boxes == "attention"
+        self.within = protocol.grants == "attention"
         self.bank: Bank | None = None
         self.search: Search | None = None
         self.classes = np.zeros(0, np.int64)
@@ -215,14 +205,6 @@ class Knn:
         similarity, rows = self.search.nearest(np.stack(outputs), k)
         return self.bank.labels[rows], similarity, rows
 
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Share of queries that hit, with intervals from resampled queries; the bank stays as it is."""
-        return summarise_means(rows, task, source, lambda name: 1)
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> None:
-        """Every metric is a mean over queries."""
-        del rows, task, metric
-
     def with_bank(self, bank: Bank, declared: Sequence[int] = (), device: str = "cpu") -> Knn:
         """An adapter with a bank. declared: classes that count, whether or not the bank has images of them."""
         other = Knn(self.task, reads_boxes=self.reads_boxes)
@@ -273,3 +255,10 @@ def _span(low: float, high: float, count: int, side: int) -> slice:
         return slice(0, 0)
     first = max(0, math.floor(low * count / side))
     return slice(first, max(first + 1, math.ceil(high * count / side)))
+
+
+def _adapter(task: TaskSpec, model: LoadedModel | None) -> Knn:
+    return Knn(task, reads_boxes=bool(model is not None and getattr(model.model, "reads_boxes", False)))
+
+
+KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours")

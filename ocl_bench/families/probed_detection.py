@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor
 
+from ..cards.protocols import DetectionProtocol, Fit
 from ..cards.task import TaskSpec
-from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics.detection import Detections, Kind, match_images, to_columns
-from . import Batches, Head
+from ..metrics.definitions.detection import kind_of
+from ..metrics.detection import Detections, match_images, to_columns
+from .base import Batches, Family, Head
 from .checks import check_field, check_prediction, finite_rows, missing
 from .detection import Detection, empty_rows
 from .discovery import label_map
-from .recognition import check_slots, fitted_head, head_of
+from .recognition import check_slots, fitted_head
 
 if TYPE_CHECKING:
     from ..data import OpenData
+    from ..models.loading import LoadedModel
 
-METRICS: dict[str, Kind] = {"probe_ap_mask": "mask", "probe_ap_box": "box"}
 _NEED_SLOTS = "the slot head detects with slots and their masks"
 _NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
 
@@ -33,16 +34,8 @@ class ProbedDetection(Detection):
     """Adapter of the `detection` family with a head: its own detections, scored by category, summed up as without."""
 
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
-        """Raises UsageError for a card that crops or rescales the truth, or asks for other metrics."""
-        self.recipe, self.threshold = head_of(task, "slot", "dense")
-        protocol = task.protocol
-        if protocol.crop != "none" or protocol.score_at is not None:
-            raise UsageError(
-                f"task {task.name}: detection is scored on whole images at their own size; set protocol.crop: none and "
-                "leave protocol.score_at out"
-            )
-        if other := [name for name in task.metrics if name not in METRICS]:
-            raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of a head: {list(METRICS)}")
+        self.recipe = cast(Fit, task.fit)
+        self.threshold = cast(float, cast(DetectionProtocol, task.protocol).matching_iou)
         self.task = task
         self.head = head
         self.dense = self.recipe.head == "dense"
@@ -98,9 +91,10 @@ class ProbedDetection(Detection):
         """Objects that are no crowd, and the matches by category; a pure function."""
         rows = empty_rows(truth, task)
         for name in task.metrics:
-            found = match_images(truth, outputs, METRICS[name], class_agnostic=False)
+            kind = kind_of(name)
+            found = match_images(truth, outputs, kind, class_agnostic=False)
             for row, matches in zip(rows, found, strict=True):
-                row |= to_columns(matches, METRICS[name])
+                row |= to_columns(matches, kind)
         return rows
 
 
@@ -126,3 +120,11 @@ def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape
     return Detections(
         boxes, scores.astype(np.float64), head["categories"].numpy()[classes].astype(np.int64), tuple(encoded)
     )
+
+
+def _adapter(task: TaskSpec, model: LoadedModel | None) -> Detection:
+    del model
+    return Detection(task) if task.fit is None else ProbedDetection(task)
+
+
+DETECTION = Family("detection", DetectionProtocol, _adapter, output="detections")

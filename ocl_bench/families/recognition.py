@@ -17,30 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cards.protocols import Fit
+from ..cards.protocols import Fit, RecognitionProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics.catalogue import CORPUS_METRICS
-from . import Batches, Head
+from ..metrics.catalogue import find_metric
+from ..metrics.of_set import Ratio
+from .base import Batches, Family, Head
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
 
 if TYPE_CHECKING:
-    import pandas
-
     from ..data import OpenData
-    from ..metrics.statistics import Statistic
-    from ..results.record import MetricValue
 
-RATIOS = {
-    "top1_all": ("n_correct1", "n_objects"),
-    "top1": ("n_correct1", "n_matched"),
-    "top3": ("n_correct3", "n_matched"),
-    "box_iou": ("sum_box_iou", "n_matched"),
-}
-"""Metrics that are ratios of sums over images, of these columns. `n_matched` is a sum itself."""
 STATISTICS = ("n_matched", "n_correct1", "n_correct3", "sum_box_iou")
 _NEED = "the recognition probe reads the class and box of an object from the slot that its mask belongs to"
 
@@ -64,11 +54,8 @@ class Recognition:
     scored_at_once: int | None = None
 
     def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
-        """Raises UsageError for a card without its threshold or its head, or with metrics of another family."""
-        self.recipe, self.threshold = head_of(task, "recognition")
-        known = (*RATIOS, "n_matched")
-        if other := [name for name in task.metrics if name not in known]:
-            raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of recognition: {list(known)}")
+        self.recipe = cast(Fit, task.fit)
+        self.threshold = cast(RecognitionProtocol, task.protocol).matching_iou
         self.task = task
         self.head = head
 
@@ -140,38 +127,11 @@ class Recognition:
             "sum_box_iou": float(box_iou(output.boxes[slots], objects.boxes[found]).sum()),
         }
         for name in task.metrics:
-            if name in RATIOS:
-                above, below = (row[column] for column in RATIOS[name])
+            of_set = find_metric(name).of_set
+            if isinstance(of_set, Ratio):
+                above, below = row[of_set.above], row[of_set.below]
                 row[name] = above / below if below else np.nan
         return row
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-        """The metric of the whole set as a function of image weights; the mean over noise seeds."""
-        from ..metrics.statistics import mean_statistic
-
-        del task
-        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
-        return mean_statistic([_ratio(seed, metric) for seed in seeds])
-
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Ratios of sums over the whole set, with intervals from resampled images; n_valid: images in the ratio."""
-        from ..metrics.statistics import bootstrap_statistic
-        from ..results.record import MetricValue
-
-        summary = {}
-        for name in task.metrics:
-            value, interval = bootstrap_statistic(self.statistic(rows, task, name), rows["id"].nunique())
-            several = not np.isnan(interval.se)
-            counted = rows[RATIOS[name][1]] > 0 if name in RATIOS else rows["n_matched"].notna()
-            summary[name] = MetricValue(
-                value=None if np.isnan(value) else value,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=int(rows.loc[counted, "id"].nunique()),
-                direction=CORPUS_METRICS[name].direction,
-                signature=task.signature(source, name),
-            )
-        return summary
 
     def picture(self, output: Recognised, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted segments and truth objects."""
@@ -186,29 +146,6 @@ class Recognition:
             for categories, box in zip(output.categories[:, :3].tolist(), output.boxes.tolist(), strict=True)
         ]
         prediction_path(folder, sample_id, seed, ".json").write_text(json.dumps(slots), encoding="utf-8")
-
-
-def _ratio(rows: pandas.DataFrame, metric: str) -> Statistic:
-    """A metric of images in this order; NaN where nothing is counted."""
-    if metric not in RATIOS:
-        total = rows[metric].to_numpy(np.float64)
-        return lambda weights: weights @ total
-    above, below = (rows[column].to_numpy(np.float64) for column in RATIOS[metric])
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        count = weights @ below
-        return np.divide(weights @ above, count, out=np.full(len(weights), np.nan), where=count > 0)
-
-    return statistic
-
-
-def head_of(task: TaskSpec, *heads: str) -> tuple[Fit, float]:
-    """The card's `fit` and `protocol.matching_iou`. Raises UsageError when one is missing or the head is another."""
-    if task.fit is None or task.fit.head not in heads:
-        raise UsageError(f"task {task.name}: field fit.head must be {' or '.join(heads)}")
-    if task.protocol.matching_iou is None:
-        raise UsageError(f"task {task.name}: field protocol.matching_iou is missing; 0.1 is usual")
-    return task.fit, task.protocol.matching_iou
 
 
 def fitted_head(head: dict[str, Tensor] | None, task: TaskSpec) -> dict[str, Tensor]:
@@ -237,3 +174,6 @@ def check_slots(prediction: object, size: int, name: str, need: str) -> Predicti
             "slots; slot k must be what label k shows"
         )
     return checked
+
+
+RECOGNITION = Family("recognition", RecognitionProtocol, lambda task, model: Recognition(task))

@@ -7,9 +7,8 @@ whole set, tokens are clustered first. A model that names classes itself is scor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cards.protocols import Fit, SegmentationProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics import semantic
-from ..metrics.catalogue import CORPUS_METRICS
-from . import Batches, Head
+from ..metrics.semantic_set import NAMED, STRIDE, UNNUMBERED, cell_codes
+from .base import Batches, Family, Head
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
@@ -34,13 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ..data import OpenData
-    from ..metrics.statistics import Statistic
-    from ..results.record import MetricValue
-
-NAMED, UNNUMBERED = -1.0, 0.0
-"""In the column `clusters`: the map holds classes; it holds cluster ids of which nobody said how many there are."""
-
-_STRIDE = 65536  # cells are stored as class * 65536 + id
+    from ..models.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -56,15 +49,14 @@ class SemanticOutput:
 
 
 class Segmentation:
-    """Adapter of the `segmentation` family. Raises UsageError for a card without `classes` or `fit`."""
+    """Adapter of the `segmentation` family."""
 
     scored_at_once: int | None = None
 
     def __init__(self, task: TaskSpec, *, blind: bool = False, head: Head | None = None) -> None:
         """blind: a floor that sees no image numbers its segments alike in all of them, so that ids are a vocabulary."""
-        if task.protocol.classes is None or task.fit is None or task.fit.head not in ("linear", "kmeans"):
-            raise UsageError(f"task {task.name}: segmentation needs protocol.classes and fit.head linear or kmeans")
-        self.task, self.classes, self.recipe = task, task.protocol.classes, task.fit
+        self.task, self.recipe = task, cast(Fit, task.fit)
+        self.classes = cast(SegmentationProtocol, task.protocol).classes
         self.blind, self.head = blind, head or {}
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
@@ -76,9 +68,9 @@ class Segmentation:
             self._check_classes(checked.classes, size, name)
         if self._has_vocabulary(checked):
             masks = check_masks(checked, size, name)
-            if masks.ndim == 3 and int(masks.max()) >= _STRIDE:
+            if masks.ndim == 3 and int(masks.max()) >= STRIDE:
                 raise UsageError(
-                    f"model {name}: Prediction.masks has label {int(masks.max())}; renumber below {_STRIDE}"
+                    f"model {name}: Prediction.masks has label {int(masks.max())}; renumber below {STRIDE}"
                 )
         elif checked.tokens is None and checked.classes is None:
             need = "semantic segmentation needs tokens (B,D,h,w), or classes (B,C,h,w)"
@@ -156,9 +148,9 @@ class Segmentation:
     def _row(self, truth: Truth, output: SemanticOutput, task: str) -> dict[str, Any]:
         if truth.classes is None:
             raise UsageError(f"task {task}: its data has no semantic truth; see data.options of the card")
-        codes, counts = _cells(truth.classes, output.own, self.classes)
-        kmeans = _cells(truth.classes, output.kmeans, self.classes)
-        correct = counts[codes // _STRIDE == codes % _STRIDE].sum()
+        codes, counts = cell_codes(truth.classes, output.own, self.classes)
+        kmeans = cell_codes(truth.classes, output.kmeans, self.classes)
+        correct = counts[codes // STRIDE == codes % STRIDE].sum()
         named = output.own is not None and output.clusters == NAMED and counts.sum() > 0
         return {
             "n_objects": int((np.unique(truth.classes) >= 0).sum()),
@@ -169,54 +161,6 @@ class Segmentation:
             "cells_kmeans": kmeans[0],
             "counts_kmeans": kmeans[1],
         }
-
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Values of the whole set; each resample of images adds up its own matrix and matches it anew."""
-        from ..metrics.statistics import bootstrap_statistic
-        from ..results.record import MetricValue
-
-        n = int(rows["id"].nunique())
-        filled = int(sum(len(cells) > 0 for cells in rows.drop_duplicates("id")["counts"]))
-        summary = {}
-        for name in task.metrics:
-            value, interval = bootstrap_statistic(self.statistic(rows, task, name), n)
-            known = not np.isnan(value)
-            several = known and not np.isnan(interval.low)
-            summary[name] = MetricValue(
-                value=value if known else None,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=(n if name.endswith("_kmeans") else filled) if known else 0,
-                direction=CORPUS_METRICS[name].direction,
-                signature=task.signature(source, name),
-            )
-        return summary
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-        """The metric as a function of image weights; the mean over noise seeds where there are several."""
-        from ..metrics.statistics import mean_statistic
-
-        del task
-        order = {sample_id: position for position, sample_id in enumerate(sorted(rows["id"].unique()))}
-        per_seed = [_Corpus(part, metric, order, self.classes) for _, part in rows.groupby("noise_seed", sort=True)]
-        return mean_statistic(per_seed)
-
-    def image_values(self, rows: pandas.DataFrame) -> pandas.Series:
-        """Values by which pictures of clusters without names are chosen: the share of right pixels of each image.
-
-        Each cluster is named after the class of which it holds most pixels of the whole set. Empty without clusters.
-        """
-        import pandas
-
-        suffix = "" if any(len(cells) for cells in rows["cells"]) else "_kmeans"
-        columns = {"cells": f"cells{suffix}", "counts": f"counts{suffix}"}
-        long = pandas.DataFrame({"id": rows["id"], **{name: rows[column] for name, column in columns.items()}})
-        long = long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
-        truth, cluster = long["cells"] // _STRIDE, long["cells"] % _STRIDE
-        pixels = long["counts"].groupby([cluster.rename("cluster"), truth.rename("truth")]).sum()
-        names = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
-        right = long["counts"].where(truth == cluster.map(names), 0)
-        return right.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
         """The head on tokens, or a tensor `none` of one zero where the model gives no tokens."""
@@ -241,62 +185,27 @@ class Segmentation:
         write_label_map(prediction_path(folder, sample_id, seed), cast(np.ndarray, shown))
 
 
-def _cells(truth: np.ndarray, ids: np.ndarray | None, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    if ids is None:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32)
-    clusters = int(ids.max(initial=0)) + 1
-    codes, counts = semantic.cells(semantic.confusion(truth, ids, classes, clusters))
-    return (codes // clusters * _STRIDE + codes % clusters).astype(np.int32), counts
+def majority_accuracy(rows: pandas.DataFrame) -> pandas.Series:
+    """The share of right pixels of each image, by which pictures of clusters without names are chosen.
+
+    Each cluster is named after the class of which it holds most pixels of the whole set. Empty without clusters.
+    """
+    import pandas
+
+    suffix = "" if any(len(cells) for cells in rows["cells"]) else "_kmeans"
+    columns = {"cells": f"cells{suffix}", "counts": f"counts{suffix}"}
+    long = pandas.DataFrame({"id": rows["id"], **{name: rows[column] for name, column in columns.items()}})
+    long = long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
+    truth, cluster = long["cells"] // STRIDE, long["cells"] % STRIDE
+    pixels = long["counts"].groupby([cluster.rename("cluster"), truth.rename("truth")]).sum()
+    names = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
+    right = long["counts"].where(truth == cluster.map(names), 0)
+    values = right.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
+    return values.rename("pixel_acc_majority")
 
 
-class _Corpus:
-    """One metric of one noise seed: calls give its value for image weights (R, n)."""
+def _adapter(task: TaskSpec, model: LoadedModel | None) -> Segmentation:
+    return Segmentation(task, blind=model is not None and model.card.role == "floor")
 
-    def __init__(self, rows: pandas.DataFrame, metric: str, order: Mapping[str, int], classes: int) -> None:
-        self.metric, self.classes = metric, classes
-        suffix = "_kmeans" if metric.endswith("_kmeans") else ""
-        codes = [np.asarray(row, dtype=np.int64) for row in rows[f"cells{suffix}"]]
-        flat = np.concatenate([*codes, np.zeros(0, np.int64)])
-        self.declared = float(rows["clusters"].iloc[0]) if not suffix else float(classes)
-        named = self.declared == NAMED
-        ids, position = np.unique(flat % _STRIDE, return_inverse=True)
-        width = classes if named else max(1, len(ids))
-        if named and len(ids) and ids.max() >= classes:
-            raise UsageError(f"prediction: class {ids.max()} of {classes} classes")
-        packed = flat // _STRIDE * width + (flat % _STRIDE if named else position)
-        images = [order[sample_id] for sample_id in rows["id"]]
-        parts = np.split(packed, np.cumsum([len(code) for code in codes])[:-1]) if codes else []
-        counts = list(rows[f"counts{suffix}"])
-        shape = (classes, width)
-        self.cells = semantic.ConfusionCells.of(parts, counts, images, len(order), shape)
-        self.applies = len(flat) > 0 and self._applies(width)
 
-    def _applies(self, width: int) -> bool:
-        """Whether the metric means anything for what the model gives."""
-        clusters = width if self.declared == UNNUMBERED else self.declared
-        if self.metric.endswith("_majority"):
-            return self.declared != NAMED
-        return self.declared == NAMED or clusters <= self.classes
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        if not self.applies:
-            return np.full(len(weights), np.nan)
-        return np.concatenate([self._values(weights[rows]) for rows in self.cells.batches(weights)])
-
-    def _values(self, weights: np.ndarray) -> np.ndarray:
-        square = self._named(self.cells.matrices(weights))
-        if self.metric.startswith("miou_sem"):
-            return semantic.miou_sem(square, self._counted)
-        return semantic.pixel_acc(square)
-
-    def _named(self, matrices: np.ndarray) -> np.ndarray:
-        if self.declared == NAMED:
-            return matrices
-        rename = semantic.majority if self.metric.endswith("_majority") else semantic.match_clusters
-        return np.stack([rename(matrix) for matrix in matrices])
-
-    @cached_property
-    def _counted(self) -> np.ndarray:
-        """The classes of the full set: they stay the same in every resample."""
-        everything = np.ones((1, self.cells.counts.shape[0]), dtype=np.int64)
-        return semantic.occurring(self._named(self.cells.matrices(everything))[0])
+SEGMENTATION = Family("segmentation", SegmentationProtocol, _adapter, image_values=majority_accuracy)

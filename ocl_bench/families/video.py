@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor
 
+from ..cards.protocols import VideoProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
-from ..metrics import find_metric
 from ..metrics.davis import BOUND_TH, MAX_PROPOSALS, VideoObjects
 from ..metrics.video import VIDEO_METRICS, VideoTables
+from .base import Family
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
 from .image_properties import PROPERTIES, ObjectShapes, image_properties, object_shapes
 
 if TYPE_CHECKING:
-    import pandas
-
-    from ..metrics.statistics import Statistic
-    from ..results.record import MetricValue
+    pass
 
 WEIGHTS = {
     "fg_ari_frame": "n_frames_fg_ari",
@@ -41,7 +39,7 @@ class VideoTally:
     def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
         self.task, self.no_segment = task, no_segment
         self.tables = VideoTables()
-        protocol = task.protocol
+        self.protocol = protocol = cast(VideoProtocol, task.protocol)
         wanted = any(name in ("jf", "j", "f") or name[:2] in ("j_", "f_") for name in task.metrics)
         self.objects = VideoObjects(protocol.boundary or BOUND_TH) if wanted else None
         self.present: set[int] = set()
@@ -79,7 +77,7 @@ class VideoTally:
         """Means over the objects of the video."""
         if self.objects is None or not self.present:
             return {}
-        found = self.objects.scores(max_proposals=self.task.protocol.max_proposals or MAX_PROPOSALS)
+        found = self.objects.scores(max_proposals=self.protocol.max_proposals or MAX_PROPOSALS)
         names = ("j_mean", "f_mean", "j_recall", "j_decay", "f_recall", "f_decay")
         means = {name.removesuffix("_mean"): float(getattr(found, name).mean()) for name in names}
         return {**means, "jf": (means["j"] + means["f"]) / 2}
@@ -148,33 +146,6 @@ class VideoAdapter:
         tally.add(truth, outputs)
         return [tally.row()]
 
-    def summarise(self, rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-        """Value and interval of each metric; videos are resampled, never frames. n_valid: videos that count."""
-        from ..metrics.statistics import bootstrap_statistic
-        from ..results.record import MetricValue
-
-        summary = {}
-        for name in task.metrics:
-            value, interval = bootstrap_statistic(self.statistic(rows, task, name), rows["id"].nunique())
-            several = not np.isnan(interval.se)
-            summary[name] = MetricValue(
-                value=None if np.isnan(value) else value,
-                se=interval.se if several else None,
-                ci95=(interval.low, interval.high) if several else None,
-                n_valid=int(rows.loc[rows[name].notna(), "id"].nunique()),
-                direction=find_metric(name).direction,
-                signature=task.signature(source, name),
-            )
-        return summary
-
-    def statistic(self, rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic:
-        """The metric of the set as a function of how often each video is drawn; the mean over noise seeds."""
-        from ..metrics.statistics import mean_statistic
-
-        del task
-        seeds = [group.sort_values("id") for _, group in rows.groupby("noise_seed")]
-        return mean_statistic([_weighted_mean(seed, metric) for seed in seeds])
-
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted segments and truth objects of a frame."""
         return output, truth.labels
@@ -182,20 +153,6 @@ class VideoAdapter:
     def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
         """An id-map PNG, `<folder>/seed-<n>/<video>/<frame>.png`."""
         write_label_map(prediction_path(folder, sample_id, seed), output)
-
-
-def _weighted_mean(rows: pandas.DataFrame, metric: str) -> Statistic:
-    """Mean over videos, or over the frames or objects of all videos; NaN where nothing is valid."""
-    values = rows[metric].to_numpy(np.float64)
-    weight = rows[WEIGHTS[metric]].to_numpy(np.float64) if metric in WEIGHTS else np.ones(len(values))
-    weight = np.where(np.isnan(values), 0.0, weight)
-    total = np.where(weight > 0, values, 0.0) * weight
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        count = weights @ weight
-        return np.divide(weights @ total, count, out=np.full(len(weights), np.nan), where=count > 0)
-
-    return statistic
 
 
 def _segments(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
@@ -207,3 +164,6 @@ def _segments(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
     ids = used.nonzero()[:, 0].cpu().numpy()
     smallest = np.min_scalar_type(len(mask))
     return ids[label_map(mask[used], shape)].astype(smallest)
+
+
+VIDEO = Family("video", VideoProtocol, lambda task, model: VideoAdapter(task), "videos", "label maps", "storyboard")

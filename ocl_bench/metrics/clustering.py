@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .contingency import Contingency, exact_sum
-
-Scores = tuple[np.ndarray, np.ndarray]
+from .metric import Scores
 
 
 def ari(counts: Contingency, background: int | None = 0) -> Scores:

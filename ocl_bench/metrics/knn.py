@@ -11,48 +11,27 @@ its rounding error or equal rows could have hidden a neighbour, that query is se
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
+from .definitions.knn import MAIN_K, Mode, parse_metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Mode = Literal["strict", "dino", "ibot"]
-"""Top-5 where fewer than five classes have votes. `strict`: a class without votes never hits. `dino`: the first
-min(5, k) classes in the order of their votes, those without votes last, in class order. `ibot`: the first 5 likewise.
-"""
-
-MAIN_K = 20
-"""`knn_top1` and `knn_top5` without a k."""
-
-_NAME = re.compile(r"knn_top(1|5)(?:_k([1-9]\d*))?(?:_(dino|ibot))?")
 _SLACK = 16  # candidates beyond k, so that rounding rarely leaves a query undecided
 _QUERIES = 2048  # searched at a time
 _ROWS = 16384  # of the bank, compared at a time
 _ROWS_AGAIN = 4096  # the same in float64
 _FAISS_FROM = 512  # queries: below, the blocked product is several times faster than faiss 1.15
 _BLOCK_BYTES = 4 * 2**20  # of temporary arrays, so that they stay in the cache of the processor
-
-
-def parse_metric(name: str) -> tuple[int, int, Mode]:
-    """(1 or 5, k, mode) of `knn_top1`, `knn_top5_k10`, `knn_top5_k200_dino`, ..; k is 20 where none is named.
-
-    Raises UsageError for other names, also for a mode of top-1, which has none.
-    """
-    found = _NAME.fullmatch(name)
-    if found is None or (found[1] == "1" and found[3]):
-        raise UsageError(f"metric '{name}' is unknown; k-NN has knn_top1, knn_top5, .._k10, and knn_top5.._dino, _ibot")
-    modes: dict[str | None, Mode] = {None: "strict", "dino": "dino", "ibot": "ibot"}
-    return int(found[1]), int(found[2] or MAIN_K), modes[found[3]]
 
 
 def ks(names: Iterable[str]) -> tuple[int, ...]:

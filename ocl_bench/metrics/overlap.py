@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ..core.errors import UsageError
-from .clustering import Scores
 from .contingency import Contingency, exact_sum
+from .metric import Scores
 
 Categories = Sequence[Sequence[int]]
 """Per image, the category of object label i at index i - 1."""

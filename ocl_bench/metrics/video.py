@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import UsageError
-from .clustering import Scores, fg_ari
+from .clustering import fg_ari
 from .contingency import MAX_PREDICTED_COLUMNS, Contingency, LabelMaps, contingency
+from .metric import Scores
 from .overlap import mbo_fg
 
 VIDEO_METRICS = ("fg_ari_video", "mbo_video", "fg_ari_frame", "mbo_frame")

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cards.names import CARDS, MODEL_GROUP, get_card, offered, suggest
+from ..cards.model import load_model_card
+from ..cards.names import CARDS, get_card, model_names, suggest
+from ..core import entry_points
 from ..core.errors import UsageError, first_problem
 from ..core.paths import PACKAGE
 
@@ -30,6 +32,7 @@ class LoadedModel:
 
     options: the options it was built with (card and caller merged).
     source_sha256: hash of a user's own file, so that an edited file is another model; empty for bundled models.
+    bundled: whether the card is one of ours; a result names no other card.
     reusable: False when nothing identifies the model (a live object): its results are never reused or resumed.
     """
 
@@ -42,6 +45,7 @@ class LoadedModel:
     options: Mapping[str, Any]
     source_sha256: str = ""
     reusable: bool = True
+    bundled: bool = True
 
     @property
     def untrained(self) -> bool:
@@ -69,21 +73,23 @@ def get_model(
 ) -> LoadedModel:
     """Build a model and load its weights.
 
-    name: a card name, `name:SEED` (another training seed), `path.py:build`, an entry point name, or any object with
-    `predict`. checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors) instead of the bundled weights.
-    options: keyword arguments for the model's factory. Raises UsageError.
+    name: a card name, `name:SEED` (another training seed), the path of a model card (YAML), `path.py:build`, an entry
+    point name, or any object with `predict`. checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors)
+    instead of the card's weights. options: keyword arguments for the model's factory. Raises UsageError.
     """
     options = dict(options or {})
     if not isinstance(name, str):
         return _from_object(name, checkpoint, options, device)
     if match := re.fullmatch(r"(?P<path>.+\.py):(?P<attribute>\w+)", name):
         return _from_file(Path(match["path"]), match["attribute"], checkpoint, options, device)
+    if name.endswith((".yaml", ".yml")):
+        return _from_card_file(Path(name), checkpoint, options, device)
     if name.endswith(".py"):
         raise UsageError(f"model {name}: name the function in it that builds the model too: write {name}:build")
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")
-    if not (CARDS / f"{base}.yaml").is_file() and base in (models := offered(MODEL_GROUP)):
+    if not (CARDS / f"{base}.yaml").is_file() and base in (models := entry_points.offered(entry_points.MODELS)):
         return _from_entry_point(base, models[base], checkpoint, options, device)
     return _from_card(get_card(base), int(seed) if seed else None, checkpoint, options, device)
 
@@ -118,10 +124,46 @@ def _trained_here(card: ModelCard, seed: int | None) -> Path:
     return path
 
 
+def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str, Any], device: str) -> LoadedModel:
+    """A model by a user's own card. `source` may name a Python file, and `weights` a file, beside the card."""
+    card = load_model_card(path)
+    if card.role in ("floor", "ceiling"):
+        raise UsageError(f"{path}: field 'role': '{card.role}' is reserved for bundled models; use model or control")
+    if card.name in model_names():
+        raise UsageError(f"{path}: field 'name': '{card.name}' is the name of a bundled model; choose another one")
+    module, attribute = card.source.split(":")
+    content = path.read_bytes()
+    if module.endswith(".py"):
+        factory, code = _load_file(path.parent / module, attribute)
+        content += code
+    else:
+        factory = _attribute(path, module, attribute)
+    merged = {**card.options, **options}
+    model = _build(card.name, factory, merged)
+    weights = Path(checkpoint) if checkpoint else path.parent / card.weights if card.weights else None
+    sha256 = _load_weights(card.name, model, weights, "" if checkpoint else card.sha256)
+    seed = card.training.seed if card.training and not checkpoint else None
+    source, ready = hashlib.sha256(content).hexdigest(), _ready(model, device)
+    return LoadedModel(ready, card, card.name, sha256, _parameters(model), seed, merged, source, bundled=False)
+
+
+def _attribute(card: Path, module: str, attribute: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{card}: field 'source': {module}:{attribute} cannot be imported ({error})") from error
+
+
 def _from_file(
     path: Path, attribute: str, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
-    name = f"{path.stem}-{attribute}"
+    factory, code = _load_file(path, attribute)
+    name, source = f"{path.stem}-{attribute}", hashlib.sha256(code).hexdigest()
+    return _from_user(name, factory, checkpoint, options, device, source)
+
+
+def _load_file(path: Path, attribute: str) -> tuple[Any, bytes]:
+    """An attribute of a user's Python file, and the content of the file. Raises UsageError."""
     if not path.is_file():
         raise UsageError(f"model {path}:{attribute}: {path} does not exist")
     spec = importlib.util.spec_from_file_location(f"ocl_bench_user_{path.stem}", path)
@@ -134,16 +176,13 @@ def _from_file(
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise UsageError(f"model {path}: has no '{attribute}'{suggest(attribute, public)}")
-    source = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _from_user(name, getattr(module, attribute), checkpoint, options, device, source)
+    return getattr(module, attribute), path.read_bytes()
 
 
 def _from_entry_point(
     name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
-    version = entry.dist.version if entry.dist else ""
-    source = hashlib.sha256(f"{entry.value}|{version}".encode()).hexdigest()
-    return _from_user(name, entry.load(), checkpoint, options, device, source)
+    return _from_user(name, entry.load(), checkpoint, options, device, entry_points.source_sha256(entry))
 
 
 def _from_user(
@@ -153,7 +192,8 @@ def _from_user(
     model = factory if already else _build(name, factory, options)
     sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")
     card = _card_of(name, model)
-    return LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), None, options, source)
+    ready, parameters = _ready(model, device), _parameters(model)
+    return LoadedModel(ready, card, name, sha256, parameters, None, options, source, bundled=False)
 
 
 def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:
@@ -162,7 +202,8 @@ def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: s
     if inspect.isclass(model):
         raise UsageError(f"model {model.__name__} is a class; pass an instance: {model.__name__}()")
     card = _card_of(getattr(model, "name", None) or type(model).__name__, model)
-    return LoadedModel(_ready(model, device), card, card.name, "", _parameters(model), None, {}, reusable=False)
+    ready, parameters = _ready(model, device), _parameters(model)
+    return LoadedModel(ready, card, card.name, "", parameters, None, {}, reusable=False, bundled=False)
 
 
 def _card_of(name: Any, model: Any) -> ModelCard:

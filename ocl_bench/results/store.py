@@ -1,105 +1,151 @@
-"""From the name of a method to its results: `dias` is all its training seeds, `dias:1` one, or result files by path."""
+"""Results in folders: how they are found, which rows are theirs, and what their key is. Nothing else opens them.
+
+A folder has a folder for each task, and in it `<model>.json` (committed results) or `<model>/<key>.json` (a user's).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..cards.names import get_task, task_names
 from ..core.errors import UsageError
-from ..core.files import digest
-from .record import Result, read_result
+from ..core.files import digest, file_sha256
+from ..core.paths import bundled, results_root
+from ..metrics.catalogue import METRIC_VERSION
+from .record import DataSection, Result, read_result
+from .rows import read_rows
 
-DataKey = tuple[str, str, str]
-"""What results must share to be joined: kind, revision and sample ids of the data."""
-
-_STRENGTH = ("official", "supplied", "embedded")
-
-
-def is_file(name: str) -> bool:
-    """Whether this names result files and not a method."""
-    return name.endswith(".json")
+if TYPE_CHECKING:
+    import pandas
 
 
-def read_files(names: str) -> list[Result]:
-    """Results from paths with commas between them. Raises UsageError naming the file that cannot be read."""
-    return [read_result(Path(name.strip()).expanduser()) for name in names.split(",") if name.strip()]
+@dataclass(frozen=True)
+class Found:
+    """A result file. source: its path below the folder in which it was found. problem: why it cannot be read, or ''."""
+
+    path: Path
+    source: str
+    result: Result | None
+    problem: str = ""
 
 
-def tasks_of(folders: Sequence[Path], name: str) -> list[str]:
-    """Tasks on which a method has a result that `find_method` would take."""
-    found = set()
+def default_folders() -> list[Path]:
+    """The committed results, then the user's own."""
+    return [bundled("leaderboards") / "results", results_root()]
+
+
+def search(folders: Iterable[Path], task: str | None = None) -> Iterator[Found]:
+    """Every result file of a task (None: of all tasks), each once, with what it holds or why it cannot be read."""
+    seen = set()
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.is_dir() and any(_usable(one, name) for one in _results([folder], path.name)):
-                found.add(path.name)
-    return sorted(found)
-
-
-def find_method(
-    folders: Sequence[Path], name: str, task: str, card_hash: str | None = None
-) -> dict[DataKey, list[Result]]:
-    """Results of a method (`name` or `name:seed`) on a task, one for each training seed, by data, official data first.
-
-    Limited runs, other splits and fresh stand-ins do not take part; name their files to compare them. Of equal runs the
-    one with most noise seeds counts, then the newest; results of another version than `card_hash` only where there is
-    no other.
-    Empty where there is none. Raises UsageError where a training seed has results with several options or checkpoints.
-    """
-    grouped: dict[DataKey, dict[int | None, list[Result]]] = {}
-    usable = [result for result in _results(folders, task) if _usable(result, name)]
-    for result in [one for one in usable if one.task.hash == card_hash] or usable:
-        seeds = grouped.setdefault(data_key(result), {})
-        seeds.setdefault(result.model.training_seed, []).append(result)
-    keys = sorted(grouped, key=lambda key: (_STRENGTH.index(key[0]), key))
-    return {key: [_only(name, grouped[key][seed]) for seed in _in_order(grouped[key])] for key in keys}
-
-
-def data_key(result: Result) -> DataKey:
-    """Kind, revision and sample ids of the data of a result."""
-    return result.data.kind, result.data.revision, result.data.ids_sha256
-
-
-def other_split(result: Result) -> bool:
-    """Whether a result is of another split than its card's, which `--split` may name, too."""
-    card = get_task(result.task.name) if result.task.name in task_names() else None
-    return result.data.split not in (None, card.data.split if card is not None else None)
-
-
-def _results(folders: Sequence[Path], task: str) -> list[Result]:
-    """Readable results of a task in both layouts: <model>.json as committed, <model>/<key>.json of a user."""
-    found: dict[str, Result] = {}
-    for folder in folders:
-        for path in sorted([*(folder / task).glob("*.json"), *(folder / task).glob("*/*.json")]):
+        for path in sorted(_files(folder, task)):
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            source = path.relative_to(folder).as_posix()
             try:
-                result = read_result(path)
-            except UsageError:
-                continue  # `ocl-bench leaderboard` lists what cannot be read
-            if result.task.name == task:
-                found.setdefault(str(path.resolve()), result)
-    return list(found.values())
+                yield Found(path, source, read_result(path))
+            except UsageError as error:
+                yield Found(path, source, None, str(error).removeprefix(f"{path}: "))
 
 
-def _usable(result: Result, name: str) -> bool:
-    base, _, seed = name.partition(":")
-    wanted = not seed or str(result.model.training_seed or 0) == seed
-    # `tune` leaves results on validation images beside those that count.
-    whole = result.data.limit is None and result.data.stand_in_seed is None and not other_split(result)
-    return whole and wanted and result.model.name.partition(":")[0] == base
+def _files(folder: Path, task: str | None) -> Iterator[Path]:
+    for place in [folder / task] if task is not None else tasks_in(folder):
+        yield from place.glob("*.json")
+        yield from place.glob("*/*.json")
 
 
-def _in_order(seeds: dict[int | None, list[Result]]) -> list[int | None]:
-    return sorted(seeds, key=lambda seed: -1 if seed is None else seed)
+def tasks_in(folder: Path) -> list[Path]:
+    """The folders of tasks in a folder of results."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-def _only(name: str, candidates: Sequence[Result]) -> Result:
-    """The result that counts among those of one training seed. Raises UsageError when they are of different models."""
-    newest = sorted(candidates, key=lambda one: (len(one.seeds.noise), one.identity.created), reverse=True)
-    kinds = {
-        digest([one.task.hash, one.model.options, one.model.checkpoint_sha256, one.setup.dtype]): one
-        for one in reversed(newest)
+def task_names_in(folders: Iterable[Path]) -> set[str]:
+    """Names of the tasks of which there is a result file."""
+    return {place.name for folder in folders for place in tasks_in(folder) if any(_files(folder, place.name))}
+
+
+def find(folders: Iterable[Path], task: str | None = None) -> list[Result]:
+    """The readable results of a task, or of all tasks.
+
+    A file that lies in the folder of another task than its own does not count; `search` also gives what is unreadable.
+    """
+    found = [one.result for one in search(folders, task) if one.result is not None]
+    return [result for result in found if task is None or result.task.name == task]
+
+
+def only_result(place: Path) -> Path:
+    """A result file: the path itself, or the only one of a folder. Raises UsageError naming those to choose from."""
+    if not place.is_dir():
+        return place
+    found = sorted(place.glob("*.json"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UsageError(f"{place}: holds {len(found)} result files ({names}); name one of them")
+    return found[0]
+
+
+def rows_problem(result: Result) -> str:
+    """Why the rows beside a result are not those that it recorded; '' where they are."""
+    path = result.rows_path
+    if path is None or not path.is_file():
+        return "per-image rows are missing"
+    if file_sha256(path) != result.rows.sha256:
+        return "per-image rows are not those that the result recorded (SHA-256 differs)"
+    return ""
+
+
+def rows_of(result: Result) -> pandas.DataFrame:
+    """The per-image rows of a result. Raises UsageError when they are missing or are not those that it recorded."""
+    if problem := rows_problem(result):
+        raise UsageError(f"{where(result)}: {problem}; evaluate again")
+    assert result.rows_path is not None
+    return read_rows(result.rows_path)
+
+
+def where(result: Result) -> str:
+    """A result by its model and its file, for messages."""
+    return f"{result.model.name} ({result.path})" if result.path else result.model.name
+
+
+def key_of(
+    *,
+    task_hash: str,
+    data: DataSection,
+    model: str,
+    options: Mapping[str, Any],
+    checkpoint_sha256: str,
+    source_sha256: str,
+    noise_seeds: Sequence[int],
+    dtype: str,
+    fit: tuple[str, str] | None = None,
+    extensions: Mapping[str, str] | None = None,
+) -> str:
+    """SHA-256 of everything that can change a number. Device, batch size, threads and commit are only recorded.
+
+    Args:
+        task_hash: of the task card.
+        data: what was scored.
+        model: its name. options: those it was built with.
+        checkpoint_sha256: of its weights. source_sha256: of a user's own file; both empty where there is none.
+        noise_seeds: of the slots. dtype: of the arithmetic.
+        fit: revision and hash of the ids of the split on which the head was fitted, for a task that has one.
+        extensions: what other packages add to the task (reader, metrics, family), with the hash of their source.
+    """
+    content: dict[str, Any] = {
+        "task": task_hash,
+        "metric_version": METRIC_VERSION,
+        "data": [data.kind, data.revision, data.ids_sha256, data.limit],
+        "split": [data.split, data.stand_in_seed],
+        "model": [model, dict(options), checkpoint_sha256],
+        "source": source_sha256,
+        "noise_seeds": list(noise_seeds),
+        "dtype": dtype,
     }
-    if len(kinds) > 1:
-        files = " or ".join(sorted(str(one.path) for one in kinds.values()))
-        raise UsageError(f"{name}: several results with different options, checkpoints or cards; name one: {files}")
-    return newest[0]
+    if fit is not None:
+        content["fit"] = list(fit)
+    if extensions:
+        content["extensions"] = dict(extensions)
+    return digest(content)

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from ..cards.protocols import KnnProtocol
 from ..cards.protocols import Protocol as Rules
 from ..core.types import Batch, Sample
 from ..data.transforms import granted, granted_boxes, prepare
-from ..metrics.knn import MAIN_K, Search, knn_hits
+from ..metrics.definitions.knn import MAIN_K
+from ..metrics.knn import Search, knn_hits
 
-RULES = Rules(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)
+RULES = KnnProtocol(crop="short-center-0.875", interpolation="bicubic", temperature=0.07)
 """Those of task imagenet-knn, for tasks of other families."""
 
 BOX_MODES = {"_boxes": "attention", "_crop": "crop", "_blackout": "blackout"}
@@ -30,7 +32,7 @@ def validate_neighbours(
     class; none of them without class labels. `spread` is the length of the standard deviation of unit embeddings of
     whole images: at most 1, near 0 where they have collapsed.
     """
-    rules = rules if rules.temperature is not None else RULES
+    rules = rules if isinstance(rules, KnnProtocol) else RULES
     numbers: dict[str, float] = {}
     labelled = len(bank) > 0 and all(sample.truth.label is not None for sample in [*bank, *queries])
     if not len(queries):
@@ -54,7 +56,7 @@ def embeddings(model: Any, samples: Sequence[Sample], rules: Rules, device: str,
         chosen = [samples[position] for position in range(first, min(first + batch, len(samples)))]
         images = torch.stack([prepare(sample, rules, size)[0] for sample in chosen]).to(device)
         boxes = None
-        if rules.boxes == "attention":
+        if rules.grants == "attention":
             boxes = tuple(granted_boxes(sample, rules, size).to(device) for sample in chosen)
         ids = tuple(sample.id for sample in chosen)
         found = model.predict(Batch(ids, images, boxes=boxes, any_of=("embedding",))).embedding
@@ -66,9 +68,9 @@ def _labels(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([sample.truth.label for sample in samples])
 
 
-def top1(bank: np.ndarray, queries: np.ndarray, of_bank: np.ndarray, target: np.ndarray, rules: Rules) -> float:
+def top1(bank: np.ndarray, queries: np.ndarray, of_bank: np.ndarray, target: np.ndarray, rules: KnnProtocol) -> float:
     """Share of queries (M, D) whose `target` (M,) wins the votes of the nearest of the bank (N, D), labelled (N,)."""
     similarity, rows = Search(bank).nearest(queries, MAIN_K)
-    classes, temperature = np.union1d(of_bank, target), rules.temperature or 0.07
+    classes, temperature = np.union1d(of_bank, target), rules.temperature
     _, hits = knn_hits(("knn_top1",), similarity, of_bank[rows], target, classes, temperature)
     return float(hits["knn_top1"].mean())

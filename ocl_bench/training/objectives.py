@@ -15,6 +15,7 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError, first_problem
 from ..core.types import Sample
 from ..data import open_data
+from ..families import find_family
 from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
@@ -233,7 +234,7 @@ def _take_teacher(at: Setting, options: VideoOptions) -> Any:
 def _video_objective(at: Setting) -> VideoObjective:
     options: VideoOptions = at.options(VideoOptions)
     recipe, task = at.recipe, at.task
-    if task.family != "video":
+    if find_family(task.family).unit != "videos":
         raise UsageError(f"--task {task.name}: model {at.card.name} is validated by a task of the family video")
     if not isinstance(at.model, SlotContrast):
         raise UsageError(f"model card {at.card.name}: field 'train.objective.kind': video is for SlotContrast models")

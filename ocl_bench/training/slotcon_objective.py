@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..cards.protocols import Protocol as Rules
+from ..cards.protocols import SegmentationProtocol
 from ..core.schedules import sample_indices
 from ..core.types import Batch, Sample
 from ..data.base import OpenData
@@ -178,7 +179,7 @@ def validate_vocabulary(
     (`.._majority` where there are more prototypes than classes), and `prototypes`, how many are in use.
     """
     size, matrix, won = model.input_size, None, None
-    classes = rules.classes or STAND_IN_CLASSES
+    classes = rules.classes if isinstance(rules, SegmentationProtocol) else STAND_IN_CLASSES
     for first in range(0, len(samples), batch):
         chosen = [samples[position] for position in range(first, min(first + batch, len(samples)))]
         items = [prepare(sample, rules, size) for sample in chosen]

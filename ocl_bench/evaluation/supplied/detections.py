@@ -21,6 +21,7 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.types import Batch, Prediction
 from ...data import OpenData
+from ...families import find_family
 from ...families.coco_results import read_results
 from ...families.detection import Detection
 from ...families.files import prediction_path
@@ -84,10 +85,10 @@ def _plan(
     split: str | None,
     noise_seeds: Sequence[int] = (0,),
 ) -> Plan:
-    if task.family != "detection" or task.fit is not None:
+    if find_family(task.family).output != "detections" or task.fit is not None:
         raise UsageError(f"task {task.name}: COCO results files are scored on detection tasks without a head")
     card = ModelCard(name="supplied-detections", source="user:object", input=8, notes=("detections from files",))
-    model = LoadedModel(_Asked(data.ids), card, name, sha256, 0, None, {})
+    model = LoadedModel(_Asked(data.ids), card, name, sha256, 0, None, {}, bundled=False)
     seeds = tuple(noise_seeds)
     plan = make_plan(model, task, data=data, noise_seeds=seeds, limit=limit, split=split, device="cpu")
     return replace(plan, adapter=_LookedUp(task, data.ids, found, source))

@@ -24,6 +24,7 @@ from ...core.types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 from ...data import OpenData, open_data, subset
 from ...data.base import SampleSequence
 from ...data.transforms import nearest
+from ...families import find_family
 from ...families.files import prediction_path
 from ...models.loading import LoadedModel
 from ...results.record import Result, read_result
@@ -69,7 +70,7 @@ def score_masks(
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
         say(data.note)
         plan = results_plan(spec, replace(data, kind="supplied"), masks, name, limit=limit, split=split)
-    elif masks.is_dir() and spec.family == "video":
+    elif masks.is_dir() and find_family(spec.family).unit == "videos":
         from .videos import masks_of, video_plan
 
         root = Path(data_root) if data_root is not None else None
@@ -119,12 +120,11 @@ def replay(
     """
     stored = read_result(path)
     folder = Path(path).with_suffix(".predictions")
-    family = get_task(task if task is not None else stored.task.name).family
-    if family not in ("discovery", "detection", "video") or get_task(task or stored.task.name).fit is not None:
+    spec = get_task(task if task is not None else stored.task.name)
+    if not find_family(spec.family).replayable(spec):
         raise UsageError(f"{path}: predictions of task {stored.task.name} cannot be scored again without its head")
     if not folder.is_dir():
         raise UsageError(f"{folder}: the run saved no predictions; evaluate again with --save-predictions")
-    spec = get_task(task if task is not None else stored.task.name)
     if spec.hash != stored.task.hash:
         raise UsageError(f"{path}: is not of this task card {spec.name} v{spec.version}; pass --task or evaluate again")
     section = stored.data
@@ -156,9 +156,10 @@ def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> 
     """
     name, source, seeds = stored.model.name, stored.model.mask_source, stored.seeds.noise
     limit, split = stored.data.limit, stored.data.split
-    if task.family == "detection":
+    family = find_family(task.family)
+    if family.output == "detections":
         return kept_plan(task, data, folder, name, source, seeds, limit, split)
-    if task.family == "video":
+    if family.unit == "videos":
         from .videos import video_plan
 
         return video_plan(
@@ -231,7 +232,7 @@ def _folder_plan(
 def _lookup_model(model: _Lookup, name: str, sha256: str) -> LoadedModel:
     """The masks as a model; the hash of their content takes the place of a checkpoint's."""
     card = ModelCard(name="supplied-masks", source="user:object", input=8, notes=("masks from files",))
-    return LoadedModel(model, card, name, sha256, 0, None, {})
+    return LoadedModel(model, card, name, sha256, 0, None, {}, bundled=False)
 
 
 def _file(folder: Path, sample_id: str) -> Path:

@@ -77,7 +77,7 @@ def video_plan(
             for path in (find(video.id, frame, seed) for frame in video.names):
                 content.update(path.read_bytes() if path.is_file() else b"")
     card = ModelCard(name="supplied-masks", source="user:object", input=8, notes=("masks from files",))
-    model = LoadedModel(lookup, card, name, content.hexdigest(), 0, None, {})
+    model = LoadedModel(lookup, card, name, content.hexdigest(), 0, None, {}, bundled=False)
     plan = make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
     return replace(plan, adapter=VideoAdapter(task, no_segment=background))
 

@@ -20,8 +20,8 @@ from ...cards.names import get_card, get_task
 from ...core.errors import UsageError, first_problem
 from ...core.paths import bundled
 from ...results.measured import Figure
+from ...results.methods import DataKey, find_method
 from ...results.record import Result
-from ...results.store import DataKey, find_method
 from .compare import Comparison, corrected, measure
 from .pairing import pair
 

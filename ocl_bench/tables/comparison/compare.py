@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...cards.names import get_task, model_names, suggest, task_names
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...families import find_family
 from ...metrics.statistics import (
     PERMUTATIONS,
     RESAMPLES,
@@ -28,9 +29,10 @@ from ...metrics.statistics import (
     smallest_detectable,
     swap_p_value,
 )
+from ...results.methods import DataKey, data_key, find_method, is_file, read_files, reasons_against, tasks_of
+from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
-from ...results.store import DataKey, data_key, find_method, is_file, read_files, tasks_of
-from ..leaderboard.build import default_folders
+from ...results.store import default_folders
 from .pairing import Pairs, Side, pair
 
 ALPHA = 0.05
@@ -51,6 +53,7 @@ class Comparison:
     images; None for a metric that is no mean over images. smallest_detectable: true difference found with 80 % power.
     seed_signs: of the difference of each pair of training seeds. separable: these checkpoints differ on these images
     beyond chance. verdict: what that says about the methods, `undecided` with fewer than 3 seeds of a trained one.
+    remarks: why results that take part are not ranked; only results that were named by their files can have any.
     """
 
     a: str
@@ -92,6 +95,7 @@ class Comparison:
     enough_seeds: bool
     separable: bool
     verdict: Verdict
+    remarks: tuple[str, ...] = ()
 
     @property
     def tested(self) -> Difference:
@@ -157,7 +161,7 @@ def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
         data=first.data.kind,
         revision=first.data.revision,
         task_hash=first.task.hash,
-        unit="videos" if pairs.ours.card.family == "video" else "images",
+        unit=find_family(pairs.ours.card.family).unit,
         n=pairs.n,
         n_failed=pairs.failed,
         n_without_value=pairs.without_value,
@@ -174,7 +178,20 @@ def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
         enough_seeds=pairs.enough_seeds,
         separable=False,
         verdict="undecided",
+        remarks=_remarks(pairs),
     )
+
+
+def _remarks(pairs: Pairs) -> tuple[str, ...]:
+    """Why results are not ranked, each reason of a result once."""
+    results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
+    found = (f"{one.model.name}: {reason.message}" for one in results.values() for reason in _against(one))
+    return tuple(dict.fromkeys(found))
+
+
+def _against(result: Result) -> list[Reason]:
+    """Another version of the card is no reason here: both are held against one card before."""
+    return [reason for reason in reasons_against_ranking(result) if reason.field != "task.hash"]
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -246,7 +263,7 @@ def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[T
     for method, tasks in ((a, of_a), (b, of_b)):
         if isinstance(method, str) and not tasks:
             close = suggest(method.partition(":")[0], model_names())
-            raise UsageError(f"{method}: no whole result of it in {', '.join(map(str, folders))}{close}")
+            raise UsageError(f"{method}: no result of it that is ranked in {', '.join(map(str, folders))}{close}")
     if not common:
         raise UsageError(
             f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "
@@ -273,8 +290,10 @@ def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tupl
 def _by_data(method: Method, card: TaskSpec, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
     if isinstance(method, str) and not is_file(method):
         if not (methods := find_method(folders, method, card.name, card.hash)):
+            left_out = reasons_against(folders, method, card.name)
+            why = f" (left out: {'; '.join(left_out[:3])})" if left_out else ""
             raise UsageError(
-                f"{method}: no whole result on task '{card.name}' in {', '.join(map(str, folders))}; "
+                f"{method}: no result that is ranked on task '{card.name}' in {', '.join(map(str, folders))}{why}; "
                 f"run: ocl-bench eval --model {method} --task {card.name}, or name its result files"
             )
         return methods

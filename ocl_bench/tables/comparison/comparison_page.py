@@ -104,8 +104,9 @@ def _legend(found: Sequence[Comparison]) -> list[str]:
                 f"{one.task}, {one.metric}: left out in pairs, {one.n_failed} failed and "
                 f"{one.n_without_value} without a value of {one.n + one.n_failed + one.n_without_value} {one.unit}"
             )
-    lines += _unequal(found)
-    return lines
+    remarks = dict.fromkeys(remark for one in found for remark in one.remarks)
+    lines += [f"not ranked, named by its file: {remark}" for remark in remarks]
+    return lines + _unequal(found)
 
 
 def _unequal(found: Sequence[Comparison]) -> list[str]:

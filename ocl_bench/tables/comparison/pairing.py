@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ...cards.names import get_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...families import get_adapter
+from ...families.summary import set_statistic
 from ...metrics.statistics import (
     Difference,
     Statistic,
@@ -22,7 +21,8 @@ from ...metrics.statistics import (
     paired_statistic_difference,
     two_level_statistic_difference,
 )
-from ...results.record import Result, read_rows
+from ...results.record import Result
+from ...results.store import rows_of, where
 
 if TYPE_CHECKING:
     import pandas
@@ -97,7 +97,7 @@ class Pairs:
         if self.values is not None:
             return [_mean(values) for values in self.values[index]]
         side = (self.ours, self.theirs)[index]
-        found = [get_adapter(side.card).statistic(rows, side.card, side.metric) for rows in self.rows[index]]
+        found = [set_statistic(rows, side.card, side.metric) for rows in self.rows[index]]
         return [one for one in found if one is not None]
 
     def value(self, index: int) -> float:
@@ -128,7 +128,7 @@ class Pairs:
         """
         import pandas
 
-        from ...families.segmentation import NAMED
+        from ...metrics.semantic_set import NAMED
 
         same = (self.ours.card.hash, self.ours.metric) == (self.theirs.card.hash, self.theirs.metric)
         if not same or self.ours.metric.removeprefix("probe_").startswith("ap_"):
@@ -139,7 +139,7 @@ class Pairs:
             named = "clusters" not in both or (both["clusters"] == NAMED).all()
             if not named or set(ours["noise_seed"]) != set(theirs["noise_seed"]):
                 return None
-            found.append(get_adapter(self.ours.card).statistic(both, self.ours.card, self.ours.metric))
+            found.append(set_statistic(both, self.ours.card, self.ours.metric))
         return [one for one in found if one is not None]
 
 
@@ -186,7 +186,7 @@ def _check_card(result: Result, card: TaskSpec) -> None:
         field = f"task is {result.task.name}, not {card.name}"
     elif not wanted and not got:
         field = f"task hash is {result.task.hash[:8]}, not {card.hash[:8]} (another version of the card)"
-    raise UsageError(f"{_where(result)}: {field}; only one protocol can be compared, evaluate again or name others")
+    raise UsageError(f"{where(result)}: {field}; only one protocol can be compared, evaluate again or name others")
 
 
 def _check_data(first: Result, other: Result, *, revision: bool) -> None:
@@ -195,7 +195,7 @@ def _check_data(first: Result, other: Result, *, revision: bool) -> None:
         here, there = getattr(other.data, name), getattr(first.data, name)
         if here != there:
             raise UsageError(
-                f"{_where(other)}: data.{name} is {here}, that of {first.model.name} is {there}; "
+                f"{where(other)}: data.{name} is {here}, that of {first.model.name} is {there}; "
                 "compare results of the same images"
             )
 
@@ -209,7 +209,7 @@ def _check_fit(results: Sequence[Result]) -> None:
             first, here = known[0]
             if there != here:
                 raise UsageError(
-                    f"{_where(other)}: fit.{name} is {there}, that of {first.model.name} is {here}; "
+                    f"{where(other)}: fit.{name} is {there}, that of {first.model.name} is {here}; "
                     "compare results whose heads were fitted on the same images"
                 )
 
@@ -219,18 +219,14 @@ def _check_method(results: Sequence[Result]) -> None:
     first, owners = results[0], dict[str, Result]()
     for one in results:
         if one.model.name.partition(":")[0] != first.model.name.partition(":")[0]:
-            raise UsageError(f"{_where(one)}: model.name is not of {first.model.name}; one side is one method")
+            raise UsageError(f"{where(one)}: model.name is not of {first.model.name}; one side is one method")
         if one.model.options != first.model.options:
             field = f"model.options are {one.model.options}, those of {first.model.name} are {first.model.options}"
-            raise UsageError(f"{_where(one)}: {field}; training seeds of one method share them")
+            raise UsageError(f"{where(one)}: {field}; training seeds of one method share them")
         owner = owners.setdefault(one.model.checkpoint_sha256, one)
         if one.model.checkpoint_sha256 and one.model.training_seed != owner.model.training_seed:
             field = f"model.checkpoint_sha256 is that of {owner.model.name}, too"
-            raise UsageError(f"{_where(one)}: {field}; another training seed is another checkpoint")
-
-
-def _where(result: Result) -> str:
-    return f"{result.model.name} ({result.path})" if result.path else result.model.name
+            raise UsageError(f"{where(one)}: {field}; another training seed is another checkpoint")
 
 
 def _paired(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
@@ -282,20 +278,12 @@ def _rows(side: Side, result: Result) -> pandas.DataFrame:
         )
     if result.metrics[side.metric].value is None:
         raise UsageError(f"{result.model.name}: {side.metric} is valid on no image; compare another metric")
-    if result.rows_path is None or not result.rows_path.is_file():
-        raise UsageError(
-            f"{result.model.name}: the rows of its result are missing ({result.rows.file}); evaluate again"
-        )
-    if hashlib.sha256(result.rows_path.read_bytes()).hexdigest() != result.rows.sha256:
-        raise UsageError(
-            f"{_where(result)}: rows.sha256 is not that of {result.rows.file}; these are not its rows, evaluate again"
-        )
-    return read_rows(result.rows_path)
+    return rows_of(result)
 
 
 def _is_mean(side: Side, rows: pandas.DataFrame) -> bool:
     """Whether the metric is the mean of its own column; that of a whole set is not, even if it has such a column."""
-    statistic = get_adapter(side.card).statistic(rows, side.card, side.metric)
+    statistic = set_statistic(rows, side.card, side.metric)
     if statistic is None:
         return True
     if side.metric not in rows or rows[side.metric].isna().all():

@@ -22,10 +22,11 @@ import numpy as np
 
 from ...cards.names import get_task
 from ...core.errors import UsageError
-from ...metrics.catalogue import CORPUS_METRICS
+from ...metrics.catalogue import find_metric
 from ...metrics.statistics import paired_difference
 from ...results.provenance import git_state
-from ...results.record import Result, read_result, read_rows
+from ...results.record import Result
+from ...results.store import rows_of, search
 from .golden import (
     EXACT,
     Accepted,
@@ -253,8 +254,7 @@ def measure(task: str, model: str, recipe: Recipe, baseline: Path, device: str =
 
 
 def _per_image(result: Result) -> pandas.DataFrame:
-    assert result.path is not None
-    rows = read_rows(result.path)
+    rows = rows_of(result)
     names = [name for name in result.metrics if name in rows]
     return rows.groupby("id", sort=True)[names].mean().reindex(columns=list(result.metrics))
 
@@ -273,8 +273,10 @@ def _without_official_data() -> Iterator[None]:
 def _from_candidate(golden: Golden, folder: Path, task_hash: str) -> Measurement | None:
     """The newest result below `folder` of the golden's task and model that has all its images, or None."""
     found = []
-    for path in sorted((folder / golden.task.name).rglob("*.json")):
-        result = read_result(path)
+    for one in search([folder], golden.task.name):
+        if one.result is None:
+            raise UsageError(f"{one.path}: {one.problem}")
+        result = one.result
         if result.model.name == _result_name(golden.model) and result.task.hash == task_hash:
             measured = Measurement(result, _per_image(result))
             if set(golden.ids) <= set(measured.values.index):
@@ -332,7 +334,7 @@ def _record(
     model: str, limits: _Limits, result: Result, values: pandas.DataFrame, reason: str, before: Golden | None
 ) -> Golden:
     names = result.task.metrics
-    corpus = tuple(name for name in names if name in CORPUS_METRICS)
+    corpus = tuple(name for name in names if not find_metric(name).is_mean)
     means = {name: _mean(values[name].to_numpy()) for name in names}
     means |= {name: math.nan if (value := result.metrics[name].value) is None else value for name in corpus}
     metrics = {

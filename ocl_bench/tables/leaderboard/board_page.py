@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
+from ...families import find_family
 from ...results.published import PublishedRow, PublishedTable
 from .facts import Facts
 
@@ -105,7 +106,7 @@ def _published_line(task: Reference, table: PublishedTable | None, row: Publishe
 def to_markdown(board: Board) -> str:
     """The board as a page: one table for each group, then what is not ranked, published rows, signatures, commands."""
     task = board.task
-    units = "videos" if task.card is not None and task.card.family == "video" else "images"
+    units = find_family(task.card.family).unit if task.card is not None else "images"
     lines = [
         f"# {task.name} v{task.version}",
         "",

@@ -7,7 +7,6 @@ bytes, so a board can be committed and checked.
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -19,14 +18,16 @@ from typing import TYPE_CHECKING
 
 from ...cards.names import get_task, task_names
 from ...cards.task import TaskSpec
-from ...core.errors import UsageError
 from ...core.files import write_atomically
-from ...core.paths import bundled, results_root
+from ...core.paths import bundled
+from ...families.summary import set_statistic
 from ...metrics.statistics import Statistic
 from ...results.published import load_all, load_published, published_folder
-from ...results.record import Result, read_result, read_rows
+from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
+from ...results.record import Result
+from ...results.store import default_folders, rows_of, search, task_names_in
 from .facts import NOT_RECORDED, facts_of
-from .ranking import Board, Cell, Excluded, Group, Reference, Row, rank
+from .ranking import Board, Cell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
 
 if TYPE_CHECKING:
@@ -78,11 +79,6 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def default_folders() -> list[Path]:
-    """The committed results, then the user's own."""
-    return [bundled("leaderboards") / "results", results_root()]
-
-
 def stale_files(committed: Path | None = None) -> list[str]:
     """Names of committed boards that differ from what the committed results give; empty when all are up to date."""
     folder = committed or bundled("leaderboards")
@@ -93,26 +89,22 @@ def stale_files(committed: Path | None = None) -> list[str]:
 
 
 def _all_tasks(folders: Iterable[Path], published: Path) -> list[str]:
-    with_results = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
-    with_results = {name for name in with_results if any(_files(folders, name))}
-    return sorted(with_results | set(task_names()) | {path.stem for path in published.glob("*.yaml")})
+    return sorted(task_names_in(folders) | set(task_names()) | {path.stem for path in published.glob("*.yaml")})
 
 
 def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, published: Path | None = None) -> Board:
     """Read the results of one task and rank them. Raises UsageError when neither a card nor a result names the task."""
     name = task.name if isinstance(task, TaskSpec) else Path(task).stem if str(task).endswith(".yaml") else str(task)
-    found, excluded = _read(folders, name)
+    files = list(search(folders, name))
+    found = [(one.result, one.source) for one in files if one.result is not None]
+    excluded = [Excluded("?", one.source, f"unreadable: {one.problem}") for one in files if one.result is None]
     reference = _reference(task, name, [result for result, _ in found])
     rows: list[Row] = []
     for result, source in found:
-        try:
-            reason = _reason(result, reference)
-            if not reason:
-                rows.append(_row(result, source, reference))
-        except UsageError as error:
-            reason = str(error)
-        if reason:
-            excluded.append(Excluded(result.model.name, source, reason))
+        if reasons := reasons_against_ranking(result, reference):
+            excluded.append(Excluded(result.model.name, source, reasons[0].message))
+        else:
+            rows.append(_row(result, source, reference))
     rows, superseded = _newest(_settled(rows))
     directions = [result.metrics[reference.main].direction for result, _ in found if reference.main in result.metrics]
     direction = Counter(directions).most_common(1)[0][0] if directions else 1
@@ -124,62 +116,15 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     return Board(reference, direction, ranked, unranked, load_published(reference.name, published))
 
 
-def _files(folders: Iterable[Path], task: str) -> Iterable[tuple[Path, str]]:
-    """Result files of a task in both layouts (committed: <model>.json; a user's: <model>/<key>.json), each once."""
-    seen = set()
-    for folder in folders:
-        for path in sorted([*(folder / task).glob("*.json"), *(folder / task).glob("*/*.json")]):
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield path, path.relative_to(folder).as_posix()
-
-
-def _read(folders: Sequence[Path], task: str) -> tuple[list[tuple[Result, str]], list[Excluded]]:
-    found, unreadable = [], []
-    for path, source in _files(folders, task):
-        try:
-            found.append((read_result(path), source))
-        except UsageError as error:
-            unreadable.append(Excluded("?", source, f"unreadable: {str(error).removeprefix(str(path) + ': ')}"))
-    return found, unreadable
-
-
 def _reference(task: str | Path | TaskSpec, name: str, found: Sequence[Result]) -> Reference:
     if isinstance(task, TaskSpec) or str(task).endswith(".yaml") or name in task_names():
-        card = get_task(task)
-        head = (card.name, card.version, card.hash, card.metrics, card.main)
-        return Reference(*head, card.data.split, card.title, card.noise_seeds, card)
+        return reference_of_card(get_task(task))
     if not found:
         get_task(name)  # raises the error with its suggestion
     hashes = Counter(result.task.hash for result in found)
     chosen = min(hashes, key=lambda value: (-hashes[value], value))
     section = next(result.task for result in found if result.task.hash == chosen)
     return Reference(section.name, section.version, section.hash, section.metrics, section.main)
-
-
-def _reason(result: Result, reference: Reference) -> str:
-    """Why a result may not be ranked, or '' when it may."""
-    failed = len(result.counts.failed)
-    missing = [name for name in reference.metrics if name not in result.metrics]
-    model, known = result.model, [metric for metric in result.metrics.values() if metric.value is not None]
-    checks = (
-        (result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
-        (result.data.limit is not None, f"limited to {result.data.limit} images"),
-        (result.data.stand_in_seed is not None, f"fresh stand-in (seed {result.data.stand_in_seed})"),
-        (
-            None not in (result.data.split, reference.split) and result.data.split != reference.split,
-            f"split {result.data.split}",
-        ),
-        (
-            bool(model.card and model.parameters and not model.checkpoint_sha256 and model.role != "floor"),
-            "untrained: no checkpoint was loaded",
-        ),
-        (bool(failed), f"partial: {failed} of {result.counts.attempted} images failed"),
-        (result.identity.status != "complete", f"partial: {result.identity.status}"),
-        (bool(missing), f"partial: no {', '.join(missing)}"),
-        (not known, f"no image with a valid {reference.main}"),
-    )
-    return next((reason for applies, reason in checks if applies), "")
 
 
 def _row(result: Result, source: str, reference: Reference) -> Row:
@@ -192,7 +137,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
-    rows, facts = _rows(result), facts_of(result, reference.card)
+    rows, facts = rows_of(result), facts_of(result, reference.card)
     per_image = [name for name in reference.metrics if name in rows]
     values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
     return Row(
@@ -260,25 +205,12 @@ def _command(result: Result, reference: Reference) -> str:
     return f"ocl-bench eval --model {result.model.name} --task {result.task.name}{seeds}"
 
 
-def _rows(result: Result) -> pandas.DataFrame:
-    """Per-image rows. Raises UsageError when they are missing or are not those that the result recorded."""
-    path = result.rows_path
-    if path is None or not path.is_file():
-        raise UsageError("per-image rows are missing")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != result.rows.sha256:
-        raise UsageError("per-image rows are not those that the result recorded (SHA-256 differs)")
-    return read_rows(path)
-
-
 def _statistics(rows: pandas.DataFrame, reference: Reference, metrics: Sequence[str]) -> dict[str, Statistic]:
     """The corpus metrics of a result as functions of image weights; empty where the card is not installed."""
     if reference.card is None:
         return {}
-    from ...families import get_adapter
-
-    adapter = get_adapter(reference.card)
-    found = {name: adapter.statistic(rows, reference.card, name) for name in metrics}
-    return {name: statistic for name, statistic in found.items() if statistic is not None}
+    found = {name: set_statistic(rows, reference.card, name) for name in metrics}
+    return {name: of_set for name, of_set in found.items() if of_set is not None}
 
 
 def _newest(rows: Sequence[Row]) -> tuple[list[Row], list[Excluded]]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...cards.task import TaskSpec
 from ...metrics.statistics import (
     Statistic,
     bootstrap_mean,
@@ -23,6 +22,7 @@ from ...metrics.statistics import (
     paired_statistic_difference,
 )
 from ...results.published import PublishedTable
+from ...results.ranks_with import Reference
 from .facts import Facts, common_facts
 
 if TYPE_CHECKING:
@@ -32,21 +32,6 @@ UNRANKED_ROLES = ("floor", "ceiling")
 NO_MAIN = "-"
 """Rank of a row whose main metric does not apply to the model."""
 _KINDS = ("official", "embedded", "supplied")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The protocol that a board accepts: that of the task's card, or of most results when the card is not installed."""
-
-    name: str
-    version: int
-    hash: str
-    metrics: tuple[str, ...]
-    main: str
-    split: str | None = None
-    title: str = ""
-    noise_seeds: tuple[int, ...] = ()
-    card: TaskSpec | None = None
 
 
 @dataclass(frozen=True, order=True)

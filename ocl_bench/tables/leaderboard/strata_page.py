@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from ...families import find_family
 from .board_page import cell_text, fixed, group_heading, markdown_table
 from .ranking import Group
 from .strata import StratifiedBoard
@@ -36,7 +37,7 @@ def _of(group: Group, privilege: str) -> list[str]:
 def to_markdown(strata: StratifiedBoard) -> str:
     """A table for each group, strata side by side, and what is left out."""
     task, split = strata.board.task, strata.split
-    units = "videos" if task.card is not None and task.card.family == "video" else "images"
+    units = find_family(task.card.family).unit if task.card is not None else "images"
     lines = [
         f"# {task.name} v{task.version} by {split.name}",
         "",

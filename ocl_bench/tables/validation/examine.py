@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ...cards.names import CARDS, get_card, get_task, model_names, task_names
-from ...cards.task import METRIC_VERSION, TaskSpec
+from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...core.files import digest
+from ...data.extensions import extensions_of
 from ...metrics import find_metric
 from ...results.migrations import migrate
+from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
+from ...results.store import key_of
 from .rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
@@ -50,11 +52,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Validation:
-    """What was found about one file. skipped: what could not be checked, and why. rescored: samples scored again."""
+    """What was found about one file. skipped: what could not be checked, and why.
+    not_ranked: why a leaderboard leaves it out though it may be valid. rescored: samples scored again."""
 
     file: str
     problems: tuple[Problem, ...]
     skipped: tuple[str, ...]
+    not_ranked: tuple[Reason, ...] = ()
     images: int = 0
     metrics: int = 0
     rescored: int = 0
@@ -85,7 +89,7 @@ def examine(
     path = Path(path)
     content = _read_json(path)
     found = list(_not_finite(content))
-    result = _parse(content, found)
+    result = _parse(path, content, found)
     skipped: list[str] = []
     images = metrics = rescored = 0
     if result is not None:
@@ -99,7 +103,8 @@ def examine(
             metrics = check_values(result, rows, task, found, skipped)
             rescored = _rescore(path, result, rows, task, predictions, data_root, found, skipped)
     problems = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(found))
-    return Validation(str(path), problems, tuple(skipped), images, metrics, rescored)
+    not_ranked = tuple(reasons_against_ranking(result)) if result is not None else ()
+    return Validation(str(path), problems, tuple(skipped), not_ranked, images, metrics, rescored)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -138,13 +143,15 @@ def _not_finite(value: Any, place: str = "") -> Found:
         yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
-def _parse(content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
+def _parse(path: Path, content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
     """The result; None, with all problems of the schema, when it is none.
 
     Strictly: text that looks like a number, or a truth value, is none, although `read_result` would take it for one.
     """
     try:
-        return Result.model_validate_json(json.dumps(migrate(content)), strict=True)
+        result = Result.model_validate_json(json.dumps(migrate(content)), strict=True)
+        result._path = path
+        return result
     except UsageError as error:
         found.append(("schema", str(error)))
     except ValidationError as error:
@@ -221,7 +228,7 @@ def _check_model(result: Result, task: TaskSpec | None) -> Found:
     if model.supervision != (seen := _supervision(result, card)):
         yield "model.supervision", f"'{model.supervision}' is not that of the card, '{seen}'"
     if task is not None:
-        boxes = bool(task.protocol.boxes) and card.privilege == "none"
+        boxes = bool(task.protocol.grants) and card.privilege == "none"
         if model.privilege != (wanted := "boxes" if boxes else card.privilege):
             yield "model.privilege", f"'{model.privilege}' is not what card and task give, '{wanted}'"
         if task.family not in card.families:
@@ -274,24 +281,27 @@ def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
 
 
 def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Found:
-    """The key is the hash of what the file says (`evaluate.Plan.key`)."""
+    """The key is the hash of what the file says (`results.store.key_of`)."""
     data, model, fit = result.data, result.model, result.fit
-    content: dict[str, Any] = {
-        "task": result.task.hash,
-        "metric_version": METRIC_VERSION,
-        "data": [data.kind, data.revision, data.ids_sha256, data.limit],
-        "split": [data.split, data.stand_in_seed],
-        "model": [model.name, model.options, model.checkpoint_sha256],
-        "source": "",
-        "noise_seeds": list(result.seeds.noise),
-        "dtype": result.setup.dtype,
-    }
-    if fit is not None:
-        if fit.revision is None or fit.ids_sha256 is None:
-            skipped.append("identity.key: format 1 did not record the data that the head was fitted on")
-            return
-        content["fit"] = [fit.revision, fit.ids_sha256]
-    if digest(content) == result.identity.key:
+    if fit is not None and (fit.revision is None or fit.ids_sha256 is None):
+        skipped.append("identity.key: format 1 did not record the data that the head was fitted on")
+        return
+    key = key_of(
+        task_hash=result.task.hash,
+        data=data,
+        model=model.name,
+        options=model.options,
+        checkpoint_sha256=model.checkpoint_sha256,
+        source_sha256="",
+        noise_seeds=result.seeds.noise,
+        dtype=result.setup.dtype,
+        fit=(str(fit.revision), str(fit.ids_sha256)) if fit is not None else None,
+        extensions=extensions_of(task) if task is not None else {},
+    )
+    if key == result.identity.key:
+        return
+    if task is not None and extensions_of(task):
+        skipped.append("identity.key: another version of a package that the task stands on may be installed here")
         return
     if not model.card:
         skipped.append("identity.key: the source of a user's own model is part of it and not recorded")

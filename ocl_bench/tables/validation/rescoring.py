@@ -12,6 +12,7 @@ import numpy as np
 from ...cards.task import TaskSpec
 from ...core import paths
 from ...core.errors import OclBenchError
+from ...families import find_family
 from ...results.record import Result, read_rows
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def rescore(
     from ...evaluation.run import run
     from ...evaluation.supplied.masks import saved_plan
 
-    if task.family not in ("discovery", "detection", "video") or task.fit is not None:
+    if not find_family(task.family).replayable(task):
         return f"predictions of {task.name} mean nothing without its head"
     section, embedded = result.data, result.data.kind == "embedded"
     if not embedded and data_root is None and paths.data_root() is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.files import file_sha256
+from ...families.summary import summarise
 from ...metrics import find_metric
 from ...results.record import Result, read_rows
 from ..leaderboard.strata import COLUMNS
@@ -46,7 +47,7 @@ def find_rows(path: Path, result: Result, found: list[tuple[str, str]]) -> panda
     if (size := rows.stat().st_size) > LARGEST_ROWS:
         found.append(("rows.file", f"{name} has {size / 1e6:.0f} MB, rows at most {LARGEST_ROWS / 1e6:g}"))
         return None
-    sha256 = hashlib.sha256(rows.read_bytes()).hexdigest()
+    sha256 = file_sha256(rows)
     if sha256 != result.rows.sha256:
         found.append(("rows.sha256", f"{name} has {sha256}, the result says {result.rows.sha256}"))
     try:
@@ -146,11 +147,9 @@ def check_values(
     if task is None or task.hash != result.task.hash:
         skipped.append("metrics: without the card of the task they cannot be computed from the rows")
         return 0
-    from ...families import get_adapter
-
     try:
         with np.errstate(invalid="ignore"):  # infinities among the rows are named elsewhere
-            computed = get_adapter(task).summarise(rows, task, result.model.mask_source)
+            computed = summarise(rows, task, result.model.mask_source)
     except (UsageError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         found.append(("rows", f"the metrics cannot be computed from them ({type(error).__name__}: {error})"))
         return 0

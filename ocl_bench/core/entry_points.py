@@ -1,0 +1,34 @@
+"""What installed packages add to the suite: models, tasks, metrics, readers and families, by entry points.
+
+A package names them in its `pyproject.toml`, for example::
+
+    [project.entry-points."ocl_bench.metrics"]
+    boundary_iou = "my_package.metrics:boundary_iou"
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+MODELS = "ocl_bench.models"
+TASKS = "ocl_bench.tasks"
+METRICS = "ocl_bench.metrics"
+READERS = "ocl_bench.readers"
+FAMILIES = "ocl_bench.families"
+
+
+def offered(group: str) -> dict[str, EntryPoint]:
+    """What installed packages offer under an entry point group, by name."""
+    from importlib.metadata import entry_points  # slow to import
+
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def source_sha256(entry: EntryPoint) -> str:
+    """SHA-256 of where an entry point leads and of the version of its package: another version is another source."""
+    version = entry.dist.version if entry.dist else ""
+    return hashlib.sha256(f"{entry.value}|{version}".encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""From rows to the numbers of a set, for all families: each metric says how (`metrics.of_set`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..cards.task import TaskSpec
+from ..metrics.catalogue import find_metric
+from ..metrics.metric import Metric
+from ..metrics.of_set import statistic_of
+from ..metrics.statistics import Interval, Statistic, bootstrap_mean, bootstrap_statistic
+from ..results.record import MetricValue
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def summarise(rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
+    """Value, interval and number of valid samples for each metric of the task.
+
+    Args:
+        rows: per-sample rows of all noise seeds (`id`, `noise_seed`, and the columns that the metrics need).
+        task: its card; `metrics` says which numbers, in which order.
+        source: where the model's part comes from, for the signature.
+
+    One sample has one vote, whatever the number of noise seeds; images or videos are resampled, never frames.
+    """
+    return {name: _value(rows, task, find_metric(name), source) for name in task.metrics}
+
+
+def set_statistic(rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic | None:
+    """A metric of the set as a function of sample weights, samples in the order of their sorted ids.
+
+    None for a metric that is the mean of its own column.
+    """
+    return statistic_of(find_metric(metric).of_set, rows, metric, task.protocol)
+
+
+def _value(rows: pandas.DataFrame, task: TaskSpec, metric: Metric, source: str) -> MetricValue:
+    name, of_set = metric.name, set_statistic(rows, task, metric.name)
+    if of_set is None:
+        value, interval = _mean(rows, name)
+    else:
+        value, interval = bootstrap_statistic(of_set, rows["id"].nunique())
+    known, several = not np.isnan(value), not np.isnan(interval.se)
+    return MetricValue(
+        value=value if known else None,
+        se=interval.se if several else None,
+        ci95=(interval.low, interval.high) if several else None,
+        n_valid=int(rows.loc[metric.of_set.counted(rows, name), "id"].nunique()) if known else 0,
+        direction=metric.direction,
+        signature=task.signature(source, name),
+    )
+
+
+def _mean(rows: pandas.DataFrame, name: str) -> tuple[float, Interval]:
+    """Mean over samples of the mean over noise seeds, which skips seeds that are not valid; NaN without any."""
+    values = rows.groupby("id", sort=False)[name].mean().to_numpy(np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else np.nan, bootstrap_mean(values)

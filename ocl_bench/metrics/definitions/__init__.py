@@ -1,0 +1,1 @@
+"""The metrics of each family, as data: one file for each."""
