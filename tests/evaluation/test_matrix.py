@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -54,3 +55,10 @@ def test_command_line(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*arguments, "--force", "--save-predictions"]).exit_code == 0
     assert path.stat().st_mtime_ns > written, "computed again"
     assert list(path.parent.rglob("*.png")), "the predictions are kept"
+
+
+def test_a_misspelt_model_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    lines: list[Any] = []
+    with pytest.raises(UsageError, match=r"unknown model 'gird'; did you mean .*grid"):
+        evaluate_matrix(["grid", "gird"], ["clevrtex"], results=tmp_path, limit=2, say=lines.append, progress=False)
+    assert not lines and not any(tmp_path.glob("clevrtex*"))

@@ -7,6 +7,7 @@ import io
 import time
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -339,3 +340,18 @@ def test_bootstrap_is_fast_and_small() -> None:
     start = time.process_time()
     statistic(weights)
     assert time.process_time() - start < 2.0
+
+
+def test_an_object_without_a_mask_does_not_take_its_image_away() -> None:
+    mask = np.zeros((8, 8), np.uint8, order="F")
+    mask[:4, :4] = 1
+    code = coco_mask.encode(mask)
+    good, bare = Instance(1, (0, 0, 4, 4), code, 16.0), Instance(1, (4, 4, 8, 8), None, 16.0)
+    found = Detections(np.array([[0.0, 0, 4, 4]]), np.array([0.9]), np.array([0]), (code,))
+    labels = np.zeros((8, 8), np.int16)
+    truth = Truth(labels, instances=(good, bare))
+    (masks,), (boxes,) = (match_images([truth], [found], kind) for kind in ("mask", "box"))  # type: ignore[arg-type]
+    assert masks is not None and masks.truth_counts.tolist() == [1]
+    assert boxes is not None and boxes.truth_counts.tolist() == [2]
+    only_boxes = replace(truth, instances=(bare,))
+    assert match_images([only_boxes], [found], "mask") == [None]

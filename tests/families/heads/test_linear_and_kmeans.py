@@ -11,7 +11,6 @@ import torch
 from ocl_bench.cards.protocols import Fit
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Prediction, Truth
-from ocl_bench.evaluation.heads import cached
 from ocl_bench.families.heads.features import FeatureSet, extracted, held_out
 from ocl_bench.families.heads.kmeans import cluster_scores, fit_kmeans
 from ocl_bench.families.heads.linear import cell_counts, class_scores, fit_linear
@@ -99,14 +98,8 @@ def test_features_are_extracted_once_and_removed(tmp_path: Path, monkeypatch: py
         pass
 
 
-def test_a_fitted_head_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path))
-    calls = []
-
-    def fit() -> dict[str, torch.Tensor]:
-        calls.append(1)
-        return {"weight": torch.arange(6.0).reshape(2, 3).T}
-
-    for _ in range(2):
-        assert torch.equal(cached("ab" * 32, fit)["weight"], torch.arange(6.0).reshape(2, 3).T)
-    assert len(calls) == 1
+def test_tokens_too_large_for_float16_are_refused() -> None:
+    truth = Truth(np.zeros((4, 4), np.int16), classes=np.zeros((4, 4), np.int16))
+    tokens = Prediction(tokens=torch.full((1, 3, 2, 2), 1e6))
+    with pytest.raises(UsageError, match="too large for float16"), extracted([([truth], tokens)], 1, 2):
+        pass
