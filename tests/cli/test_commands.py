@@ -71,7 +71,8 @@ def test_eval_draws_a_picture(images: Path) -> None:
     result = run_eval(images)
     assert result.exit_code == 0, result.output
     (picture,) = (images / "results").rglob("*.png")
-    assert Image.open(picture).size[0] > 300 and "picture:" in result.stdout
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300 and "picture:" in result.stdout
     assert "--floors computes" in result.stderr
 
 

@@ -105,6 +105,7 @@ class _Evil:
         return (exec, ("raise SystemExit('code ran')",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")  # torch says so before it refuses
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(_Evil())])
 def test_files_that_are_no_checkpoint_are_refused(tmp_path, content):
     path = tmp_path / "last.pt"

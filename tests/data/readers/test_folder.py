@@ -105,7 +105,8 @@ def test_every_mask_mode_gives_the_same_segments(tmp_path, mode):
         void = [224, 224, 192]
         pixels = np.array([[colours[int(v)] for v in row] for row in CODES], np.uint8)
         Image.fromarray(pixels).convert(mode).save(path)
-    assert Image.open(path).mode == mode
+    with Image.open(path) as written:
+        assert written.mode == mode
     assert np.array_equal(open_data(folder_card(root, void=void)).reader[0].truth.labels, RANKED)
 
 

@@ -288,7 +288,8 @@ def test_the_verb_prints_a_table_and_draws(tmp_path: Path) -> None:
     for text in ("dias minus grid", "ari ↑", "mbo_fg ↑", "dias better", "p swap", "+++", "supervision in training"):
         assert text in found.stdout, text
     assert str(picture) in found.stderr
-    width, height = Image.open(picture).size
+    with Image.open(picture) as drawn:
+        width, height = drawn.size
     assert width == 1280 and height > 200
 
 

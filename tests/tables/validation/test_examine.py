@@ -23,7 +23,6 @@ from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
-from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.families import get_adapter
 from ocl_bench.results.record import read_result, read_rows
 from ocl_bench.results.rows import write_rows
@@ -316,17 +315,11 @@ def test_failed_samples_count_as_attempted(scenes: Path, tmp_path: Path) -> None
     assert fields(result.path) >= {"identity.status", "counts.attempted", "data.ids_sha256"}
 
 
-class Halves:
-    def predict(self, batch: Batch) -> Prediction:
-        half = batch.image[:, :1] * 0 + 0.5
-        return Prediction(masks=half.repeat(1, 2, 1, 1), mask_source="decoder")
-
-
 def test_the_key_of_a_users_model_is_said_to_be_unchecked_where_its_source_is_part_of_it(
     scenes: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "mine.py"
-    source.write_text("from test_validation import Halves\n\n\ndef build():\n    return Halves()\n")
+    source.write_text("from two_halves import Halves\n\n\ndef build():\n    return Halves()\n")
     result = evaluate(f"{source}:build", "clevrtex", data_root=scenes, results=tmp_path, progress=False)
     assert result.path is not None
     found = examine(result.path)
