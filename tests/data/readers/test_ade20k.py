@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import damage_mask, message, open_layout, save_changed, write_ade20k
 from PIL import Image
 from places import SHARED
 from safetensors.numpy import load_file
 
-from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.data import OpenData, open_data
+from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.data import OpenData
 from ocl_bench.metrics.semantic import confusion, miou_sem, occurring, pixel_acc
 
 REAL, PARITY = SHARED / "real/ade20k_sample", SHARED / "parity/ade20k_metrics.safetensors"
 LABELS = np.zeros((20, 28), np.uint8)
 LABELS[:8], LABELS[9:, :10], LABELS[9:, 12:] = 3, 150, 1
-
-
-def write_pair(root: Path, place: str, name: str, labels: np.ndarray = LABELS) -> Path:
-    """An image and its annotation in images/<place> and annotations/<place>; returns the annotation."""
-    for kind in ("images", "annotations"):
-        (root / kind / place).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*labels.shape, 3), 70, np.uint8)).save(root / "images" / place / f"{name}.jpg")
-    path = root / "annotations" / place / f"{name}.png"
-    Image.fromarray(labels).save(path)
-    return path
-
-
-def open_split(root: Path, split: str = "val", limit: int | None = None) -> OpenData:
-    task = card(reader="ade20k", folder="ADEChallengeData2016", split=split, get="the archive")
-    return open_data(task, data_root=root, limit=limit)
-
-
-def message(data: OpenData, index: int = 0) -> str:
-    """The error of a sample, which must be one line."""
-    with pytest.raises(SampleError) as caught:
-        data.reader[index]
-    assert "\n" not in str(caught.value) and caught.value.sample_id == data.ids[index]
-    return str(caught.value)
+write_pair = partial(write_ade20k, labels=LABELS)
+open_split = partial(open_layout, "ade20k")
 
 
 def test_splits_ids_and_classes(tmp_path: Path) -> None:
@@ -88,18 +68,10 @@ BAD_MASKS = {
 def test_a_bad_annotation_is_one_line_and_leaves_the_others_alone(tmp_path: Path, fault: str) -> None:
     path = write_pair(tmp_path, "validation", "ADE_val_00000001")
     write_pair(tmp_path, "validation", "ADE_val_00000002")
-    if fault == "RGB":
-        Image.fromarray(np.stack([LABELS] * 3, -1)).save(path)
-    elif fault == "size":
-        Image.fromarray(LABELS[::2, ::2]).save(path)
-    elif fault == "class 151":
-        Image.fromarray(np.where(LABELS == 150, 151, LABELS.astype(int)).astype(np.uint8)).save(path)
-    elif fault == "16 bit":
-        Image.fromarray(np.where(LABELS == 150, 40_000, LABELS.astype(int)).astype(np.uint16)).save(path)
-    elif fault == "cut":
-        path.write_bytes(path.read_bytes()[:-25])
+    if fault == "class 151":
+        save_changed(path, LABELS, {150: 151})
     else:
-        path.unlink()
+        damage_mask(path, fault, 150)
     data = open_split(tmp_path)
     text = message(data)
     assert BAD_MASKS[fault] in text and str(path) in text
@@ -159,5 +131,5 @@ def test_real_images_score_as_in_the_evaluation_code_of_the_benchmark() -> None:
 def test_wrong_predictions_score_as_in_the_evaluation_code_of_the_benchmark(tmp_path: Path) -> None:
     arrays = load_file(PARITY)
     for position in range(3):
-        write_pair(tmp_path, "validation", f"ADE_val_{position:08d}", arrays[f"in.{position}.true"])
+        write_pair(tmp_path, "validation", f"ADE_val_{position:08d}", labels=arrays[f"in.{position}.true"])
     check_scores(open_split(tmp_path), [arrays[f"in.{position}.pred"] for position in range(3)], arrays, "perturbed")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from data_trees import card
-from PIL import Image
+from layout_trees import damage_mask, message, open_layout, save_changed, save_picture, write_cityscapes
 
-from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
-from ocl_bench.data import OpenData, open_data
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data.readers.cityscapes import CLASSES, read_truth
 
 SIZE = (16, 32)
@@ -26,33 +24,11 @@ LABELS[:6], LABELS[8:14, 2:6], LABELS[8:14, 8:12], LABELS[8:14, 20:30], LABELS[1
 )
 INSTANCES = LABELS.astype(np.uint16)
 INSTANCES[8:14, 2:6], INSTANCES[8:14, 8:12], INSTANCES[8:14, 20:25] = 26000, 26012, 24003
+open_split = partial(open_layout, "cityscapes")
 
 
 def write_frame(root: Path, name: str, split: str = "val") -> Path:
-    """Image and annotations of `<city>_<sequence>_<frame>`; returns the start of the annotations' names."""
-    city = name.split("_")[0]
-    images, truth = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
-    for folder in (images, truth):
-        folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*SIZE, 3), 50, np.uint8)).save(images / f"{name}_leftImg8bit.png")
-    Image.fromarray(LABELS).save(truth / f"{name}_gtFine_labelIds.png")
-    Image.fromarray(INSTANCES).save(truth / f"{name}_gtFine_instanceIds.png")
-    Image.fromarray(np.full((*SIZE, 4), 50, np.uint8)).save(truth / f"{name}_gtFine_color.png")
-    (truth / f"{name}_gtFine_polygons.json").write_text("{}")
-    return truth / f"{name}_gtFine"
-
-
-def open_split(root: Path, split: str = "val", limit: int | None = None, **options: Any) -> OpenData:
-    task = card(reader="cityscapes", folder="cityscapes", split=split, options=options, get="login")
-    return open_data(task, data_root=root, limit=limit)
-
-
-def message(data: OpenData, index: int = 0) -> str:
-    """The error of a sample, which must be one line."""
-    with pytest.raises(SampleError) as caught:
-        data.reader[index]
-    assert "\n" not in str(caught.value) and caught.value.sample_id == data.ids[index]
-    return str(caught.value)
+    return write_cityscapes(root, LABELS, INSTANCES, name, split)
 
 
 def test_the_classes_are_those_of_the_benchmark() -> None:
@@ -118,18 +94,12 @@ BAD_MASKS = {
 def test_bad_label_ids_are_one_line_and_leave_the_others_alone(tmp_path: Path, fault: str) -> None:
     path = Path(f"{write_frame(tmp_path, 'lindau_000003_000019')}_labelIds.png")
     write_frame(tmp_path, "lindau_000007_000019")
-    if fault == "RGB":
-        Image.fromarray(np.stack([LABELS] * 3, -1)).save(path)
-    elif fault == "size":
-        Image.fromarray(LABELS[::2, ::2]).save(path)
-    elif fault == "label":
-        Image.fromarray(np.where(LABELS == 26, 34, LABELS).astype(np.uint8)).save(path)
+    if fault == "label":
+        save_changed(path, LABELS, {26: 34})
     elif fault == "instance ids":
-        Image.fromarray(INSTANCES).save(path)
-    elif fault == "cut":
-        path.write_bytes(path.read_bytes()[:-25])
+        save_picture(path, INSTANCES)
     else:
-        path.unlink()
+        damage_mask(path, fault)
     data = open_split(tmp_path)
     text = message(data)
     assert BAD_MASKS[fault] in text and str(path) in text
@@ -146,12 +116,10 @@ def test_bad_label_ids_are_one_line_and_leave_the_others_alone(tmp_path: Path, f
 )
 def test_bad_instance_ids_matter_only_where_they_are_asked_for(tmp_path: Path, fault: str, text: str) -> None:
     path = Path(f"{write_frame(tmp_path, 'lindau_000003_000019')}_instanceIds.png")
-    if fault == "missing":
-        path.unlink()
-    elif fault == "other label":
-        Image.fromarray(np.where(INSTANCES == 26000, 33001, INSTANCES).astype(np.uint16)).save(path)
+    if fault == "other label":
+        save_changed(path, INSTANCES, {26000: 33001}, np.uint16)
     else:
-        Image.fromarray(INSTANCES[::2, ::2]).save(path)
+        damage_mask(path, fault)
     assert open_split(tmp_path).reader[0].truth.categories == (0, 10, 11, 13)
     found = message(open_split(tmp_path, truth="instances"))
     assert text in found and str(path) in found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import PALETTE, card, scene_arrays, write_official
+from layout_trees import PALETTE, card, scene_arrays, write_clevrtex
 from PIL import Image
 
 from ocl_bench.cards.names import get_task
@@ -34,7 +34,7 @@ def failure(data, index: int) -> str:
 
 @pytest.mark.parametrize("size", [(320, 240), (160, 160), (33, 41)])
 def test_official_layout_at_any_size(tmp_path, size):
-    write_official(tmp_path, [0, 999, 1000], size=size)
+    write_clevrtex(tmp_path, [0, 999, 1000], size=size)
     data = open_data(FULL, data_root=tmp_path)
     assert data.kind == "official" and data.revision.startswith("official-")
     assert data.ids == ("CLEVRTEX_full_000000", "CLEVRTEX_full_000999", "CLEVRTEX_full_001000")
@@ -45,7 +45,7 @@ def test_official_layout_at_any_size(tmp_path, size):
 
 
 def test_splits_follow_the_scene_number_not_what_is_present(tmp_path):
-    write_official(tmp_path, [0, 4999, 5000, 9999, 10000, 49999])
+    write_clevrtex(tmp_path, [0, 4999, 5000, 9999, 10000, 49999])
     expected = {"test": ["000000", "004999"], "val": ["005000", "009999"], "train": ["010000", "049999"]}
     for split, numbers in expected.items():
         data = open_data(FULL, data_root=tmp_path, split=split)
@@ -55,7 +55,7 @@ def test_splits_follow_the_scene_number_not_what_is_present(tmp_path):
 
 
 def test_every_variant_but_outd_is_split_by_tenths_as_the_official_loader_does(tmp_path):
-    write_official(tmp_path, [1999, 2000, 3999, 4000, 19999], variant="camo")
+    write_clevrtex(tmp_path, [1999, 2000, 3999, 4000, 19999], variant="camo")
     expected = {"test": ["001999"], "val": ["002000", "003999"], "train": ["004000", "019999"]}
     for split, numbers in expected.items():
         assert [i[-6:] for i in open_data(card(variant="camo", split=split), data_root=tmp_path).ids] == numbers
@@ -66,13 +66,13 @@ def test_every_variant_but_outd_is_split_by_tenths_as_the_official_loader_does(t
 
 
 def test_partial_download_is_said(tmp_path):
-    write_official(tmp_path, [*range(3), 2005])
+    write_clevrtex(tmp_path, [*range(3), 2005])
     note = open_data(FULL, data_root=tmp_path).note
     assert "PARTIAL" in note and "4996 of 5000" in note and "\n" not in note
 
 
 def test_complete_unsplit_variant_is_not_called_partial(tmp_path):
-    write_official(tmp_path, range(4), variant="outd")
+    write_clevrtex(tmp_path, range(4), variant="outd")
     data = open_data(card(variant="outd", split="all"), data_root=tmp_path)
     assert len(data) == 4 and "PARTIAL" not in data.note
     with pytest.raises(UsageError, match="not split"):
@@ -80,14 +80,14 @@ def test_complete_unsplit_variant_is_not_called_partial(tmp_path):
 
 
 def test_root_may_be_the_parent_the_folder_or_a_renamed_folder(tmp_path):
-    folder = write_official(tmp_path, [1, 2])
+    folder = write_clevrtex(tmp_path, [1, 2])
     parent, itself = open_data(FULL, data_root=tmp_path), open_data(FULL, data_root=folder)
     renamed = folder.rename(tmp_path / "renamed")
     assert parent.ids == itself.ids == open_data(FULL, data_root=renamed).ids
 
 
 def test_root_from_the_environment_and_limit(tmp_path, monkeypatch):
-    write_official(tmp_path, range(5))
+    write_clevrtex(tmp_path, range(5))
     monkeypatch.setenv("OCL_BENCH_DATA", str(tmp_path))
     data = open_data(FULL, limit=2)
     assert data.kind == "official" and [i[-1] for i in data.ids] == ["0", "1"]
@@ -99,7 +99,7 @@ def test_missing_data_says_what_where_and_how(tmp_path):
     message = str(caught.value)
     assert caught.value.exit_code == 3 and "\n" not in message
     assert str(tmp_path / "clevrtex_full") in message and "robots.ox.ac.uk" in message
-    write_official(tmp_path, [20000])
+    write_clevrtex(tmp_path, [20000])
     with pytest.raises(DataMissingError, match="no scene of the test split"):
         open_data(FULL, data_root=tmp_path)
     with pytest.raises(DataMissingError, match="no such folder"):
@@ -109,14 +109,14 @@ def test_missing_data_says_what_where_and_how(tmp_path):
 
 
 def test_folder_of_the_card_cannot_leave_the_root(tmp_path):
-    write_official(tmp_path, [0])
+    write_clevrtex(tmp_path, [0])
     (tmp_path / "root").mkdir()
     with pytest.raises(UsageError, match="below the data root"):
         open_data(card(variant="full", folder="../clevrtex_full"), data_root=tmp_path / "root")
 
 
 def test_changing_one_file_builds_a_new_index(tmp_path, private_places):
-    folder = write_official(tmp_path, range(3))
+    folder = write_clevrtex(tmp_path, range(3))
     first = open_data(FULL, data_root=tmp_path)
     assert open_data(FULL, data_root=tmp_path).revision == first.revision
     assert len(list((private_places / "arrow").iterdir())) == 1
@@ -129,7 +129,7 @@ def test_changing_one_file_builds_a_new_index(tmp_path, private_places):
 
 
 def test_colour_and_grey_masks_decode_like_palette_masks(tmp_path):
-    folder = write_official(tmp_path, range(2))
+    folder = write_clevrtex(tmp_path, range(2))
     expected = [sample.truth.labels for sample in open_data(FULL, data_root=tmp_path).reader]
     path = Path(f"{stem(folder, 0)}_flat.png")
     Image.open(path).convert("RGB").save(path)
@@ -147,7 +147,7 @@ def test_black_is_background_even_where_an_image_has_none():
 
 
 def test_scene_without_its_mask(tmp_path):
-    folder = write_official(tmp_path, range(3))
+    folder = write_clevrtex(tmp_path, range(3))
     Path(f"{stem(folder, 1)}_flat.png").unlink()
     message = failure(open_data(FULL, data_root=tmp_path), 1)
     assert "CLEVRTEX_full_000001_flat.png" in message and "mask file is missing" in message and "download" in message
@@ -156,7 +156,7 @@ def test_scene_without_its_mask(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", "_flat.png"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
 def test_truncated_png(tmp_path, suffix, share):
-    folder = write_official(tmp_path, range(3), size=(64, 48))
+    folder = write_clevrtex(tmp_path, range(3), size=(64, 48))
     path = Path(f"{stem(folder, 2)}{suffix}")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -165,7 +165,7 @@ def test_truncated_png(tmp_path, suffix, share):
 
 
 def test_flipped_bit_in_the_mask_is_noticed(tmp_path):
-    folder = write_official(tmp_path, range(2), size=(320, 240))
+    folder = write_clevrtex(tmp_path, range(2), size=(320, 240))
     path = Path(f"{stem(folder, 1)}_flat.png")
     content = bytearray(path.read_bytes())
     start = content.index(b"IDAT") + 4
@@ -175,13 +175,13 @@ def test_flipped_bit_in_the_mask_is_noticed(tmp_path):
 
 
 def test_mask_of_another_size(tmp_path):
-    folder = write_official(tmp_path, range(3))
+    folder = write_clevrtex(tmp_path, range(3))
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(f"{stem(folder, 0)}_flat.png")
     assert "mask size 24x32, its image 32x24" in failure(open_data(FULL, data_root=tmp_path), 0)
 
 
 def test_more_labels_than_declared(tmp_path):
-    folder = write_official(tmp_path, range(3))
+    folder = write_clevrtex(tmp_path, range(3))
     Path(f"{stem(folder, 1)}.json").write_text(json.dumps({"num_objects": 1, "objects": [{}]}))
     message = failure(open_data(FULL, data_root=tmp_path), 1)
     assert "mask label 2" in message and "num_objects" in message
@@ -189,23 +189,23 @@ def test_more_labels_than_declared(tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "[1]", "\xff\xfe", "[" * 100_000, '{"num_objects": "2"}', "{}"])
 def test_unreadable_metadata(tmp_path, content):
-    folder = write_official(tmp_path, range(2))
+    folder = write_clevrtex(tmp_path, range(2))
     path = Path(f"{stem(folder, 0)}.json")
     path.write_bytes(content.encode("latin-1"))
     assert str(path) in failure(open_data(FULL, data_root=tmp_path), 0)
 
 
 def test_wrong_modes(tmp_path):
-    folder = write_official(tmp_path, range(3))
+    folder = write_clevrtex(tmp_path, range(3))
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(f"{stem(folder, 0)}.png")
     assert "image mode 'L'" in failure(open_data(FULL, data_root=tmp_path), 0)
-    write_official(tmp_path, range(3))
+    write_clevrtex(tmp_path, range(3))
     Image.new("LA", (32, 24)).save(f"{stem(folder, 1)}_flat.png")
     assert "mask mode 'LA'" in failure(open_data(FULL, data_root=tmp_path), 1)
 
 
 def test_scene_found_twice_is_refused(tmp_path):
-    folder = write_official(tmp_path, [0])
+    folder = write_clevrtex(tmp_path, [0])
     (folder / "copy").mkdir()
     (folder / "copy/CLEVRTEX_full_000000.png").write_bytes(Path(f"{stem(folder, 0)}.png").read_bytes())
     with pytest.raises(UsageError, match="000000 is there twice"):
@@ -224,5 +224,5 @@ def test_unknown_names_get_a_suggestion(tmp_path):
     with pytest.raises(UsageError, match=r"data\.options"):
         open_data(card(variant="full", options={"void": 3}), data_root=tmp_path)
     with pytest.raises(IndexError):
-        write_official(tmp_path, [0])
+        write_clevrtex(tmp_path, [0])
         open_data(FULL, data_root=tmp_path).reader[1]

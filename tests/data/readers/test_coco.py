@@ -6,12 +6,25 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import layout_trees
 import numpy as np
 import pytest
-from coco_trees import CATEGORIES, annotation, message, open_split, save_image, write_coco, write_json
+from layout_trees import COCO_CATEGORIES as CATEGORIES
+from layout_trees import (
+    annotation,
+    compressed,
+    message,
+    open_layout,
+    save_image,
+    square,
+    uncompressed,
+    write_coco,
+    write_json,
+)
 from PIL import Image
 from places import SHARED
 from pycocotools import mask as rle
@@ -22,30 +35,8 @@ from ocl_bench.data import OpenData
 
 REAL = SHARED / "real/coco_sample"
 SHAPE = (20, 30)
-
-
-def square(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
-    """One polygon around whole pixels."""
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def filled(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    mask = np.zeros(shape, np.uint8)
-    for left, top, right, bottom in boxes:
-        mask[top:bottom, left:right] = 1
-    return mask
-
-
-def compressed(mask: np.ndarray) -> dict[str, Any]:
-    code = rle.encode(np.asfortranarray(mask))
-    return {"size": list(mask.shape), "counts": code["counts"].decode()}
-
-
-def uncompressed(mask: np.ndarray) -> dict[str, Any]:
-    flat = mask.reshape(-1, order="F")
-    starts = np.flatnonzero(np.diff(flat.astype(int), prepend=0, append=2))
-    runs = np.diff(starts, prepend=0)
-    return {"size": list(mask.shape), "counts": runs.tolist()}
+open_split = partial(open_layout, "coco")
+filled = partial(layout_trees.filled, shape=SHAPE)
 
 
 def random_annotations(images: int, each: int) -> list[dict[str, Any]]:

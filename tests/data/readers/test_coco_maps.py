@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from coco_trees import message, open_split, save_image, write_json
+from layout_trees import damage_mask, message, open_layout, save_image, save_picture, write_json
 from PIL import Image
 
 from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.core.types import Truth
 
+open_split = partial(open_layout, "coco")
 SHAPE = (14, 26)
 PICIE = {
     0: "71-76", 1: "77-82", 2: "51-60", 3: "61-70", 4: "83-90", 5: "43-50", 6: "25-32", 7: "15-24", 8: "9-14", 9: "0",
@@ -40,10 +42,7 @@ def fine_to_coarse() -> np.ndarray:
 def write_map(root: Path, name: str, values: np.ndarray, place: str = "annotations/val2017") -> Path:
     """An image and its stuff-thing map, which is returned."""
     save_image(root / f"val2017/{name}.jpg", values.shape)
-    path = root / place / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
+    return save_picture(root / place / f"{name}.png", values)
 
 
 ALL_VALUES = np.append(np.arange(182), [255, 255]).reshape(8, 23).astype(np.uint8)
@@ -107,17 +106,11 @@ def test_a_bad_map_is_one_line_and_leaves_the_others_alone(tmp_path: Path, fault
     path = write_map(tmp_path, "a", values)
     write_map(tmp_path, "b", values)
     if fault == "182":
-        Image.fromarray(values + 1).save(path)
-    elif fault == "16 bit":
-        Image.fromarray(np.where(values == 5, 40_000, values.astype(int)).astype(np.uint16)).save(path)
-    elif fault == "RGB":
-        Image.fromarray(np.stack([values] * 3, -1)).save(path)
-    elif fault == "size":
-        Image.fromarray(values[::2, ::2]).save(path)
-    elif fault == "cut":
-        path.write_bytes(path.read_bytes()[:-25])
-    else:
+        save_picture(path, values + 1)
+    elif fault == "no image":
         (tmp_path / "val2017/a.jpg").unlink()
+    else:
+        damage_mask(path, fault, 5)
     data = open_split(tmp_path, annotations="stuffthings")
     text = message(data)
     assert BAD_MAPS[fault] in text and ("a.jpg" if fault == "no image" else "annotations/val2017/a.png") in text

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layout_trees import fault, save_palette
 from PIL import Image
 from places import SHARED
-from video_trees import (
+from video_layout_trees import (
     all_frames,
-    fault,
     frame,
     moving_labels,
     open_with,
     record_opens,
     save_jpeg,
-    save_palette,
     write_davis,
 )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import card
 from PIL import Image
 from places import ROOT
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from data_trees import card
+from layout_trees import card
 from PIL import Image
 from scipy.io import savemat
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layout_trees import fault
 from PIL import Image
-from video_trees import (
+from video_layout_trees import (
     all_frames,
-    fault,
     frame,
     movi_features,
     moving_labels,
@@ -226,7 +226,7 @@ def test_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_encoder_of_this_test_writes_known_bytes() -> None:
-    from video_trees import crc32c, example
+    from video_layout_trees import crc32c, example
 
     # CRC-32C of "123456789" is 0xE3069283 (RFC 3720); masked by hand.
     assert crc32c(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF

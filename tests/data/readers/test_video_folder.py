@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layout_trees import fault, save_palette
 from PIL import Image
-from video_trees import all_frames, fault, frame, moving_labels, open_with, record_opens, save_jpeg, save_palette
+from video_layout_trees import all_frames, frame, moving_labels, open_with, record_opens, save_jpeg
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Video

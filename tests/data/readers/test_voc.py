@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import layout_trees
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import damage_mask, message, open_layout, save_image, save_palette
 from PIL import Image
 from places import SHARED
 from scipy.io import savemat
 
-from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Instance
-from ocl_bench.data import OpenData, open_data
 
 HEIGHT, WIDTH = 24, 32
 REAL = SHARED / "real/voc_sample"
@@ -27,60 +27,18 @@ OBJECTS[2:10, 2:12], OBJECTS[12:22, 4:14], OBJECTS[12:22, 18:30] = 1, 4, 2
 CLASSES[12, 4:30] = OBJECTS[12, 4:30] = 255
 CLASSES[14, 18:20] = 15  # two pixels of another class do not name the object
 LABELS = np.select([OBJECTS == 255, OBJECTS == 4], [-1, 3], OBJECTS.astype(int))
-
-
-def save_palette(values: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(values)
-    picture.putpalette([value for number in range(256) for value in (number, 255 - number, number // 2)])
-    picture.save(path)
-
-
-def write_image(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(path)
+open_split = partial(open_layout, "voc")
 
 
 def write_voc(root: Path, year: int = 2012, **lists: tuple[str, ...]) -> Path:
-    """VOCdevkit/VOC<year> with images and both masks of all ids of the lists."""
-    folder = root / f"VOCdevkit/VOC{year}"
-    (folder / "ImageSets/Segmentation").mkdir(parents=True)
-    for split, ids in lists.items():
-        (folder / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{name}\n" for name in ids))
-        for name in ids:
-            write_image(folder / f"JPEGImages/{name}.jpg")
-            save_palette(CLASSES, folder / f"SegmentationClass/{name}.png")
-            save_palette(OBJECTS, folder / f"SegmentationObject/{name}.png")
-    return folder
+    return layout_trees.write_voc(root, CLASSES, OBJECTS, year, **lists)
 
 
 def write_sbd(root: Path, train: tuple[str, ...], val: tuple[str, ...]) -> Path:
-    """benchmark_RELEASE/dataset; its masks are class 3 in the upper half, objects 1 and 2 left and right in it."""
-    folder = root / "benchmark_RELEASE/dataset"
-    for place in ("cls", "inst", "img"):
-        (folder / place).mkdir(parents=True)
+    """Its masks are class 3 in the upper half, objects 1 and 2 left and right in it."""
     classes, objects = np.zeros((2, HEIGHT, WIDTH), np.uint8)
     classes[:12], objects[:12, :16], objects[:12, 16:] = 3, 1, 2
-    for split, ids in (("train", train), ("val", val)):
-        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
-        for name in ids:
-            write_image(folder / f"img/{name}.jpg")
-            savemat(folder / f"cls/{name}.mat", {"GTcls": {"Segmentation": classes, "CategoriesPresent": [3]}})
-            savemat(folder / f"inst/{name}.mat", {"GTinst": {"Segmentation": objects, "Categories": [3, 3]}})
-    return folder
-
-
-def open_split(root: Path, split: str = "val", limit: int | None = None, **options: Any) -> OpenData:
-    task = card(reader="voc", folder="VOCdevkit", split=split, options=options)
-    return open_data(task, data_root=root, limit=limit)
-
-
-def message(data: OpenData, index: int = 0) -> str:
-    """The error of a sample, which must be one line."""
-    with pytest.raises(SampleError) as caught:
-        data.reader[index]
-    assert "\n" not in str(caught.value) and caught.value.sample_id == data.ids[index]
-    return str(caught.value)
+    return layout_trees.write_sbd(root, classes, objects, train=train, val=val)
 
 
 def test_every_place_of_the_root_is_found(tmp_path: Path) -> None:
@@ -131,7 +89,7 @@ def test_objects_alone_are_enough_for_instances(tmp_path: Path) -> None:
 
 def test_void_of_either_map_is_void(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, val=("a",))
-    save_palette(np.where(OBJECTS == 255, 0, OBJECTS).astype(np.uint8), folder / "SegmentationObject/a.png")
+    save_palette(folder / "SegmentationObject/a.png", np.where(OBJECTS == 255, 0, OBJECTS))
     assert np.array_equal(open_split(tmp_path).reader[0].truth.labels, LABELS)
 
 
@@ -165,7 +123,7 @@ def test_trainaug_of_converters(tmp_path: Path, name: str) -> None:
     folder = write_voc(tmp_path, train=("b",), val=("c",))
     listed = ("x",) if name == "aug.txt" else ("b", "x")
     (folder / "ImageSets/Segmentation" / name).write_text("\n".join(listed))
-    write_image(folder / "JPEGImages/x.jpg")
+    save_image(folder / "JPEGImages/x.jpg", (HEIGHT, WIDTH))
     grey = np.where(CLASSES == 15, 7, CLASSES).astype(np.uint8)
     for image in ("b", "x", "c"):
         (folder / "SegmentationClassAug").mkdir(exist_ok=True)
@@ -179,7 +137,7 @@ def test_no_other_split_takes_masks_of_sbd(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, train=("b",), val=("c",))
     write_sbd(tmp_path, train=("c",), val=())
     (folder / "SegmentationClassAug").mkdir()
-    save_palette(CLASSES, folder / "SegmentationClassAug/c.png")
+    save_palette(folder / "SegmentationClassAug/c.png", CLASSES)
     (folder / "SegmentationClass/c.png").unlink()
     (folder / "SegmentationObject/c.png").unlink()
     for truth in ("classes", "instances"):
@@ -206,19 +164,12 @@ BAD_MASKS = {
 def test_a_bad_mask_is_one_line_and_leaves_the_others_alone(tmp_path: Path, fault: str) -> None:
     folder = write_voc(tmp_path, val=("a", "b"))
     path = folder / "SegmentationClass/a.png"
-    if fault == "RGB":
-        with Image.open(path) as picture:
-            picture.convert("RGB").save(path)
-    elif fault == "size":
-        save_palette(CLASSES[::2, ::2], path)
-    elif fault == "class 21":
-        save_palette(np.where(CLASSES == 8, 21, CLASSES).astype(np.uint8), path)
-    elif fault == "16 bit":
-        Image.fromarray(np.where(CLASSES == 8, 40_000, CLASSES.astype(int)).astype(np.uint16)).save(path)
-    elif fault == "cut":
-        path.write_bytes(path.read_bytes()[:-30])
-    else:
+    if fault == "class 21":
+        save_palette(path, np.where(CLASSES == 8, 21, CLASSES))
+    elif fault == "text":
         path.write_text("no image")
+    else:
+        damage_mask(path, fault, 8)
     data = open_split(tmp_path, truth="classes")
     text = message(data)
     assert BAD_MASKS[fault] in text and str(path) in text
@@ -285,7 +236,7 @@ def test_the_revision_changes_with_a_file(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, val=("a", "b"))
     before = open_split(tmp_path).revision
     assert open_split(tmp_path).revision == before
-    save_palette(np.zeros_like(CLASSES), folder / "SegmentationObject/b.png")
+    save_palette(folder / "SegmentationObject/b.png", np.zeros_like(CLASSES))
     assert open_split(tmp_path).revision != before
 
 

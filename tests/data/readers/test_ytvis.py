@@ -7,12 +7,13 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import layout_trees
 import numpy as np
 import pytest
+from layout_trees import compressed, fault, square, uncompressed
 from pycocotools import mask as rle
-from video_trees import (
+from video_layout_trees import (
     all_frames,
-    fault,
     frame,
     open_with,
     record_opens,
@@ -31,26 +32,8 @@ from ocl_bench.data.stand_ins.layouts import LayoutTree
 SHAPE = (12, 20)
 
 
-def square(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
-    """One polygon around whole pixels."""
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
 def filled(left: int, top: int, right: int, bottom: int) -> np.ndarray:
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[top:bottom, left:right] = 1
-    return mask
-
-
-def compressed(mask: np.ndarray) -> dict[str, Any]:
-    code = rle.encode(np.asfortranarray(mask))
-    return {"size": list(mask.shape), "counts": code["counts"].decode()}
-
-
-def uncompressed(mask: np.ndarray) -> dict[str, Any]:
-    flat = mask.reshape(-1, order="F")
-    starts = np.flatnonzero(np.diff(flat.astype(int), prepend=0, append=2))
-    return {"size": list(mask.shape), "counts": np.diff(starts, prepend=0).tolist()}
+    return layout_trees.filled((left, top, right, bottom), shape=SHAPE)
 
 
 def decoded(segmentation: Any) -> np.ndarray:

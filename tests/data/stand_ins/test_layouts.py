@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import card
 from scenes_with_classes import classed_scene, fill_store
 
 from ocl_bench.core.errors import DataMissingError, UsageError

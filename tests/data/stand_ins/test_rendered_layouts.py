@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import card
 from scenes_with_classes import fill_store
 
 from ocl_bench.core.errors import UsageError

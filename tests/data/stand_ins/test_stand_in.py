@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import card
+from layout_trees import card
 from PIL import Image
 
 from ocl_bench.core.errors import UsageError

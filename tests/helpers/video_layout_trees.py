@@ -1,4 +1,4 @@
-"""Small trees in the official layouts of MOVi, YouTube-VIS and DAVIS, and what the readers should make of them.
+"""Small trees of videos in the official layouts of MOVi, YouTube-VIS and DAVIS, and what readers should make of them.
 
 TFRecords are encoded here by hand, so that no code of the package takes part in writing what it reads.
 """
@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_trees import PALETTE, card
+from layout_trees import card, save_palette, save_picture, write_json
 from PIL import Image
 
-from ocl_bench.core.errors import SampleError
 from ocl_bench.core.types import Sample, Video
 from ocl_bench.data.base import OpenData, Request
 
@@ -35,14 +34,6 @@ def open_with(
     """Open data through a reader's function, as `open_data` does."""
     task = card(reader="probe", folder=folder, split=split, options=options, get="example.org")
     return opener(Request(task, root, limit, split, stand_in_seed, False))
-
-
-def fault(act: Callable[[], Any], video_id: str) -> str:
-    """The error of a video, which must be one line with its id."""
-    with pytest.raises(SampleError) as caught:
-        act()
-    assert "\n" not in str(caught.value) and caught.value.sample_id == video_id
-    return str(caught.value)
 
 
 def record_opens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -82,17 +73,7 @@ def moving_labels(number: int, shape: tuple[int, int], codes: Sequence[int] = (1
 
 
 def save_jpeg(path: Path, image: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, quality=95)
-    return path
-
-
-def save_palette(path: Path, labels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(labels.astype(np.uint8))
-    picture.putpalette((PALETTE + [128] * 768)[:768])  # a short palette would be stored in fewer bits
-    picture.save(path)
-    return path
+    return save_picture(path, image, quality=95)
 
 
 def write_davis(
@@ -155,20 +136,22 @@ def write_ytvis(
     for video in content["videos"] if pictures else ():
         for t, name in enumerate(video["file_names"]):
             save_jpeg(root / "train/JPEGImages" / name, frame(t, shape))
-    path = root / table
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    return path
+    return write_json(root / table, content)
+
+
+def plain_crc32c(data: bytes) -> int:
+    """CRC-32C one bit at a time, straight from the definition."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C bit by bit, masked as TFRecord stores it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
+    """CRC-32C, masked as TFRecord stores it."""
+    crc = plain_crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -179,7 +162,7 @@ def varint(value: int) -> bytes:
     return out + bytes([value])
 
 
-def message(number: int, content: bytes) -> bytes:
+def field(number: int, content: bytes) -> bytes:
     return varint(8 * number + 2) + varint(len(content)) + content
 
 
@@ -188,11 +171,11 @@ def example(features: Mapping[str, Sequence[Any]]) -> bytes:
     entries = b""
     for name, values in features.items():
         if values and isinstance(values[0], bytes):
-            feature = message(1, b"".join(message(1, value) for value in values))
+            feature = field(1, b"".join(field(1, value) for value in values))
         else:
-            feature = message(3, message(1, b"".join(varint(value) for value in values)))
-        entries += message(1, message(1, name.encode()) + message(2, feature))
-    return message(1, entries)
+            feature = field(3, field(1, b"".join(varint(value) for value in values)))
+        entries += field(1, field(1, name.encode()) + field(2, feature))
+    return field(1, entries)
 
 
 def png(array: np.ndarray) -> bytes:
