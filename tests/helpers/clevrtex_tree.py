@@ -1,4 +1,4 @@
-"""A few scenes of rectangles in CLEVRTEX's official layout, so that the real corridor runs in a second."""
+"""A few scenes of rectangles in CLEVRTEX's official layout, so that a real evaluation runs in a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from layout_trees import save_palette
 from PIL import Image
 
 SCENES = 6
@@ -26,7 +27,5 @@ def write_scenes(root: Path, count: int = SCENES) -> None:
             image[labels == number] = random.integers(0, 255, 3)
         stem = f"CLEVRTEX_full_{index:06d}"
         Image.fromarray(image).save(folder / f"{stem}.png")
-        mask = Image.fromarray(labels, mode="P")
-        mask.putpalette([c for k in range(256) for c in (k, 255 - k, k)])
-        mask.save(folder / f"{stem}_flat.png")
+        save_palette(folder / f"{stem}_flat.png", labels)
         (folder / f"{stem}.json").write_text(json.dumps({"num_objects": count}))

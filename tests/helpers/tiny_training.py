@@ -68,6 +68,25 @@ def logged_losses(out: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in log_rows(out)}
 
 
+def learn_alone(out: Path, model: Any, objective: Any, recipe: Any, *, seed: int = 0, **options: Any) -> Any:
+    """A training in this process, without ranks."""
+    ranks = start_ranks("cpu", "fp32")
+    return fit(model, objective, recipe, seed=seed, out=out, ranks=ranks, progress=False, **options)
+
+
+def losses_and_weights(out: Path) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
+    """What a training logged and learnt."""
+    return logged_losses(out), load_checkpoint(out / "last.pt").model
+
+
+def assert_visits_learn_the_same(out: Path, learn: Any, losses: Any, weights: Any) -> None:
+    """Three visits that are cut short after a step, and one to the end, learn what one visit does."""
+    for _ in range(3):
+        learn(out, minutes=0)
+    assert learn(out).finished
+    assert_same_training(out, losses, weights)
+
+
 def assert_same_training(out: Path, losses: dict[int, float], weights: dict[str, torch.Tensor]) -> None:
     """The log and the last checkpoint of a training, bit for bit."""
     assert logged_losses(out) == losses

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pickles_with_code import Touching
 from safetensors.torch import save_file
 from tiny_evaluation import HERE, SlotModel, build
 
@@ -100,12 +101,8 @@ def test_checkpoints_load_strictly(tmp_path: Path) -> None:
 
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (tmp_path / "ran",))
-
     path = tmp_path / "weights.pt"
-    torch.save({"query.weight": Code()}, path)
+    torch.save({"query.weight": Touching(tmp_path / "ran")}, path)
     with pytest.raises(UsageError, match=r"weights.pt: refused"):
         get_model(HERE, checkpoint=path)
     assert not (tmp_path / "ran").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scenes_with_classes import classed_scene
 from tiny_odis_training import CROPS, odis_recipe, run_double, tiny_model, tiny_objective, tiny_source
-from tiny_training import assert_same_training, log_rows, logged_losses
+from tiny_training import assert_same_training, learn_alone, log_rows, losses_and_weights
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
 
@@ -21,20 +21,19 @@ from ocl_bench.data.scenes import salient
 from ocl_bench.data.scenes.store import SceneStore, write_chunk
 from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.models.loading import get_model
-from ocl_bench.training import data, fit, run
+from ocl_bench.training import data, run
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.data import ChunkedArray
 from ocl_bench.training.loop import _optimizer, clip_each
 from ocl_bench.training.neighbours import validate_neighbours
 from ocl_bench.training.odis_images import BoxedReader, BoxedScenes, boxes_of
 from ocl_bench.training.odis_objective import OdisOptions
-from ocl_bench.training.ranks import start_ranks
 
 
 def learn(out, **options):
     objective = options.pop("objective", None) or tiny_objective()
     model, recipe = options.pop("model", None) or tiny_model(), options.pop("recipe", odis_recipe())
-    return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
+    return learn_alone(out, model, objective, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def whole(tmp_path_factory):
     """The losses and weights of an uninterrupted training, with stochastic depth."""
     out = tmp_path_factory.mktemp("whole")
     learn(out, model=tiny_model(drop_path=0.3))
-    return logged_losses(out), load_checkpoint(out / "last.pt").model
+    return losses_and_weights(out)
 
 
 def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):

@@ -7,7 +7,13 @@ import pytest
 import torch
 from scenes_with_classes import classed_scene
 from tiny_slotcon_training import run_double, slotcon_recipe, tiny_model, tiny_objective
-from tiny_training import assert_same_training, log_rows, logged_losses
+from tiny_training import (
+    assert_visits_learn_the_same,
+    learn_alone,
+    log_rows,
+    logged_losses,
+    losses_and_weights,
+)
 from torch import nn
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
@@ -22,9 +28,7 @@ from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.metrics import semantic
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcon import group, presence
-from ocl_bench.training import data, fit, run
-from ocl_bench.training.checkpoint import load_checkpoint
-from ocl_bench.training.ranks import start_ranks
+from ocl_bench.training import data, run
 from ocl_bench.training.recipe import Recipe, Scenes, read_recipe
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 
@@ -32,7 +36,7 @@ from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, v
 def learn(out, **options):
     objective = options.pop("objective", None) or tiny_objective()
     model, recipe = options.pop("model", None) or tiny_model(), options.pop("recipe", slotcon_recipe())
-    return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
+    return learn_alone(out, model, objective, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +44,11 @@ def whole(tmp_path_factory):
     """The losses and weights of an uninterrupted training."""
     out = tmp_path_factory.mktemp("whole")
     learn(out)
-    return logged_losses(out), load_checkpoint(out / "last.pt").model
+    return losses_and_weights(out)
 
 
 def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
-    for _ in range(3):
-        learn(tmp_path, minutes=0)
-    assert learn(tmp_path).finished
-    assert_same_training(tmp_path, *whole)
+    assert_visits_learn_the_same(tmp_path, learn, *whole)
 
 
 def test_student_teacher_and_centre_all_learn(whole):

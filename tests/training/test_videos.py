@@ -7,7 +7,13 @@ import pytest
 import torch
 from places import PARITY
 from safetensors.torch import load_file
-from tiny_training import assert_same_training, log_rows, logged_losses
+from tiny_training import (
+    assert_visits_learn_the_same,
+    learn_alone,
+    log_rows,
+    logged_losses,
+    losses_and_weights,
+)
 from tiny_video_training import (
     SMALL,
     TEACHER,
@@ -28,7 +34,7 @@ from ocl_bench.data.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.models.encoder import Encoder
 from ocl_bench.models.loading import get_model
 from ocl_bench.training import fit, run
-from ocl_bench.training.checkpoint import export_weights, load_checkpoint
+from ocl_bench.training.checkpoint import export_weights
 from ocl_bench.training.clips import CachedVideos
 from ocl_bench.training.ranks import start_ranks
 from ocl_bench.training.recipe import read_recipe
@@ -38,7 +44,7 @@ def learn(out, model=None, objective=None, **options):
     recipe = options.pop("recipe", video_recipe())
     objective = objective or tiny_objective(teacher=tiny_teacher().eval())
     model = model or tiny_student()
-    return fit(model, objective, recipe, seed=0, out=out, ranks=start_ranks("cpu", "fp32"), progress=False, **options)
+    return learn_alone(out, model, objective, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +52,11 @@ def whole(tmp_path_factory):
     """The losses and weights of an uninterrupted training of a student."""
     out = tmp_path_factory.mktemp("whole")
     learn(out)
-    return logged_losses(out), load_checkpoint(out / "last.pt").model
+    return losses_and_weights(out)
 
 
 def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
-    for _ in range(3):
-        learn(tmp_path, minutes=0)
-    assert learn(tmp_path).finished
-    assert_same_training(tmp_path, *whole)
+    assert_visits_learn_the_same(tmp_path, learn, *whole)
 
 
 def test_all_but_the_encoder_learns_and_the_teacher_is_no_part_of_it(whole):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interruptions import interrupt_replacing
 from layout_trees import card
 from scenes_with_classes import fill_store
 
@@ -102,16 +102,7 @@ def test_splits_and_seeds_show_different_scenes(small: Path) -> None:
 def test_a_killed_run_goes_on_where_it_stopped(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = content(ensure_scenes(SceneStore(seed=5), 48, progress=False).folder)
     monkeypatch.setenv("OCL_BENCH_CACHE", str(small / "other"))
-    replace_file, calls = os.replace, 0
-
-    def stumble(source: Path, target: Path) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise KeyboardInterrupt
-        replace_file(source, target)
-
-    monkeypatch.setattr(store.os, "replace", stumble)
+    interrupt_replacing(monkeypatch, at=2)
     with pytest.raises(KeyboardInterrupt):
         ensure_scenes(SceneStore(seed=5), 48, progress=False)
     assert SceneStore(seed=5).missing(48) == [1, 2], "a chunk that is being written is not seen"

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interruptions import interrupt_replacing
 from layout_trees import card
 from PIL import Image
 
@@ -66,22 +66,10 @@ def test_a_lost_file_is_rendered_again(rendered):
 
 
 def test_a_killed_run_leaves_no_half_scene(rendered, monkeypatch):
-    from ocl_bench.data.stand_ins import clevrtex as writer
-
     task = card(variant="full", split="test", stand_in=STAND_IN)
-    real, count = os.replace, 0
-
-    def stumble(source, target):
-        nonlocal count
-        count += 1
-        if count == 20:
-            raise KeyboardInterrupt
-        real(source, target)
-
-    monkeypatch.setattr(writer.os, "replace", stumble)
+    interrupt_replacing(monkeypatch, at=20)
     with pytest.raises(KeyboardInterrupt):
         open_data(task, progress=False)
-    monkeypatch.setattr(writer.os, "replace", real)
     data = open_data(task, progress=False)
     assert len(data.ids) == 24
     assert all(sample.truth.labels.max() == 2 for sample in data.reader)

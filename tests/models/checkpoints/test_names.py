@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pickles_with_code import Touching
 from safetensors.torch import load_file
 from torch import nn
 
@@ -67,17 +68,9 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_weights(large, tmp_path / "weights.safetensors", dtype=torch.float32)
 
 
-class _Payload:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.marker,))
-
-
 def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     path, marker = tmp_path / "evil.pth", tmp_path / "marker"
-    torch.save({"0.weight": _Payload(marker)}, path)
+    torch.save({"0.weight": Touching(marker)}, path)
     with pytest.raises(UsageError, match=r"evil\.pth: refused") as error:
         load_weights(model(), path)
     assert not marker.exists()
