@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from places import HELPERS
-from tiny_training import learn_alone, logged_losses, losses_and_weights, tiny_model, tiny_objective, tiny_recipe
+from tiny_training import learn_alone, logged_losses, tiny_model, tiny_objective, tiny_recipe
 from two_ranks import run_two_ranks
 
 from ocl_bench.core.errors import UsageError
@@ -24,14 +24,6 @@ def learn(out, **options):
     objective = options.pop("objective", tiny_objective())
     model = options.pop("model", tiny_model())
     return learn_alone(out, model, objective, recipe, **options)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The losses and weights of an uninterrupted training."""
-    out = tmp_path_factory.mktemp("whole")
-    learn(out)
-    return losses_and_weights(out)
 
 
 def test_resume_after_kill_9_gives_equal_losses_and_weights(tmp_path, whole):

@@ -12,7 +12,6 @@ from tiny_training import (
     learn_alone,
     log_rows,
     logged_losses,
-    losses_and_weights,
 )
 from torch import nn
 from two_ranks import assert_ranks_learn_the_joint_batch
@@ -37,14 +36,6 @@ def learn(out, **options):
     objective = options.pop("objective", None) or tiny_objective()
     model, recipe = options.pop("model", None) or tiny_model(), options.pop("recipe", slotcon_recipe())
     return learn_alone(out, model, objective, recipe, **options)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The losses and weights of an uninterrupted training."""
-    out = tmp_path_factory.mktemp("whole")
-    learn(out)
-    return losses_and_weights(out)
 
 
 def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):

@@ -12,7 +12,6 @@ from tiny_training import (
     learn_alone,
     log_rows,
     logged_losses,
-    losses_and_weights,
 )
 from tiny_video_training import (
     SMALL,
@@ -45,14 +44,6 @@ def learn(out, model=None, objective=None, **options):
     objective = objective or tiny_objective(teacher=tiny_teacher().eval())
     model = model or tiny_student()
     return learn_alone(out, model, objective, recipe, **options)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The losses and weights of an uninterrupted training of a student."""
-    out = tmp_path_factory.mktemp("whole")
-    learn(out)
-    return losses_and_weights(out)
 
 
 def test_visits_that_are_cut_short_learn_the_same(tmp_path, whole):
