@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tiny_training", "two_ranks")  # helpers whose assertions explain themselves, too
+# Assertions in helpers explain themselves, too.
+pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).parent.glob("helpers/*.py")))
 
 
 @pytest.fixture(scope="session", autouse=True)

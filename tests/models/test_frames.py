@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from video_corridor import ColourMaps, Colours, moving_squares
+from tiny_videos import ColourMaps, Colours, moving_squares
 
 from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.core.types import Batch, Prediction

@@ -1,6 +1,6 @@
 """DINO and iBOT against their official code: every parity file, in float64 and float32, gradients included.
 
-(`dino_knn` is in tests/adapters.) ODIS has no official code; what it shares with these two is what is checked here.
+(`dino_knn` is in tests/families.) ODIS has no official code; what it shares with these two is what is checked here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Batch norm over ranks against torch's batch norm of the joint batch, and against numerical gradients."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from tiny_norm import CASES, SPLITS, learn, network, rows_of
+from places import HELPERS
+from tiny_batch_norm import CASES, SPLITS, learn, network, rows_of
 from torch import nn
 from two_ranks import run_two_ranks
 
@@ -17,7 +16,7 @@ JOINT = [step for step, split in enumerate(SPLITS) if sum(split) > 1]
 def ranks(tmp_path_factory):
     """What two ranks saw."""
     out = tmp_path_factory.mktemp("norm")
-    run_two_ranks(Path(__file__).with_name("tiny_norm.py"), out)
+    run_two_ranks(HELPERS / "tiny_batch_norm.py", out)
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

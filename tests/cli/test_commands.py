@@ -1,0 +1,220 @@
+"""The command line: what goes to stdout, exit codes, one-line errors, and the next useful command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_evaluation import HERE
+from typer.testing import CliRunner, Result
+
+from ocl_bench.cli import app
+from ocl_bench.results.record import json_schema
+
+
+def call(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Four images with masks and a task card for the folder reader."""
+    generator = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        labels = np.zeros((32, 32), np.uint8)
+        labels[4:14, 4 + number : 20] = 1
+        labels[20:28, 8:30] = 2
+        image = generator.integers(0, 40, (32, 32, 3)) + 70 * labels[..., None]
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "images" / f"i{number}.png")
+        Image.fromarray(labels).save(tmp_path / "masks" / f"i{number}.png")
+    card = (
+        "name: mine\nversion: 1\nfamily: discovery\ndata: {reader: folder}\n"
+        "protocol: {input: 32, score_at: 32}\nmetrics: [mbo_fg, ari, fg_ari]\nmain: mbo_fg\n"
+    )
+    (tmp_path / "mine.yaml").write_text(card)
+    return tmp_path
+
+
+def run_eval(images: Path, *arguments: Any, model: str = HERE) -> Result:
+    return call("eval", "-m", model, "-t", images / "mine.yaml", "--results", images / "results", *arguments)
+
+
+def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
+    result = run_eval(images, "--floors", "--no-pictures")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "tiny_evaluation-build",
+        "mbo_fg ↑ (main)",
+        "n = 4",
+        "±",
+        "grid (floor)",
+        "kmeans (floor)",
+        "patch-oracle",
+    ):
+        assert text in result.stdout, text
+    for text in ("signature: crop:none│mask:attention│", "images show one object", "images/s", ".json", ".parquet"):
+        assert text in result.stdout, text
+    assert "next: ocl-bench leaderboard --task mine" in result.stdout
+    board = images / "results" / "leaderboards" / "mine.csv"
+    assert "tiny_evaluation-build" in board.read_text() and str(board) in result.stdout
+    assert "supplied" in result.stderr
+
+
+def test_eval_draws_a_picture(images: Path) -> None:
+    result = run_eval(images)
+    assert result.exit_code == 0, result.output
+    (picture,) = (images / "results").rglob("*.png")
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300 and "picture:" in result.stdout
+    assert "--floors computes" in result.stderr
+
+
+def test_json_is_exactly_the_result(images: Path) -> None:
+    result = run_eval(images, "--json", "--no-pictures", "--seeds", "0..1")
+    content = json.loads(result.stdout)
+    jsonschema.validate(content, json_schema())
+    assert content["seeds"]["noise"] == [0, 1] and content["data"]["kind"] == "supplied"
+    assert "finished before" in run_eval(images, "--json", "--no-pictures", "--seeds", "0,1").stderr
+    assert "finished before" not in run_eval(images, "--json", "--no-pictures", "--seeds", "0,1", "--force").stderr
+
+
+def test_failed_samples_give_exit_code_1_and_keep_the_others(images: Path) -> None:
+    (images / "masks" / "i2.png").write_bytes(b"no picture")
+    result = run_eval(images, "--json", "--no-pictures")
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and content["counts"]["scored"] == 3
+    assert [failure["id"] for failure in content["counts"]["failed"]] == ["i2"]
+    assert "failed: sample i2" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["eval", "-m", "gird", "-t", "clevrtex"], 2, "unknown model 'gird'; did you mean grid?"),
+        (["eval", "-m", "grid", "-t", "clevrtx"], 2, "unknown task 'clevrtx'; did you mean clevrtex"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "--data-root", "/nowhere"], 3, "/nowhere"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rows"], 2, "write key=value"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "--seeds", "a"], 2, "--seeds a"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "--device", "toaster"], 2, "device 'toaster'"),
+        (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rows=["], 2, "--option rows=[: is not a YAML value"),
+        (["eval", "-m", "grid", "-t", "clevrtex-ood", "--split", "val"], 2, "'outd' is not split"),
+        (["show", "gird"], 2, "no card 'gird'; did you mean grid?"),
+        (["replay", "none.json"], 2, "none.json"),
+        (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=3"], 2, "exactly one option"),
+        (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=9..3"], 2, "range 9..3"),
+        (["tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=1,3", "--split", "test"], 2, "is scored on it"),
+        (["eval", "-m", "my_model.py", "-t", "clevrtex"], 2, "write my_model.py:build"),
+    ],
+)
+def test_errors_are_one_line_on_stderr(arguments: list[str], code: int, message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == code and message in result.stderr and result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_talking_model_does_not_spoil_json(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "talks.py"
+    path.write_text(
+        "import torch\nfrom ocl_bench import Prediction\n"
+        "class M:\n    def predict(self, batch):\n        print('hello')\n"
+        "        return Prediction(masks=torch.ones(len(batch), 1, 2, 2), mask_source='decoder')\nbuild = M\n"
+    )
+    result = run_eval(images, "--json", "--no-pictures", model=f"{path}:build")
+    assert json.loads(result.stdout)["model"]["name"] == "talks-build" and "hello" in result.stderr
+    assert json.loads(call("check-model", "-m", f"{path}:build", "--json").stdout)[0]["passed"]
+
+
+def test_results_that_cannot_be_written_are_one_line(images: Path) -> None:
+    (images / "file").write_text("")
+    result = call("eval", "-m", "grid", "-t", images / "mine.yaml", "--results", images / "file", "--no-pictures")
+    assert result.exit_code == 2 and f"error: {images / 'file'}" in result.stderr.splitlines()[-1]
+
+
+def test_a_limited_result_says_so(images: Path) -> None:
+    assert "limited to the first 2: never ranked" in run_eval(images, "--no-pictures", "--limit", 2).stdout
+    assert "never ranked" not in run_eval(images, "--no-pictures").stdout
+
+
+def test_unknown_verbs_and_options_are_usage_errors() -> None:
+    assert call("evall").exit_code == 2
+    assert call("eval", "--modle", "grid").exit_code == 2
+    assert call("eval", "-m", "grid").exit_code == 2
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ocl_bench.cli.evaluation.make_plan", interrupt)
+    result = call("eval", "-m", "grid", "-t", "clevrtex")
+    assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
+
+
+def test_list_and_show() -> None:
+    assert "clevrtex" in call("list").stdout and "grid" in json.loads(call("list", "models", "--json").stdout)
+    assert "mbo_fg" in call("list", "metrics").stdout.splitlines()
+    task = call("show", "clevrtex").stdout
+    assert "crop:center-0.8│" in task and "_flat.png" in task and "without --data-root: 512 scenes" in task
+    assert "ceiling" in call("show", "patch-oracle").stdout
+    assert json.loads(call("show", "clevrtex", "--json").stdout)["main"] == "mbo_fg"
+
+
+def test_check_model(tmp_path: Path) -> None:
+    good = call("check-model", "-m", HERE)
+    assert good.exit_code == 0 and "next: ocl-bench eval" in good.stdout
+    path = tmp_path / "bad.py"
+    path.write_text("class M:\n    def predict(self, batch):\n        return batch\nbuild = M\n")
+    bad = call("check-model", "-m", f"{path}:build")
+    assert bad.exit_code == 2 and "expected a Prediction" in " ".join(bad.stdout.split())
+    assert [check["passed"] for check in json.loads(call("check-model", "-m", f"{path}:build", "--json").stdout)][
+        :2
+    ] == [True, False]
+
+
+def test_score_and_replay(images: Path) -> None:
+    task = images / "mine.yaml"
+    scored = call("score", "-t", task, "--masks", images / "masks", "--results", images / "r", "--json")
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["metrics"]["mbo_fg"]["value"] == 1
+    saved = json.loads(
+        call("eval", "-m", HERE, "-t", "clevrtex", "--limit", 2, "--save-predictions", "--no-pictures", "--json").stdout
+    )
+    from ocl_bench.core.paths import results_root
+
+    path = results_root() / "clevrtex" / "tiny_evaluation-build" / f"{saved['identity']['key'][:8]}.json"
+    again = call("replay", path, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["metrics"] == saved["metrics"]
+    mask = next(path.with_suffix(".predictions").rglob("*.png"))
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    assert call("replay", path).exit_code == 1
+    run_eval(images, "--save-predictions", "--no-pictures")
+    (path,) = (images / "results").rglob("tiny_evaluation-build/*.json")
+    assert call("replay", path).exit_code == 2
+    assert call("replay", path, "--task", task).exit_code == 0
+
+
+def test_tune_chooses_on_the_validation_split(tmp_path: Path) -> None:
+    result = call(
+        "tune", "-m", "grid", "-t", "clevrtex", "-o", "rows=1,3", "-o", "columns=3",
+        "--limit", 4, "--results", tmp_path, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["split"] == "val" and [row["value"] for row in content["tried"]] == [1, 3]
+    values = [row["metrics"]["mbo_fg"] for row in content["tried"]]
+    assert content["best"] == [1, 3][int(np.argmax(values))]
+    assert json.loads(Path(content["path"]).read_text())["best"] == content["best"]
+    written = [json.loads(path.read_text()) for path in tmp_path.rglob("grid/*.json") if path.stem != "rows"]
+    assert {entry["data"]["split"] for entry in written} == {"val"}
+
+
+def test_schema_verb() -> None:
+    assert json.loads(call("schema").stdout) == json_schema()

@@ -1,0 +1,174 @@
+"""Masks without a model: folders, arrays, and the saved predictions of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_evaluation import SIZE, MemoryReader, memory_data, tiny_task
+
+from ocl_bench import evaluate
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import VOID, Sample, Truth
+from ocl_bench.data import OpenData
+from ocl_bench.evaluation.supplied import masks as score
+from ocl_bench.evaluation.supplied.masks import replay, score_masks
+from ocl_bench.metrics import compute
+from ocl_bench.results.record import Result, read_rows
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> OpenData:
+    opened = memory_data(6)
+    monkeypatch.setattr(score, "open_data", lambda *arguments, **keywords: opened)
+    return opened
+
+
+def truth_of(data: OpenData, index: int) -> np.ndarray:
+    return data.reader[index].truth.labels
+
+
+def write_masks(folder: Path, data: OpenData, change: Any = lambda labels: labels) -> None:
+    folder.mkdir(exist_ok=True)
+    for index, sample_id in enumerate(data.ids):
+        Image.fromarray(change(truth_of(data, index)).astype(np.uint8)).save(folder / f"{sample_id}.png")
+
+
+def test_the_truth_as_masks_is_perfect_whatever_its_numbers(tmp_path: Path, data: OpenData) -> None:
+    write_masks(tmp_path / "masks", data, lambda labels: 250 - 20 * labels)
+    said: list[str] = []
+    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False, say=said.append)
+    assert result.value("mbo_fg") == result.value("ari") == 1
+    assert (result.data.kind, result.model.name, result.model.card) == ("supplied", "supplied-masks", "")
+    assert said == [data.note] and data.kind == "embedded"
+
+
+def test_every_predicted_id_is_a_slot_also_zero(tmp_path: Path, data: OpenData) -> None:
+    write_masks(tmp_path / "masks", data, lambda labels: np.where(labels == 1, 0, 1 + labels))
+    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    assert result.value("mbo_fg") == 1
+
+
+def test_changed_masks_are_another_result(tmp_path: Path, data: OpenData) -> None:
+    write_masks(tmp_path / "masks", data)
+    first = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    write_masks(tmp_path / "masks", data, np.zeros_like)
+    second = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    assert not second.reused and second.value("ari") == 0 != first.value("ari")
+
+
+class Oblong(MemoryReader):
+    """Images of 40 x 20 whose central square has the truth of the small images."""
+
+    def __getitem__(self, index: int) -> Sample:
+        labels = np.zeros((20, 40), np.int16)
+        labels[2 : 2 + SIZE, 12 : 12 + SIZE] = super().__getitem__(index).truth.labels
+        return Sample(self.ids[index], np.zeros((20, 40, 3), np.uint8), Truth(labels))
+
+
+def test_masks_of_whole_images_are_cropped_like_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Oblong(4)
+    data = OpenData(reader, "embedded", "r1", tmp_path, reader.ids, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(score, "open_data", lambda *arguments, **keywords: data)
+    task = tiny_task(protocol={"crop": "center-0.8", "input": SIZE, "score_at": SIZE})
+    write_masks(tmp_path / "whole", data)
+    write_masks(tmp_path / "crop", data, lambda labels: labels[2:18, 12:28])
+    write_masks(tmp_path / "other", data, lambda labels: labels[:10, :10])
+    for folder in ("whole", "crop"):
+        assert score_masks(task, tmp_path / folder, results=tmp_path, progress=False).value("mbo_fg") == 1
+    with pytest.raises(UsageError, match="mask is 10x10, expected 40x20 or 16x16"):
+        score_masks(task, tmp_path / "other", results=tmp_path, progress=False)
+
+
+def test_missing_and_broken_masks(tmp_path: Path, data: OpenData) -> None:
+    write_masks(tmp_path / "masks", data)
+    broken = tmp_path / "masks" / "s0002.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    assert [failure.id for failure in result.counts.failed] == ["s0002"] and result.counts.scored == 5
+    broken.unlink()
+    with pytest.raises(UsageError, match=r"1 of 6 masks are missing, first s0002.png"):
+        score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
+    with pytest.raises(UsageError, match=r"neither a folder of id-map PNGs nor an \.npz"):
+        score_masks(tiny_task(), tmp_path / "nothing", results=tmp_path, progress=False)
+
+
+def arrays(count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 4, (count, 12, 18)).astype(np.uint8)
+    prediction = np.where(generator.random(truth.shape) < 0.8, truth, generator.integers(0, 9, truth.shape))
+    truth[:, :2] = 255
+    return prediction.astype(np.uint8), truth
+
+
+def score_arrays(tmp_path: Path, **fields: Any) -> Result:
+    path = tmp_path / "masks.npz"
+    np.savez(path, **fields)
+    return score_masks("clevrtex", path, results=tmp_path, progress=False)
+
+
+def test_arrays_are_scored_at_their_own_resolution(tmp_path: Path) -> None:
+    prediction, truth = arrays()
+    result = score_arrays(tmp_path, prediction=prediction, truth=truth)
+    labels = truth.astype(np.int64)
+    labels[truth == 255] = VOID
+    for name, (value, valid) in compute(result.task.metrics, labels, prediction.astype(np.int64)).items():
+        assert result.value(name) == pytest.approx(value[valid].mean(), abs=1e-12), name
+    assert result.data.kind == "supplied" and result.task.name == "clevrtex"
+    assert "crop:none" in result.task.signature and "at:native" in result.task.signature
+    assert result.path is not None and list(read_rows(result.path)["id"][:2]) == ["000000", "000001"]
+
+
+def test_arrays_may_bring_ids(tmp_path: Path) -> None:
+    prediction, truth = arrays(2)
+    result = score_arrays(tmp_path, prediction=prediction, truth=truth, ids=np.array(["a", "b"]))
+    assert result.path is not None and list(read_rows(result.path)["id"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"truth": None}, "field 'truth' is missing; it has prediction"),
+        ({"prediction": np.zeros((5, 12, 18))}, "field 'prediction' is float64"),
+        ({"prediction": np.zeros((5, 12, 17), int)}, "must be equal"),
+        ({"prediction": np.full((5, 12, 18), -1)}, "labels outside 0"),
+        ({"truth": np.full((5, 12, 18), 70_000)}, "labels outside 0"),
+        ({"ids": np.array(["a"] * 5)}, "field 'ids' must hold 5 different names"),
+        ({"prediction": np.array([{}], object)}, "cannot be read as plain arrays"),
+    ],
+)
+def test_wrong_arrays_are_one_line(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    prediction, truth = arrays()
+    merged = {"prediction": prediction, "truth": truth, **fields}
+    with pytest.raises(UsageError, match=message) as caught:
+        score_arrays(tmp_path, **{name: value for name, value in merged.items() if value is not None})
+    assert "masks.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_arrays_exclude_other_data(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="brings its own truth"):
+        score_masks("clevrtex", tmp_path / "masks.npz", data_root=tmp_path)
+
+
+def test_replay_gives_the_same_numbers(tmp_path: Path) -> None:
+    result = evaluate(
+        "random", "clevrtex", limit=3, noise_seeds=[0, 5], results=tmp_path, save_predictions=True, progress=False
+    )
+    assert result.path is not None
+    outcome = replay(result.path, progress=False)
+    assert outcome.equal and set(outcome.differences.values()) == {0.0}
+    assert outcome.now.metrics == result.metrics and outcome.now.counts == result.counts
+    mask = next((result.path.with_suffix(".predictions") / "seed-5").glob("*.png"))
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    changed = replay(result.path, progress=False)
+    assert not changed.equal and changed.differences["mbo_fg"] != 0
+
+
+def test_replay_needs_saved_predictions(tmp_path: Path) -> None:
+    result = evaluate("single-slot", "clevrtex", limit=2, results=tmp_path, progress=False)
+    assert result.path is not None
+    with pytest.raises(UsageError, match="evaluate again with --save-predictions"):
+        replay(result.path)

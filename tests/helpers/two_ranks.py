@@ -1,0 +1,68 @@
+"""Runs a script in two gloo ranks on this machine, as torchrun would (started without it: torch is imported less)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from places import HELPERS
+from tiny_training import logged_losses
+from torch import Tensor, nn
+from torch.distributed import TCPStore
+
+from ocl_bench.training.ranks import Ranks, start_ranks
+
+RunDouble = Callable[[Ranks, Path], dict[str, Tensor]]
+"""Trains in float64, where a joint batch and two halves of it differ by rounding only; returns what it learnt."""
+
+
+def run_two_ranks(script: Path, *arguments: str | Path) -> None:
+    """Both must end with 0 within two minutes."""
+    # The store is kept here, as torchrun keeps it: a port that a rank opens later may have been taken by then.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    command = [sys.executable, str(script), *map(str, arguments)]
+    ranks = [subprocess.Popen(command, env={**os.environ, **shared, "RANK": r, "LOCAL_RANK": r}) for r in "01"]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def learnt(model: nn.Module) -> dict[str, Tensor]:
+    """Weights, buffers and gradients of the last step."""
+    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {**model.state_dict(), **gradients}
+
+
+def write_rank(run_double: RunDouble, out: Path) -> Ranks:
+    """What each of two ranks does: it writes what it learnt; the first one also the log."""
+    torch.set_num_threads(1)
+    ranks = start_ranks("cpu", "fp32", 2)
+    torch.save(run_double(ranks, out), out / f"rank{ranks.rank}.pt")
+    return ranks
+
+
+def assert_ranks_learn_the_joint_batch(script: str, run_double: RunDouble, folder: Path) -> None:
+    """`script` in two ranks learns what `run_double` does alone. Leaves the logs in `folder`/one and `folder`/two."""
+    joint = run_double(start_ranks("cpu", "fp32"), folder / "one")
+    (folder / "two").mkdir()
+    run_two_ranks(HELPERS / script, folder / "two")
+    assert logged_losses(folder / "two") == pytest.approx(logged_losses(folder / "one"), abs=1e-6)  # in float32
+    for rank in range(2):
+        tensors = torch.load(folder / "two" / f"rank{rank}.pt", weights_only=True)
+        assert tensors.keys() == joint.keys() and any(name.endswith("grad") for name in joint)
+        for name, value in joint.items():
+            torch.testing.assert_close(tensors[name], value, atol=1e-9, rtol=1e-7, msg=name)

@@ -1,0 +1,119 @@
+"""Weights: strict, atomic, and no code from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from pickles_with_code import Touching
+from safetensors.torch import load_file
+from torch import nn
+
+from ocl_bench.core.errors import UsageError
+from ocl_bench.models.checkpoints.names import load_weights, read_tensors, save_weights, sha256
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def test_round_trip_in_half_precision(tmp_path: Path) -> None:
+    first, second = model(), model()
+    path = tmp_path / "new" / "weights.safetensors"
+    save_weights(first, path)
+    load_weights(second, path)
+    torch.testing.assert_close(second[0].weight, first[0].weight.half().float(), rtol=0, atol=0)
+    assert second[0].weight.dtype == torch.float32
+    assert load_file(path)["0.weight"].dtype == torch.float16
+    assert load_file(path)["1.num_batches_tracked"].dtype == torch.int64
+    assert os.listdir(path.parent) == ["weights.safetensors"]
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    before = sha256(path)
+    save_weights(first, path)
+    assert sha256(path) == before
+
+
+def test_torch_state_dict(tmp_path: Path) -> None:
+    first, second = model(), model()
+    torch.save(first.state_dict(), tmp_path / "weights.pth")
+    load_weights(second, tmp_path / "weights.pth")
+    assert torch.equal(first[0].weight, second[0].weight)
+
+
+def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(model(), path)
+    before = path.read_bytes()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ocl_bench.models.checkpoints.names.save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(model(), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["weights.safetensors"]
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    large = model()
+    with torch.no_grad():
+        large[0].weight[0, 0] = 1e6
+    with pytest.raises(UsageError, match=r"0\.weight.*not finite"):
+        save_weights(large, tmp_path / "weights.safetensors")
+    assert os.listdir(tmp_path) == []
+    save_weights(large, tmp_path / "weights.safetensors", dtype=torch.float32)
+
+
+def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, marker = tmp_path / "evil.pth", tmp_path / "marker"
+    torch.save({"0.weight": Touching(marker)}, path)
+    with pytest.raises(UsageError, match=r"evil\.pth: refused") as error:
+        load_weights(model(), path)
+    assert not marker.exists()
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_and_foreign_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        read_tensors(tmp_path / "absent.safetensors")
+    for name, content in [
+        ("a.safetensors", b"\xff" * 20),
+        ("b.pth", b"\xff" * 20),
+        ("c.pth", b""),
+        ("d.pth", b"PK\x03"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=name) as error:
+            read_tensors(tmp_path / name)
+        assert "\n" not in str(error.value)
+    torch.save({"model": {"0.weight": torch.zeros(1)}}, tmp_path / "nested.pth")
+    with pytest.raises(UsageError, match="not a plain state_dict"):
+        read_tensors(tmp_path / "nested.pth")
+
+
+def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+
+    def message(change: dict[str, torch.Tensor | None]) -> str:
+        state = model().state_dict() | {key: value for key, value in change.items() if value is not None}
+        torch.save({key: value for key, value in state.items() if change.get(key, value) is not None}, path)
+        target = model()
+        before = {key: value.clone() for key, value in target.state_dict().items()}
+        with pytest.raises(UsageError) as error:
+            load_weights(target, path)
+        assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    wrong_shape = message({"0.weight": torch.zeros(5, 3)})
+    assert "'0.weight'" in wrong_shape
+    assert "(5, 3)" in wrong_shape
+    assert "(4, 3)" in wrong_shape
+    missing = message({"0.bias": None, "1.bias": None})
+    assert "misses tensor '0.bias' (4,) and 1 more" in missing
+    assert "unexpected tensor 'extra' (7,)" in message({"extra": torch.zeros(7)})
