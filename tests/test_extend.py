@@ -1,7 +1,7 @@
 """`docs/extend.md` is a package that works: a metric, a reader, two tasks, a family and a model from outside.
 
-The page is written to a folder that looks like an installed package, so that real entry points are read, in processes of
-their own. Nothing in `ocl_bench` is patched.
+The page is written to a folder that looks like an installed package, so that real entry points are read, in processes
+of their own. Nothing in `ocl_bench` is patched.
 """
 
 from __future__ import annotations

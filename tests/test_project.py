@@ -143,11 +143,13 @@ def test_documented_cards_exist() -> None:
     pairs = {(a, b) for words in lines for a, b in itertools.pairwise(words)}
     several = [name for option, name in pairs if option == "--task" and not name.endswith(".yaml")]
     tasks = {name for names in several for name in names.split(",")} - {"all"}
-    assert tasks and {name for name in tasks if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
+    toys = {"toy-discovery", "toy-counting"}  # of the package that docs/extend.md writes, which has a test of its own
+    assert tasks and {name for name in tasks - toys if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
 
 
 def test_documented_task_cards_are_valid(tmp_path: Path) -> None:
-    bodies = [body for page in PAGES for body in blocks(page, "yaml") if "\nfamily:" in body]
+    pages = [page for page in PAGES if page.name != "extend.md"]  # its cards need the package that the page writes
+    bodies = [body for page in pages for body in blocks(page, "yaml") if "\nfamily:" in body]
     assert bodies
     for number, body in enumerate(bodies):
         card = tmp_path / f"card{number}.yaml"

@@ -185,9 +185,7 @@ class DetectionProtocol(Protocol):
     @model_validator(mode="after")
     def _whole_images(self) -> DetectionProtocol:
         if self.crop != "none" or self.score_at is not None:
-            raise ValueError(
-                "detection is scored on whole images at their own size; set crop: none, leave score_at out"
-            )
+            raise ValueError("detection scores whole images at their own size; set crop: none and leave score_at out")
         return self
 
     def check(self, family: str, fit: Fit | None) -> None:

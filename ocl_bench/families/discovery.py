@@ -94,7 +94,7 @@ def _score(
     positions: Sequence[int], truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec
 ) -> list[dict[str, float]]:
     """Rows of images that share one size."""
-    from ..metrics import METRICS, compute
+    from ..metrics import compute, find_metric
 
     protocol = task.protocol
     truth_maps = np.stack([truth[position].labels for position in positions])
@@ -105,11 +105,11 @@ def _score(
         "overlap": protocol.overlap,
         "empty": protocol.empty,
     }
-    by_object = [name for name in task.metrics if not METRICS[name].by_category]
+    by_object = [name for name in task.metrics if not find_metric(name).by_category]
     values = compute(by_object, truth_maps, predicted, **rules)
     if len(by_object) < len(task.metrics):
         truth_maps_by_class, categories = _class_truth([truth[position] for position in positions])
-        by_class = [name for name in task.metrics if METRICS[name].by_category]
+        by_class = [name for name in task.metrics if find_metric(name).by_category]
         values |= compute(by_class, truth_maps_by_class, predicted, **rules, truth_categories=categories)
     rows = []
     for index, truth_map in enumerate(truth_maps):

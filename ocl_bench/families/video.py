@@ -15,7 +15,7 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.davis import BOUND_TH, MAX_PROPOSALS, VideoObjects
-from ..metrics.video import VIDEO_METRICS, VideoTables
+from ..metrics.video import VideoTables
 from .base import Family
 from .checks import check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
@@ -24,13 +24,6 @@ from .image_properties import PROPERTIES, ObjectShapes, image_properties, object
 
 if TYPE_CHECKING:
     pass
-
-WEIGHTS = {
-    "fg_ari_frame": "n_frames_fg_ari",
-    "mbo_frame": "n_frames_mbo",
-    **dict.fromkeys(("jf", "j", "f", "j_recall", "j_decay", "f_recall", "f_decay"), "n_objects_jf"),
-}
-"""Means over all frames, or all objects, of the set: the column that says how many of them a video has."""
 
 
 class VideoTally:
@@ -84,7 +77,7 @@ class VideoTally:
 
 
 class VideoAdapter:
-    """Adapter of the `video` family. Raises UsageError for metrics of another family.
+    """Adapter of the `video` family.
 
     no_segment: id of pixels that belong to no proposal in J and F; None makes every id a proposal.
     """
@@ -92,11 +85,6 @@ class VideoAdapter:
     scored_at_once: int | None = 1  # a killed run loses no more than one video
 
     def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
-        known = (*VIDEO_METRICS, *(name for name in WEIGHTS if name not in VIDEO_METRICS))
-        if other := [name for name in task.metrics if name not in known]:
-            raise UsageError(f"task {task.name}: field 'metrics': {other} are not those of videos: {list(known)}")
-        if task.protocol.void != "drop":
-            raise UsageError(f"task {task.name}: field protocol.void: videos know only 'drop'")
         self.task, self.no_segment = task, no_segment
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:

@@ -74,8 +74,8 @@ def reasons_against_ranking(result: Result, reference: Reference | None = None) 
 
 
 def _other_split(split: str | None, of_card: str | None) -> bool:
-    """Whether a run named another split than the card's; where no card says one, any that was named is another."""
-    return split is not None and split != of_card
+    """Whether a run named another split than the card's; without a card there is none to differ from."""
+    return None not in (split, of_card) and split != of_card
 
 
 def same_images(first: Result, second: Result) -> bool:

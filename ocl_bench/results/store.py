@@ -90,11 +90,13 @@ def only_result(place: Path) -> Path:
 def rows_problem(result: Result) -> str:
     """Why the rows beside a result are not those that it recorded; '' where they are."""
     path = result.rows_path
-    if path is None or not path.is_file():
-        return "per-image rows are missing"
-    if file_sha256(path) != result.rows.sha256:
-        return "per-image rows are not those that the result recorded (SHA-256 differs)"
-    return ""
+    try:
+        if path is None or not path.is_file():
+            return "per-image rows are missing"
+        same = file_sha256(path) == result.rows.sha256
+    except OSError as error:  # a name in the file that is none, or rows that cannot be read
+        return f"per-image rows cannot be read ({error.strerror})"
+    return "" if same else "per-image rows are not those that the result recorded (SHA-256 differs)"
 
 
 def rows_of(result: Result) -> pandas.DataFrame:

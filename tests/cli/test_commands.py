@@ -138,8 +138,8 @@ def test_results_that_cannot_be_written_are_one_line(images: Path) -> None:
 
 
 def test_a_limited_result_says_so(images: Path) -> None:
-    assert "limited to the first 2: never ranked" in run_eval(images, "--no-pictures", "--limit", 2).stdout
-    assert "never ranked" not in run_eval(images, "--no-pictures").stdout
+    assert "not ranked: limited to 2 images" in run_eval(images, "--no-pictures", "--limit", 2).stdout
+    assert "not ranked" not in run_eval(images, "--no-pictures").stdout
 
 
 def test_unknown_verbs_and_options_are_usage_errors() -> None:
@@ -159,7 +159,13 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_list_and_show() -> None:
     assert "clevrtex" in call("list").stdout and "grid" in json.loads(call("list", "models", "--json").stdout)
-    assert "mbo_fg" in call("list", "metrics").stdout.splitlines()
+    lines = call("list", "metrics").stdout.splitlines()
+    assert any(line.split()[:3] == ["mbo_fg", "↑", "discovery"] for line in lines)
+    assert "mbo_fg" in json.loads(call("list", "metrics", "--json").stdout)
+    shown = call("show", "fg_ari").stdout
+    assert "adjusted Rand index" in shown and "-1 to 1; higher is better" in shown and "arXiv:1903.00450" in shown
+    assert json.loads(call("show", "vi", "--json").stdout)["direction"] == -1
+    assert "did you mean fg_ari" in call("show", "fg_arii").stderr
     task = call("show", "clevrtex").stdout
     assert "crop:center-0.8│" in task and "_flat.png" in task and "without --data-root: 512 scenes" in task
     assert "ceiling" in call("show", "patch-oracle").stdout

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocl_bench.cards.protocols import Protocol
+from ocl_bench.cards.protocols import KnnProtocol, Protocol, VideoProtocol
 from ocl_bench.core.types import VOID, Instance, Sample, Truth
 from ocl_bench.data.transforms import crop_box, granted_boxes, prepare, shrink
 
@@ -116,7 +116,7 @@ def test_class_maps_go_with_the_labels_and_instances_stay():
 
 def _slotcontrast_input(clip: np.ndarray, side: int) -> np.ndarray:
     """Frames as SlotContrast's network gets them: square crop, bicubic, ImageNet mean and deviation."""
-    protocol = Protocol(crop="square", interpolation="bicubic-tensor")
+    protocol = VideoProtocol(crop="square", interpolation="bicubic-tensor")
     frames = [
         prepare(Sample("v", frame, Truth(np.zeros(frame.shape[:2], np.int16))), protocol, side)[0] for frame in clip
     ]
@@ -150,7 +150,7 @@ def test_a_square_is_cut_where_slotcontrast_cuts_it() -> None:
 def test_dino_keeps_the_central_224_of_256() -> None:
     """Equal to resizing the shorter side to 256 (bicubic, Pillow) and cutting 224 from the middle."""
     image = np.random.default_rng(0).integers(0, 256, (300, 411, 3)).astype(np.uint8)
-    protocol = Protocol(crop="short-center-0.875", input=224, interpolation="bicubic")
+    protocol = KnnProtocol(crop="short-center-0.875", input=224, interpolation="bicubic", temperature=0.07)
     found, _ = prepare(Sample("a", image, Truth(np.zeros((300, 411), np.int16))), protocol, 224)
     resized = Image.fromarray(image).resize((int(256 * 411 / 300), 256), Image.Resampling.BICUBIC)
     left, top = round((resized.width - 224) / 2), 16
@@ -172,7 +172,7 @@ def test_truth_goes_by_nearest_exact() -> None:
 def test_truth_of_videos_goes_by_nearest_exact(stored: int, scored: int) -> None:
     """Also where centres lie on borders of pixels: of 128 pixels at 336, Pillow takes 15 rows from the wrong one."""
     numbers = np.tile(np.arange(stored, dtype=np.int16), (stored, 1))
-    protocol = Protocol(crop="square", score_at=scored, interpolation="bicubic-tensor")
+    protocol = VideoProtocol(crop="square", score_at=scored, interpolation="bicubic-tensor")
     _, truth = prepare(Sample("a", np.zeros((stored, stored, 3), np.uint8), Truth(numbers.T)), protocol, 16)
     tensor = torch.from_numpy(numbers.T.astype(np.float32))[None, None]
     expected = torch.nn.functional.interpolate(tensor, size=(scored, scored), mode="nearest-exact")[0, 0].numpy()
@@ -197,7 +197,7 @@ class TestBoxes:
         return Sample("a", image, truth)
 
     def test_the_model_gets_those_of_the_label_in_its_own_pixels(self) -> None:
-        protocol = Protocol(crop="center-1.0", boxes="attention")
+        protocol = KnnProtocol(crop="center-1.0", boxes="attention", temperature=0.07)
         boxes = granted_boxes(self.sample((10, 5, 30, 25), (0, 0, 5, 5)), protocol, 80)
         np.testing.assert_allclose(boxes.numpy(), [[0, 10, 40, 50]])  # crop from column 10, 2 pixels for 1; second gone
         assert granted_boxes(self.sample(), protocol, 80).shape == (0, 4)
@@ -212,19 +212,22 @@ class TestBoxes:
         image[top:bottom, left:right] = 255
         shown = (Instance(1, (left, top, right, bottom), None, 1.0),)
         truth = Truth(np.zeros((height, width), np.int16), instances=shown, label=1)
-        sample, protocol = Sample("s", image, truth), Protocol(crop=crop, interpolation="bicubic", boxes="attention")
+        sample = Sample("s", image, truth)
+        protocol = KnnProtocol(crop=crop, interpolation="bicubic", boxes="attention", temperature=0.07)
         rows, columns = np.nonzero(prepare(sample, protocol, 224)[0][0].numpy() > 0.5)
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(granted_boxes(sample, protocol, 224)[0].numpy(), seen, rtol=0, atol=0.6)
 
     def test_crop_cuts_to_the_union_of_the_boxes(self) -> None:
         sample = self.sample((10, 5, 20, 15), (12.5, 6, 29.2, 25))
-        found, _ = prepare(sample, Protocol(boxes="crop"), 20)
+        found, _ = prepare(sample, KnnProtocol(boxes="crop", temperature=0.07), 20)
         np.testing.assert_array_equal((found.permute(1, 2, 0) * 255).round().numpy(), sample.image[5:25, 10:30])
 
     def test_blackout_keeps_nothing_outside(self) -> None:
         sample = self.sample((10, 5, 30, 25))
-        found = (prepare(sample, Protocol(crop="center-1.0", boxes="blackout"), 40)[0] * 255).round()
+        found = (
+            prepare(sample, KnnProtocol(crop="center-1.0", boxes="blackout", temperature=0.07), 40)[0] * 255
+        ).round()
         visible = (found > 0).all(0).numpy()
         assert visible[5:25, :20].all() and visible.sum() == 400
 
@@ -232,6 +235,5 @@ class TestBoxes:
     def test_without_a_box_inside_the_image_it_stays_whole(self, rule: str) -> None:
         whole, _ = prepare(self.sample(), Protocol(crop="center-1.0"), 40)
         for sample in (self.sample(), self.sample((70, 5, 90, 25))):
-            assert torch.equal(
-                prepare(sample, Protocol.model_validate({"crop": "center-1.0", "boxes": rule}), 40)[0], whole
-            )
+            protocol = KnnProtocol.model_validate({"crop": "center-1.0", "boxes": rule, "temperature": 0.07})
+            assert torch.equal(prepare(sample, protocol, 40)[0], whole)

@@ -288,8 +288,8 @@ def test_usage_errors(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             tiny_plan(**keywords)
-    wrong = tiny_task(metrics=["mbo_fg", "arii"])
-    with pytest.raises(UsageError, match=r"task tiny: field 'metrics': metric 'arii' is unknown; did you mean 'ari'\?"):
+    wrong = tiny_task().model_copy(update={"metrics": ("mbo_fg", "arii")})
+    with pytest.raises(UsageError, match=r"task tiny: metrics: metric 'arii' is unknown; did you mean 'ari'\?"):
         tiny_plan(task=wrong)
     assert path_name("../../x") == "-..-x" and path_name("..") == "model" and path_name("dias:1") == "dias-1"
     with pytest.raises(UsageError, match="device 'nonsense' is not available"):

@@ -13,6 +13,7 @@ import pandas
 import pytest
 import torch
 from places import PARITY
+from pydantic import ValidationError
 from safetensors.numpy import load_file
 from torch import Tensor
 
@@ -20,13 +21,12 @@ from ocl_bench.cards.task import TaskSpec
 from ocl_bench.core.errors import NotApplicableError, SampleError, UsageError
 from ocl_bench.core.types import Batch, Instance, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.evaluation.bank import Bank, say_once
+from ocl_bench.evaluation.bank import say_once
 from ocl_bench.evaluation.heads import with_head
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.families.discovery import Discovery
-from ocl_bench.families.knn import Knn, touched
-from ocl_bench.families.means import summarise_means
+from ocl_bench.families.knn import Bank, Knn, touched
+from ocl_bench.families.summary import summarise
 
 DINO = PARITY / "dino_knn.safetensors"
 METRICS = ["knn_top1", "knn_top1_k10", "knn_top1_k200", "knn_top5", "knn_top5_k5", "knn_top5_k5_dino"]
@@ -54,12 +54,12 @@ def truth(label: int | None, boxes: Sequence[tuple[int, tuple[float, float, floa
 
 class TestCard:
     def test_the_card_must_say_what_is_needed(self) -> None:
-        with pytest.raises(UsageError, match=r"task tiny-knn: field fit.head must be bank"):
-            Knn(card(fit=None))
-        with pytest.raises(UsageError, match=r"field protocol.temperature is missing; 0.07"):
-            Knn(card(protocol={"input": 16}))
-        with pytest.raises(UsageError, match="field 'metrics': metric 'ari' is unknown"):
-            Knn(card(metrics=["ari", "knn_top1"]))
+        with pytest.raises(ValidationError, match=r"is not a head of knn, which knows: bank"):
+            card(fit=None)
+        with pytest.raises(ValidationError, match=r"Field required"):
+            card(protocol={"input": 16})
+        with pytest.raises(ValidationError, match="'ari' is a metric of discovery, not of knn"):
+            card(metrics=["ari", "knn_top1"])
 
 
 class TestPooling:
@@ -188,7 +188,7 @@ class TestScore:
         frame = pandas.DataFrame(rows).assign(id=range(len(rows)), noise_seed=0)
         assert set(adapter.columns(task)) | {"n_objects"} == set(rows[0])
         np.testing.assert_array_equal(frame["predicted"], case["out.k20.prediction"])
-        summary = adapter.summarise(frame, task, "cls")
+        summary = summarise(frame, task, "cls")
         for position, k in enumerate((5, 10, 20, 100, 200), start=1):
             for name, key in (
                 ("1_k{}", "top1"),
@@ -372,7 +372,7 @@ class TestCorridor:
 
 def test_means_are_those_of_discovery() -> None:
     """One image has one vote, NaN is not valid, one valid image has no interval."""
-    task = card(family="discovery", metrics=["ari", "vi"], main="ari", fit=None)
+    task = card(family="discovery", metrics=["ari", "vi"], main="ari", fit=None, protocol={})
     rows = pandas.DataFrame(
         {
             "id": list("aabbc"),
@@ -381,7 +381,7 @@ def test_means_are_those_of_discovery() -> None:
             "vi": [np.nan] * 4 + [2.0],
         }
     )
-    found = Discovery().summarise(rows, task, "decoder")
-    assert found == summarise_means(rows, task, "decoder", lambda name: -1 if name == "vi" else 1)
+    found = summarise(rows, task, "decoder")
+    assert found["vi"].direction == -1 and found["vi"].value == 2 and found["vi"].ci95 is None
     assert found["ari"].value == pytest.approx(0.35) and found["ari"].n_valid == 2
     assert (found["vi"].value, found["vi"].n_valid, found["vi"].se, found["vi"].direction) == (2.0, 1, None, -1)

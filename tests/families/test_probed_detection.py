@@ -12,13 +12,16 @@ import pandas
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from pydantic import ValidationError
 from scenes_in_memory import CATEGORIES, SHAPE, Knowing, box_mask, scene_data, task, truth_of
 
 from ocl_bench.core.errors import NotApplicableError, UsageError
 from ocl_bench.core.types import Instance, Prediction, Truth
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.families import get_adapter
 from ocl_bench.families.probed_detection import ProbedDetection, slot_detections
+from ocl_bench.families.summary import summarise
 from ocl_bench.metrics.detection import Detections
 from ocl_bench.results.record import Result
 
@@ -80,9 +83,9 @@ def test_classes_count() -> None:
     adapter = ProbedDetection(task("slot"))
     truths = [truth_of(number) for number in range(8)]
     found = [perfect(truth) for truth in truths]
-    right = adapter.summarise(table(adapter, truths, found), adapter.task, "truth")
+    right = summarise(table(adapter, truths, found), adapter.task, "truth")
     wrong = [replace(one, labels=np.where(one.labels == 3, 17, 3)) for one in found]
-    named_wrong = adapter.summarise(table(adapter, truths, wrong), adapter.task, "truth")
+    named_wrong = summarise(table(adapter, truths, wrong), adapter.task, "truth")
     assert right["probe_ap_mask"].value == right["probe_ap_box"].value == 1
     assert named_wrong["probe_ap_mask"].value == 0
     assert set(table(adapter, truths, found).columns) >= set(adapter.columns(adapter.task))
@@ -95,13 +98,13 @@ def test_crowds_are_neither_asked_for_nor_punished() -> None:
     with_crowd = replace(truth, instances=(*truth.instances, crowd))
     rows = table(adapter, [with_crowd], [perfect(truth)])
     assert rows["n_objects"].tolist() == [2]
-    assert adapter.summarise(rows, adapter.task, "truth")["probe_ap_mask"].value == 1
+    assert summarise(rows, adapter.task, "truth")["probe_ap_mask"].value == 1
 
 
 def test_no_objects_and_no_detections_are_null() -> None:
     adapter = ProbedDetection(task("slot"))
     empty = Truth(np.zeros(SHAPE, np.int16))
-    summary = adapter.summarise(table(adapter, [empty], [perfect(empty)]), adapter.task, "truth")
+    summary = summarise(table(adapter, [empty], [perfect(empty)]), adapter.task, "truth")
     assert summary["probe_ap_mask"].value is None and summary["probe_ap_mask"].n_valid == 0
 
 
@@ -149,10 +152,12 @@ def test_what_does_not_fit_is_one_line() -> None:
         ProbedDetection(task("dense")).check(Prediction(masks=torch.rand(1, 2, 4, 4)), 1, "mine")
     with pytest.raises(NotApplicableError, match=r"Prediction\.slots is missing"):
         ProbedDetection(task("slot")).check(Prediction(masks=torch.rand(1, 2, 4, 4)), 1, "mine")
-    with pytest.raises(UsageError, match=r"protocol\.crop: none"):
-        ProbedDetection(task("slot", crop="center-1.0"))
-    with pytest.raises(UsageError, match="'ap_mask'"):
-        ProbedDetection(task("slot").model_copy(update={"metrics": ("ap_mask",)}))
+    with pytest.raises(ValidationError, match=r"set crop: none"):
+        task("slot", crop="center-1.0")
+    with pytest.raises(ValidationError, match=r"is missing; 0\.1 is usual"):
+        task("slot", matching_iou=None)
+    with pytest.raises(UsageError, match="metrics: 'ap_mask' is of tasks without a head"):
+        get_adapter(task("slot").model_copy(update={"metrics": ("ap_mask",), "main": "ap_mask"}))
     adapter = ProbedDetection(task("dense"))
     bad = Prediction(tokens=torch.tensor([[[[1.0]]], [[[float("nan")]]]]))
     assert adapter.finite(adapter.check(bad, 2, "mine")).tolist() == [True, False]

@@ -11,13 +11,16 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from pydantic import ValidationError
 from scenes_in_memory import CATEGORIES, SHAPE, SLOTS, Knowing, scene_data, task, truth_of
 
 from ocl_bench.core.errors import NotApplicableError, UsageError
 from ocl_bench.core.types import Prediction, Truth
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.families import get_adapter
 from ocl_bench.families.recognition import Recognised, Recognition
+from ocl_bench.families.summary import set_statistic, summarise
 from ocl_bench.results.record import Result
 
 TASK = task("recognition")
@@ -117,7 +120,7 @@ def test_resampled_values_are_those_of_the_copies() -> None:
     weights = np.random.default_rng(0).integers(0, 4, (5, len(truths)))
     shuffled = rows.sample(frac=1, random_state=0)
     for name in TASK.metrics:
-        values = Recognition(TASK).statistic(shuffled, TASK, name)(weights)
+        values = set_statistic(shuffled, TASK, name)(weights)
         for row, value in zip(weights, values, strict=True):
             seeds = []
             for _, one in rows.groupby("noise_seed"):
@@ -131,7 +134,7 @@ def test_resampled_values_are_those_of_the_copies() -> None:
 
 def test_a_set_without_objects_has_no_ratio() -> None:
     truth = Truth(np.zeros(SHAPE, np.int16))
-    summary = Recognition(TASK).summarise(table([truth, truth], [[perfect(truth)] * 2]), TASK, "truth")
+    summary = summarise(table([truth, truth], [[perfect(truth)] * 2]), TASK, "truth")
     assert summary["top1_all"].value is None and summary["top1_all"].n_valid == 0
     assert summary["n_matched"].value == 0
 
@@ -167,12 +170,12 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
         adapter.check(Prediction(masks=torch.full((2, 4, 4), 3), slots=slots), 2, "mine")
     with pytest.raises(UsageError, match="head is not fitted"):
         adapter.outputs(Prediction(masks=masks, slots=slots), [(4, 4)] * 2)
-    with pytest.raises(UsageError, match="matching_iou is missing"):
-        Recognition(task("recognition", matching_iou=None))
-    with pytest.raises(UsageError, match=r"fit\.head must be recognition"):
-        Recognition(TASK.model_copy(update={"fit": None}))
-    with pytest.raises(UsageError, match="'ari'"):
-        Recognition(TASK.model_copy(update={"metrics": ("ari",), "main": "ari"}))
+    with pytest.raises(ValidationError, match="valid number"):
+        task("recognition", matching_iou=None)
+    with pytest.raises(UsageError, match=r"fit\.head: 'left out' is not a head of recognition"):
+        get_adapter(TASK.model_copy(update={"fit": None}))
+    with pytest.raises(UsageError, match="metrics: 'ari' is a metric of discovery, not of recognition"):
+        get_adapter(TASK.model_copy(update={"metrics": ("ari",), "main": "ari"}))
     with pytest.raises(UsageError, match="categories is empty"):
         truth = truth_of(3, objects=2)
         adapter.score([replace(truth, categories=())], [perfect(truth)], TASK)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cards.task import TaskSpec
@@ -21,8 +22,9 @@ from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
 from ocl_bench.evaluation.plan import Plan, make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.families import get_adapter, segmentation
-from ocl_bench.families.segmentation import Segmentation
+from ocl_bench.families.segmentation import majority_accuracy
+from ocl_bench.families.summary import set_statistic
+from ocl_bench.metrics.semantic_set import STRIDE
 from ocl_bench.metrics.statistics import paired_statistic_difference
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.models.loading import LoadedModel
@@ -156,7 +158,7 @@ def test_a_vocabulary_is_matched_once_for_the_whole_set(tmp_path: Path) -> None:
 
 def test_pictures_of_clusters_are_chosen_by_the_names_of_the_whole_set() -> None:
     """Cluster 7 is class 1 in 60 of 90 pixels, cluster 2 is class 0 in 30 of 40: what each image has right by these."""
-    stride = segmentation._STRIDE
+    stride = STRIDE
     cells = [[1 * stride + 7, 0 * stride + 2], [0 * stride + 7], [1 * stride + 2]]
     rows = pandas.DataFrame(
         {
@@ -167,9 +169,8 @@ def test_pictures_of_clusters_are_chosen_by_the_names_of_the_whole_set() -> None
             "counts_kmeans": [np.array([60, 30]), np.array([30]), np.array([10])],
         }
     )
-    adapter = Segmentation(spec("kmeans"))
-    assert adapter.image_values(rows).to_dict() == {"a": 1.0, "b": 0.0, "c": 0.0}
-    assert adapter.image_values(rows.assign(cells_kmeans=[[]] * 3, counts_kmeans=[[]] * 3)).empty
+    assert majority_accuracy(rows).to_dict() == {"a": 1.0, "b": 0.0, "c": 0.0}
+    assert majority_accuracy(rows.assign(cells_kmeans=[[]] * 3, counts_kmeans=[[]] * 3)).empty
 
 
 def test_too_many_prototypes_have_a_majority_only(tmp_path: Path) -> None:
@@ -200,9 +201,13 @@ def test_what_does_not_fit_says_so_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"classes has shape \(5, 8, 4, 4\)"):
         score(Colours("classes", clusters=8), spec("linear"), tmp_path)
     card = spec("linear").model_dump()
-    for broken in ({**card, "fit": None}, {**card, "fit": {"head": "slot"}}):
-        with pytest.raises(UsageError, match=r"needs protocol\.classes and fit\.head"):
-            get_adapter(TaskSpec.model_validate(broken))
+    for broken, message in (
+        ({**card, "fit": None}, "is not a head of segmentation, which knows: linear or kmeans"),
+        ({**card, "fit": {"head": "slot"}}, "'slot' is not a head of segmentation"),
+        ({**card, "protocol": {"input": 16}}, "Field required"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            TaskSpec.model_validate(broken)
 
 
 def test_each_resample_matches_anew(tmp_path: Path) -> None:
@@ -210,12 +215,11 @@ def test_each_resample_matches_anew(tmp_path: Path) -> None:
     task = spec("kmeans")
     chosen = plan(Colours("tokens", "vocabulary"), task)
     rows = read_rows(run(chosen, results=tmp_path, progress=False).path)  # type: ignore[arg-type]
-    adapter = get_adapter(task)
     kept = sorted(rows["id"])[:5]
     weights = np.array([[int(sample_id in kept) for sample_id in sorted(rows["id"])]])
     part = rows[rows["id"].isin(kept)].reset_index(drop=True)
     for metric in ("pixel_acc", "pixel_acc_kmeans", "pixel_acc_majority"):
-        whole, alone = adapter.statistic(rows, task, metric), adapter.statistic(part, task, metric)
+        whole, alone = set_statistic(rows, task, metric), set_statistic(part, task, metric)
         assert whole is not None and alone is not None
         np.testing.assert_allclose(whole(weights), alone(np.ones((1, 5), int)))
 
@@ -224,8 +228,7 @@ def test_two_models_are_compared_on_the_same_resamples(tmp_path: Path) -> None:
     task = spec("linear")
     good = read_rows(score(Colours("tokens"), task, tmp_path).path)  # type: ignore[arg-type]
     better = read_rows(score(ceiling("oracle", build_oracle()), task, tmp_path).path)  # type: ignore[arg-type]
-    adapter = get_adapter(task)
-    first, second = (adapter.statistic(rows, task, "miou_sem") for rows in (better, good))
+    first, second = (set_statistic(rows, task, "miou_sem") for rows in (better, good))
     assert first is not None and second is not None
     gap = paired_statistic_difference(first, second, 12)
     assert 0 < gap.low <= gap.mean <= gap.high < 0.1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from tiny_videos import SIDE, ColourMaps, Colours, VideoMemory, memory_videos, moving_squares, video_task
 
 from ocl_bench.core.errors import NotApplicableError, UsageError
@@ -16,7 +17,7 @@ from ocl_bench.core.types import VOID, Batch, Prediction, Truth
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.families import get_adapter
-from ocl_bench.families.video import VideoAdapter
+from ocl_bench.families.summary import set_statistic
 from ocl_bench.metrics.davis import VideoObjects
 from ocl_bench.metrics.video import VideoTables
 from ocl_bench.results.record import Result, read_rows
@@ -98,7 +99,6 @@ def test_frames_and_objects_are_pooled_over_videos() -> None:
     """Means over all frames of the set, as SlotContrast reports, not over videos; weights are numbers of frames."""
     import pandas
 
-    adapter = VideoAdapter(video_task())
     rows = pandas.DataFrame(
         {
             "id": ["a", "b", "c"],
@@ -113,7 +113,7 @@ def test_frames_and_objects_are_pooled_over_videos() -> None:
     task, once = video_task(), np.ones((1, 3), dtype=np.int64)
 
     def value(name: str, weights: np.ndarray = once) -> float:
-        return float(adapter.statistic(rows, task, name)(weights)[0])
+        return float(set_statistic(rows, task, name)(weights)[0])
 
     assert value("mbo_frame") == pytest.approx((30 * 0.2 + 10 * 0.8) / 40)
     assert value("jf") == pytest.approx((0.5 + 3 * 0.9) / 4)
@@ -233,13 +233,14 @@ class TestWrongPredictions:
     @pytest.mark.parametrize(
         ("change", "line"),
         [
-            ({"metrics": ["ari"], "main": "ari"}, "are not those of videos"),
-            ({"protocol": {"void": "count"}}, "protocol.void"),
+            ({"metrics": ["ari"], "main": "ari"}, "'ari' is a metric of discovery, not of video; video has f, "),
+            ({"protocol": {"void": "count"}}, "videos know only 'drop'"),
+            ({"protocol": {"temperature": 0.1}}, "is not a field of video"),
         ],
     )
     def test_cards(self, change: dict[str, Any], line: str) -> None:
-        with pytest.raises(UsageError, match=line):
-            get_adapter(video_task(**change))
+        with pytest.raises(ValidationError, match=line):
+            video_task(**change)
 
 
 def test_a_video_without_any_object_is_not_valid() -> None:

@@ -23,7 +23,9 @@ def made(folder: Path, name: str, values: list[float], seed: int | None = 0, **c
     content["model"] |= {"name": name if not seed else f"{name}:{seed}", "training_seed": seed, "role": "model"}
     content["model"]["checkpoint_sha256"] = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
     content["model"] |= changes.pop("model", {})
-    content["metrics"] = {"mbo_fg": content["metrics"]["mbo_fg"] | {"value": float(np.nanmean(values))}}
+    nothing = {"value": None, "se": None, "ci95": None, "n_valid": 0}  # metrics that are valid on no image
+    metrics = {metric: section | nothing for metric, section in content["metrics"].items()}
+    content["metrics"] = metrics | {"mbo_fg": content["metrics"]["mbo_fg"] | {"value": float(np.nanmean(values))}}
     content["counts"] |= {"attempted": len(values), "scored": len(values)}
     for section, fields in changes.items():
         content[section] = (content[section] or {}) | fields

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import OVERLAP, VOID
-from ocl_bench.metrics import METRICS, compute, contingency
+from ocl_bench.metrics import METRICS, compute, contingency, find_metric, is_metric, metric_names
 from ocl_bench.metrics.contingency import MAX_PREDICTED_COLUMNS, MAX_TRUTH_LABEL, _count, _prediction_columns
 
 GENERATOR = np.random.default_rng(3)
@@ -176,5 +178,14 @@ def test_categories_are_needed_and_checked() -> None:
 
 def test_metrics_describe_themselves() -> None:
     for name, metric in METRICS.items():
-        assert metric.name == name and metric.describe and metric.low <= metric.best <= metric.high
+        assert metric.name == name and metric.meaning and metric.low <= metric.best <= metric.high
         assert metric.direction == (-1 if name == "vi" else 1)
+
+
+@pytest.mark.parametrize("name", metric_names())
+def test_every_metric_says_what_it_is(name: str) -> None:
+    metric = find_metric(name)
+    assert metric.name == name and is_metric(name)
+    texts = (metric.meaning, metric.formula, metric.edge_cases, metric.source, metric.of_set.text, metric.range)
+    assert all(texts) and metric.families and metric.low <= metric.best <= metric.high
+    assert json.loads(json.dumps(metric.to_dict(), allow_nan=False))["name"] == name

@@ -13,10 +13,9 @@ from pickles_with_code import Touching
 from safetensors.torch import save_file
 from tiny_evaluation import HERE, SlotModel, build
 
-from ocl_bench.cards import names
 from ocl_bench.cards.names import get_task, model_names, task_names
+from ocl_bench.core import entry_points
 from ocl_bench.core.errors import UsageError
-from ocl_bench.models import loading
 from ocl_bench.models.loading import get_model
 
 
@@ -110,11 +109,10 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = {
-        names.MODEL_GROUP: {"theirs": EntryPoint("theirs", "tiny_evaluation:build", names.MODEL_GROUP)},
-        names.TASK_GROUP: {"tiny": EntryPoint("tiny", "tiny_evaluation:tiny_task", names.TASK_GROUP)},
+        entry_points.MODELS: {"theirs": EntryPoint("theirs", "tiny_evaluation:build", entry_points.MODELS)},
+        entry_points.TASKS: {"tiny": EntryPoint("tiny", "tiny_evaluation:tiny_task", entry_points.TASKS)},
     }
-    for module in (names, loading):
-        monkeypatch.setattr(module, "offered", lambda group: offered[group])
+    monkeypatch.setattr(entry_points, "offered", lambda group: offered.get(group, {}))
     assert "theirs" in model_names() and "tiny" in task_names()
     loaded = get_model("theirs", options={"slots": 2})
     assert loaded.model.slots == 2 and loaded.name == "theirs" and loaded.card.role == "model"

@@ -17,7 +17,7 @@ from places import OLD_RESULTS, ROOT
 
 from ocl_bench.cards.names import get_task
 from ocl_bench.core.errors import UsageError
-from ocl_bench.families import get_adapter
+from ocl_bench.families.summary import summarise
 from ocl_bench.results.record import read_result
 from ocl_bench.results.rows import read_rows, write_rows
 
@@ -90,7 +90,7 @@ def test_a_file_written_before_equal_columns_were_shared_gives_the_same_rows_and
     new = read_rows(tmp_path / "grid.parquet")
     assert_same_bits(old, new)
     task = get_task("coco-detection")
-    summary = get_adapter(task).summarise(new, task, result.model.mask_source)
+    summary = summarise(new, task, result.model.mask_source)
     assert {name: value.model_dump(exclude={"signature"}) for name, value in summary.items()} == {
         name: value.model_dump(exclude={"signature"}) for name, value in result.metrics.items()
     }

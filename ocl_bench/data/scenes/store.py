@@ -109,7 +109,8 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 def read_arrays(path: Path) -> Iterator[Any]:
     """The arrays of a file by name, inside of a `with`. Raises OSError naming the file when it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # numpy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             yield content
     except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise OSError(5, f"damaged ({error}); delete it, it is rendered again", str(path)) from error

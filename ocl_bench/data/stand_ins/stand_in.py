@@ -169,8 +169,9 @@ def _run_worker(job: Job, module: str, running: list[subprocess.Popen[str]], adv
         assert worker.stdin is not None and worker.stdout is not None
         worker.stdin.write(job.to_json())
         worker.stdin.close()
-        for line in worker.stdout:
-            advance(int(line))
+        with worker.stdout:
+            for line in worker.stdout:
+                advance(int(line))
         if worker.wait() != 0:
             complaints.seek(0)
             lines = complaints.read().strip().splitlines() or [f"worker ended with code {worker.returncode}"]

@@ -132,7 +132,8 @@ def open_tree(root: Path, split: str) -> OpenData:
         "version": 1,
         "family": "knn",
         "data": {"reader": "imagenet", "folder": "imagenet", "split": split, "options": {"boxes": "labelled"}},
-        "protocol": {},
+        "protocol": {"temperature": 0.07},
+        "fit": {"head": "bank"},
         "metrics": ["knn_top1"],
         "main": "knn_top1",
     }

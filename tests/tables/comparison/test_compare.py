@@ -111,7 +111,7 @@ def test_other_protocols_images_and_metrics_are_refused(clevrtex: Methods, stuff
     assert older.rows_path is not None
     older = made(tmp_path, "b", [0.1, 0.2])
     older.rows_path.unlink()  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match="rows of its result are missing"):
+    with pytest.raises(UsageError, match="per-image rows are missing"):
         difference([ours], [older], "mbo_fg")
 
 
@@ -147,7 +147,7 @@ def test_rows_that_are_not_those_of_the_result_are_refused(tmp_path: Path) -> No
     a, b = made(tmp_path, "a", [0.1, 0.2]), made(tmp_path, "b", [0.1, 0.2])
     better = made(tmp_path / "other", "a", [0.9, 0.9])
     shutil.copy(better.rows_path, a.rows_path)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"a .*rows\.sha256 is not that of a-0\.parquet"):
+    with pytest.raises(UsageError, match=r"a .*per-image rows are not those that the result recorded"):
         difference([a], [b], "mbo_fg")
 
 
@@ -247,11 +247,13 @@ def test_names_seeds_and_files_are_found(tmp_path: Path) -> None:
     assert "clevrtex" in tasks_of([RESULTS], "dinosaur")
     assert [one.model.training_seed for one in Methods("clevrtex")["dias:1"]] == [1]
     assert [one.model.name for one in Methods("clevrtex")["dias:0"]] == ["dias"]
-    with pytest.raises(UsageError, match=r"dia: no whole result on task 'clevrtex' in .*ocl-bench eval --model dia"):
+    with pytest.raises(
+        UsageError, match=r"dia: no result that is ranked on task 'clevrtex' in .*ocl-bench eval --model dia"
+    ):
         compare("dia", "grid", "clevrtex")
-    with pytest.raises(UsageError, match=r"dia: no whole result of it in .*; did you mean dias or"):
+    with pytest.raises(UsageError, match=r"dia: no result of it that is ranked in .*; did you mean dias or"):
         compare("dia", "grid")
-    with pytest.raises(UsageError, match=r"^slotmach:1: no whole result of it in .*; did you mean slotmatch"):
+    with pytest.raises(UsageError, match=r"^slotmach:1: no result of it that is ranked in .*; did you mean slotmatch"):
         compare("grid", "slotmach:1")
     made(tmp_path, "a", [0.1, 0.2], data={"limit": 2})
     assert find_method([tmp_path], "a", "clevrtex") == {}
@@ -305,7 +307,7 @@ def test_the_verb_prints_one_json_document() -> None:
 def test_the_verb_refuses_in_one_line() -> None:
     found = call("dias", "nothing", "-t", "clevrtex", "--results", RESULTS)
     assert (found.exit_code, found.stdout) == (2, "")
-    assert found.stderr.startswith("error: nothing: no whole result") and found.stderr.count("\n") == 1
+    assert found.stderr.startswith("error: nothing: no result that is ranked") and found.stderr.count("\n") == 1
 
 
 def test_compare_is_a_public_name() -> None:

@@ -23,7 +23,7 @@ from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
-from ocl_bench.families import get_adapter
+from ocl_bench.families.summary import summarise
 from ocl_bench.results.record import read_result, read_rows
 from ocl_bench.results.rows import write_rows
 from ocl_bench.tables.validation.examine import examine, validate
@@ -331,7 +331,7 @@ def forge(run: Path, sample_id: str) -> None:
     edit_rows(run, lambda rows: rows.assign(mbo_fg=rows["mbo_fg"].where(rows["id"] != sample_id, 0.9)))
     result, rows = read_result(run), read_rows(run)
     task = get_task("clevrtex")
-    summary = get_adapter(task).summarise(rows, task, result.model.mask_source)
+    summary = summarise(rows, task, result.model.mask_source)
     text = {name: value.model_dump(mode="json") for name, value in summary.items()}
     edit(run, lambda content: content.update(metrics=text))
 
