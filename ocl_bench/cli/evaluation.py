@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..core.errors import UsageError
+from ..core.log import logger
 from ..core.paths import bundled, results_root
 from ..evaluation.heads import with_head
 from ..evaluation.loop import Item, Runner
@@ -42,27 +42,27 @@ def evaluate_and_report(
     force: bool = False,
     floors: bool = False,
     pictures: bool = True,
-    say: Callable[[str], None] = lambda line: None,
     **keywords: Any,
 ) -> Report:
     """Evaluate, then gather everything that the command line prints. keywords: those of `make_plan`.
 
-    say: gets one line at a time about where the data comes from and what is reused.
+    Where the data comes from and what is reused is logged.
     """
     plan = make_plan(model, task, **keywords)
-    say(plan.data.note)
+    logger.info("%s", plan.data.note)
     if plan.model.untrained:
-        say(f"model {plan.model.name} has no bundled weights: these numbers are untrained; pass --checkpoint FILE")
+        text = "model %s has no bundled weights: these numbers are untrained; pass --checkpoint FILE"
+        logger.warning(text, plan.model.name)
     root = results if results is not None else results_root()
     result = run(plan, results=root, save_predictions=save_predictions, force=force)
     if result.reused:
         made = f"{result.identity.created}, commit {result.identity.commit[:8] or 'unknown'}"
-        say(f"this result was finished before ({made}); --force computes it again")
+        logger.info("this result was finished before (%s); --force computes it again", made)
     references = reference_results(result, [root])
     if floors:
         references = _with_floors(plan, result, references, root)
     elif not references:
-        say("no stored floors for these images; --floors computes the cheap ones")
+        logger.info("no stored floors for these images; --floors computes the cheap ones")
     picture = _picture(plan, result, force or not result.reused) if pictures else None
     paths: dict[str, Path | None] = {
         "result": result.path,

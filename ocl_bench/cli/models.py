@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
+from ..core.log import logger
 from .options import (
     BatchSize,
     Checkpoint,
@@ -32,7 +33,6 @@ from .options import (
     print_json,
     print_matrix,
     print_result,
-    say,
     several,
     split_option,
 )
@@ -87,7 +87,6 @@ def evaluate_model(
                 results=results,
                 force=force,
                 save_predictions=save_predictions,
-                say=say,
                 **plan,
             )
         print_matrix(cells, json)
@@ -103,7 +102,6 @@ def evaluate_model(
             force=force,
             floors=floors,
             pictures=pictures,
-            say=say,
             **plan,
         )
     print_result(report.result, json, report.references, report.paths)
@@ -209,9 +207,7 @@ def score(
     go_offline(offline)
     from ..evaluation.supplied.masks import score_masks
 
-    result = score_masks(
-        task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results, say=say
-    )
+    result = score_masks(task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results)
     print_result(result, json)
     raise typer.Exit(exit_code(result))
 
@@ -267,7 +263,7 @@ def profile(
     elif against_option or out:
         raise UsageError("--against-option and --out need --against MODEL")
     with own_stdout(json):
-        found = profile_models(sides, setup, say=say)
+        found = profile_models(sides, setup)
     if json:
         print_json(found.to_dict())
     else:
@@ -276,7 +272,7 @@ def profile(
 
         print_profile(make_console(), found)
     if out is not None:
-        say(f"written: {write_figure(out, found, sys.argv[1:])}")
+        logger.info("written: %s", write_figure(out, found, sys.argv[1:]))
 
 
 def tune(

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
+from ..core.log import print_on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ class ErrorsInOneLine(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
+        print_on_stderr()
         try:
             return super().invoke(ctx)
         except OclBenchError as error:
@@ -149,7 +151,7 @@ def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if annotations is Annotations.github or (annotations is Annotations.auto and on_github):
         for line in report.annotations():
-            say(line)
+            typer.echo(line, err=True)  # as it is: GitHub reads it
 
 
 def validation_content(validation: Validation) -> dict[str, Any]:
@@ -185,11 +187,6 @@ def own_stdout(json: bool) -> Iterator[None]:
         return
     with redirect_stdout(sys.stderr):
         yield
-
-
-def say(line: str) -> None:
-    """A line for the user that is not the result: stderr."""
-    typer.echo(line, err=True)
 
 
 def print_json(content: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UsageError
+from ..core.log import logger
 from .options import (
     Annotations,
     DataRoot,
@@ -17,7 +18,6 @@ from .options import (
     print_gate,
     print_json,
     print_validation,
-    say,
     validation_content,
 )
 
@@ -87,7 +87,7 @@ def compare(
 
         print_comparisons(make_console(), found)
     if out is not None:
-        say(f"written: {write_comparison(out, found)}")
+        logger.info("written: %s", write_comparison(out, found))
 
 
 def claims(
@@ -114,9 +114,10 @@ def claims(
         print_claims(make_console(), papers)
     if check:
         current = is_current(papers)
-        say("claims.md is up to date" if current else "claims.md is not what the results give; run: ocl-bench claims")
+        old = "claims.md is not what the results give; run: ocl-bench claims"
+        logger.info("%s", "claims.md is up to date" if current else old)
         raise typer.Exit(0 if current else 1)
-    say(f"written: {write_claims(papers, out)}")
+    logger.info("written: %s", write_claims(papers, out))
 
 
 def regress(
@@ -201,7 +202,7 @@ def validate(
                 found.append(examine(file, predictions=predictions, data_root=data_root))
             except UsageError as error:
                 unreadable.append(str(error))
-                say(f"error: {error}")
+                typer.echo(f"error: {error}", err=True)
             else:
                 if not json:
                     print_validation(found[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,21 +47,6 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
-
-
-@contextmanager
-def progress_bar(text: str, total: int, enabled: bool = True) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that vanishes when done; gives a function that advances it. A log file gets none."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not enabled or not console.is_terminal:
-        yield lambda count: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        line = bar.add_task(text, total=total)
-        yield lambda count: bar.advance(line, count)
 
 
 def peak_memory_mb() -> float:

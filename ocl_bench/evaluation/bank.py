@@ -14,14 +14,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -30,7 +28,7 @@ import numpy as np
 from ..cards.protocols import BOXES_FILE, HEAD_VERSION
 from ..core.errors import UsageError
 from ..core.files import digest, write_atomically
-from ..core.machine import progress_bar
+from ..core.log import logger, progress_bar
 from ..core.paths import cache_root
 from ..families.knn import Bank, Knn
 
@@ -148,7 +146,7 @@ def with_bank(plan: Plan, train: OpenData) -> Knn:
     adapter = cast(Knn, plan.adapter)
     bank = bank_for(plan, train)
     for text in _remarks(plan, train, bank, adapter.k):
-        say_once(text)
+        logger.info("%s", text)
     return adapter.with_bank(bank, [*train.categories, *plan.data.categories], plan.device)
 
 
@@ -164,12 +162,6 @@ def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
     if bank.zeros:
         what = f"gives zeros for {bank.zeros} of {count} images of the bank"
         yield f"model {plan.model.name}: {what}: their cosine with every image is 0"
-
-
-@cache
-def say_once(text: str) -> None:
-    """A line on stderr; not again in this process, as pictures open the bank of a result once more."""
-    print(text, file=sys.stderr)
 
 
 def _temporary(plan: Plan, train: OpenData) -> Bank:
@@ -197,7 +189,7 @@ def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
     if files.progress.done < len(train.ids):
         _extract(files, plan, train)
     if files.progress.failed:
-        say_once(f"left out: {_failures(files.progress)} (--force reads them again)")
+        logger.warning("left out: %s (--force reads them again)", _failures(files.progress))
     return files.bank()
 
 
@@ -207,7 +199,7 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
 
     runner, count = Runner(replace(plan, data=train)), len(train.ids)
     kept, since = files.progress.done, time.monotonic()
-    with progress_bar(f"{plan.model.name}: bank of {count} images", count) as advance:
+    with progress_bar(f"{plan.model.name}: features of the bank", count, unit="images") as advance:
         advance(kept)
         for first in range(kept, count, plan.batch_size):
             chosen = range(first, min(first + plan.batch_size, count))
@@ -294,7 +286,11 @@ def _alone(folder: Path) -> Iterator[None]:
         lock = folder.with_name(f"{folder.name}.lock").open("w")
     with lock:
         with _written(folder):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for another process that works on this bank (lock: %s)", lock.name)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -13,6 +13,7 @@ import torch
 
 from ..core.errors import UsageError
 from ..core.files import write_atomically
+from ..core.log import logger
 from ..core.machine import fixed_arithmetic
 from ..core.paths import cache_root
 from ..families.base import Head, HeadAdapter
@@ -63,6 +64,8 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
 
     path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
     if int(os.environ.get("RANK", "0")) > 0:
+        if not path.is_file():
+            logger.info("waiting for rank 0, which fits the head (%s)", path)
         while not path.is_file():
             time.sleep(0.2)
     if path.is_file() and not again:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import OclBenchError, SampleError, UsageError
+from ..core.log import logger, progress_bar
 from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
 from ..results.record import Failure
 from .shards import Shard
@@ -218,13 +219,9 @@ def predictions(
 
     left_out: gets their positions in `data.ids`.
     """
-    import sys
-
-    from ..core.machine import progress_bar
-
     runner, failed = Runner(replace(plan, data=data)), list[Failure]()
     seed = plan.noise_seeds[0]
-    with progress_bar(f"{plan.model.name}: {len(data.ids)} images to fit on", len(data.ids), progress) as advance:
+    with progress_bar(f"{plan.model.name}: features to fit the head on", len(data.ids), progress, "images") as advance:
         for first in range(0, len(data.ids), plan.batch_size):
             chosen = range(first, min(first + plan.batch_size, len(data.ids)))
             items, unreadable = runner.read(chosen)
@@ -240,4 +237,4 @@ def predictions(
         share = f"{len(failed)} of {len(data.ids)} images of the fit split fail, first: {failed[0].error}"
         if len(failed) > len(data.ids) / 10:
             raise UsageError(share)
-        print(f"left out: {share}", file=sys.stderr)
+        logger.warning("left out: %s", share)

@@ -5,14 +5,14 @@ Nothing is averaged over tasks: a cell is one result, and finished ones are reus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..cards.names import get_card, get_task, model_names, ready_names, task_names
 from ..core.errors import DataMissingError, NotApplicableError, OclBenchError
-from ..core.machine import progress_bar
+from ..core.log import logger, progress_bar
 
 if TYPE_CHECKING:
     from ..results.record import Result
@@ -49,7 +49,6 @@ def evaluate_matrix(
     tasks: Sequence[str],
     *,
     results: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
     progress: bool = True,
     force: bool = False,
     save_predictions: bool = False,
@@ -65,12 +64,13 @@ def evaluate_matrix(
             get_card(model.partition(":")[0])  # raises the error with its suggestion
     wishes = {"results": results, "force": force, "save_predictions": save_predictions}
     cells = []
-    with progress_bar(f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs), progress) as advance:
+    text, total = f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs)
+    with progress_bar(text, total, progress, "evaluations") as advance:
         for spec in specs:
             shared: dict[str, Any] = {}
             for model in models:
                 cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, wishes)
-                say(_line(cell, spec.main))
+                logger.info("%s", _line(cell, spec.main))
                 cells.append(cell)
                 advance(1)
     return cells

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
-from ..core.machine import fixed_arithmetic, peak_memory_mb, progress_bar
+from ..core.log import logger, progress_bar
+from ..core.machine import fixed_arithmetic, peak_memory_mb
 from ..core.paths import results_root
 from ..families.summary import summarise
 from ..models.loading import LoadedModel
@@ -127,6 +128,7 @@ def run(
     plan = with_head(replace(plan, refit=force))
     _compute(plan, work, shards, ranks, predictions, progress)
     if ranks.rank > 0:
+        logger.info("rank %d is done and waits for rank 0, which writes %s", ranks.rank, folder / f"{stem}.json")
         while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):
             time.sleep(0.1)
         return found
@@ -160,7 +162,8 @@ def _compute(
     mine = range(ranks.rank, len(shards), ranks.world)
     total = sum(len(shards[index]) for index in mine)
     text = f"{plan.model.name} on {plan.task.name}"
-    with fixed_arithmetic(plan.threads), progress_bar(text, total, progress and ranks.rank == 0) as advance:
+    bar = progress_bar(text, total, progress and ranks.rank == 0, plan.family.unit)
+    with fixed_arithmetic(plan.threads), bar as advance:
         for index in mine:
             if work.read(index) is not None:
                 advance(len(shards[index]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import write_atomically
+from ..core.log import logger
 from ..results.record import Failure
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ class WorkFolder:
     def wait(self, indices: Sequence[int], seconds: float = 0.1) -> None:
         """Return when all these shards are there (other ranks compute them; torchrun ends all ranks if one dies)."""
         pending = list(indices)
+        said = False
         while pending := [index for index in pending if self.read(index) is None]:
+            if not said:
+                logger.info("waiting for other ranks, which compute %d shards in %s", len(pending), self.folder)
+                said = True
             time.sleep(seconds)
 
     def remove(self) -> None:

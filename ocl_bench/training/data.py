@@ -7,13 +7,13 @@ shared by every training that uses the same revision, whatever number of scenes 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.files import write_atomically
+from ..core.log import progress_bar
 from ..core.paths import cache_root
 from ..core.types import Sample, Truth
 from ..data.base import OpenData, subset
@@ -311,11 +312,10 @@ def _in_parallel(work: Callable[[int], None], chunks: list[int], workers: int | 
             pass
 
 
-def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
-    """The items with a progress bar on stderr; without a title none is drawn."""
-    if not title:
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, description=title, total=total, console=Console(stderr=True), transient=True)
+def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterator[Any]:
+    """The items, with a progress bar or a line in the log; without a title neither."""
+    count = total if total is not None else len(cast(Sized, items))
+    with progress_bar(title, count, bool(title), "pieces") as advance:
+        for item in items:
+            yield item
+            advance(1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.files import write_atomically
+from ..core.log import logger
 from ..core.schedules import cosine, learning_rate
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
@@ -336,6 +337,13 @@ def _logged_before(line: str, step: int) -> bool:
     return bool(row["step"] < step or ("val" in row and row["step"] == step))
 
 
+def _log_validation(step: int, steps: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
+    """A line in the log for each validation: nobody watches a bar there."""
+    if numbers:
+        values = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+        logger.info("training: step %d of %d, loss %.4f, validation: %s", step, steps, terms.get("loss", 0.0), values)
+
+
 @contextmanager
 def _bar(steps: int, done: int, enabled: bool) -> Iterator[Callable[[int, dict[str, float], dict[str, float]], None]]:
     """A progress bar on stderr with the loss and the first validation number; yields its update function."""
@@ -344,6 +352,11 @@ def _bar(steps: int, done: int, enabled: bool) -> Iterator[Callable[[int, dict[s
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not Console(stderr=True).is_terminal:
+        logger.info("training: step %d of %d", done, steps)
+        yield lambda step, terms, numbers: _log_validation(step, steps, terms, numbers)
+        return
 
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as bar:

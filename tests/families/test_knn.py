@@ -21,7 +21,6 @@ from ocl_bench.cards.task import TaskSpec
 from ocl_bench.core.errors import NotApplicableError, SampleError, UsageError
 from ocl_bench.core.types import Batch, Instance, Prediction, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.evaluation.bank import say_once
 from ocl_bench.evaluation.heads import with_head
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
@@ -347,12 +346,13 @@ class TestCorridor:
         assert isinstance(adapter, Knn) and adapter.bank is not None
         assert adapter.bank.features.shape == (60, 3) and adapter.classes.tolist() == [0, 1, 2, 5]
 
-    def test_what_is_unusual_about_a_bank_is_said_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_is_unusual_about_a_bank_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
         def said(model: Any, train: OpenData, task: TaskSpec) -> list[str]:
-            say_once.cache_clear()
-            for _ in range(2):
+            caplog.clear()
+            with caplog.at_level("INFO", logger="ocl_bench"):
                 with_head(make_plan(model, task, data=colours(3, 1), train=train, device="cpu"))
-            return capsys.readouterr().err.splitlines()
+            lines = [record.message for record in caplog.records]
+            return [line for line in lines if "features of the bank" not in line]
 
         class Blank:
             def predict(self, batch: Batch) -> Prediction:

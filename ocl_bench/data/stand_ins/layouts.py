@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import DataMissingError, UsageError
+from ...core.log import progress_bar
 from ...core.paths import cache_root
 from ..base import Request
 from ..scenes.store import Store, open_store
@@ -121,7 +122,7 @@ def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
         workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
         jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
         text = f"rendering {store.variant}/{store.split}"
-        with stand_in.render_bar(progress, text, len(pending) * store.chunk) as advance:
+        with progress_bar(text, len(pending) * store.chunk, progress, "scenes") as advance:
             if len(jobs) == 1:
                 _render_here(jobs[0], advance)
             else:

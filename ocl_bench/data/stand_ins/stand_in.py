@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ...core.errors import UsageError
+from ...core.log import progress_bar
 from ...core.paths import PACKAGE, cache_root
 from .clevrtex import CHUNK, WriteJob, scene_is_complete, write_scenes
 
@@ -63,7 +63,7 @@ class StandInTree:
         self._check_revision()
         shares = _shares(pending, processors() if workers is None else workers)
         jobs = [self._job(share) for share in shares]
-        with render_bar(progress, f"rendering {self.variant}/{self.split}", len(pending)) as advance:
+        with progress_bar(f"rendering {self.variant}/{self.split}", len(pending), progress, "scenes") as advance:
             if len(jobs) == 1:
                 _run_here(jobs[0], advance)
             else:
@@ -187,17 +187,3 @@ def _terminate(running: Sequence[subprocess.Popen[str]]) -> None:
 def cannot_write(folder: str, reason: str) -> UsageError:
     """The error for a cache in which a stand-in cannot be made."""
     return UsageError(f"{folder}: the stand-in cannot be rendered ({reason}); is OCL_BENCH_CACHE writable, with space?")
-
-
-@contextmanager
-def render_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that vanishes when done; gives a function that advances it by n scenes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    shown = shown and console.is_terminal  # a log file gets no empty line
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda n: bar.update(task, advance=n)

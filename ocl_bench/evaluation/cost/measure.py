@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from ...core.errors import UsageError
+from ...core.log import logger
 from ...core.machine import fixed_arithmetic
 from ...results.measured import Figure
 from .counts import Operations, Parameters, count_operations, count_parameters
@@ -113,12 +114,11 @@ def profile_models(
     sides: Sequence[Side],
     setup: Setup,
     *,
-    say: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Profile:
     """Count and time one model, or two in turns (A B A B ...). Where one of two reads videos, both get clips.
 
-    say: gets a line about what is done. clock: seconds that only grow. Raises UsageError.
+    clock: seconds that only grow. Raises UsageError.
     """
     with fixed_arithmetic(setup.threads):
         machine = describe_machine(setup)
@@ -129,9 +129,10 @@ def profile_models(
             ]
         counted = []
         for subject in subjects:
-            say(f"{subject.side.name}: counting parameters, operations and memory")
+            logger.info("%s: counting parameters, operations and memory", subject.side.name)
             counted.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
-        say(f"timing {' and '.join(side.name for side in sides)}: {setup.repeats} passes each after {setup.warmup}")
+        names = " and ".join(side.name for side in sides)
+        logger.info("timing %s: %d passes each after %d", names, setup.repeats, setup.warmup)
         times = in_turns([subject.run for subject in subjects], setup.warmup, setup.repeats, clock)
     costs = (_cost(*entry) for entry in zip(subjects, counted, times, strict=True))
     return Profile(setup, machine, tuple(costs))

@@ -20,6 +20,7 @@ from ...cards.model import ModelCard
 from ...cards.names import get_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.log import logger
 from ...core.types import VOID, Batch, MaskSource, Prediction, Sample, Truth
 from ...data import OpenData, open_data, subset
 from ...data.base import SampleSequence
@@ -46,7 +47,6 @@ def score_masks(
     split: str | None = None,
     results: str | Path | None = None,
     progress: bool = True,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Score masks on a task and write the result under `name`.
 
@@ -56,7 +56,6 @@ def score_masks(
     predicted id is a slot, 0 too. For videos the folder has `<video>/<frame>.png`, where an id means the same in all
     frames and 0 is no proposal in J and F. The result is `data: supplied` in all cases: nobody can tell what made the
     masks.
-    say: gets the line about where the truth is.
     Raises UsageError and DataMissingError.
     """
     spec, masks = get_task(task), Path(masks)
@@ -64,11 +63,11 @@ def score_masks(
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = _array_plan(spec, masks, name, limit)
-        say(plan.data.note)
+        logger.info("%s", plan.data.note)
     elif masks.suffix == ".json":
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
-        say(data.note)
+        logger.info("%s", data.note)
         plan = results_plan(spec, replace(data, kind="supplied"), masks, name, limit=limit, split=split)
     elif masks.is_dir() and find_family(spec.family).unit == "videos":
         from .videos import masks_of, video_plan
@@ -76,14 +75,14 @@ def score_masks(
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
         find = masks_of(masks, data)
-        say(data.note)
+        logger.info("%s", data.note)
         plan = video_plan(spec, replace(data, kind="supplied"), find, name, background=0, limit=limit, split=split)
     elif masks.is_dir():
         root = Path(data_root) if data_root is not None else None
         data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
         files = {sample_id: _file(masks, sample_id) for sample_id in data.ids}
         _require(masks, list(files.values()))
-        say(data.note)
+        logger.info("%s", data.note)
         data = replace(data, kind="supplied")
         plan = _folder_plan(spec, data, lambda sample_id, seed: files[sample_id], name, limit=limit, split=split)
     else:

@@ -37,13 +37,15 @@ def write_masks(folder: Path, data: OpenData, change: Any = lambda labels: label
         Image.fromarray(change(truth_of(data, index)).astype(np.uint8)).save(folder / f"{sample_id}.png")
 
 
-def test_the_truth_as_masks_is_perfect_whatever_its_numbers(tmp_path: Path, data: OpenData) -> None:
+def test_the_truth_as_masks_is_perfect_whatever_its_numbers(
+    tmp_path: Path, data: OpenData, caplog: pytest.LogCaptureFixture
+) -> None:
     write_masks(tmp_path / "masks", data, lambda labels: 250 - 20 * labels)
-    said: list[str] = []
-    result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False, say=said.append)
+    with caplog.at_level("INFO", logger="ocl_bench"):
+        result = score_masks(tiny_task(), tmp_path / "masks", results=tmp_path, progress=False)
     assert result.value("mbo_fg") == result.value("ari") == 1
     assert (result.data.kind, result.model.name, result.model.card) == ("supplied", "supplied-masks", "")
-    assert said == [data.note] and data.kind == "embedded"
+    assert [record.message for record in caplog.records] == [data.note] and data.kind == "embedded"
 
 
 def test_every_predicted_id_is_a_slot_also_zero(tmp_path: Path, data: OpenData) -> None:
