@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.errors import OclBenchError, SampleError, UsageError
 from ..core.log import logger, progress_bar
 from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
+from ..models.user_code import described
 from ..results.record import Failure
 from .shards import Shard
 
@@ -190,11 +191,9 @@ def ask(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> Any:
     except OclBenchError:
         raise
     except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
-        reason = str(error).splitlines()[0][:300] if str(error) else ""
         number, side = len(truth), batch.image.shape[-1]
         raise UsageError(
-            f"model {plan.model.name}: predict failed on a batch of {number} images of side {side} "
-            f"({type(error).__name__}: {reason})"
+            f"model {plan.model.name}: predict failed on a batch of {number} images of side {side} ({described(error)})"
         ) from error
 
 

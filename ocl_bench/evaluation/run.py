@@ -115,7 +115,10 @@ def run(
     """Compute a plan, or reuse its finished result. With ranks, all return the same result."""
     ranks = Ranks.from_environment()
     if ranks.world > 1 and (force or not plan.model.reusable):
-        raise UsageError("with several ranks, name the model (a card or path.py:build) and do not use --force")
+        raise UsageError(
+            "with several ranks, name a model that can be identified (a card, or path.py:build with parameters or an "
+            "attribute `fingerprint`) and do not use --force"
+        )
     folder = plan.folder(Path(results) if results is not None else results_root())
     stem = plan.key[:8]
     if plan.model.reusable and not force and (found := _finished(folder / f"{stem}.json", plan, save_predictions)):

@@ -111,6 +111,13 @@ def source_files(path: Path) -> list[Path]:
     return list(found)
 
 
+def files_of(factory: Any) -> list[Path]:
+    """The user's files behind a function or class of an importable module; none where they cannot be found."""
+    module = sys.modules.get(getattr(factory, "__module__", "") or "")
+    file = _file(module) if module is not None else None
+    return source_files(file) if file is not None else []
+
+
 def _imported(file: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes())
@@ -133,7 +140,7 @@ def _files_of(name: str, importer: Path) -> Iterator[Path]:
     for end in range(1, len(parts) + 1):
         module = sys.modules.get(".".join(parts[:end]))
         file = _file(module) if module is not None else _beside(importer, parts[:end])
-        if file is not None and not _installed(file):
+        if file is not None and not installed(file):
             yield file
 
 
@@ -151,7 +158,7 @@ def _beside(importer: Path, parts: list[str]) -> Path | None:
     return None
 
 
-def _installed(file: Path) -> bool:
+def installed(file: Path) -> bool:
     """Whether a file belongs to Python, to an installed package or to this suite: their versions are recorded."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     roots = [Path(place).resolve() for place in places if place] + [PACKAGE]

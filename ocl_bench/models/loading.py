@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards.model import load_model_card
-from ..cards.names import CARDS, get_card, model_names, suggest
+from ..cards.names import CARDS, get_card, model_names
 from ..core import entry_points
-from ..core.errors import UsageError, first_problem
+from ..core.errors import OclBenchError, UsageError, first_problem
 from ..core.paths import PACKAGE
+from .fingerprint import files_of, sources_sha256, state_fingerprint
+from .user_code import described, load_attribute
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -31,9 +32,11 @@ class LoadedModel:
     """A model ready to predict, with what a result says about it.
 
     options: the options it was built with (card and caller merged).
-    source_sha256: hash of a user's own file, so that an edited file is another model; empty for bundled models.
+    source_sha256: hash of the sources and of the state of a user's own model, so that an edited file and other weights
+    are another model; empty for bundled models.
     bundled: whether the card is one of ours; a result names no other card.
-    reusable: False when nothing identifies the model (a live object): its results are never reused or resumed.
+    reusable: False when nothing identifies the model (a live object, or one without arrays and without `fingerprint`):
+    its results are never reused or resumed.
     """
 
     model: Any
@@ -132,19 +135,22 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
     if card.name in model_names():
         raise UsageError(f"{path}: field 'name': '{card.name}' is the name of a bundled model; choose another one")
     module, attribute = card.source.split(":")
-    content = path.read_bytes()
+    files = [path.resolve()]
     if module.endswith(".py"):
-        factory, code = _load_file(path.parent / module, attribute)
-        content += code
+        factory, imported = load_attribute(path.parent / module, attribute)
+        files += imported
     else:
         factory = _attribute(path, module, attribute)
+        files += files_of(factory)
     merged = {**card.options, **options}
     model = _build(card.name, factory, merged)
     weights = Path(checkpoint) if checkpoint else path.parent / card.weights if card.weights else None
     sha256 = _load_weights(card.name, model, weights, "" if checkpoint else card.sha256)
     seed = card.training.seed if card.training and not checkpoint else None
-    source, ready = hashlib.sha256(content).hexdigest(), _ready(model, device)
-    return LoadedModel(ready, card, card.name, sha256, _parameters(model), seed, merged, source, bundled=False)
+    loaded = LoadedModel(
+        _ready(model, device), card, card.name, sha256, _parameters(model), seed, merged, bundled=False
+    )
+    return _identified(loaded, sources_sha256(files, path.resolve().parent))
 
 
 def _attribute(card: Path, module: str, attribute: str) -> Any:
@@ -157,32 +163,18 @@ def _attribute(card: Path, module: str, attribute: str) -> Any:
 def _from_file(
     path: Path, attribute: str, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
-    factory, code = _load_file(path, attribute)
-    name, source = f"{path.stem}-{attribute}", hashlib.sha256(code).hexdigest()
-    return _from_user(name, factory, checkpoint, options, device, source)
-
-
-def _load_file(path: Path, attribute: str) -> tuple[Any, bytes]:
-    """An attribute of a user's Python file, and the content of the file. Raises UsageError."""
-    if not path.is_file():
-        raise UsageError(f"model {path}:{attribute}: {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"ocl_bench_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"model {path}: importing it failed ({type(error).__name__}: {error})") from error
-    if not hasattr(module, attribute):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise UsageError(f"model {path}: has no '{attribute}'{suggest(attribute, public)}")
-    return getattr(module, attribute), path.read_bytes()
+    factory, files = load_attribute(path, attribute)
+    source = sources_sha256(files, path.resolve().parent)
+    return _from_user(f"{path.stem}-{attribute}", factory, checkpoint, options, device, source)
 
 
 def _from_entry_point(
     name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
-    return _from_user(name, entry.load(), checkpoint, options, device, entry_points.source_sha256(entry))
+    factory = entry.load()
+    files = files_of(factory)
+    source = entry_points.source_sha256(entry) + sources_sha256(files, files[0].parent if files else Path())
+    return _from_user(name, factory, checkpoint, options, device, source)
 
 
 def _from_user(
@@ -193,7 +185,17 @@ def _from_user(
     sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")
     card = _card_of(name, model)
     ready, parameters = _ready(model, device), _parameters(model)
-    return LoadedModel(ready, card, name, sha256, parameters, None, options, source, bundled=False)
+    return _identified(LoadedModel(ready, card, name, sha256, parameters, None, options, bundled=False), source)
+
+
+def _identified(loaded: LoadedModel, source: str) -> LoadedModel:
+    """A user's model with the hash of what it is: its sources, and its state as it was built.
+
+    Nothing identifies a model whose state cannot be seen: its results, heads and banks are never used again.
+    """
+    state = state_fingerprint(loaded.model)
+    identity = hashlib.sha256(f"{source}|{state}".encode()).hexdigest()
+    return replace(loaded, source_sha256=identity, reusable=state is not None)
 
 
 def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:
@@ -240,8 +242,10 @@ def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
         raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
     try:
         model = factory(**options)
-    except (ValueError, TypeError, SystemExit) as error:
-        raise UsageError(f"model {name}: building it failed ({type(error).__name__}: {error})") from error
+    except OclBenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"model {name}: building it failed ({described(error)})") from error
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     return model

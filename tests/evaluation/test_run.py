@@ -406,7 +406,7 @@ def test_ranks_that_make_no_sense_are_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match="RANK 2 is not below WORLD_SIZE 2"):
         evaluate(tmp_path)
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UsageError, match="with several ranks, name the model"):
+    with pytest.raises(UsageError, match="with several ranks, name a model that can be identified"):
         evaluate(tmp_path, SlotModel())
 
 
