@@ -78,7 +78,7 @@ class Adapter(Protocol):
         ...
 
     def columns(self, task: TaskSpec) -> Mapping[str, str]:
-        """Columns of the rows besides id, noise_seed and n_objects, with their type: `float64`, or `object` for lists."""
+        """Types of the columns besides id, noise_seed and n_objects: `float64`, or `object` for lists."""
         ...
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Any], task: TaskSpec) -> list[dict[str, Any]]:

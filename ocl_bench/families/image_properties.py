@@ -21,7 +21,12 @@ _STEP = 65536
 
 @dataclass(frozen=True)
 class ObjectShapes:
-    """Of n objects: sizes (n,), shares of the image; contacts (n,), shares of the border, NaN without any border."""
+    """Sizes and contacts of the n objects of one label map.
+
+    Attributes:
+        sizes: (n,) float64, area as a share of the image.
+        contacts: (n,) float64, share of the border that touches another object; NaN for an object without border.
+    """
 
     sizes: np.ndarray
     contacts: np.ndarray

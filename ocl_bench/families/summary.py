@@ -58,7 +58,7 @@ def _value(rows: pandas.DataFrame, task: TaskSpec, metric: Metric, source: str) 
 
 
 def _mean(rows: pandas.DataFrame, name: str) -> tuple[float, Interval]:
-    """Mean over samples of the mean over noise seeds, with its interval. Values that are NaN (not valid) are skipped."""
+    """Mean over samples of the mean over noise seeds, with its interval. NaN (not valid) is skipped."""
     values = rows.groupby("id", sort=False)[name].mean().to_numpy(np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else np.nan, bootstrap_mean(values)

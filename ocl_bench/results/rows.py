@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _COLUMNS = b"ocl_bench.columns"
-"""Key of the file's metadata. Its value is a JSON object from column, in order, to the column that stores its values."""
+"""Metadata key. Its value is a JSON object from each column, in order, to the column that stores its values."""
 
 
 def read_rows(path: Path | str) -> pandas.DataFrame:

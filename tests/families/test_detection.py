@@ -24,9 +24,8 @@ from ocl_bench.core.types import Instance, Prediction, Truth
 from ocl_bench.families import get_adapter
 from ocl_bench.families.coco_results import coco_results, read_results, write_results
 from ocl_bench.families.detection import Detection
-from ocl_bench.families.proposals import Detections
 from ocl_bench.families.summary import summarise
-from ocl_bench.metrics.detection import average_precision, match_images
+from ocl_bench.metrics.detection import Detections, average_precision, match_images
 
 TASK = get_task("coco-detection")
 SHAPE = (48, 64)
@@ -270,7 +269,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, "se
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "image_id is 99, which is none of the 8 images"),
+        ({"image_id": 99}, "image_id is 99, which is not one of the 8 images"),
         ({"image_id": None}, "image_id is None"),
         ({"category_id": 3}, "category_id is 3, which the data set does not have"),
         ({"category_id": "1"}, "category_id is '1', expected an integer"),
@@ -280,7 +279,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, "se
         ({"bbox": [0, 0, -1, 4]}, "with a size of at least 0"),
         ({"bbox": [0, 0, 4]}, "expected x, y, width, height"),
         ({"segmentation": None}, "segmentation is missing, though other results have it"),
-        ({"segmentation": [[0, 0, 4, 0, 4, 4]]}, "is no run-length code"),
+        ({"segmentation": [[0, 0, 4, 0, 4, 4]]}, "is not a run-length code"),
         ({"segmentation": {**mask(), "size": [64, 48]}}, "size 64 x 48 .*expected 48 x 64"),
         ({"segmentation": {**mask(), "size": [10, 10]}}, "do not add up to its size 10 x 10"),
         ({"segmentation": {"size": list(SHAPE), "counts": [5, 6]}}, "do not add up"),

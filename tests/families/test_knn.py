@@ -228,7 +228,7 @@ class TestScore:
 
     def test_refusals(self) -> None:
         task, query = card(), [np.array([1, 0], np.float32)]
-        with pytest.raises(UsageError, match=r"the bank is not there; call with_head"):
+        with pytest.raises(UsageError, match=r"the bank is missing; call with_head"):
             Knn(task).score([truth(1)], query, task)
         adapter = Knn(task).with_bank(small_bank([[1, 0, 0]], [1]))
         wrong = r"task tiny-knn: the model gives features of 2 numbers, and gave 3 for the bank"

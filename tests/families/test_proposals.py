@@ -12,7 +12,8 @@ from scipy.ndimage import label
 
 from ocl_bench.cards.protocols import Proposals
 from ocl_bench.families.discovery import label_map
-from ocl_bench.families.proposals import Detections, native_boxes, proposals
+from ocl_bench.families.proposals import native_boxes, proposals
+from ocl_bench.metrics.detection import Detections
 
 SHAPE = (30, 44)
 

@@ -1,4 +1,4 @@
-"""Dense features of a whole split, extracted once: memory-mapped files, so that memory stays flat."""
+"""Dense features of a whole split, extracted once into memory-mapped files: memory does not grow with the split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """tokens: (N, D, h, w) float16. classes: (N, at, at) int16, `VOID` where nothing is annotated."""
+    """Tokens and class maps of N images.
+
+    Attributes:
+        tokens: (N, D, h, w) float16.
+        classes: (N, at, at) int16, `VOID` where nothing is annotated.
+    """
 
     tokens: np.ndarray
     classes: np.ndarray
@@ -32,7 +37,7 @@ class FeatureSet:
         return len(self.tokens)
 
     def batch(self, chosen: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Tokens (B, D, h, w) float32 and class maps (B, at, at) of some images."""
+        """Tokens (B, D, h, w) float32 and class maps (B, at, at) of the images at the positions `chosen`."""
         return torch.from_numpy(self.tokens[chosen].astype(np.float32)), self.classes[chosen]
 
 
@@ -40,10 +45,18 @@ class FeatureSet:
 def extracted(
     batches: Iterable[tuple[Sequence[Truth], Prediction]], count: int, at: int
 ) -> Iterator[FeatureSet | None]:
-    """Features of at most `count` images while the block runs, on disk; None when the model gives no tokens.
+    """Store features on disk while the `with` block runs.
 
-    batches: truths after the protocol and the prediction, whose first rows belong to them. Class maps go to at x at by
-    nearest pixel centre. Raises UsageError when no image could be read or tokens are not finite.
+    Args:
+        batches: truths after the protocol, each with a prediction.
+        count: largest number of images.
+        at: class maps are resized to `at` x `at` by nearest pixel centre.
+
+    Yields:
+        The features, or None when the model gives no tokens.
+
+    Raises:
+        UsageError: no image could be read, or tokens are not finite or too large for float16.
     """
     place = cache_root() / "features"
     place.mkdir(parents=True, exist_ok=True)
@@ -57,22 +70,23 @@ def extracted(
 def _collect(
     batches: Iterable[tuple[Sequence[Truth], Prediction]], folder: Path, count: int, at: int
 ) -> FeatureSet | None:
+    """Write the features into `folder`. Fewer than `count` images remain when some could not be read."""
     tokens: np.ndarray | None = None
     classes = np.lib.format.open_memmap(folder / "classes.npy", mode="w+", dtype=np.int16, shape=(count, at, at))
     done = 0
     for truths, prediction in batches:
         if prediction.tokens is None:
             return None
-        found = prediction.tokens[: len(truths)].detach().float().cpu().numpy()
-        if not np.isfinite(found).all():
+        values = prediction.tokens[: len(truths)].detach().float().cpu().numpy()  # without the padding of the batch
+        if not np.isfinite(values).all():
             raise UsageError("Prediction.tokens is not finite (NaN or infinity) on an image of the fit split")
-        if np.abs(found).max() > _LARGEST:
+        if np.abs(values).max() > _LARGEST:
             raise UsageError(f"Prediction.tokens has values above {_LARGEST:g}, too large for float16; scale them down")
-        if tokens is None:
-            shape = (count, *found.shape[1:])
+        if tokens is None:  # the shape of the tokens is known only after the first batch
+            shape = (count, *values.shape[1:])
             tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
         rows = slice(done, done + len(truths))
-        tokens[rows] = found
+        tokens[rows] = values
         for row, truth in zip(classes[rows], truths, strict=True):
             row[:] = VOID if truth.classes is None else nearest(truth.classes, (at, at))
         done += len(truths)
@@ -82,7 +96,16 @@ def _collect(
 
 
 def held_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to fit on and positions to choose on: a seeded share of `count` images, at least one if share > 0."""
+    """Split images at random into those to fit on and those to choose settings on.
+
+    Args:
+        count: number of images.
+        share: share of the images to choose on; at least one image if it is above 0 and there are two or more.
+        seed: seed of the split.
+
+    Returns:
+        Sorted positions to fit on, and sorted positions to choose on.
+    """
     order = np.random.default_rng(seed).permutation(count)
-    kept = max(1, round(share * count)) if share > 0 and count > 1 else 0
-    return np.sort(order[kept:]), np.sort(order[:kept])
+    size = max(1, round(share * count)) if share > 0 and count > 1 else 0
+    return np.sort(order[size:]), np.sort(order[:size])

@@ -1,8 +1,9 @@
 """The linear probe: affine-free batch norm and a 1x1 convolution on frozen tokens (as in DINOv2, arXiv:2304.07193).
 
-The statistics of the norm are those of the whole fit set. The loss is the cross entropy of every pixel of the class map
-under its token's prediction; a token's target is thus the share of each class in its cell. Logits are upsampled only to
-score. The learning rate is chosen by mIoU on images held out of the fit split, then the head is fitted again on all.
+The norm uses the statistics of the whole fit split. The loss is the cross entropy of every pixel of the class map under
+the prediction of its token, so the target of a token is the share of each class in its cell. Logits are upsampled only
+for scoring. The learning rate is chosen by mIoU on images held out of the fit split; then the head is fitted again on
+all images.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from ...metrics.semantic import confusion, miou_sem
 from .features import FeatureSet, held_out
 
 _EPSILON = 1e-5
+"""Added to the variance, as in `torch.nn.BatchNorm2d`."""
 
 
 def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor]:
-    """Head tensors: mean and scale (D,), weight (C, D), bias (C,), and the chosen learning rate.
+    """Fit the probe. The result is deterministic for one number of threads.
 
-    Deterministic for one number of threads: images are drawn from a generator seeded by `fit.seed`.
+    Args:
+        features: tokens and class maps of the fit split.
+        classes: number C of classes.
+        fit: the recipe of the task card; `fit.seed` seeds the draws of images.
+
+    Returns:
+        Tensors of the head: `mean` and `scale` (D,), `weight` (C, D), `bias` (C,) and `learning_rate` (1,).
     """
     mean, scale = _statistics(features)
     rates = fit.learning_rates or (1e-3,)
@@ -41,13 +49,17 @@ def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor
 
 def class_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
     """Class scores (B, C, h, w) of tokens (B, D, h, w)."""
+    # The norm is folded into the convolution: w ((x - mean) scale) + b = (w scale) x + (b - (w scale) mean).
     weight = head["weight"] * head["scale"]
     bias = head["bias"] - weight @ head["mean"]
     return F.conv2d(tokens.float(), weight[:, :, None, None].to(tokens.device), bias.to(tokens.device))
 
 
 def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation (D,) over all tokens, in float64."""
+    """Mean and inverse standard deviation (D,) over all tokens, float32 but accumulated in float64.
+
+    The variance is E[x^2] - E[x]^2, which in float32 would lose most digits for features with a large mean.
+    """
     total = square = torch.zeros(features.tokens.shape[1], dtype=torch.float64)
     count = 0
     for start in range(0, len(features), 64):
@@ -63,13 +75,13 @@ def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
 def _descend(
     features: FeatureSet, use: np.ndarray, classes: int, fit: Fit, rate: float, mean: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
-    """AdamW with a cosine schedule on minibatches of images."""
+    """Weight and bias after `fit.steps` steps of AdamW with a cosine schedule, on minibatches of the images `use`."""
     generator = np.random.default_rng(fit.seed)
     weight = torch.zeros(classes, len(mean), requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=fit.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
-    with torch.enable_grad(), torch.inference_mode(False):
+    with torch.enable_grad(), torch.inference_mode(False):  # `evaluate` runs in inference mode
         for _ in range(fit.steps):
             chosen = np.sort(generator.choice(use, min(fit.batch, len(use)), replace=False))
             tokens, maps = features.batch(chosen)
@@ -84,7 +96,16 @@ def _descend(
 
 
 def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor:
-    """Pixels of each class in each cell (B h w, C) float32, from class maps (B, at, at); void counts nowhere."""
+    """Number of pixels of each class in the cell of each token.
+
+    Args:
+        maps: (B, at, at) class maps; void pixels (negative) are not counted.
+        grid: numbers of rows and columns (h, w) of the tokens.
+        classes: number C of classes.
+
+    Returns:
+        (B h w, C) float32.
+    """
     batch, height, width = maps.shape
     rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
     token = rows[:, None] * grid[1] + columns
@@ -96,6 +117,7 @@ def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor
 
 
 def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: dict[str, Tensor]) -> float:
+    """mIoU of a head on the images `choose`, at the size of the class maps; 0 where it is undefined."""
     total = np.zeros((classes, classes), dtype=np.int64)
     with torch.inference_mode():
         for position in choose:

@@ -88,7 +88,7 @@ def test_categories_that_never_occur_have_a_class_and_strange_ones_get_one() -> 
 def test_a_head_without_examples_or_categories_is_refused() -> None:
     empty = SlotSet(torch.zeros(0, 9), np.zeros(0, np.int64), torch.zeros(0, 4), np.zeros(4, np.int64))
     rates = FIT.model_copy(update={"learning_rates": (0.1, 0.01)})
-    with pytest.raises(UsageError, match="no object of the fit split can be learnt from"):
+    with pytest.raises(UsageError, match="the fit split has no object to learn from"):
         fit_slots(empty, NAMES, rates, background=False)
     with pytest.raises(UsageError, match="no object with a category"):
         fit_slots(empty, {}, FIT, background=False)
