@@ -140,6 +140,7 @@ def _image(entry: Any, by_number: Mapping[int | str, str]) -> str:
     # bool is a subclass of int: without the first test, `true` would be image 1.
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise ValueError(f"field image_id is {number!r}, expected the id of an image")
+    # Some tools write the zero-padded name of the file as a string instead of the number.
     sample_id = by_number.get(image_number(number) if isinstance(number, str) else number)
     if sample_id is None:
         raise ValueError(f"field image_id is {number!r}, which is not one of the {len(by_number)} images of the task")
@@ -176,7 +177,7 @@ def _entry(
             wanted = " x ".join(map(str, sizes[sample_id]))
             raise ValueError(f"field segmentation has size {size[0]} x {size[1]} (height x width), expected {wanted}")
     box = entry.get("bbox")
-    if box is None and mask is not None:
+    if box is None and mask is not None:  # results of pure mask models often have no bbox
         from pycocotools import mask as coco_mask
 
         box = coco_mask.toBbox(mask).tolist()

@@ -119,7 +119,7 @@ class Detection:
         from pycocotools import mask as coco_mask
 
         painted = np.zeros(truth.labels.shape, np.int64)
-        for position in np.argsort(output.scores, kind="stable"):
+        for position in np.argsort(output.scores, kind="stable"):  # ascending: the best detection is painted last
             if output.masks is not None:
                 painted[coco_mask.decode(output.masks[position]).astype(bool)] = position + 1
             else:

@@ -71,5 +71,6 @@ def image_properties(shapes: Sequence[ObjectShapes]) -> dict[str, float]:
 
 
 def _mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN, rounded to 1 / `_STEP`; NaN without any."""
     known = values[~np.isnan(values)]
     return round(float(known.mean()) * _STEP) / _STEP if known.size else float("nan")

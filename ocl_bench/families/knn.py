@@ -79,7 +79,7 @@ class Knn:
         protocol = cast(KnnProtocol, task.protocol)
         self.task = task
         self.temperature = protocol.temperature
-        self.k = max(MAIN_K, *ks(task.metrics))
+        self.k = max(MAIN_K, *ks(task.metrics))  # the predicted label needs MAIN_K even if no metric does
         self.reads_boxes = reads_boxes
         self.within = protocol.grants == "attention"
         self.bank: Bank | None = None
@@ -131,7 +131,7 @@ class Knn:
         return finite_rows(getattr(prediction, cast(str, self._field(prediction))))
 
     def source(self, prediction: Prediction) -> str:
-        """How the vector is made: the model's `embedding_source`, or `slots:mean`, `tokens:mean`, `tokens:mean-in-box`."""
+        """The model's `embedding_source`, or the pooling: `slots:mean`, `tokens:mean`, `tokens:mean-in-box`."""
         field = self._field(prediction)
         if field == "embedding":
             return prediction.embedding_source
@@ -232,7 +232,7 @@ class Knn:
 
         Args:
             bank: the bank.
-            declared: classes of the data set. They take part in the vote even when the bank has no image of them.
+            declared: classes of the data set, which count as classes even when the bank has no image of them.
             device: device of the search.
         """
         adapter = Knn(self.task, reads_boxes=self.reads_boxes)
@@ -248,6 +248,7 @@ class Knn:
     def explain(self, output: np.ndarray) -> Explanation:
         """The 20 nearest images and the label that they vote for. Raises UsageError without a bank."""
         labels, similarity, rows = self._neighbours([output], MAIN_K)
+        # The true label is unknown here. It only affects the hits, which are not used.
         predicted, _ = knn_hits((), similarity, labels, labels[:, 0], self.classes, self.temperature)
         positions = cast(Bank, self.bank).positions[rows[0]]
         return Explanation(int(predicted[0]), positions, labels[0], similarity[0])
@@ -285,6 +286,7 @@ def touched(boxes: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 def _span(low: float, high: float, count: int, side: int) -> slice:
     """The cells from coordinate `low` to `high` along one axis: at least one, but none outside the image."""
+    # A box that ends exactly at 0 only touches the edge from outside, unless it is the single point 0.
     if high < 0 or low < high == 0 or low >= side:
         return slice(0, 0)
     first = max(0, math.floor(low * count / side))

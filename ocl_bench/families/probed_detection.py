@@ -33,7 +33,7 @@ _NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
 class ProbedDetection(Detection):
     """Adapter of the `detection` family with a head, whose detections are scored by category."""
 
-    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, task: TaskSpec, head: Head | None = None) -> None:
         self.recipe = cast(Fit, task.fit)
         self.threshold = cast(float, cast(DetectionProtocol, task.protocol).matching_iou)
         self.task = task
@@ -98,7 +98,7 @@ class ProbedDetection(Detection):
         return rows
 
 
-def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
+def slot_detections(masks: Tensor, slots: Tensor, head: Head, shape: tuple[int, int]) -> Detections:
     """Make one detection of each slot that owns a pixel.
 
     Category, score and box come from the head, the mask from the slot. The score is the probability of the best
@@ -115,7 +115,7 @@ def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape
     from .heads.perceptron import apply
 
     segments = label_map(masks, shape)
-    present = np.flatnonzero(np.bincount(segments.ravel()))
+    present = np.flatnonzero(np.bincount(segments.ravel()))  # a slot without pixels has no mask to detect
     logits, shares = apply(head, slots[present])
     scores, classes = (tensor.numpy() for tensor in logits.softmax(1)[:, :-1].max(1))
     height, width = shape

@@ -56,7 +56,7 @@ class Recognition:
 
     scored_at_once: int | None = None
 
-    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, task: TaskSpec, head: Head | None = None) -> None:
         self.recipe = cast(Fit, task.fit)
         self.threshold = cast(RecognitionProtocol, task.protocol).matching_iou
         self.task = task
@@ -156,7 +156,7 @@ class Recognition:
         prediction_path(folder, sample_id, seed, ".json").write_text(json.dumps(slots), encoding="utf-8")
 
 
-def fitted_head(head: dict[str, Tensor] | None, task: TaskSpec) -> dict[str, Tensor]:
+def fitted_head(head: Head | None, task: TaskSpec) -> Head:
     """Return the head. Raises UsageError when it is not fitted yet."""
     if head is None:
         raise UsageError(f"task {task.name}: the head is not fitted; call with_head(plan) first")

@@ -52,6 +52,11 @@ class SemanticOutput:
     clusters: float
     kmeans: np.ndarray | None
 
+    @property
+    def shown(self) -> np.ndarray:
+        """The map to draw and to save: the model's own if there is one, else that of the token clusters."""
+        return cast(np.ndarray, self.own if self.own is not None else self.kmeans)
+
 
 class Segmentation:
     """Adapter of the `segmentation` family."""
@@ -179,7 +184,7 @@ class Segmentation:
         correct = counts[codes // STRIDE == codes % STRIDE].sum()  # a code is class * STRIDE + predicted id
         named = output.own is not None and output.clusters == NAMED and counts.sum() > 0
         return {
-            "n_objects": int((np.unique(truth.classes) >= 0).sum()),
+            "n_objects": int((np.unique(truth.classes) >= 0).sum()),  # here: classes that occur in the image
             "pixel_acc": float(correct / counts.sum()) if named else float("nan"),
             "clusters": output.clusters,
             "cells": codes,
@@ -206,13 +211,11 @@ class Segmentation:
 
     def picture(self, output: SemanticOutput, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and true class maps."""
-        shown = output.own if output.own is not None else output.kmeans
-        return cast(np.ndarray, shown), cast(np.ndarray, truth.classes)
+        return output.shown, cast(np.ndarray, truth.classes)
 
     def write(self, folder: Path, sample_id: str, seed: int, output: SemanticOutput) -> None:
         """Write the class or cluster ids to `<folder>/seed-<n>/<id>.png`."""
-        shown = output.own if output.own is not None else output.kmeans
-        write_label_map(prediction_path(folder, sample_id, seed), cast(np.ndarray, shown))
+        write_label_map(prediction_path(folder, sample_id, seed), output.shown)
 
 
 def majority_accuracy(rows: pandas.DataFrame) -> pandas.Series:

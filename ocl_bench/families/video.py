@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,9 +16,8 @@ from ..core.types import Prediction, Truth
 from ..metrics.davis import BOUND_TH, MAX_PROPOSALS, VideoObjects
 from ..metrics.video import VideoTables
 from .base import Family
-from .checks import check_masks, check_prediction, finite_rows, missing
-from .discovery import label_map
-from .files import prediction_path, write_label_map
+from .checks import check_masks, check_prediction, missing
+from .discovery import Discovery, label_map
 from .image_properties import PROPERTIES, ObjectShapes, image_properties, object_shapes
 
 
@@ -77,8 +75,8 @@ class VideoTally:
         return {**means, "jf": (means["j"] + means["f"]) / 2}
 
 
-class VideoAdapter:
-    """Adapter of the `video` family.
+class VideoAdapter(Discovery):
+    """Adapter of the `video` family. Frames are checked for NaN, drawn and saved like the images of object discovery.
 
     Args:
         task: the task.
@@ -110,10 +108,6 @@ class VideoAdapter:
         check_masks(flat, size, name)
         return flat
 
-    def finite(self, prediction: Prediction) -> np.ndarray:
-        """(T,) bool: the frames whose masks are finite."""
-        return finite_rows(cast(Tensor, prediction.masks))
-
     def source(self, prediction: Prediction) -> str:
         """`mask_source` of the prediction and, if slots were linked over time, by what."""
         return f"{prediction.mask_source}+linked-{prediction.link}" if prediction.link else prediction.mask_source
@@ -140,14 +134,6 @@ class VideoAdapter:
         tally = self.tally(task)
         tally.add(truth, outputs)
         return [tally.row()]
-
-    def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted segments and true objects of a frame."""
-        return output, truth.labels
-
-    def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
-        """Write the segment ids of a frame to `<folder>/seed-<n>/<video>/<frame>.png`."""
-        write_label_map(prediction_path(folder, sample_id, seed), output)
 
 
 def _segments(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:

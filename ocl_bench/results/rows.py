@@ -60,9 +60,8 @@ def write_rows(rows: pandas.DataFrame, path: Path) -> None:
     settings = {"compression": "zstd", "compression_level": 19, "write_statistics": False, "store_schema": False}
     with pyarrow.parquet.ParquetWriter(path, stored.schema, **settings, **_encodings(stored.schema)) as writer:
         writer.write_table(stored)
-        writer.add_key_value_metadata(
-            {_COLUMNS: json.dumps(sources).encode()}
-        )  # the writer drops the schema's own metadata
+        # With store_schema=False the writer drops the metadata of the schema, so it is added here.
+        writer.add_key_value_metadata({_COLUMNS: json.dumps(sources).encode()})
 
 
 def _sources(table: pyarrow.Table) -> dict[str, str]:

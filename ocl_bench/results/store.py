@@ -52,7 +52,7 @@ def search(folders: Iterable[Path], task: str | None = None) -> Iterator[StoredR
     seen = set()
     for folder in folders:
         for path in sorted(_files(folder, task)):
-            if path.resolve() in seen:
+            if path.resolve() in seen:  # the user's folder may be, or link to, the committed one
                 continue
             seen.add(path.resolve())
             source = path.relative_to(folder).as_posix()

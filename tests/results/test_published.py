@@ -116,9 +116,9 @@ def tables() -> dict[str, PublishedTable]:
 
 
 def _row(table: PublishedTable, model: str, protocol: str | None = None) -> PublishedRow:
-    found = [row for row in table.rows if row.model == model and protocol in (None, row.protocol)]
-    assert len(found) == 1, (model, protocol)
-    return found[0]
+    rows = [row for row in table.rows if row.model == model and protocol in (None, row.protocol)]
+    assert len(rows) == 1, (model, protocol)
+    return rows[0]
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -151,7 +151,7 @@ def test_headline_rows_are_there(
 def test_printed_mean_and_spread_are_those_of_the_printed_seeds(
     tables: dict[str, PublishedTable], task: str, metric: str
 ) -> None:
-    """The README's mean and sample deviation follow from the per-seed spreadsheet: a wrong digit in either shows."""
+    """Mean and sample deviation in the README must follow from the per-seed spreadsheet."""
     seeds = [_row(tables[task], f"DIAS (seed {seed})").metrics[metric].value for seed in (42, 43, 44)]
     printed = _row(tables[task], "DIAS").metrics[metric]
     mean = sum(seeds) / 3
@@ -176,7 +176,7 @@ def test_rows_with_boxes_of_the_first_frame_say_so(tables: dict[str, PublishedTa
 
 
 def test_slotcon_is_never_comparable(tables: dict[str, PublishedTable]) -> None:
-    """Fine-tuned numbers, or settings that are not public: none may stand beside a frozen model's."""
+    """Fine-tuned models and models with unpublished settings are not comparable with frozen models."""
     rows = [row for table in tables.values() for row in table.rows if row.model.startswith("SlotCon ")]
     assert len(rows) >= 11
     assert all(row.comparable == "no" for row in rows)

@@ -7,7 +7,7 @@ are background. Unlike FCOS, the head has one scale and no centreness, and its b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...core.types import Prediction, Truth
 from ...metrics.detection import Detections
+from ..base import Batches, Head
 from .features import FeatureSet, extracted
 from .matching import instance_mask
 from .perceptron import Examples, apply, fit_perceptron
@@ -68,13 +69,11 @@ class _TokenSource:
         return Examples(torch.from_numpy(features), torch.from_numpy(targets), torch.from_numpy(sides))
 
 
-def fit_dense(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], count: int, names: Mapping[int, str], fit: Fit
-) -> dict[str, Tensor]:
+def fit_dense(batches: Batches, count: int, names: Mapping[int, str], fit: Fit) -> Head:
     """Fit the head.
 
     Args:
-        batches: truths of whole images, each with a prediction that has tokens.
+        batches: truths and predictions, with tokens, of whole images.
         count: number of images.
         names: names of the categories that the data set declares, by id.
         fit: the recipe of the task card.
@@ -137,7 +136,7 @@ def token_targets(truth: Truth, grid: tuple[int, int]) -> tuple[np.ndarray, np.n
     return category.ravel(), sides.reshape(-1, 4)
 
 
-def dense_detections(tokens: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
+def dense_detections(tokens: Tensor, head: Head, shape: tuple[int, int]) -> Detections:
     """Detections of one image.
 
     Every token gives one box of its best class, scored by the probability of that class. Then non-maximum suppression

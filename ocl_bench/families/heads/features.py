@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from ...core.errors import UsageError
 from ...core.paths import cache_root
-from ...core.types import VOID, Prediction, Truth
+from ...core.types import VOID
 from ...data.transforms import nearest
+from ..base import Batches
 
 _LARGEST = float(np.finfo(np.float16).max)
+_EPSILON = 1e-5
+"""Added to the variance, as in `torch.nn.BatchNorm2d`."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,11 @@ class FeatureSet:
 
 
 @contextmanager
-def extracted(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], count: int, at: int
-) -> Iterator[FeatureSet | None]:
+def extracted(batches: Batches, count: int, at: int) -> Iterator[FeatureSet | None]:
     """Store features on disk while the `with` block runs.
 
     Args:
-        batches: truths after the protocol, each with a prediction.
+        batches: truths and predictions of the split.
         count: largest number of images.
         at: class maps are resized to `at` x `at` by nearest pixel centre.
 
@@ -60,6 +61,7 @@ def extracted(
     """
     place = cache_root() / "features"
     place.mkdir(parents=True, exist_ok=True)
+    # In the cache rather than in /tmp, which is often small or held in memory: a split can take many gigabytes.
     folder = Path(tempfile.mkdtemp(dir=place))
     try:
         yield _collect(batches, folder, count, at)
@@ -67,9 +69,7 @@ def extracted(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _collect(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], folder: Path, count: int, at: int
-) -> FeatureSet | None:
+def _collect(batches: Batches, folder: Path, count: int, at: int) -> FeatureSet | None:
     """Write the features into `folder`. Fewer than `count` images remain when some could not be read."""
     tokens: np.ndarray | None = None
     classes = np.lib.format.open_memmap(folder / "classes.npy", mode="w+", dtype=np.int16, shape=(count, at, at))
@@ -109,3 +109,19 @@ def held_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     order = np.random.default_rng(seed).permutation(count)
     size = max(1, round(share * count)) if share > 0 and count > 1 else 0
     return np.sort(order[size:]), np.sort(order[:size])
+
+
+def normalisation(total: Tensor, square: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (D,) float32 of `count` features, as in an affine-free batch norm.
+
+    The variance is E[x^2] - E[x]^2. It needs sums in float64: in float32 features with a large mean would lose most of
+    its digits.
+
+    Args:
+        total: (D,) float64 sum of the features.
+        square: (D,) float64 sum of their squares.
+        count: number of features.
+    """
+    mean = total / max(1, count)
+    variance = (square / max(1, count) - mean * mean).clamp_min(0)
+    return mean.float(), (variance + _EPSILON).rsqrt().float()

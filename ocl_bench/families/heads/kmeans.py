@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ...cards.protocols import Fit
 from ...core.errors import UsageError
+from ..base import Head
 from .features import FeatureSet
 
 MAX_TOKENS = 100_000
 """Largest number of tokens that are clustered."""
-_RESTARTS = 5
+_RESTARTS = 5  # k-means only finds local optima
 _ITERATIONS = 50
 
 
-def fit_kmeans(features: FeatureSet, clusters: int, fit: Fit) -> dict[str, Tensor]:
+def fit_kmeans(features: FeatureSet, clusters: int, fit: Fit) -> Head:
     """Cluster the tokens and return the best of several seeded runs, by the sum of cosines.
 
     Args:
@@ -39,7 +40,7 @@ def fit_kmeans(features: FeatureSet, clusters: int, fit: Fit) -> dict[str, Tenso
     return {"centres": max(runs, key=lambda run: run[1])[0]}
 
 
-def cluster_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
+def cluster_scores(tokens: Tensor, head: Head) -> Tensor:
     """Cosines (B, K, h, w) between tokens (B, D, h, w) and the centres of the clusters."""
     return torch.einsum("bdhw,kd->bkhw", F.normalize(tokens.float(), dim=1), head["centres"].to(tokens.device))
 

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from ...cards.protocols import Fit
 from ...metrics.semantic import confusion, miou_sem
-from .features import FeatureSet, held_out
-
-_EPSILON = 1e-5
-"""Added to the variance, as in `torch.nn.BatchNorm2d`."""
+from ..base import Head
+from .features import FeatureSet, held_out, normalisation
 
 
-def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor]:
+def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> Head:
     """Fit the probe. The result is deterministic for one number of threads.
 
     Args:
@@ -47,7 +45,7 @@ def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor
     return {"mean": mean, "scale": scale, **head, "learning_rate": torch.tensor([chosen])}
 
 
-def class_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
+def class_scores(tokens: Tensor, head: Head) -> Tensor:
     """Class scores (B, C, h, w) of tokens (B, D, h, w)."""
     # The norm is folded into the convolution: w ((x - mean) scale) + b = (w scale) x + (b - (w scale) mean).
     weight = head["weight"] * head["scale"]
@@ -56,10 +54,7 @@ def class_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
 
 
 def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation (D,) over all tokens, float32 but accumulated in float64.
-
-    The variance is E[x^2] - E[x]^2, which in float32 would lose most digits for features with a large mean.
-    """
+    """Mean and inverse standard deviation (D,) over all tokens."""
     total = square = torch.zeros(features.tokens.shape[1], dtype=torch.float64)
     count = 0
     for start in range(0, len(features), 64):
@@ -67,26 +62,26 @@ def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
         total = total + tokens.sum((0, 2, 3))
         square = square + (tokens * tokens).sum((0, 2, 3))
         count += tokens.shape[0] * tokens.shape[2] * tokens.shape[3]
-    mean = total / count
-    variance = (square / count - mean * mean).clamp_min(0)
-    return mean.float(), (variance + _EPSILON).rsqrt().float()
+    return normalisation(total, square, count)
 
 
 def _descend(
     features: FeatureSet, use: np.ndarray, classes: int, fit: Fit, rate: float, mean: Tensor, scale: Tensor
-) -> dict[str, Tensor]:
+) -> Head:
     """Weight and bias after `fit.steps` steps of AdamW with a cosine schedule, on minibatches of the images `use`."""
     generator = np.random.default_rng(fit.seed)
-    weight = torch.zeros(classes, len(mean), requires_grad=True)
+    weight = torch.zeros(classes, len(mean), requires_grad=True)  # the loss is convex: no random start is needed
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=fit.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
     with torch.enable_grad(), torch.inference_mode(False):  # `evaluate` runs in inference mode
         for _ in range(fit.steps):
+            # Sorted positions read the memory-mapped tokens from front to back.
             chosen = np.sort(generator.choice(use, min(fit.batch, len(use)), replace=False))
             tokens, maps = features.batch(chosen)
             flat = ((tokens - mean[:, None, None]) * scale[:, None, None]).flatten(2).transpose(1, 2).flatten(0, 1)
             targets = cell_counts(maps, (tokens.shape[2], tokens.shape[3]), classes)
+            # Cross entropy per pixel: a cell with more annotated pixels weighs more.
             loss = -(targets * F.log_softmax(flat @ weight.T + bias, dim=1)).sum() / targets.sum().clamp_min(1)
             optimizer.zero_grad()
             loss.backward()
@@ -116,7 +111,7 @@ def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor
     return torch.from_numpy(counts.reshape(-1, classes).astype(np.float32))
 
 
-def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: dict[str, Tensor]) -> float:
+def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: Head) -> float:
     """mIoU of a head on the images `choose`, at the size of the class maps; 0 where it is undefined."""
     total = np.zeros((classes, classes), dtype=np.int64)
     with torch.inference_mode():

@@ -68,7 +68,7 @@ def labelled_objects(truth: Truth, segments: np.ndarray, slots: int, protocol: P
     if protocol.void == "count":
         areas = areas + np.bincount(segments[labels == VOID], minlength=slots)
     present = [label for label in range(1, rows) if shared[label].any()]
-    windows = find_objects(np.maximum(labels, 0))
+    windows = find_objects(np.maximum(labels, 0))  # void and overlap are negative and have no window
     return Objects(
         np.array([truth.categories[label - 1] if truth.categories else 0 for label in present], np.int64),
         _shares([_corners(windows[label - 1]) for label in present], labels.shape),

@@ -20,12 +20,12 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...core.errors import UsageError
 from ...core.schedules import generator, learning_rate, sample_indices
-from .features import held_out
+from ..base import Head
+from .features import held_out, normalisation
 
 DROPOUT = 0.1
 WARMUP = 0.05
 _DEFAULT_RATE = 1e-3
-_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ExampleSource(Protocol):
         ...
 
 
-def fit_perceptron(source: ExampleSource, classes: int, fit: Fit, *, normalise: bool) -> dict[str, Tensor]:
+def fit_perceptron(source: ExampleSource, classes: int, fit: Fit, *, normalise: bool) -> Head:
     """Fit the perceptron.
 
     The learning rate with the lowest loss on held-out images is chosen; then the head is fitted again on all images.
@@ -91,17 +91,18 @@ def fit_perceptron(source: ExampleSource, classes: int, fit: Fit, *, normalise: 
         losses = [_mean_loss(source, choose, _descend(source, use, classes, fit, rate, norm), fit) for rate in rates]
         best = rates[int(np.argmin(losses))]
     head = _descend(source, np.arange(len(source)), classes, fit, best, norm)
+    # float64 keeps the rate exactly as the card has it; results record it in `fit.chosen`.
     return {**head, "learning_rate": torch.tensor([best], dtype=torch.float64)}
 
 
-def apply(head: dict[str, Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
+def apply(head: Head, features: Tensor) -> tuple[Tensor, Tensor]:
     """Class logits (N, C) and boxes (N, 4), both on the CPU, from features (N, D) on any device."""
     with torch.no_grad():
         output = _forward(head, features.detach().float().cpu(), None)
     return output[:, :-4], output[:, -4:]
 
 
-def _forward(head: dict[str, Tensor], features: Tensor, dropout: Tensor | None) -> Tensor:
+def _forward(head: Head, features: Tensor, dropout: Tensor | None) -> Tensor:
     """Outputs (N, C + 4) of features (N, D). dropout: factors (N, hidden) of the hidden units; None in evaluation."""
     hidden = F.gelu(F.linear((features - head["mean"]) * head["scale"], head["weight1"], head["bias1"]))
     if dropout is not None:
@@ -116,7 +117,7 @@ def _losses(output: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(output[:, :-4], examples.targets, reduction="sum"), box
 
 
-def _mean_loss(source: ExampleSource, images: np.ndarray, head: dict[str, Tensor], fit: Fit) -> float:
+def _mean_loss(source: ExampleSource, images: np.ndarray, head: Head, fit: Fit) -> float:
     """Mean loss on all examples of some images, without dropout."""
     # Class and box losses are averaged over different numbers of examples: background has no box.
     total, counts = np.zeros(2), np.zeros(2)
@@ -129,9 +130,10 @@ def _mean_loss(source: ExampleSource, images: np.ndarray, head: dict[str, Tensor
 
 def _descend(
     source: ExampleSource, images: np.ndarray, classes: int, fit: Fit, rate: float, norm: tuple[Tensor, Tensor]
-) -> dict[str, Tensor]:
+) -> Head:
     """Head after `fit.steps` optimiser steps on some images, with one learning rate."""
     head = _initial_weights(source.width, fit.hidden, classes + 4, fit.seed)
+    # AdamW is Adam when weight_decay is 0, the default of the cards.
     optimizer = torch.optim.AdamW(list(head.values()), lr=rate, weight_decay=fit.weight_decay, fused=True)
     head |= {"mean": norm[0], "scale": norm[1]}  # after the optimiser: the norm is not trained
     random = np.random.default_rng(fit.seed)
@@ -146,6 +148,7 @@ def _descend(
         entropy, box = _losses(_forward(head, examples.features, dropout), examples)
         boxed = int((~examples.boxes[:, 0].isnan()).sum())
         optimizer.zero_grad()
+        # As in `_mean_loss`: each loss is averaged over its own examples.
         (entropy / len(examples.targets) + box / max(1, boxed)).backward()
         optimizer.step()
     return {name: tensor.detach() for name, tensor in head.items()}
@@ -157,7 +160,7 @@ def _dropout(random: np.random.Generator, count: int, fit: Fit) -> Tensor:
     return torch.from_numpy(active * np.float32(1 / (1 - DROPOUT)))
 
 
-def _initial_weights(width: int, hidden: int, outputs: int, seed: int) -> dict[str, Tensor]:
+def _initial_weights(width: int, hidden: int, outputs: int, seed: int) -> Head:
     """Weights and biases, uniform in +- 1 / sqrt(inputs) as in `torch.nn.Linear`, from a generator of their own."""
     draw = generator(seed, "head", 0)
 
@@ -179,12 +182,10 @@ def _all(source: ExampleSource, images: np.ndarray, step: int) -> Iterator[Examp
 
 
 def _statistics(source: ExampleSource, step: int) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation (D,) over all features, float32 but accumulated in float64."""
+    """Mean and inverse standard deviation (D,) over all features."""
     total = square = torch.zeros(source.width, dtype=torch.float64)
     count = 0
     for examples in _all(source, np.arange(len(source)), step):
         features = examples.features.double()
         total, square, count = total + features.sum(0), square + (features * features).sum(0), count + len(features)
-    mean = total / max(1, count)
-    variance = (square / max(1, count) - mean * mean).clamp_min(0)
-    return mean.float(), (variance + _EPSILON).rsqrt().float()
+    return normalisation(total, square, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...core.errors import UsageError
 from ...core.types import Prediction, Truth
+from ..base import Batches, Head
 from ..discovery import label_map
 from .matching import Objects
 from .perceptron import Examples, fit_perceptron
@@ -63,13 +64,11 @@ class _SlotSource:
         return Examples(self.slots.features[rows], self.targets[rows], self.slots.boxes[rows])
 
 
-def collect_slots(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], find: Finder, threshold: float, *, unmatched: bool
-) -> SlotSet:
+def collect_slots(batches: Batches, find: Finder, threshold: float, *, unmatched: bool) -> SlotSet:
     """Collect the slots that match an object as examples of its category and box.
 
     Args:
-        batches: truths after the protocol, each with a prediction that has masks and slots.
+        batches: truths and predictions, with masks and slots, of the split.
         find: gives the objects of an image.
         threshold: IoU above which a slot matches an object.
         unmatched: also take the other slots that own a pixel, as examples of `NO_OBJECT`.
@@ -110,7 +109,7 @@ def slots_array(prediction: Prediction) -> np.ndarray:
     return cast(Tensor, prediction.slots).detach().float().cpu().numpy()
 
 
-def fit_slots(slots: SlotSet, names: Mapping[int, str], fit: Fit, *, background: bool) -> dict[str, Tensor]:
+def fit_slots(slots: SlotSet, names: Mapping[int, str], fit: Fit, *, background: bool) -> Head:
     """Fit the head.
 
     Args:
