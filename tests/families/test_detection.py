@@ -76,11 +76,11 @@ def outputs(adapter: Detection, model: Prediction) -> list[Detections]:
     return adapter.outputs(adapter.check(model, len(TRUTH), "mine"), [SHAPE] * len(TRUTH), 256)
 
 
-def rows(adapter: Detection, detections: dict[int, list[Detections]], task: TaskSpec = TASK) -> pandas.DataFrame:
+def rows(adapter: Detection, by_seed: dict[int, list[Detections]], task: TaskSpec = TASK) -> pandas.DataFrame:
     """Rows in the order of the runner: noise seed by noise seed."""
     lines = [
         {"id": sample_id, "noise_seed": seed, **row}
-        for seed, detections in detections.items()
+        for seed, detections in by_seed.items()
         for sample_id, row in zip(IDS, adapter.score(TRUTH, detections, task), strict=True)
     ]
     types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"} | adapter.columns(task)
