@@ -1,4 +1,4 @@
-"""The families of tasks: the only place that lists them."""
+"""The table of task families, and how the family and the adapter of a task are found."""
 
 from __future__ import annotations
 
@@ -21,24 +21,34 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO)
 }
-"""The bundled families by name; installed packages may add others (entry points `ocl_bench.families`)."""
+"""The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
 
 
 def find_family(name: str) -> Family:
-    """The family of that name. Raises UsageError for an unknown one."""
-    if name in FAMILIES:
+    """The family called `name`, bundled or from an installed package. Raises UsageError for an unknown name."""
+    if name in FAMILIES:  # first, so that a package cannot replace a bundled family
         return FAMILIES[name]
     added = entry_points.offered(entry_points.FAMILIES)
     if name not in added:
         raise UsageError(f"'{name}' is not a family; known are {', '.join([*FAMILIES, *sorted(added)])}")
     family = added[name].load()
     if not isinstance(family, Family) or family.name != name:
-        raise UsageError(f"family '{name}': {added[name].value} is no ocl_bench.families.base.Family of that name")
+        raise UsageError(
+            f"family '{name}': {added[name].value} is not an ocl_bench.families.base.Family named '{name}'"
+        )
     return family
 
 
 def get_adapter(task: TaskSpec, model: LoadedModel | None = None) -> Adapter:
-    """The adapter of a task. model: whose predictions it will read. Raises UsageError for a card that does not fit."""
+    """Make the adapter of a task.
+
+    Args:
+        task: the task.
+        model: the model whose predictions will be scored; None when there is no model, as for saved results.
+
+    Raises:
+        UsageError: a field of the card does not fit the family.
+    """
     try:
         task.check()
     except UsageError as error:

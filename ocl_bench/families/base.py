@@ -1,6 +1,6 @@
-"""What a family of tasks is, and the adapter that every family brings: the end of the corridor.
+"""The interface of a task family and of its adapter, the part that turns predictions into rows.
 
-No adapter knows a data set by name: what differs between data sets is in their cards and readers.
+Adapters know no data set by name: what differs between data sets is in their task cards and readers.
 """
 
 from __future__ import annotations
@@ -24,89 +24,114 @@ if TYPE_CHECKING:
     from ..models.loading import LoadedModel
 
 Batches: TypeAlias = Iterable[tuple[Sequence[Truth], Prediction]]
-"""Truths after the protocol with the prediction whose first rows belong to them; a batch may be padded."""
+"""Truths after the protocol, with a prediction for them. A padded prediction has more rows than there are truths."""
 
 Head: TypeAlias = dict[str, Tensor]
-"""Tensors of a fitted head by name, as the cache keeps them."""
+"""Tensors of a fitted head by name; the cache stores them in this form."""
 
 Unit = Literal["images", "videos"]
 
 
 class Adapter(Protocol):
-    """The end of the corridor for one task: what it needs of a prediction, and how that is scored.
+    """Checks the predictions of a task, converts them to outputs, and scores these.
 
-    An output is what a prediction says of one image at the size on which it is scored: a label map, detections, ...
-    scored_at_once: images or videos that are scored together and make up a shard; None where a batch is enough.
+    An output is the scorable form of a prediction for one image, at the size on which it is scored: a label map,
+    detections, or a feature vector.
+
+    Attributes:
+        scored_at_once: number of images or videos that are scored together and make up one shard; None to score batch
+            by batch.
     """
 
     scored_at_once: int | None
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """The prediction of `size` images if it is usable. Raises UsageError naming model and field."""
+        """Return the prediction if it is usable.
+
+        Args:
+            prediction: what the model returned.
+            size: number of images that it must cover.
+            name: name of the model, for messages.
+
+        Raises:
+            UsageError: a field has a wrong type, shape or value; the message names model and field.
+            NotApplicableError: the model does not give a field that the task needs.
+        """
         ...
 
     def finite(self, prediction: Prediction) -> np.ndarray:
-        """(B,) bool: the images whose needed fields are finite."""
+        """(B,) bool: the images for which all fields that the task uses are finite."""
         ...
 
     def source(self, prediction: Prediction) -> str:
-        """Where the model's part comes from (`decoder`, `tokens`); it is printed in the signature."""
+        """The part of the model that is scored (`decoder`, `tokens`, ...), as the signature prints it."""
         ...
 
     def outputs(self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None) -> list[Any]:
-        """One output for each image, at its size (H, W) in `shapes`. side: of the square images that the model saw."""
+        """One output for each image.
+
+        Args:
+            prediction: a prediction that `check` returned.
+            shapes: size (H, W) at which each image is scored.
+            side: side in pixels of the square images that the model saw; needed for predictions in pixels.
+        """
         ...
 
     def columns(self, task: TaskSpec) -> Mapping[str, str]:
-        """Columns of a row besides id, noise_seed and n_objects, with their type: `float64`, or `object` for lists."""
+        """Types of the columns besides id, noise_seed and n_objects: `float64`, or `object` for lists."""
         ...
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Any], task: TaskSpec) -> list[dict[str, Any]]:
-        """A row for each image: `n_objects` and the columns (NaN = not valid); a pure function."""
+        """A row for each image: `n_objects` and the columns (NaN = not valid). It has no side effects."""
         ...
 
     def picture(self, output: Any, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted and true label map (H, W) to draw."""
+        """Predicted and true label map (H, W) for drawing."""
         ...
 
     def write(self, folder: Path, sample_id: str, seed: int, output: Any) -> None:
-        """Keep an output below `folder`, for `replay` and for other tools."""
+        """Save an output below `folder`, for `replay` and for other tools."""
         ...
 
 
 class HeadAdapter(Adapter, Protocol):
-    """An adapter that reads predictions through a head, which is fitted on another split of the task."""
+    """An adapter that scores predictions through a head, which is fitted on another split of the data."""
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
-        """The head, from truths and predictions of every batch of the fit split."""
+        """Fit the head.
+
+        Args:
+            batches: truths and predictions of the whole fit split.
+            split: the fit split, for its ids and categories.
+        """
         ...
 
     def with_head(self, head: Head) -> Adapter:
-        """This adapter with a head that `fit` made."""
+        """A copy of this adapter that uses a head from `fit`."""
         ...
 
 
 def _no_image_values(rows: pandas.DataFrame) -> pandas.Series | None:
-    """None: the metrics of the card are all there is."""
+    """None: images are chosen by the metrics of the card."""
     del rows
     return None
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of task: one entry of `FAMILIES`, or one that an installed package adds.
+    """A family of tasks: an entry of `FAMILIES`, or one that an installed package adds.
 
     Attributes:
-        name: as task cards write it in `family`.
-        protocol: class of the card's `protocol`; its own fields are those that only this family has.
-        adapter: makes the adapter of a task. It gets the task and the model whose predictions will be read (None where
-            there is no model, as for saved results).
-        unit: what a row is of. Videos are read and predicted clip by clip.
-        output: what the adapter's outputs are; `label maps` and `detections` can be scored from files and again from
-            saved predictions.
-        picture: what `eval` draws.
-        image_values: from the rows of a result, values by which images are chosen to be drawn where no metric of the
-            card is one of single images; with the name of what they are.
+        name: value of the field `family` in task cards.
+        protocol: class of the field `protocol` in task cards; it adds the fields that only this family has.
+        adapter: function from the task and the model (None when there is no model, as for saved results) to the
+            adapter.
+        unit: what one row describes. Videos are read and predicted clip by clip.
+        output: type of the adapter's outputs. `label maps` and `detections` can be scored from files, and saved
+            predictions of these types can be scored again.
+        picture: kind of figure that `eval` draws.
+        image_values: function from the rows of a result to a named series of one value per image. The images to draw
+            are chosen by it when no metric of the card has a value for single images.
     """
 
     name: str
@@ -118,5 +143,8 @@ class Family:
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
 
     def replayable(self, task: TaskSpec) -> bool:
-        """Whether saved predictions of a task can be scored again: they need no head."""
+        """Whether saved predictions of a task can be scored again.
+
+        A task with a head cannot: its outputs depend on the head, which is not saved with them.
+        """
         return self.output != "other" and task.fit is None

@@ -1,4 +1,4 @@
-"""Is a prediction usable? What several adapters ask, with one line that names model, field and remedy."""
+"""Checks of predictions that several adapters share. Each error is one line that names model, field and remedy."""
 
 from __future__ import annotations
 
@@ -15,21 +15,31 @@ _FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
 
 
 def check_prediction(prediction: object, name: str) -> Prediction:
-    """The prediction if it is one. Raises UsageError."""
+    """Return `prediction` if it is a `Prediction`. Raises UsageError otherwise."""
     if not isinstance(prediction, Prediction):
         raise UsageError(f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction")
     return prediction
 
 
 def missing(prediction: Prediction, name: str, field: str, need: str) -> NotApplicableError:
-    """The error that says which field is missing, what is there instead, and what is needed."""
-    present = [other for other in _FIELDS if getattr(prediction, other) is not None]
+    """The error for a missing field.
+
+    Args:
+        prediction: the prediction; the message lists the fields that it has.
+        name: name of the model.
+        field: the missing field.
+        need: what the task needs, as a clause that ends the message.
+    """
+    present = [known for known in _FIELDS if getattr(prediction, known) is not None]
     got = ", ".join(present) or "nothing"
     return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got}); {need}")
 
 
 def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
-    """Masks that are soft (B, K, h, w) or label maps (B, H, W) of `size` images, with a known source."""
+    """Return the masks if they are soft (B, K, h, w) or label maps (B, H, W) with B = `size` and a known source.
+
+    Raises UsageError naming model and field.
+    """
     masks = prediction.masks
     if not isinstance(masks, Tensor):
         raise UsageError(f"model {name}: Prediction.masks is {type(masks).__name__}, expected a torch.Tensor")
@@ -55,7 +65,18 @@ def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
 def check_field(
     prediction: Prediction, field: str, shape: tuple[int | None, ...], name: str, *, least: int = 1
 ) -> Tensor:
-    """A floating field of the given shape, where None stands for any length >= `least`. Raises UsageError."""
+    """Return a field if it is a floating tensor of the given shape.
+
+    Args:
+        prediction: the prediction.
+        field: name of the field.
+        shape: required shape; None stands for any length.
+        name: name of the model, for messages.
+        least: smallest allowed length of every dimension.
+
+    Raises:
+        UsageError: the field is not a floating tensor of this shape.
+    """
     value = getattr(prediction, field)
     if not isinstance(value, Tensor):
         raise UsageError(f"model {name}: Prediction.{field} is {type(value).__name__}, expected a torch.Tensor")
@@ -72,6 +93,6 @@ def check_field(
 
 
 def finite_rows(*fields: Tensor | None) -> np.ndarray:
-    """(B,) bool: the images for which none of the given fields holds NaN or infinity."""
+    """(B,) bool: the images for which all given fields are finite. Fields that are None are ignored."""
     rows = [torch.isfinite(field).flatten(1).all(1).cpu().numpy() for field in fields if field is not None]
     return np.logical_and.reduce(rows)

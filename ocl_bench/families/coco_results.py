@@ -1,4 +1,4 @@
-"""Detections as the COCO results file, which `pycocotools`, detectron2 and mmdetection write and read."""
+"""Read and write detections as COCO results files, the format of `pycocotools`, detectron2 and mmdetection."""
 
 from __future__ import annotations
 
@@ -23,21 +23,28 @@ def coco_results(
     *,
     digits: int | None = 2,
 ) -> list[dict[str, Any]]:
-    """One entry for each detection, in the order of the images: image_id, category_id, bbox, score, segmentation.
+    """Convert detections to the entries of a COCO results file.
 
-    image_ids: sample ids; those of digits become COCO's numbers. category_ids: of the data set; a label that is not
-    among them, such as the 0 of class-agnostic detections, is written as the first, since `pycocotools` drops
-    detections of unknown categories even when it ignores classes. bbox is x, y, width, height in pixels, rounded to
-    `digits` decimals (None keeps them all).
+    Args:
+        outputs: detections of each image.
+        image_ids: sample id of each image. An id of digits is written as COCO's number.
+        category_ids: category ids of the data set; empty to write all labels unchanged.
+        digits: decimals of the boxes; None keeps all of them.
+
+    Returns:
+        One entry for each detection, in the order of the images, with `image_id`, `category_id`, `bbox` (x, y, width,
+        height in pixels), `score` and, for detections with masks, `segmentation`.
     """
     entries = []
-    for found, sample_id in zip(outputs, image_ids, strict=True):
-        corners = found.boxes.astype(np.float64)
-        sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-        boxes = (sides if digits is None else sides.round(digits)).tolist()
+    for detections, sample_id in zip(outputs, image_ids, strict=True):
+        corners = detections.boxes.astype(np.float64)
+        xywh = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        boxes = (xywh if digits is None else xywh.round(digits)).tolist()
         for position, (box, score, label) in enumerate(
-            zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
+            zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True)
         ):
+            # Class-agnostic detections have label 0. pycocotools drops detections of unknown categories even when it
+            # ignores classes, so such a label is written as the first category.
             known = not category_ids or label in category_ids
             entry = {
                 "image_id": image_number(sample_id),
@@ -45,8 +52,8 @@ def coco_results(
                 "bbox": box,
                 "score": score,
             }
-            if found.masks is not None:
-                mask = found.masks[position]
+            if detections.masks is not None:
+                mask = detections.masks[position]
                 entry["segmentation"] = {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")}
             entries.append(entry)
     return entries
@@ -55,13 +62,13 @@ def coco_results(
 def write_results(
     path: Path, outputs: Sequence[Detections], image_ids: Sequence[str], category_ids: Sequence[int] = ()
 ) -> None:
-    """Write the COCO results file; arguments as in `coco_results`."""
+    """Write a COCO results file; see `coco_results` for the arguments."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(coco_results(outputs, image_ids, category_ids)), encoding="utf-8")
 
 
 def image_number(sample_id: str) -> int | str:
-    """The id as COCO has it: 000000000139 is 139. Ids that are no numbers stay as they are."""
+    """COCO's form of a sample id: 000000000139 becomes the number 139, an id that is not a number stays as it is."""
     return int(sample_id) if sample_id.isdecimal() else sample_id
 
 
@@ -72,14 +79,23 @@ def read_results(
     categories: Collection[int] | None = None,
     shapes: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Detections]:
-    """Detections of a COCO results file for each sample id; none where the file has no entry for it.
+    """Read the detections of a COCO results file.
 
-    categories: the ids that may occur; None allows all. shapes: (H, W) of the images, where they are known; the
-    run-length codes of one image must have one size in any case. Masks are None when no entry has a `segmentation`.
+    Args:
+        path: the file.
+        ids: sample ids of the images; entries of other images are errors.
+        categories: category ids that may occur; None allows all.
+        shapes: size (H, W) of the images, where it is known. All run-length codes of one image must have one size even
+            when it is not.
 
-    Raises UsageError, with the first bad entry and how many there are, for a file that is no list of results, unknown
-    images and categories, run-length codes of another size, boxes and scores that are not finite, and for entries
-    without a mask beside others with one.
+    Returns:
+        Detections by sample id, empty for an image without an entry. `masks` is None when no entry has a
+        `segmentation`.
+
+    Raises:
+        UsageError: the file is not a list of results, or an entry has an unknown image or category, a run-length code
+            of a wrong size, or a box or score that is not finite, or some entries have masks and others do not. The
+            message shows the first bad entry and the number of bad entries.
     """
     entries = _load(path)
     by_number = {image_number(sample_id): sample_id for sample_id in ids}
@@ -95,7 +111,8 @@ def read_results(
             bad.append(f"entry {position}: {error}")
     if bad:
         raise UsageError(f"{path}: {len(bad)} of {len(entries)} results are bad, the first is {bad[0]}; see {_FORMAT}")
-    return {sample_id: _detections(found, masked or not entries) for sample_id, found in grouped.items()}
+    # An empty file may be that of a mask model without detections: it gets empty masks, not None.
+    return {sample_id: _detections(rows, masked or not entries) for sample_id, rows in grouped.items()}
 
 
 _Entry = tuple[list[float], float, int, dict[str, Any] | None]
@@ -103,26 +120,30 @@ _Entry = tuple[list[float], float, int, dict[str, Any] | None]
 
 
 def _load(path: Path) -> list[Any]:
+    """The list of entries, not checked yet."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: cannot be read as a COCO results file ({reason}); see {_FORMAT}") from error
     if not isinstance(entries, list):
-        found = "an annotation file" if isinstance(entries, dict) and "annotations" in entries else "no list"
-        raise UsageError(f"{path}: is {found}, expected a list of results; see {_FORMAT}")
+        content = "an annotation file" if isinstance(entries, dict) and "annotations" in entries else "not a list"
+        raise UsageError(f"{path}: is {content}, expected a list of results; see {_FORMAT}")
     return entries
 
 
 def _image(entry: Any, by_number: Mapping[int | str, str]) -> str:
+    """Sample id of an entry. Raises ValueError for an unknown image."""
     if not isinstance(entry, dict):
         raise ValueError(f"is {type(entry).__name__}, expected an object with image_id, category_id, bbox and score")
     number = entry.get("image_id")
+    # bool is a subclass of int: without the first test, `true` would be image 1.
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise ValueError(f"field image_id is {number!r}, expected the id of an image")
+    # Some tools write the zero-padded name of the file as a string instead of the number.
     sample_id = by_number.get(image_number(number) if isinstance(number, str) else number)
     if sample_id is None:
-        raise ValueError(f"field image_id is {number!r}, which is none of the {len(by_number)} images of the task")
+        raise ValueError(f"field image_id is {number!r}, which is not one of the {len(by_number)} images of the task")
     return sample_id
 
 
@@ -133,7 +154,15 @@ def _entry(
     categories: Collection[int] | None,
     sizes: dict[str, tuple[int, int]],
 ) -> _Entry:
-    """One result, checked. sizes: of the images so far; a new one is added."""
+    """Check and convert one entry. Raises ValueError naming the field.
+
+    Args:
+        entry: the entry.
+        sample_id: its image.
+        masked: whether entries must have masks.
+        categories: category ids that may occur; None allows all.
+        sizes: size (H, W) of the images so far; the size of a new image is added.
+    """
     category = entry.get("category_id")
     if isinstance(category, bool) or not isinstance(category, int):
         raise ValueError(f"field category_id is {category!r}, expected an integer")
@@ -148,7 +177,7 @@ def _entry(
             wanted = " x ".join(map(str, sizes[sample_id]))
             raise ValueError(f"field segmentation has size {size[0]} x {size[1]} (height x width), expected {wanted}")
     box = entry.get("bbox")
-    if box is None and mask is not None:
+    if box is None and mask is not None:  # results of pure mask models often have no bbox
         from pycocotools import mask as coco_mask
 
         box = coco_mask.toBbox(mask).tolist()
@@ -161,6 +190,7 @@ def _entry(
 
 
 def _numbers(field: str, values: Sequence[Any]) -> list[float]:
+    """The values as floats. Raises ValueError for a value that is not a finite number."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise ValueError(f"field {field} has {value!r}, expected a finite number")
@@ -168,17 +198,18 @@ def _numbers(field: str, values: Sequence[Any]) -> list[float]:
 
 
 def _mask(segmentation: Any) -> dict[str, Any]:
-    """Either kind of run-length code as the compressed one. Raises ValueError, also when its runs miss its size."""
+    """A compressed run-length code from a compressed or an uncompressed one. Raises ValueError for a damaged one."""
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str | list):
-        shown = "missing, though other results have it" if segmentation is None else "no run-length code"
+        shown = "missing, though other results have it" if segmentation is None else "not a run-length code"
         raise ValueError(f"field segmentation is {shown}, expected size and counts")
     size, counts = segmentation.get("size"), segmentation["counts"]
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         raise ValueError(f"field segmentation has size {size!r}, expected height and width")
     try:
         runs = unpack_runs(counts.encode("ascii")) if isinstance(counts, str) else counts
-    except ValueError as error:  # a character that is not ASCII, too
+    except ValueError as error:  # includes UnicodeEncodeError
         raise ValueError(f"field segmentation: {error}") from error
+    # pycocotools does not check this when it decodes.
     if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
         raise ValueError(f"field segmentation has runs that do not add up to its size {size[0]} x {size[1]}")
     if isinstance(counts, str):
@@ -189,12 +220,12 @@ def _mask(segmentation: Any) -> dict[str, Any]:
     return encoded
 
 
-def _detections(found: Sequence[_Entry], masked: bool) -> Detections:
+def _detections(entries: Sequence[_Entry], masked: bool) -> Detections:
     """Detections of one image in the order of the file."""
-    masks = tuple(mask for *_, mask in found if mask is not None)
+    masks = tuple(mask for *_, mask in entries if mask is not None)
     return Detections(
-        np.array([box for box, *_ in found], np.float64).reshape(-1, 4),
-        np.array([score for _, score, *_ in found], np.float64),
-        np.array([category for _, _, category, _ in found], np.int64),
+        np.array([box for box, *_ in entries], np.float64).reshape(-1, 4),
+        np.array([score for _, score, *_ in entries], np.float64),
+        np.array([category for _, _, category, _ in entries], np.int64),
         masks if masked else None,
     )

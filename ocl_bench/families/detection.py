@@ -1,11 +1,11 @@
-"""Class-agnostic detection: what a model proposes, without any training for it, against annotated objects."""
+"""Class-agnostic detection: compare a model's masks or boxes, without any training for it, with annotated objects."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,21 +18,17 @@ from ..core.types import Prediction, Truth
 from ..metrics.detection import (
     FIELDS,
     KINDS,
+    Detections,
     Kind,
     image_recall,
     match_images,
     to_columns,
 )
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
-from .coco_results import coco_results, read_results, write_results
+from .coco_results import coco_results
 from .files import prediction_path
 from .image_properties import PROPERTIES, image_properties, object_shapes
-from .proposals import Detections, native_boxes, proposals
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Detection", "coco_results", "read_results", "write_results"]
+from .proposals import native_boxes, proposals
 
 _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
 
@@ -40,9 +36,9 @@ _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N
 class Detection:
     """Adapter of the `detection` family without a head.
 
-    Masks become detections by the card's `proposals`. Boxes count only for a model without masks; its mask metrics are
-    then null. A row holds the average recall of its image and the matches from which the metrics of the whole set are
-    computed.
+    Masks are converted to detections by the rule `proposals` of the card. Boxes are used only for a model without
+    masks, whose mask metrics are then null. A row holds the average recall of its image and the matches from which the
+    metrics of the whole set are computed.
     """
 
     scored_at_once: int | None = None
@@ -52,7 +48,7 @@ class Detection:
         self.input = task.protocol.input
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """Masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
+        """Require masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
         checked = check_prediction(prediction, name)
         if checked.masks is not None:
             check_masks(checked, size, name)
@@ -72,40 +68,44 @@ class Detection:
         return checked
 
     def finite(self, prediction: Prediction) -> np.ndarray:
-        """(B,) bool: the images whose masks are finite, or whose boxes and their scores are, apart from NaN boxes."""
+        """(B,) bool: the images whose masks, or boxes and scores, are finite."""
         if prediction.masks is not None:
             return finite_rows(prediction.masks)
         boxes, scores = cast(Tensor, prediction.boxes), cast(Tensor, prediction.scores)
+        # A box of NaN pads an image with fewer boxes than the others of its batch; it is not an error.
         absent = boxes.isnan().any(-1)
         return finite_rows(boxes.masked_fill(absent[..., None], 0), scores.masked_fill(absent, 0))
 
     def source(self, prediction: Prediction) -> str:
-        """The mask source that the model names, or `boxes`."""
+        """`mask_source` of the prediction, or `boxes` for a model without masks."""
         return prediction.mask_source if prediction.masks is not None else "boxes"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[Detections]:
-        """Detections of each image, at its size in `shapes`; one image at a time.
+        """Detections of each image at its size in `shapes`.
 
-        side: of the square images that the model saw, in whose pixels its boxes are; by default the card's `input`.
+        Boxes are in pixels of the square image that the model saw: its side is `side`, by default the card's `input`.
         """
         if prediction.masks is not None:
             return [proposals(mask, shape, self.rule) for mask, shape in zip(prediction.masks, shapes, strict=True)]
         boxes, scores = cast(Tensor, prediction.boxes), cast(Tensor, prediction.scores)
         labels = prediction.labels if prediction.labels is not None else torch.zeros_like(scores, dtype=torch.int64)
         return [
-            native_boxes(*row, side or self.input, shape, self.rule.max_detections)
-            for row, shape in zip(zip(boxes, scores, labels, strict=True), shapes, strict=True)
+            native_boxes(*image, side or self.input, shape, self.rule.max_detections)
+            for image, shape in zip(zip(boxes, scores, labels, strict=True), shapes, strict=True)
         ]
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """A number for each metric (NaN for average precision), what the image is like, and the matches."""
+        """A column for each metric and image property, and columns of lists for the matches.
+
+        Average precision has no value for a single image: its column is NaN and its value comes from the matches.
+        """
         statistics = [f"{kind}_{field}" for kind in _kinds(task) for field in FIELDS]
         return dict.fromkeys((*task.metrics, *PROPERTIES), "float64") | dict.fromkeys(statistics, "object")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
-        """Objects that are no crowd, average recall of the image, matches; a pure function."""
+        """Number of objects without crowds, average recall, and matches of each image."""
         rows = empty_rows(truth, task)
         for kind in _kinds(task):
             for row, matches in zip(rows, match_images(truth, outputs, kind), strict=True):
@@ -115,11 +115,11 @@ class Detection:
         return rows
 
     def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Detections painted over each other, the best on top, as numbers 1 ..; and the truth objects."""
+        """A label map of the detections, numbered from 1 and the best on top, and the true objects."""
         from pycocotools import mask as coco_mask
 
         painted = np.zeros(truth.labels.shape, np.int64)
-        for position in np.argsort(output.scores, kind="stable"):
+        for position in np.argsort(output.scores, kind="stable"):  # ascending: the best detection is painted last
             if output.masks is not None:
                 painted[coco_mask.decode(output.masks[position]).astype(bool)] = position + 1
             else:
@@ -128,21 +128,22 @@ class Detection:
         return painted, truth.labels
 
     def write(self, folder: Path, sample_id: str, seed: int, output: Detections) -> None:
-        """The COCO results of one image, `<folder>/seed-<n>/<id>.json`."""
+        """Write the COCO results of one image to `<folder>/seed-<n>/<id>.json`."""
         path = prediction_path(folder, sample_id, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
+        # All digits are kept, so that scoring the files again gives the same numbers.
         path.write_text(json.dumps(coco_results([output], [sample_id], digits=None)), encoding="utf-8")
 
 
 def empty_rows(truth: Sequence[Truth], task: TaskSpec) -> list[dict[str, Any]]:
-    """Rows of images whose metrics are not valid yet: objects that are no crowd, and what the image is like."""
+    """Rows with NaN for all metrics, the number of objects (without crowds) and the image properties."""
     rows = []
-    for one in truth:
-        counts = {"n_objects": sum(not instance.crowd for instance in one.instances)}
-        rows.append(counts | image_properties([object_shapes(one.labels)]) | dict.fromkeys(task.metrics, np.nan))
+    for image in truth:
+        counts = {"n_objects": sum(not instance.crowd for instance in image.instances)}
+        rows.append(counts | image_properties([object_shapes(image.labels)]) | dict.fromkeys(task.metrics, np.nan))
     return rows
 
 
 def _kinds(task: TaskSpec) -> list[Kind]:
-    """What the task's metrics compare: masks, boxes."""
+    """The kinds of overlap (masks, boxes) that the task's metrics use."""
     return [kind for kind in KINDS if any(name.endswith(f"_{kind}") for name in task.metrics)]

@@ -1,10 +1,10 @@
-"""Object discovery: predicted masks against instance label maps."""
+"""Object discovery: compare predicted masks with instance label maps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -19,9 +19,6 @@ from .checks import check_masks, check_prediction, finite_rows, missing
 from .files import prediction_path, write_label_map
 from .image_properties import PROPERTIES, image_properties, object_shapes
 
-if TYPE_CHECKING:
-    pass
-
 
 class Discovery:
     """Adapter of the `discovery` family."""
@@ -29,7 +26,7 @@ class Discovery:
     scored_at_once: int | None = None
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """Masks must be soft (B, K, h, w) or label maps (B, H, W). Raises UsageError naming model and field."""
+        """Require soft masks (B, K, h, w) or label maps (B, H, W). Raises UsageError naming model and field."""
         checked = check_prediction(prediction, name)
         if checked.masks is None:
             raise missing(checked, name, "masks", "object discovery needs soft masks (B,K,h,w) or label maps (B,H,W)")
@@ -37,63 +34,72 @@ class Discovery:
         return checked
 
     def finite(self, prediction: Prediction) -> np.ndarray:
-        """(B,) bool: the images whose masks hold neither NaN nor infinity."""
+        """(B,) bool: the images whose masks are finite."""
         return finite_rows(cast(Tensor, prediction.masks))
 
     def source(self, prediction: Prediction) -> str:
-        """The mask source that the model names."""
+        """`mask_source` of the prediction."""
         return prediction.mask_source
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[np.ndarray]:
-        """Segment ids (H, W) int64 at each image's size in `shapes`.
-
-        Soft masks are upsampled bilinearly (align_corners False) and then the largest wins, label maps go by nearest
-        pixel centre. One image at a time: the result does not depend on the batch, and memory stays small.
-        """
+        """Segment ids (H, W) int64 of each image at its size in `shapes` (see `label_map`)."""
         del side
+        # One image at a time: memory stays small, and the result cannot depend on the rest of the batch.
         masks = cast(Tensor, prediction.masks).detach()
         return [label_map(mask, shape) for mask, shape in zip(masks, shapes, strict=True)]
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """One number for each metric, and what the image is like."""
+        """A column for each metric and for each of the image `PROPERTIES`."""
         return dict.fromkeys((*task.metrics, *PROPERTIES), "float64")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
-        """Metrics of each image (NaN = not valid), `n_objects` and `PROPERTIES`; a pure function."""
+        """Metrics of each image (NaN = not valid), `n_objects` and `PROPERTIES`."""
         rows: list[dict[str, Any]] = [{} for _ in truth]
+        # The metrics take stacked arrays, so images are grouped by size.
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for position, one in enumerate(truth):
-            by_shape.setdefault(one.labels.shape, []).append(position)
+        for position, image in enumerate(truth):
+            by_shape.setdefault(image.labels.shape, []).append(position)
         for positions in by_shape.values():
             for position, row in zip(positions, _score(positions, truth, outputs, task), strict=True):
                 rows[position] = row
         return rows
 
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted segments and truth objects."""
+        """Predicted segments and true objects."""
         return output, truth.labels
 
     def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
-        """An id-map PNG, `<folder>/seed-<n>/<id>.png`."""
+        """Write the segment ids to `<folder>/seed-<n>/<id>.png`."""
         write_label_map(prediction_path(folder, sample_id, seed), output)
 
 
 def label_map(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """Segment ids (H, W) int64 of one image from soft masks (K, h, w) or a label map (h, w)."""
+    """Segment ids (H, W) int64 of one image.
+
+    Soft masks are upsampled bilinearly (align_corners=False), then each pixel goes to its largest mask. This order
+    gives smooth borders; an argmax before upsampling would give blocky ones. Label maps are resized by nearest pixel
+    centre.
+
+    Args:
+        mask: soft masks (K, h, w) or a label map (h, w).
+        shape: size (H, W) of the result.
+    """
     if mask.ndim == 2:
         return nearest(mask.cpu().numpy().astype(np.int64), shape)
     mask = mask.float()
     if tuple(mask.shape[-2:]) != shape:
         mask = interpolate(mask[None], size=shape, mode="bilinear", align_corners=False)[0]
-    return mask.max(0).indices.cpu().numpy()  # the first of equal ones, like argmax, which is eight times slower here
+    return (
+        mask.max(0).indices.cpu().numpy()
+    )  # ties go to the first mask, as with argmax, which is eight times slower here
 
 
 def _score(
     positions: Sequence[int], truth: Sequence[Truth], labels: Sequence[np.ndarray], task: TaskSpec
 ) -> list[dict[str, float]]:
-    """Rows of images that share one size."""
+    """Rows of the images at `positions`, which have one size."""
     from ..metrics import compute, find_metric
 
     protocol = task.protocol
@@ -105,6 +111,7 @@ def _score(
         "overlap": protocol.overlap,
         "empty": protocol.empty,
     }
+    # Metrics by category have a different truth, hence a contingency table of their own.
     by_object = [name for name in task.metrics if not find_metric(name).by_category]
     values = compute(by_object, truth_maps, predicted, **rules)
     if len(by_object) < len(task.metrics):
@@ -123,32 +130,35 @@ def _score(
 
 
 def _class_truth(truth: Sequence[Truth]) -> tuple[np.ndarray, list[Sequence[int]]]:
-    """Truth of the metrics by category: semantic maps where the data set has them, else objects with their categories.
-
-    A semantic map has its own void and its own pixels (VOC's SegmentationClass beside SegmentationObject); its classes
-    are then the objects, each a category of its own.
-    """
+    """Truth maps (B, H, W) and category ids of each image, for the metrics by category (see `_classes_of`)."""
     maps, categories = zip(*map(_classes_of, truth), strict=True)
     return np.stack(maps), list(categories)
 
 
 def _classes_of(truth: Truth) -> tuple[np.ndarray, Sequence[int]]:
-    """Of one image; without any category it has no object here, so that a metric by category is not valid on it."""
+    """Truth map (H, W) of one image for metrics by category, and the category of each of its labels 1, 2, ...
+
+    The semantic map is used where the data set has one, and each of its classes is then one object. It may differ from
+    the instance map in its void pixels, as VOC's SegmentationClass does from SegmentationObject. Otherwise the
+    instances are used with their categories.
+    """
     if truth.classes is not None:
         return truth.classes, range(1, int(truth.classes.max(initial=0)) + 1)
     if int(truth.labels.max(initial=0)) > len(truth.categories):
+        # Categories are unknown. Without objects, the metrics by category are not valid on this image.
         return np.minimum(truth.labels, 0), ()
     return truth.labels, truth.categories
 
 
 def _compact(labels: np.ndarray) -> np.ndarray:
-    """Number the segments that occur 0, 1, .. in order: sparse ids would only make the contingency table larger."""
+    """Renumber the segments that occur to 0, 1, ... in order: sparse ids would only enlarge the contingency table."""
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
 
 
 def count_objects(truth: np.ndarray, background: int | None) -> int:
-    """Number of annotated objects that are visible in a label map."""
+    """Number of objects in a label map: distinct labels >= 0 except for the background (None: there is none)."""
     present = np.unique(truth)
+    # -3 is not a label, so nothing is excluded without a background.
     return int(((present >= 0) & (present != (-3 if background is None else background))).sum())
 
 

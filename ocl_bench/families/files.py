@@ -1,4 +1,4 @@
-"""Where the outputs of an evaluation are kept, and label maps as PNG files."""
+"""Paths of saved outputs, and label maps as PNG files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..core.errors import SampleError, UsageError
 
 
 def prediction_path(folder: Path, sample_id: str, seed: int, suffix: str = ".png") -> Path:
-    """`<folder>/seed-<n>/<id><suffix>`. Raises SampleError for an id that would leave the folder."""
+    """The path `<folder>/seed-<n>/<id><suffix>`. Raises SampleError for an id that would leave the folder."""
     path = Path(f"{sample_id}{suffix}")
     if path.is_absolute() or ".." in path.parts:
         raise SampleError(sample_id, "is not usable as a file name")
@@ -18,9 +18,10 @@ def prediction_path(folder: Path, sample_id: str, seed: int, suffix: str = ".png
 
 
 def write_label_map(path: Path, labels: np.ndarray) -> None:
-    """Write ids as PNG: 8 bit where they fit, else 16 bit, else as colours R + 256 G + 65536 B, as masks are read.
+    """Write a label map (H, W) of ids >= 0 as PNG.
 
-    Raises UsageError for ids that do not fit into 24 bits.
+    The file has 8 bits if all ids fit, else 16 bits, else colours with id = R + 256 G + 65536 B. The reader of masks
+    uses the same rule. Raises UsageError for ids of more than 24 bits.
     """
     from PIL import Image
 
@@ -31,5 +32,6 @@ def write_label_map(path: Path, labels: np.ndarray) -> None:
     if largest < 2**16:
         pixels = labels.astype(np.uint8 if largest < 2**8 else np.uint16)
     else:
+        # The bytes of a little-endian integer are R, G, B and a zero, whatever machine writes them.
         pixels = labels.astype("<u4")[..., None].view(np.uint8)[..., :3]
     Image.fromarray(pixels).save(path)

@@ -1,9 +1,9 @@
-"""Nearest neighbours: one vector for each image, compared with those of the fit split by DINO's weighted votes.
+"""k-NN classification: one feature vector per image, classified by weighted votes of its neighbours in the fit split.
 
-The protocol is that of DINO's `eval_knn.py` (arXiv:2104.14294); the arithmetic is in `metrics/knn.py`, and the bank is
-made by `evaluation/bank.py`. A model without a vector for the whole image is pooled, which its signature says. With
-boxes granted to the model, its own embedding counts only if it attends within them; else the tokens that they touch
-are pooled.
+The protocol is that of DINO's `eval_knn.py` (arXiv:2104.14294). The arithmetic is in `metrics/knn.py`, and
+`evaluation/bank.py` makes the bank of features of the fit split. For a model without an embedding of the whole image,
+slots or tokens are averaged, and the signature says so. When the task grants boxes as attention, a model's embedding is
+used only if the model attends within the boxes; otherwise the tokens that the boxes touch are averaged.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """The images of the fit split, with which others are compared.
+    """Features and labels of the fit split, with which images are compared.
 
-    features: (N, D) float32 unit rows, memory-mapped. labels: (N,) int64. positions: (N,) of the images in the fit
-    split. left_out: how many images failed. zeros: how many rows are zeros, so that every cosine with them is 0.
+    Attributes:
+        features: (N, D) float32 rows of unit length, memory-mapped.
+        labels: (N,) int64 class of each row.
+        positions: (N,) position in the fit split of the image of each row.
+        left_out: number of images that failed and have no row.
+        zeros: number of rows that are all zero; their cosine with every vector is 0.
     """
 
     features: np.ndarray
@@ -50,10 +54,13 @@ class Bank:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an image got its label.
+    """The neighbours that determine the predicted label of an image.
 
-    predicted: label by the nearest 20. positions: (20,) of these images in the fit split, the nearest first; fewer in a
-    smaller bank. labels: (20,) theirs. similarity: (20,) cosines.
+    Attributes:
+        predicted: label by the vote of the 20 nearest images.
+        positions: (20,) positions of these images in the fit split, the nearest first; fewer in a smaller bank.
+        labels: (20,) their labels.
+        similarity: (20,) their cosines with the image.
     """
 
     predicted: int
@@ -65,14 +72,14 @@ class Explanation:
 class Knn:
     """Adapter of the `knn` family. An output is a unit vector (D,) float32, or zeros where the model gives zeros."""
 
-    scored_at_once: int | None = 1024  # so that the bank is read less often
+    scored_at_once: int | None = 1024  # every call of the search reads the whole memory-mapped bank
 
     def __init__(self, task: TaskSpec, *, reads_boxes: bool = False) -> None:
-        """reads_boxes: the model's embedding attends within `Batch.boxes`."""
+        """Make the adapter. reads_boxes: whether the model's embedding attends within `Batch.boxes`."""
         protocol = cast(KnnProtocol, task.protocol)
         self.task = task
         self.temperature = protocol.temperature
-        self.k = max(MAIN_K, *ks(task.metrics))
+        self.k = max(MAIN_K, *ks(task.metrics))  # the predicted label needs MAIN_K even if no metric does
         self.reads_boxes = reads_boxes
         self.within = protocol.grants == "attention"
         self.bank: Bank | None = None
@@ -80,7 +87,10 @@ class Knn:
         self.classes = np.zeros(0, np.int64)
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """An embedding (B, D), tokens (B, D, h, w) or slots (B, K, D). Raises UsageError naming model and field."""
+        """Require an embedding (B, D), tokens (B, D, h, w) or slots (B, K, D).
+
+        Raises UsageError naming model and field.
+        """
         checked = check_prediction(prediction, name)
         shapes: dict[str, tuple[int | None, ...]] = {
             "embedding": (size, None),
@@ -104,16 +114,16 @@ class Knn:
 
     @property
     def any_of(self) -> tuple[str, ...]:
-        """The fields that would do, the first one that is there is used.
+        """The usable fields of a prediction; the first one that is present is used.
 
-        Slots go before tokens, which in most slot models are those of a frozen encoder and would say nothing of them.
+        Slots precede tokens: in most slot models the tokens come from a frozen encoder and would only measure that.
         """
         if not self.within:
             return ("embedding", "slots", "tokens")
         return ("embedding", "tokens") if self.reads_boxes else ("tokens",)
 
     def _field(self, prediction: Prediction) -> str | None:
-        """The field that is used; None without any."""
+        """The field that is used; None when no usable field is present."""
         return next((name for name in self.any_of if getattr(prediction, name) is not None), None)
 
     def finite(self, prediction: Prediction) -> np.ndarray:
@@ -121,39 +131,46 @@ class Knn:
         return finite_rows(getattr(prediction, cast(str, self._field(prediction))))
 
     def source(self, prediction: Prediction) -> str:
-        """How the vector was pooled: as the model says of its embedding, `tokens:mean`, `tokens:mean-in-box`, .."""
+        """The model's `embedding_source`, or the pooling: `slots:mean`, `tokens:mean`, `tokens:mean-in-box`."""
         field = self._field(prediction)
         if field == "embedding":
             return prediction.embedding_source
         return f"{field}:mean-in-box" if self.within else f"{field}:mean"
 
     def pooled(self, prediction: Prediction, boxes: Sequence[Tensor] | None, side: int | None) -> Tensor:
-        """One vector for each image, (B, D) float32, or float64 of a model that computes so; not normalised.
+        """One vector for each image, (B, D), not normalised; float64 for a float64 model and float32 otherwise.
 
-        boxes: one (N, 4) tensor for each image, xyxy pixels of the square of `side` pixels; (0, 4) is the whole image.
-        Slots of zeros are empty and are left out of the mean. Raises UsageError when boxes are needed and not given.
+        Args:
+            prediction: a prediction that `check` returned.
+            boxes: one (N, 4) tensor for each image, xyxy in pixels of the square image that the model saw; (0, 4)
+                stands for the whole image.
+            side: side of that image in pixels.
+
+        Raises:
+            UsageError: the task pools within boxes and none are given.
         """
         field = self._field(prediction)
         if field == "embedding":
             return _full(cast(Tensor, prediction.embedding))
         if field == "slots":
             slots = _full(cast(Tensor, prediction.slots))
-            filled = (slots != 0).any(2).sum(1, keepdim=True)
+            filled = (slots != 0).any(2).sum(1, keepdim=True)  # slots of zeros are empty and not part of the mean
             return slots.sum(1) / filled.clamp_min(1)
         tokens = _full(cast(Tensor, prediction.tokens))
         if not self.within:
             return tokens.mean((2, 3))
         if boxes is None or side is None:
             raise UsageError(f"task {self.task.name}: no boxes were granted, and protocol.boxes is attention")
-        cells = [touched(own.cpu(), (tokens.shape[2], tokens.shape[3]), side) for own in boxes]
-        return torch.stack([one[:, own.to(one.device)].mean(1) for one, own in zip(tokens, cells, strict=True)])
+        cells = [touched(image_boxes.cpu(), (tokens.shape[2], tokens.shape[3]), side) for image_boxes in boxes]
+        images = zip(tokens, cells, strict=True)
+        return torch.stack([features[:, inside.to(features.device)].mean(1) for features, inside in images])
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[np.ndarray]:
-        """A unit vector (D,) float32 for each image, divided by its length in float64; zeros stay zeros.
+        """A unit vector (D,) float32 for each image, normalised in float64; a zero vector stays zero.
 
-        Raises UsageError when finite numbers of the model are too large to be added.
+        Raises UsageError when the features are finite but so large that their mean overflows.
         """
         del shapes
         pooled = self.pooled(prediction, prediction.granted, side)
@@ -162,24 +179,25 @@ class Knn:
         if (self.finite(prediction) & ~usable).any():
             raise UsageError(f"task {self.task.name}: {self.source(prediction)} overflows; scale what the model gives")
         wide[~usable] = 0  # the runner leaves these images out
+        # Scaling by a power of two is exact and keeps the squares in the norm from overflowing or underflowing.
         _, exponent = np.frexp(np.abs(wide).max(1, keepdims=True, initial=0))
-        wide = np.ldexp(wide, -exponent)  # exact, so that no square is too large or too small
+        wide = np.ldexp(wide, -exponent)
         length = np.linalg.norm(wide, axis=1, keepdims=True)
         return list((wide / np.where(length > 0, length, 1)).astype(np.float32))
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """Label, predicted label (by 20 neighbours), and 0 or 1 for each metric."""
+        """Columns of the true label, the predicted label (by 20 neighbours), and each metric (0 or 1)."""
         return dict.fromkeys(("label", "predicted", *task.metrics), "float64")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray], task: TaskSpec) -> list[dict[str, Any]]:
-        """A row for each image; n_objects counts the objects of its own class that have a box. A pure function."""
-        target = np.array([self._label(one) for one in truth], dtype=np.int64)
+        """A row for each image. Here n_objects is the number of annotated objects of the image's own class."""
+        target = np.array([self._label(image) for image in truth], dtype=np.int64)
         labels, similarity, _ = self._neighbours(outputs, self.k)
         predicted, hits = knn_hits(task.metrics, similarity, labels, target, self.classes, self.temperature)
         rows = []
-        for position, one in enumerate(truth):
+        for position, image in enumerate(truth):
             row: dict[str, Any] = {
-                "n_objects": sum(instance.category == one.label for instance in one.instances),
+                "n_objects": sum(instance.category == image.label for instance in image.instances),
                 "label": float(target[position]),
                 "predicted": float(predicted[position]),
             }
@@ -187,61 +205,78 @@ class Knn:
         return rows
 
     def _label(self, truth: Truth) -> int:
+        """The class of an image. Raises UsageError when the data have none."""
         if truth.label is None:
             raise UsageError(
-                f"task {self.task.name}: Truth.label is missing; k-NN needs data with a class of each image"
+                f"task {self.task.name}: Truth.label is missing; k-NN needs data with a class for each image"
             )
         return truth.label
 
     def _neighbours(self, outputs: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels, cosines and rows of the bank (Q, k), the nearest first. Raises UsageError without a bank."""
+        """Labels, cosines and bank rows of the k nearest neighbours, (Q, k) each, the nearest first.
+
+        Raises UsageError without a bank, or for features of another length than the bank's.
+        """
         if self.bank is None or self.search is None:
-            raise UsageError(f"task {self.task.name}: the bank is not there; call with_head(plan) first")
+            raise UsageError(f"task {self.task.name}: the bank is missing; call with_head(plan) first")
         length = self.bank.features.shape[1]
-        other = next((len(output) for output in outputs if len(output) != length), None)
-        if other is not None:
-            text = f"the model gives features of {other} numbers, and gave {length} for the bank"
+        wrong = next((len(output) for output in outputs if len(output) != length), None)
+        if wrong is not None:
+            text = f"the model gives features of {wrong} numbers, and gave {length} for the bank"
             raise UsageError(f"task {self.task.name}: {text}")
         similarity, rows = self.search.nearest(np.stack(outputs), k)
         return self.bank.labels[rows], similarity, rows
 
     def with_bank(self, bank: Bank, declared: Sequence[int] = (), device: str = "cpu") -> Knn:
-        """An adapter with a bank. declared: classes that count, whether or not the bank has images of them."""
-        other = Knn(self.task, reads_boxes=self.reads_boxes)
-        other.bank, other.search = bank, Search(bank.features, device)
-        other.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
-        return other
+        """A copy of this adapter that compares images with a bank.
+
+        Args:
+            bank: the bank.
+            declared: classes of the data set, which count as classes even when the bank has no image of them.
+            device: device of the search.
+        """
+        adapter = Knn(self.task, reads_boxes=self.reads_boxes)
+        adapter.bank, adapter.search = bank, Search(bank.features, device)
+        adapter.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
+        return adapter
 
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Raises UsageError: a vector is no map. What can be drawn are the neighbours, see `explain`."""
+        """Raise UsageError: a feature vector is not a map. Draw the neighbours instead (`explain`)."""
         del output, truth
         raise UsageError(f"task {self.task.name}: k-NN predicts no masks to draw")
 
     def explain(self, output: np.ndarray) -> Explanation:
         """The 20 nearest images and the label that they vote for. Raises UsageError without a bank."""
         labels, similarity, rows = self._neighbours([output], MAIN_K)
+        # The true label is unknown here. It only affects the hits, which are not used.
         predicted, _ = knn_hits((), similarity, labels, labels[:, 0], self.classes, self.temperature)
         positions = cast(Bank, self.bank).positions[rows[0]]
         return Explanation(int(predicted[0]), positions, labels[0], similarity[0])
 
     def write(self, folder: Path, sample_id: str, seed: int, output: np.ndarray) -> None:
-        """`<folder>/seed-<n>/<id>.json`: what `explain` says. The true label is in the rows of the result."""
+        """Write the neighbours (`explain`) to `<folder>/seed-<n>/<id>.json`. The true label is in the result's rows."""
         path = prediction_path(folder, sample_id, seed, ".json")
-        found = self.explain(output)
-        lists = {name: getattr(found, name).tolist() for name in ("positions", "labels", "similarity")}
+        explanation = self.explain(output)
+        lists = {name: getattr(explanation, name).tolist() for name in ("positions", "labels", "similarity")}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"predicted": found.predicted, **lists}), encoding="utf-8")
+        path.write_text(json.dumps({"predicted": explanation.predicted, **lists}), encoding="utf-8")
 
 
 def _full(values: Tensor) -> Tensor:
-    """At least float32."""
+    """The values in float64 if they are, else in float32: means of half-precision values would be inexact."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def touched(boxes: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """(h, w) bool: the cells of a grid over a square of `side` pixels that any of the boxes (N, 4) touches.
+    """The cells of a grid that any of the boxes touches.
 
-    A box without area touches the cell that it lies in. All cells, where there is no box or all lie outside.
+    Args:
+        boxes: (N, 4) xyxy in pixels. A box without area touches the cell in which it lies.
+        grid: numbers of rows and columns (h, w) of the grid.
+        side: side in pixels of the square image that the grid covers.
+
+    Returns:
+        (h, w) bool; all True when there is no box or all boxes lie outside the image.
     """
     cells = torch.zeros(grid, dtype=torch.bool)
     for left, top, right, bottom in boxes.tolist():
@@ -250,7 +285,8 @@ def touched(boxes: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 
 def _span(low: float, high: float, count: int, side: int) -> slice:
-    """The cells between two coordinates, at least one if they lie inside."""
+    """The cells from coordinate `low` to `high` along one axis: at least one, but none outside the image."""
+    # A box that ends exactly at 0 only touches the edge from outside, unless it is the single point 0.
     if high < 0 or low < high == 0 or low >= side:
         return slice(0, 0)
     first = max(0, math.floor(low * count / side))

@@ -1,6 +1,6 @@
 """Detection by a supervised head on a frozen model: on its slots (`fit.head: slot`) or on its tokens (`dense`).
 
-The two heads see different things and never share a table: each has a card of its own.
+The two heads read different features, so their results are not comparable. Each has its own task card.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NEED_TOKENS = "the dense head detects with tokens (B,D,h,w)"
 
 
 class ProbedDetection(Detection):
-    """Adapter of the `detection` family with a head: its own detections, scored by category, summed up as without."""
+    """Adapter of the `detection` family with a head, whose detections are scored by category."""
 
-    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, task: TaskSpec, head: Head | None = None) -> None:
         self.recipe = cast(Fit, task.fit)
         self.threshold = cast(float, cast(DetectionProtocol, task.protocol).matching_iou)
         self.task = task
@@ -41,7 +41,7 @@ class ProbedDetection(Detection):
         self.dense = self.recipe.head == "dense"
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """Tokens, or masks and one slot for each of them. Raises UsageError naming model and field."""
+        """Require tokens, or masks with one slot for each mask. Raises UsageError naming model and field."""
         if not self.dense:
             return check_slots(prediction, size, name, _NEED_SLOTS)
         checked = check_prediction(prediction, name)
@@ -55,11 +55,11 @@ class ProbedDetection(Detection):
         return finite_rows(*((prediction.tokens,) if self.dense else (prediction.masks, prediction.slots)))
 
     def source(self, prediction: Prediction) -> str:
-        """`tokens`, or the mask source that the model names."""
+        """`tokens`, or `mask_source` of the prediction for the slot head."""
         return "tokens" if self.dense else prediction.mask_source
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
-        """The head on tokens, or on the slots that are matched to an object."""
+        """Fit the head on tokens, or on slots: matched slots are examples of objects, the others of background."""
         from .heads.dense import fit_dense
         from .heads.matching import annotated_objects
         from .heads.slots import collect_slots, fit_slots
@@ -70,51 +70,58 @@ class ProbedDetection(Detection):
         return fit_slots(slots, split.categories, self.recipe, background=True)
 
     def with_head(self, head: Head) -> ProbedDetection:
-        """This adapter with a head that `fit` made."""
+        """A copy of this adapter that uses a head from `fit`."""
         return ProbedDetection(self.task, head)
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[Detections]:
-        """Detections of each image, at its size in `shapes`; one image at a time."""
+        """Detections of each image at its size in `shapes`."""
         del side
         from .heads.dense import dense_detections
 
         head = fitted_head(self.head, self.task)
         if self.dense:
-            tokens = cast(Tensor, prediction.tokens)
-            return [dense_detections(one.detach(), head, shape) for one, shape in zip(tokens, shapes, strict=True)]
+            images = zip(cast(Tensor, prediction.tokens), shapes, strict=True)
+            return [dense_detections(tokens.detach(), head, shape) for tokens, shape in images]
         rows = zip(cast(Tensor, prediction.masks), cast(Tensor, prediction.slots), shapes, strict=True)
         return [slot_detections(masks.detach(), slots.detach(), head, shape) for masks, slots, shape in rows]
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
-        """Objects that are no crowd, and the matches by category; a pure function."""
+        """Number of objects without crowds, and the matches by category, of each image."""
         rows = empty_rows(truth, task)
         for name in task.metrics:
             kind = kind_of(name)
-            found = match_images(truth, outputs, kind, class_agnostic=False)
-            for row, matches in zip(rows, found, strict=True):
+            by_image = match_images(truth, outputs, kind, class_agnostic=False)
+            for row, matches in zip(rows, by_image, strict=True):
                 row |= to_columns(matches, kind)
         return rows
 
 
-def slot_detections(masks: Tensor, slots: Tensor, head: dict[str, Tensor], shape: tuple[int, int]) -> Detections:
-    """One detection for each slot that owns a pixel, at the image's size (H, W) = shape.
+def slot_detections(masks: Tensor, slots: Tensor, head: Head, shape: tuple[int, int]) -> Detections:
+    """Make one detection of each slot that owns a pixel.
 
-    masks: (K, h, w) or a label map (h, w). slots: (K, D). The category is the slot's best one, the score its
-    probability beside that of no object, the box the head's, the mask that of the slot.
+    Category, score and box come from the head, the mask from the slot. The score is the probability of the best
+    category, where the softmax includes "no object".
+
+    Args:
+        masks: soft masks (K, h, w) or a label map (h, w).
+        slots: (K, D); slot k belongs to mask k.
+        head: a head from `fit`.
+        shape: size (H, W) of the image.
     """
     from pycocotools import mask as coco_mask
 
     from .heads.perceptron import apply
 
     segments = label_map(masks, shape)
-    present = np.flatnonzero(np.bincount(segments.ravel()))
+    present = np.flatnonzero(np.bincount(segments.ravel()))  # a slot without pixels has no mask to detect
     logits, shares = apply(head, slots[present])
     scores, classes = (tensor.numpy() for tensor in logits.softmax(1)[:, :-1].max(1))
     height, width = shape
     boxes = shares.double().numpy().clip(0, 1) * (width, height, width, height)
-    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
+    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])  # an inverted box becomes empty instead of negative
+    # pycocotools wants (H, W, K) in Fortran order; the transpose of a C-ordered (K, W, H) array is exactly that.
     columns_first = (present[:, None, None] == segments.T).astype(np.uint8, order="C")
     encoded = coco_mask.encode(columns_first.T)
     return Detections(

@@ -1,4 +1,4 @@
-"""Masks or boxes of a model as detections of the whole image, with no training."""
+"""Convert masks or boxes of a model to detections in the whole image, without training."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ from ..cards.protocols import Proposals
 from ..metrics.detection import Detections
 from .discovery import label_map
 
-__all__ = ["Detections", "native_boxes", "proposals"]
-
 _SLOTS_AT_ONCE = 16
-"""So many soft masks are upsampled at once: 256 of a whole photograph would take 300 MB."""
+"""Number of soft masks that are upsampled together: 256 masks of a whole photograph would take 300 MB."""
 
 
 def proposals(masks: Tensor, shape: tuple[int, int], rule: Proposals) -> Detections:
-    """Detections of one image from soft masks (K, h, w) or a label map (h, w).
+    """Convert the masks of one image to detections.
 
-    shape: (H, W) of the image. Soft masks are upsampled bilinearly and every pixel goes to its largest slot, as in
-    object discovery; a label map goes by nearest pixel centre and scores 1. The mask of a slot is a detection, and with
-    `parts: whole+components` so is each of its 8-connected components when it has several. Its score is the mean of
-    the slot's soft mask over it, cut to 0 .. 1. Detections come best first; of equal scores the lower slot first, the
-    whole before its parts, the parts by their first pixel.
+    Every pixel is assigned to its largest slot, as in object discovery (`discovery.label_map`). The pixels of a slot
+    are one detection. With `parts: whole+components`, each 8-connected component of a slot with several components is
+    another one. The score is the mean of the slot's soft mask over the pixels of the detection, clipped to [0, 1]; a
+    label map scores 1.
+
+    Args:
+        masks: soft masks (K, h, w) or a label map (h, w).
+        shape: size (H, W) of the image.
+        rule: the `proposals` of the task card.
+
+    Returns:
+        Detections in descending order of score. Ties are ordered by slot, a whole slot before its components, and
+        components by their first pixel.
     """
     labels, heights = _segments(masks, shape)
     parts: list[_Part] = []
     for slot, window in enumerate(_windows(labels)):
         if window is not None:
-            parts += _kept(_parts(labels[window] == slot, heights[window], window, rule), rule.nms)
-    parts.sort(key=lambda part: -part.score)  # stable
+            parts += _suppress(_parts(labels[window] == slot, heights[window], window, rule), rule.nms)
+    parts.sort(key=lambda part: -part.score)  # stable: this defines the order of ties
     parts = parts[: rule.max_detections]
     return Detections(
         np.array([part.box for part in parts], np.float64).reshape(-1, 4),
@@ -48,23 +54,39 @@ def proposals(masks: Tensor, shape: tuple[int, int], rule: Proposals) -> Detecti
 def native_boxes(
     boxes: Tensor, scores: Tensor, labels: Tensor | None, side: int, shape: tuple[int, int], count: int = 100
 ) -> Detections:
-    """A model's own boxes (N, 4) xyxy in pixels of the side x side image that it saw, in pixels of the whole image.
+    """Convert the boxes of a model to detections in pixels of the whole image.
 
-    scores: (N,). labels: (N,) category ids or None. shape: (H, W) of the image. NaN boxes are none. The best `count`
-    stay, in the model's order among equal scores.
+    Args:
+        boxes: (N, 4) xyxy in pixels of the square image that the model saw. Boxes with NaN are padding and are dropped.
+        scores: (N,).
+        labels: (N,) category ids, or None for 0.
+        side: side in pixels of that square image.
+        shape: size (H, W) of the whole image.
+        count: largest number of detections.
+
+    Returns:
+        The `count` best detections in descending order of score; ties keep the order of the model.
     """
-    named = torch.zeros(len(scores), dtype=torch.int64) if labels is None else labels
-    values, found, names = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, named))
-    there = np.flatnonzero(~np.isnan(values).any(1))
-    chosen = there[np.argsort(-found[there], kind="stable")[:count]]
+    labels = torch.zeros(len(scores), dtype=torch.int64) if labels is None else labels
+    corners, confidences, categories = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, labels))
+    real = np.flatnonzero(~np.isnan(corners).any(1))
+    best = real[np.argsort(-confidences[real], kind="stable")[:count]]
     height, width = shape
-    scaled = values[chosen].astype(np.float64) * (np.array([width, height, width, height]) / side)
-    return Detections(scaled, found[chosen].astype(np.float64), names[chosen].astype(np.int64), None)
+    scaled = corners[best].astype(np.float64) * (np.array([width, height, width, height]) / side)
+    return Detections(scaled, confidences[best].astype(np.float64), categories[best].astype(np.int64), None)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A mask in a window of the image: rows and columns from (top, left), `inside` (h, w) bool."""
+    """A slot or one of its components, stored as a crop.
+
+    Attributes:
+        score: confidence in [0, 1].
+        area: number of pixels.
+        top: first row of the crop in the image.
+        left: first column of the crop in the image.
+        inside: (h, w) bool, the mask in its tight bounding box.
+    """
 
     score: float
     area: int
@@ -74,12 +96,12 @@ class _Part:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 with exclusive right and lower edge; the window is tight."""
+        """x0, y0, x1, y1 with exclusive right and lower edges."""
         height, width = self.inside.shape
         return self.left, self.top, self.left + width, self.top + height
 
     def encoded(self, shape: tuple[int, int]) -> dict[str, Any]:
-        """COCO run-length code of the whole image."""
+        """COCO run-length code of the mask in an image of size (H, W) = shape."""
         from pycocotools import mask as coco_mask
 
         whole = np.zeros(shape, np.uint8, order="F")
@@ -90,7 +112,10 @@ class _Part:
 
 
 def _segments(masks: Tensor, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Slot (H, W) of each pixel, numbered 0 .., and the height (H, W) float32 of that slot's soft mask there."""
+    """Slot (H, W) of each pixel, and the value (H, W) float32 of that slot's soft mask there.
+
+    The labels of a label map are renumbered to 0, 1, ...
+    """
     if masks.ndim == 2:
         labels = np.unique(label_map(masks, shape), return_inverse=True)[1].reshape(shape)
         return labels, np.ones(shape, np.float32)
@@ -107,15 +132,15 @@ def _segments(masks: Tensor, shape: tuple[int, int]) -> tuple[np.ndarray, np.nda
 
 
 def _windows(labels: np.ndarray) -> list[tuple[slice, slice] | None]:
-    """The tight window of label 0, 1, ..; None where a label is absent."""
-    from scipy.ndimage import find_objects
+    """The tight window of each label 0, 1, ...; None for a label that does not occur."""
+    from scipy.ndimage import find_objects  # it ignores label 0
 
     windows: Any = find_objects(labels + 1)
     return list(windows)
 
 
 def _parts(inside: NDArray[np.bool_], heights: np.ndarray, window: tuple[slice, slice], rule: Proposals) -> list[_Part]:
-    """The whole mask of a slot, then its components, without those that are too small."""
+    """The whole mask of a slot, then its components, except for those smaller than `rule.min_area`."""
     from scipy.ndimage import label
 
     top, left = window[0].start, window[1].start
@@ -129,7 +154,7 @@ def _parts(inside: NDArray[np.bool_], heights: np.ndarray, window: tuple[slice, 
     if count < 2:
         return parts
     areas = np.bincount(components.ravel(), minlength=count + 1)
-    for number, piece in enumerate(_windows(components - 1), start=1):
+    for number, piece in enumerate(_windows(components - 1), start=1):  # component 0 is the background
         if piece is not None and areas[number] >= rule.min_area:
             component = components[piece] == number
             score = _mean(heights[piece][component])
@@ -139,19 +164,21 @@ def _parts(inside: NDArray[np.bool_], heights: np.ndarray, window: tuple[slice, 
 
 
 def _mean(values: np.ndarray) -> float:
+    """Mean in [0, 1]; a model's masks may leave this range."""
     return float(np.clip(values.mean(dtype=np.float64), 0, 1))
 
 
-def _kept(parts: list[_Part], limit: float) -> list[_Part]:
-    """Suppress, of two masks with an IoU above `limit`, the one with the lower score, the best first.
+def _suppress(parts: list[_Part], limit: float) -> list[_Part]:
+    """Non-maximum suppression among the whole mask of one slot (the first part) and its components.
 
-    Masks of two slots share no pixel, nor do two components, so that the only overlap is that of a slot (the first
-    part) with its components, and their IoU is the ratio of their areas.
+    Two slots share no pixel, and neither do two components. The only overlap is that of a slot with its own components,
+    whose IoU is the ratio of their areas. Of two masks with an IoU above `limit` the one with the lower score is
+    dropped; a tie drops the component.
     """
     if len(parts) < 2:
         return parts
     whole, *components = parts
-    alike = [part.area / whole.area > limit for part in components]
-    if any(part.score > whole.score for part, same in zip(components, alike, strict=True) if same):
+    overlaps = [part.area / whole.area > limit for part in components]
+    if any(part.score > whole.score for part, overlap in zip(components, overlaps, strict=True) if overlap):
         return components
-    return [whole, *(part for part, same in zip(components, alike, strict=True) if not same)]
+    return [whole, *(part for part, overlap in zip(components, overlaps, strict=True) if not overlap)]

@@ -1,8 +1,8 @@
-"""Object recognition: slots matched to objects, and a probe that names the class and box of each matched slot.
+"""Object recognition: match slots to objects and predict the class and box of each matched slot with a probe.
 
-The protocol of Zhao's SmoothSA and RandSF.Q code (`obj_discov_recogn.py`), except that all matched objects are kept
-(theirs keeps two of an image), that the right and bottom of a box are exclusive, and that objects which no slot was
-matched to count as wrong in the main metric.
+This is the protocol of Zhao's SmoothSA and RandSF.Q code (`obj_discov_recogn.py`) with three differences. All matched
+objects are kept (that code keeps at most two per image), the right and lower edges of a box are exclusive, and objects
+without a matched slot count as wrong in the main metric.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     from ..data import OpenData
 
 STATISTICS = ("n_matched", "n_correct1", "n_correct3", "sum_box_iou")
+"""Columns of sums. The metrics of the whole set are ratios of their totals, not averages over images."""
 _NEED = "the recognition probe reads the class and box of an object from the slot that its mask belongs to"
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a model and the probe say of one image of K slots.
+    """Prediction of the model and the probe for one image with K slots.
 
-    segments: (H, W) int64 slot of each pixel. categories: (K, C) int64 ids, the most likely first. boxes: (K, 4)
-    float32, left, top, right, bottom as shares of the image.
+    Attributes:
+        segments: (H, W) int64 slot of each pixel.
+        categories: (K, C) int64 category ids of each slot, the most likely first.
+        boxes: (K, 4) float32 left, top, right, bottom as shares of the image.
     """
 
     segments: np.ndarray
@@ -53,14 +56,14 @@ class Recognition:
 
     scored_at_once: int | None = None
 
-    def __init__(self, task: TaskSpec, head: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, task: TaskSpec, head: Head | None = None) -> None:
         self.recipe = cast(Fit, task.fit)
         self.threshold = cast(RecognitionProtocol, task.protocol).matching_iou
         self.task = task
         self.head = head
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """Masks, and one slot for each of them. Raises UsageError naming model and field."""
+        """Require masks with one slot for each mask. Raises UsageError naming model and field."""
         return check_slots(prediction, size, name, _NEED)
 
     def finite(self, prediction: Prediction) -> np.ndarray:
@@ -68,11 +71,11 @@ class Recognition:
         return finite_rows(prediction.masks, prediction.slots)
 
     def source(self, prediction: Prediction) -> str:
-        """The mask source that the model names."""
+        """`mask_source` of the prediction."""
         return prediction.mask_source
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
-        """The probe, on the slots that are matched to an object."""
+        """Fit the probe on the slots that are matched to an object."""
         from .heads.matching import Objects, labelled_objects
         from .heads.slots import collect_slots, fit_slots
 
@@ -83,13 +86,13 @@ class Recognition:
         return fit_slots(slots, split.categories, self.recipe, background=False)
 
     def with_head(self, head: Head) -> Recognition:
-        """This adapter with a head that `fit` made."""
+        """A copy of this adapter that uses a head from `fit`."""
         return Recognition(self.task, head)
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[Recognised]:
-        """Segments at each image's size in `shapes`, with what the probe says of each slot; one image at a time."""
+        """Segments of each image at its size in `shapes`, with the probe's categories and boxes of its slots."""
         del side
         from .heads.perceptron import apply
 
@@ -97,34 +100,39 @@ class Recognition:
         categories = head["categories"].numpy()
         masks, slots = cast(Tensor, prediction.masks), cast(Tensor, prediction.slots)
         outputs = []
-        for mask, own, shape in zip(masks, slots, shapes, strict=True):
-            scores, boxes = apply(head, own)
+        for mask, image_slots, shape in zip(masks, slots, shapes, strict=True):
+            scores, boxes = apply(head, image_slots)
+            # A stable sort makes ties deterministic: the first category wins on every machine.
             order = torch.sort(scores[:, : len(categories)], dim=1, descending=True, stable=True).indices.numpy()
             outputs.append(Recognised(label_map(mask.detach(), shape), categories[order], boxes.numpy()))
         return outputs
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """A number for each metric, and the sums of which the metrics of the whole set are ratios."""
+        """A column for each metric and for each of the `STATISTICS`."""
         return dict.fromkeys((*task.metrics, *STATISTICS), "float64")
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Recognised], task: TaskSpec) -> list[dict[str, Any]]:
-        """Objects, matched and named objects, and their ratios in each image (NaN without any); a pure function."""
+        """Numbers of objects, of matched and of correctly named ones, and their ratios in each image.
+
+        A ratio is NaN where its denominator is 0. Raises UsageError when the data have no categories.
+        """
         return [self._score(*pair, task) for pair in zip(truth, outputs, strict=True)]
 
     def _score(self, truth: Truth, output: Recognised, task: TaskSpec) -> dict[str, Any]:
+        """The row of one image."""
         from .heads.matching import box_iou, labelled_objects
 
         objects = labelled_objects(truth, output.segments, len(output.boxes), task.protocol)
         if len(objects) and not truth.categories:
             raise UsageError(f"task {task.name}: Truth.categories is empty; recognition needs data with categories")
-        found, slots = objects.matched(self.threshold)
-        right = output.categories[slots] == objects.categories[found][:, None]
+        matched, slots = objects.matched(self.threshold)
+        correct = output.categories[slots] == objects.categories[matched][:, None]  # (M, C): at most one True in a row
         row: dict[str, Any] = {
             "n_objects": len(objects),
-            "n_matched": float(len(found)),
-            "n_correct1": float(right[:, :1].sum()),
-            "n_correct3": float(right[:, :3].sum()),
-            "sum_box_iou": float(box_iou(output.boxes[slots], objects.boxes[found]).sum()),
+            "n_matched": float(len(matched)),
+            "n_correct1": float(correct[:, :1].sum()),
+            "n_correct3": float(correct[:, :3].sum()),
+            "sum_box_iou": float(box_iou(output.boxes[slots], objects.boxes[matched]).sum()),
         }
         for name in task.metrics:
             of_set = find_metric(name).of_set
@@ -134,11 +142,11 @@ class Recognition:
         return row
 
     def picture(self, output: Recognised, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted segments and truth objects."""
+        """Predicted segments and true objects."""
         return output.segments, truth.labels
 
     def write(self, folder: Path, sample_id: str, seed: int, output: Recognised) -> None:
-        """An id-map PNG, and beside it `<id>.json`: for each slot three categories and the box as shares."""
+        """Write the segments to `<id>.png`, and three categories and the box of each slot to `<id>.json`."""
         path = prediction_path(folder, sample_id, seed)
         write_label_map(path, output.segments)
         slots = [
@@ -148,15 +156,26 @@ class Recognition:
         prediction_path(folder, sample_id, seed, ".json").write_text(json.dumps(slots), encoding="utf-8")
 
 
-def fitted_head(head: dict[str, Tensor] | None, task: TaskSpec) -> dict[str, Tensor]:
-    """The head. Raises UsageError before it is fitted."""
+def fitted_head(head: Head | None, task: TaskSpec) -> Head:
+    """Return the head. Raises UsageError when it is not fitted yet."""
     if head is None:
         raise UsageError(f"task {task.name}: the head is not fitted; call with_head(plan) first")
     return head
 
 
 def check_slots(prediction: object, size: int, name: str, need: str) -> Prediction:
-    """Masks and slots of `size` images, as many masks as slots. Raises UsageError naming model and field."""
+    """Require masks and slots of `size` images, with one slot for each mask.
+
+    Args:
+        prediction: what the model returned.
+        size: number of images.
+        name: name of the model, for messages.
+        need: why the task needs slots, as a clause that ends the message for a missing field.
+
+    Raises:
+        UsageError: masks or slots have a wrong type or shape, or their numbers differ.
+        NotApplicableError: the model gives no masks or no slots.
+    """
     checked = check_prediction(prediction, name)
     for field in ("masks", "slots"):
         if getattr(checked, field) is None:

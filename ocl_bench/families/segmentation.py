@@ -1,8 +1,9 @@
-"""Semantic segmentation: what a frozen model's pixels are called, over a whole set.
+"""Semantic segmentation: classify the pixels of a whole data set with a frozen model.
 
-With a `linear` head the model gives tokens. With a `kmeans` head nothing is trained on labels: a model that has a
-vocabulary (masks whose slot k means the same everywhere) is matched to the classes by one Hungarian matching for the
-whole set, tokens are clustered first. A model that names classes itself is scored as it is.
+A `linear` head predicts classes from the model's tokens. A `kmeans` head uses no labels: it clusters the tokens of the
+fit split, and one Hungarian matching for the whole scored set assigns clusters to classes. A model with a vocabulary,
+whose slot k has the same meaning in all images, is matched without clustering. A model that predicts classes itself is
+scored directly.
 """
 
 from __future__ import annotations
@@ -38,14 +39,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SemanticOutput:
-    """Maps (H, W) of one image: `own` from the model's classes, vocabulary or linear head, `kmeans` of its tokens.
+    """Class or cluster maps of one image.
 
-    clusters: how many ids `own` may have, or NAMED, or UNNUMBERED.
+    Attributes:
+        own: (H, W) ids from the model's classes, its vocabulary or the linear head; None without any of these.
+        clusters: number of ids that `own` may have; NAMED when its ids are classes, UNNUMBERED when the number of
+            clusters is unknown.
+        kmeans: (H, W) ids of the token clusters; None without a k-means head or without tokens.
     """
 
     own: np.ndarray | None
     clusters: float
     kmeans: np.ndarray | None
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The map to draw and to save: the model's own if there is one, else that of the token clusters."""
+        return cast(np.ndarray, self.own if self.own is not None else self.kmeans)
 
 
 class Segmentation:
@@ -54,13 +64,23 @@ class Segmentation:
     scored_at_once: int | None = None
 
     def __init__(self, task: TaskSpec, *, blind: bool = False, head: Head | None = None) -> None:
-        """blind: a floor that sees no image numbers its segments alike in all of them, so that ids are a vocabulary."""
+        """Make the adapter.
+
+        Args:
+            task: the task.
+            blind: the model is a floor. Floors do not look at the image and number their segments the same way in all
+                images, so their ids count as a vocabulary.
+            head: a head from `fit`.
+        """
         self.task, self.recipe = task, cast(Fit, task.fit)
         self.classes = cast(SegmentationProtocol, task.protocol).classes
         self.blind, self.head = blind, head or {}
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
-        """Tokens (B, D, h, w), class scores or maps, or (unsupervised) masks with a vocabulary."""
+        """Require tokens, class scores or class maps, or, with a k-means head, masks with a vocabulary.
+
+        Raises UsageError naming model and field.
+        """
         checked = check_prediction(prediction, name)
         if checked.tokens is not None:
             check_field(checked, "tokens", (size, None, None, None), name)
@@ -68,6 +88,7 @@ class Segmentation:
             self._check_classes(checked.classes, size, name)
         if self._has_vocabulary(checked):
             masks = check_masks(checked, size, name)
+            # Cells of the confusion matrix are stored as class * STRIDE + cluster.
             if masks.ndim == 3 and int(masks.max()) >= STRIDE:
                 raise UsageError(
                     f"model {name}: Prediction.masks has label {int(masks.max())}; renumber below {STRIDE}"
@@ -80,6 +101,7 @@ class Segmentation:
         return checked
 
     def _check_classes(self, classes: Tensor, size: int, name: str) -> None:
+        """Require class scores (B, C, h, w) or class maps (B, H, W) of the task's classes."""
         soft = classes.ndim == 4 and classes.is_floating_point() and classes.shape[1] <= self.classes
         hard = classes.ndim == 3 and not classes.is_floating_point() and not classes.is_complex()
         if not (soft or hard) or classes.shape[0] != size:
@@ -88,20 +110,21 @@ class Segmentation:
                 f"expected floating ({size}, at most {self.classes}, h, w) or integer ({size}, H, W)"
             )
         if hard and not 0 <= int(classes.min()) <= int(classes.max()) < self.classes:
-            found = f"{int(classes.min())} to {int(classes.max())}"
-            raise UsageError(f"model {name}: Prediction.classes has {found}, expected 0 to {self.classes - 1}")
+            got = f"{int(classes.min())} to {int(classes.max())}"
+            raise UsageError(f"model {name}: Prediction.classes has {got}, expected 0 to {self.classes - 1}")
 
     def _has_vocabulary(self, prediction: Prediction) -> bool:
-        known = prediction.mask_source in (("prototypes", "none") if self.blind else ("prototypes",))
-        return self.recipe.head == "kmeans" and prediction.masks is not None and known
+        """Whether mask k means the same in all images, so that masks can be matched to classes over the whole set."""
+        same_meaning = prediction.mask_source in (("prototypes", "none") if self.blind else ("prototypes",))
+        return self.recipe.head == "kmeans" and prediction.masks is not None and same_meaning
 
     def finite(self, prediction: Prediction) -> np.ndarray:
-        """(B,) bool: no NaN and no infinity in what is used."""
+        """(B,) bool: the images whose used fields are finite."""
         masks = prediction.masks if self._has_vocabulary(prediction) else None
         return finite_rows(prediction.tokens, prediction.classes, masks)
 
     def source(self, prediction: Prediction) -> str:
-        """`classes`, or `tokens`, `prototypes`, or both."""
+        """The fields that are scored: `classes`, `prototypes`, `tokens` or `prototypes+tokens`."""
         if prediction.classes is not None:
             return "classes"
         parts = ["prototypes"] if self._has_vocabulary(prediction) else []
@@ -110,7 +133,7 @@ class Segmentation:
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[SemanticOutput]:
-        """Class or cluster maps at each image's size: scores are upsampled bilinearly, then the largest wins."""
+        """Class or cluster maps of each image at its size in `shapes`, from upsampled scores (`label_map`)."""
         del side
         own, clusters = self._own(prediction)
         kmeans = None
@@ -126,6 +149,7 @@ class Segmentation:
         ]
 
     def _own(self, prediction: Prediction) -> tuple[Tensor | None, float]:
+        """Scores or maps for `SemanticOutput.own`, and its `clusters`."""
         if prediction.classes is not None:
             return prediction.classes, NAMED
         if self._has_vocabulary(prediction):
@@ -136,24 +160,31 @@ class Segmentation:
         return None, NAMED
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """Metrics of single images where they exist, and the cells of the confusion matrices."""
+        """Pixel accuracy, and the confusion matrices of each image as lists of non-empty cells and their counts.
+
+        The metrics of the whole set are computed from the summed matrices, not from the column `pixel_acc`.
+        """
         del task
         lists = dict.fromkeys(("cells", "counts", "cells_kmeans", "counts_kmeans"), "object")
         return {"pixel_acc": "float64", "clusters": "float64", **lists}
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[SemanticOutput], task: TaskSpec) -> list[dict[str, Any]]:
-        """Confusion cells of each image; its own pixel accuracy where ids are classes."""
-        return [self._row(one, output, task.name) for one, output in zip(truth, outputs, strict=True)]
+        """Confusion cells of each image, and its pixel accuracy if the predicted ids are classes (else NaN).
+
+        Raises UsageError when the data have no semantic truth.
+        """
+        return [self._row(image, output, task.name) for image, output in zip(truth, outputs, strict=True)]
 
     def _row(self, truth: Truth, output: SemanticOutput, task: str) -> dict[str, Any]:
+        """The row of one image."""
         if truth.classes is None:
             raise UsageError(f"task {task}: its data has no semantic truth; see data.options of the card")
         codes, counts = cell_codes(truth.classes, output.own, self.classes)
         kmeans = cell_codes(truth.classes, output.kmeans, self.classes)
-        correct = counts[codes // STRIDE == codes % STRIDE].sum()
+        correct = counts[codes // STRIDE == codes % STRIDE].sum()  # a code is class * STRIDE + predicted id
         named = output.own is not None and output.clusters == NAMED and counts.sum() > 0
         return {
-            "n_objects": int((np.unique(truth.classes) >= 0).sum()),
+            "n_objects": int((np.unique(truth.classes) >= 0).sum()),  # here: classes that occur in the image
             "pixel_acc": float(correct / counts.sum()) if named else float("nan"),
             "clusters": output.clusters,
             "cells": codes,
@@ -163,44 +194,53 @@ class Segmentation:
         }
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
-        """The head on tokens, or a tensor `none` of one zero where the model gives no tokens."""
+        """Fit the head on tokens.
+
+        Returns:
+            Tensors of the head, or only `none`, one zero, for a model that gives no tokens.
+        """
         with extracted(batches, len(split.ids), self.recipe.at) as features:
             if features is None:
-                return {"none": torch.zeros(1)}
+                return {"none": torch.zeros(1)}  # a placeholder, so that the cached head is not empty
             method = fit_linear if self.recipe.head == "linear" else fit_kmeans
             return method(features, self.classes, self.recipe)
 
     def with_head(self, head: Head) -> Segmentation:
-        """This adapter with a head that `fit` made."""
+        """A copy of this adapter that uses a head from `fit`."""
         return Segmentation(self.task, blind=self.blind, head=head)
 
     def picture(self, output: SemanticOutput, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and true class maps."""
-        shown = output.own if output.own is not None else output.kmeans
-        return cast(np.ndarray, shown), cast(np.ndarray, truth.classes)
+        return output.shown, cast(np.ndarray, truth.classes)
 
     def write(self, folder: Path, sample_id: str, seed: int, output: SemanticOutput) -> None:
-        """A PNG of class or cluster ids."""
-        shown = output.own if output.own is not None else output.kmeans
-        write_label_map(prediction_path(folder, sample_id, seed), cast(np.ndarray, shown))
+        """Write the class or cluster ids to `<folder>/seed-<n>/<id>.png`."""
+        write_label_map(prediction_path(folder, sample_id, seed), output.shown)
 
 
 def majority_accuracy(rows: pandas.DataFrame) -> pandas.Series:
-    """The share of right pixels of each image, by which pictures of clusters without names are chosen.
+    """Pixel accuracy of each image after each cluster is given the class that most of its pixels in the set have.
 
-    Each cluster is named after the class of which it holds most pixels of the whole set. Empty without clusters.
+    Images to draw are chosen by this value when the predicted ids are clusters and not classes.
+
+    Args:
+        rows: the rows of a result, with the columns `cells` and `counts` or their `_kmeans` versions.
+
+    Returns:
+        Accuracy by image id, named `pixel_acc_majority`; empty when there are no clusters.
     """
     import pandas
 
+    # The model's own segments come first; token clusters are drawn only for a model without them.
     suffix = "" if any(len(cells) for cells in rows["cells"]) else "_kmeans"
     columns = {"cells": f"cells{suffix}", "counts": f"counts{suffix}"}
     long = pandas.DataFrame({"id": rows["id"], **{name: rows[column] for name, column in columns.items()}})
     long = long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
     truth, cluster = long["cells"] // STRIDE, long["cells"] % STRIDE
     pixels = long["counts"].groupby([cluster.rename("cluster"), truth.rename("truth")]).sum()
-    names = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
-    right = long["counts"].where(truth == cluster.map(names), 0)
-    values = right.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
+    classes = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
+    correct = long["counts"].where(truth == cluster.map(classes), 0)
+    values = correct.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
     return values.rename("pixel_acc_majority")
 
 

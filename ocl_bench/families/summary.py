@@ -1,4 +1,4 @@
-"""From rows to the numbers of a set, for all families: each metric says how (`metrics.of_set`)."""
+"""Aggregate per-sample rows to the metrics of a data set. Each metric defines its aggregation (`metrics.of_set`)."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
-    """Value, interval and number of valid samples for each metric of the task.
+    """Compute value, interval and number of valid samples for each metric of the task.
+
+    Every sample has the same weight, whatever its number of noise seeds. The bootstrap resamples images or videos,
+    never frames, since frames of one video are not independent.
 
     Args:
-        rows: per-sample rows of all noise seeds (`id`, `noise_seed`, and the columns that the metrics need).
-        task: its card; `metrics` says which numbers, in which order.
-        source: where the model's part comes from, for the signature.
-
-    One sample has one vote, whatever the number of noise seeds; images or videos are resampled, never frames.
+        rows: per-sample rows of all noise seeds: `id`, `noise_seed`, and the columns that the metrics need.
+        task: the task; `task.metrics` gives the metrics and their order.
+        source: the scored part of the model (`Adapter.source`), for the signature.
     """
     return {name: _value(rows, task, find_metric(name), source) for name in task.metrics}
 
 
 def set_statistic(rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statistic | None:
-    """A metric of the set as a function of sample weights, samples in the order of their sorted ids.
+    """A metric as a function of sample weights; None for a metric that is the mean of its own column.
 
-    None for a metric that is the mean of its own column.
+    The weights are in the order of the sorted sample ids.
     """
     return statistic_of(find_metric(metric).of_set, rows, metric, task.protocol)
 
 
 def _value(rows: pandas.DataFrame, task: TaskSpec, metric: Metric, source: str) -> MetricValue:
+    """One metric with its interval; null instead of NaN, as JSON requires."""
     name, of_set = metric.name, set_statistic(rows, task, metric.name)
     if of_set is None:
         value, interval = _mean(rows, name)
     else:
         value, interval = bootstrap_statistic(of_set, rows["id"].nunique())
-    known, several = not np.isnan(value), not np.isnan(interval.se)
+    known, several = not np.isnan(value), not np.isnan(interval.se)  # one sample has a value but no interval
     return MetricValue(
         value=value if known else None,
         se=interval.se if several else None,
@@ -56,7 +58,7 @@ def _value(rows: pandas.DataFrame, task: TaskSpec, metric: Metric, source: str) 
 
 
 def _mean(rows: pandas.DataFrame, name: str) -> tuple[float, Interval]:
-    """Mean over samples of the mean over noise seeds, which skips seeds that are not valid; NaN without any."""
+    """Mean over samples of the mean over noise seeds, with its interval. NaN (not valid) is skipped."""
     values = rows.groupby("id", sort=False)[name].mean().to_numpy(np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else np.nan, bootstrap_mean(values)

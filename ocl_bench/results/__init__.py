@@ -1,1 +1,1 @@
-"""What one evaluation leaves, and how it is found again."""
+"""The result files of evaluations: their format, how they are stored, found and ranked."""

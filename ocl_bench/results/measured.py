@@ -1,4 +1,4 @@
-"""A committed measurement: a ratio of two costs, which a profile writes and a claim reads."""
+"""The file format of a committed cost ratio. A profile writes it and a claim reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Figure(BaseModel):
-    """A committed measurement, `leaderboards/claims/figures/<figure>`: a ratio with its range and how it was made."""
+    """A measured ratio of two costs, stored in `leaderboards/claims/figures/<figure>`.
+
+    Attributes:
+        ratio: the measured ratio, without unit.
+        low: lower end of its range.
+        high: upper end of its range.
+        setup: the machine and the settings of the measurement.
+        command: the command line that produced it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     ratio: float = Field(gt=0)
@@ -18,5 +26,5 @@ class Figure(BaseModel):
     @model_validator(mode="after")
     def _lies_in_its_range(self) -> Figure:
         if not self.low <= self.ratio <= self.high:
-            raise ValueError(f"ratio {self.ratio:g} lies outside of its range {self.low:g} to {self.high:g}")
+            raise ValueError(f"ratio {self.ratio:g} lies outside its range {self.low:g} to {self.high:g}")
         return self

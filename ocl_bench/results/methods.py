@@ -1,4 +1,8 @@
-"""From the name of a method to its results: `dias` is all its training seeds, `dias:1` one, or result files by path."""
+"""Find the results of a method by its name.
+
+`dias` means all its training seeds and `dias:1` means one of them. Paths of result files are accepted in place of a
+name.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +16,30 @@ from .record import Result, read_result
 from .store import find, tasks_in
 
 DataKey = tuple[str, str, str]
-"""What results must share to be joined: kind, revision and sample ids of the data."""
+"""Kind, revision and hash of the sample ids. Results are joined image by image only when all three are equal."""
 
 _STRENGTH = ("official", "supplied", "embedded")
+"""Kinds of data, the strongest evidence first."""
 
 
 def is_file(name: str) -> bool:
-    """Whether this names result files and not a method."""
+    """Whether `name` is a path of a result file rather than the name of a method."""
     return name.endswith(".json")
 
 
 def read_files(names: str) -> list[Result]:
-    """Results from paths with commas between them. Raises UsageError naming the file that cannot be read."""
+    """Read the results at comma-separated paths. Raises UsageError naming the file that cannot be read."""
     return [read_result(Path(name.strip()).expanduser()) for name in names.split(",") if name.strip()]
 
 
 def tasks_of(folders: Sequence[Path], name: str) -> list[str]:
-    """Tasks on which a method has a result that `find_method` would take."""
+    """Names of the tasks on which a method has a result that `find_method` would use."""
     names = sorted({path.name for folder in folders for path in tasks_in(folder)})
     return [task for task in names if any(_usable(result, name) for result in find(folders, task))]
 
 
 def reasons_against(folders: Sequence[Path], name: str, task: str) -> list[str]:
-    """Why results of a method do not take part when it is named: one line for each file that is left out."""
+    """Why `find_method` leaves out results of a method: one line `<path>: <reason>` for each such file."""
     results = [result for result in find(folders, task) if _is_of(result, name)]
     return [f"{result.path}: {reason.message}" for result in results for reason in _reasons(result)[:1]]
 
@@ -42,16 +47,27 @@ def reasons_against(folders: Sequence[Path], name: str, task: str) -> list[str]:
 def find_method(
     folders: Sequence[Path], name: str, task: str, card_hash: str | None = None
 ) -> dict[DataKey, list[Result]]:
-    """Results of a method (`name` or `name:seed`) on a task, one for each training seed, by data, official data first.
+    """Find the results of a method on a task: one result for each training seed, grouped by data.
 
-    Only results that can be ranked take part (`ranks_with`); name the files of others to compare them. Of equal runs
-    the one with most noise seeds counts, then the newest; results of another version than `card_hash` only where there
-    is no other.
-    Empty where there is none. Raises UsageError where a training seed has results with several options or checkpoints.
+    Only results that can be ranked are used (`ranks_with`); other results can be compared by naming their files. When
+    one model was evaluated several times, the run with the most noise seeds is used, and among those the newest.
+
+    Args:
+        folders: folders of results to search.
+        name: `name` for all training seeds or `name:seed` for one.
+        task: name of the task.
+        card_hash: hash of the preferred version of the task card. Results of other versions are used only when no
+            result has this hash.
+
+    Returns:
+        Results by data, official data first, each list in the order of the training seeds; empty when there is none.
+
+    Raises:
+        UsageError: one training seed has results with different options, checkpoints, dtypes or card versions.
     """
     grouped: dict[DataKey, dict[int | None, list[Result]]] = {}
     usable = [result for result in find(folders, task) if _usable(result, name)]
-    for result in [one for one in usable if one.task.hash == card_hash] or usable:
+    for result in [result for result in usable if result.task.hash == card_hash] or usable:
         seeds = grouped.setdefault(data_key(result), {})
         seeds.setdefault(result.model.training_seed, []).append(result)
     keys = sorted(grouped, key=lambda key: (_STRENGTH.index(key[0]), key))
@@ -59,7 +75,7 @@ def find_method(
 
 
 def data_key(result: Result) -> DataKey:
-    """Kind, revision and sample ids of the data of a result."""
+    """The `DataKey` of a result."""
     return result.data.kind, result.data.revision, result.data.ids_sha256
 
 
@@ -68,28 +84,33 @@ def _usable(result: Result, name: str) -> bool:
 
 
 def _reasons(result: Result) -> list[Reason]:
-    """Why a result is not ranked; another version of the card is no reason here, `find_method` looks at it."""
+    """Why a result is not ranked. A different version of the card does not count here: `find_method` handles it."""
     return [reason for reason in reasons_against_ranking(result) if reason.field != "task.hash"]
 
 
 def _is_of(result: Result, name: str) -> bool:
+    """Whether a result belongs to the method `name` or `name:seed`."""
     base, _, seed = name.partition(":")
-    wanted = not seed or str(result.model.training_seed or 0) == seed
-    return wanted and result.model.name.partition(":")[0] == base
+    # A model without training seeds counts as seed 0.
+    seed_matches = not seed or str(result.model.training_seed or 0) == seed
+    return seed_matches and result.model.name.partition(":")[0] == base
 
 
 def _in_order(seeds: dict[int | None, list[Result]]) -> list[int | None]:
+    """The training seeds in ascending order, None (no seed) first."""
     return sorted(seeds, key=lambda seed: -1 if seed is None else seed)
 
 
 def _only(name: str, candidates: Sequence[Result]) -> Result:
-    """The result that counts among those of one training seed. Raises UsageError when they are of different models."""
-    newest = sorted(candidates, key=lambda one: (len(one.seeds.noise), one.identity.created), reverse=True)
-    kinds = {
-        digest([one.task.hash, one.model.options, one.model.checkpoint_sha256, one.setup.dtype]): one
-        for one in reversed(newest)
+    """The result to use among those of one training seed. Raises UsageError when they are not runs of one model."""
+    newest = sorted(candidates, key=lambda result: (len(result.seeds.noise), result.identity.created), reverse=True)
+    # Two files of one training seed may be repeats of one evaluation. With other options or weights they are different
+    # models, and picking the newest would compare whatever was run last.
+    variants = {
+        digest([result.task.hash, result.model.options, result.model.checkpoint_sha256, result.setup.dtype]): result
+        for result in reversed(newest)
     }
-    if len(kinds) > 1:
-        files = " or ".join(sorted(str(one.path) for one in kinds.values()))
+    if len(variants) > 1:
+        files = " or ".join(sorted(str(result.path) for result in variants.values()))
         raise UsageError(f"{name}: several results with different options, checkpoints or cards; name one: {files}")
     return newest[0]

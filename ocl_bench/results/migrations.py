@@ -1,6 +1,6 @@
-"""From older formats of the result file to today's: one pure function, dict to dict, for each step.
+"""Migrations from older formats of the result file to the current one: one pure function from dict to dict per step.
 
-Files stay as they were written; they are migrated whenever they are read.
+Files on disk are never rewritten; they are migrated each time they are read.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ SCHEMA: Final = 2
 
 
 def add_fit(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 to 2: `fit`, what the task's head was fitted on, stands after `data`.
+    """Format 1 to 2: add the section `fit` (the data on which the task's head was fitted) after `data`.
 
-    Format 1 recorded it only as part of the key. That there is a head is in the signature, and a head for embedded data
-    is always fitted on embedded data; the rest is null, which means not recorded.
+    Format 1 recorded this only inside the key, which is a hash. The signature tells whether there is a head, and a
+    head for embedded data is always fitted on embedded data. Everything else becomes null, which means "not recorded".
     """
     head = re.search(r"│head:([a-z]+)(│|$)", str(_section(content, "task").get("signature")))
     embedded = _section(content, "data").get("kind") == "embedded"
     unknown = dict.fromkeys(("split", "revision", "ids_sha256", "samples", "left_out", "chosen"))
     fit = {"head": head[1], "kind": "embedded" if embedded else None, **unknown} if head else None
-    migrated = {}
+    migrated = {}  # rebuilt in order, since the order of the fields is part of the written format
     for name, value in content.items():
         migrated[name] = value
         if name == "data":
@@ -34,24 +34,36 @@ def add_fit(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section, empty where the file is so damaged that it is none: the check of all fields names it later."""
+    """A section of the file, or an empty one if it is not an object: the later check of all fields reports it."""
     section = content.get(name)
     return section if isinstance(section, Mapping) else {}
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: add_fit}
-"""Step from format n to n + 1, by n."""
+"""The step from format n to format n + 1, by n."""
 
 
 def migrate(content: Mapping[str, Any], migrations: Mapping[int, Any] | None = None, to: int = SCHEMA) -> dict:
-    """Bring the content of an older result file to the format `to`. Raises UsageError for an unknown format."""
+    """Bring the content of a result file to the format `to`.
+
+    Args:
+        content: the parsed JSON object of any known format.
+        migrations: steps by the format that they start from; by default `MIGRATIONS`.
+        to: number of the format to return.
+
+    Returns:
+        A new dictionary; `content` is not changed.
+
+    Raises:
+        UsageError: the field `schema` is missing, newer than `to`, or there is no step from it.
+    """
     steps = MIGRATIONS if migrations is None else migrations
     migrated = dict(content)
     number = migrated.get("schema")
-    if type(number) is not int or number > to:  # True is an int, too
+    if type(number) is not int or number > to:  # isinstance would accept True
         raise UsageError(f"field 'schema': {number!r} is not a format of this version (up to {to}); update ocl-bench")
     for step in range(number, to):
         if step not in steps:
-            raise UsageError(f"field 'schema': no migration from format {step}")
+            raise UsageError(f"field 'schema': no migration from format {step}; evaluate again")
         migrated = {**steps[step](migrated), "schema": step + 1}
     return migrated

@@ -1,4 +1,4 @@
-"""Where a result comes from: time, command line, versions and commit."""
+"""Provenance of a result: time, command line, package versions and git commit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ from ..core.paths import PACKAGE
 from .record import Identity
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accelerate")
+"""Packages whose version can change a number."""
 
 
 def identity(key: str, status: Literal["complete", "failed samples"]) -> Identity:
-    """Provenance of a result made now: time, command line, version, git commit and whether the tree was dirty."""
+    """Identity of a result that is computed now.
+
+    Args:
+        key: SHA-256 of everything that can change a number (`store.key_of`).
+        status: whether every sample was scored.
+
+    Returns:
+        The key with the time (UTC), the command line, the version of the suite and the state of its git checkout.
+    """
     commit, dirty = git_state()
     return Identity(
         key=key,
@@ -32,36 +41,37 @@ def identity(key: str, status: Literal["complete", "failed samples"]) -> Identit
 
 
 def command_line() -> str:
-    """The command that runs, with the program by its name and without its folder."""
+    """The running command, without the folder of the program: a home directory does not belong in a published file."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 @lru_cache(maxsize=1)
 def git_state() -> tuple[str, bool]:
-    """Commit of the source checkout and whether it has changes; ('', False) for an installed package."""
+    """Commit of the source checkout and whether it has uncommitted changes; ('', False) for an installed package."""
     root = PACKAGE.parent
+    # Without this check, a package installed below a user's own repository would report that repository's commit.
     if not (root / ".git").exists():
         return "", False
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--", "ocl_bench", "tasks"],
+            ["git", "status", "--porcelain", "--", "ocl_bench", "tasks"],  # other folders cannot change a number
             cwd=root,
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        return "", False  # no git on this machine: the version still says what ran
+        return "", False  # git is not installed or refuses; the version of the suite is recorded anyway
     return commit.stdout.strip(), bool(status.stdout.strip())
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number."""
+    """Versions of Python and of the installed packages among `_PACKAGES`."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # an optional extra
             continue
     return versions

@@ -1,7 +1,8 @@
-"""Numbers that papers print, with their source, evidence and protocol.
+"""Numbers printed in papers, with their source, evidence and protocol.
 
-Data in `leaderboards/published/`: `<task>.yaml` for rows that stand near a task card, `other/<name>.yaml` with
-`task: null` for rows whose protocol is no card. The fields are described in `leaderboards/README.md`.
+They are stored in `leaderboards/published/`: `<task>.yaml` holds rows to print beside a task's results, and
+`other/<name>.yaml` with `task: null` holds rows of protocols that have no task card. `leaderboards/README.md` describes
+the fields.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from ..core.paths import bundled
 Evidence = Literal["paper", "abstract", "readme", "code", "secondary"]
 """Where the number was read.
 
-paper: a table or the text of the paper. abstract: its abstract. readme: a README or project page of those who print it.
-code: another file of their repository (log, spreadsheet, picture of a table, comment in a configuration). secondary:
-anything at second hand (summary, review, issue, list of results, brief of this project).
+paper: a table or the text of the paper. abstract: the abstract of the paper. readme: a README or project page of the
+authors. code: another file of their repository (log, spreadsheet, picture of a table, comment in a configuration).
+secondary: any second-hand source (summary, review, issue, list of results).
 """
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml where it is there: the same safe subset, many times faster on these long files."""
+"""The loader of libyaml if it is installed: the same safe subset of YAML, many times faster on these long files."""
 
 
 class _Strict(BaseModel):
@@ -37,7 +38,14 @@ class _Strict(BaseModel):
 
 
 class PublishedValue(_Strict):
-    """One printed number. value and spread stand as printed, in units of scale (by default `PublishedTable.scale`)."""
+    """One printed number.
+
+    Attributes:
+        value: the number exactly as printed.
+        spread: the number printed after ±, in the same units.
+        spread_kind: what the spread is; `unstated` when the source does not say.
+        scale: factor from the printed to the shown number, by default `PublishedTable.scale`.
+    """
 
     value: float
     spread: float | None = Field(default=None, ge=0)
@@ -54,8 +62,18 @@ class PublishedValue(_Strict):
 class PublishedRow(_Strict):
     """One row of a paper's table.
 
-    comparable: whether the numbers may stand beside rows of this task on official data; `why` gives the reason.
-    seeds: training seeds, empty when the source does not state them.
+    Attributes:
+        model: name of the model.
+        paper: the paper that introduced the model.
+        source: where the number was read, as precisely as possible.
+        evidence: kind of that source.
+        protocol: a key of `PublishedTable.protocols`.
+        seeds: training seeds, empty when the source does not state them.
+        supervision: annotations that training used, pretraining of the encoder included.
+        privilege: annotations that the model receives at inference.
+        metrics: printed numbers by metric.
+        comparable: whether the numbers may stand beside results of this task on official data.
+        why: the reason for `comparable`.
     """
 
     model: str = Field(min_length=1)
@@ -78,7 +96,13 @@ class PublishedRow(_Strict):
 
 
 class Measure(_Strict):
-    """A printed number that is no metric of this suite. low, high: range of value * scale, None without a bound."""
+    """Description of a printed number that is not a metric of this suite.
+
+    Attributes:
+        describe: what the number measures.
+        low: smallest possible value * scale, or None.
+        high: largest possible value * scale, or None.
+    """
 
     describe: str = Field(min_length=1)
     low: float | None = 0.0
@@ -86,12 +110,18 @@ class Measure(_Strict):
 
 
 class PublishedTable(_Strict):
-    """The published rows of one file. value * scale is what the leaderboard shows: a fraction, except for counts.
+    """The published rows of one file.
 
-    task: the card beside which the rows stand, or None. title: what the rows are, where no card says it.
-    protocols: name -> what was done. cards: protocol -> the card with that protocol; a protocol that is not listed has
-    none. measures: printed numbers of a file without a task that are no metrics of this suite.
-    left_out: numbers that were found and are not rows, with the reason.
+    Attributes:
+        task: the task beside whose results the rows are printed, or None.
+        version: version of its card.
+        title: title of the rows; required when there is no task.
+        scale: factor from printed to shown numbers. Shown numbers are fractions, except for counts.
+        protocols: description of each protocol by its name.
+        cards: the task card that has a protocol, by the protocol's name. A protocol that is not listed has no card.
+        measures: printed numbers that are not metrics of this suite; only in files without a task.
+        left_out: numbers that were found and deliberately not made rows, each with the reason.
+        rows: the rows.
     """
 
     task: str | None
@@ -105,7 +135,7 @@ class PublishedTable(_Strict):
     rows: tuple[PublishedRow, ...]
 
     def shown(self, printed: PublishedValue) -> tuple[float, float | None]:
-        """(value, spread or None) of a printed number, times its scale."""
+        """The value and the spread (or None) of a printed number, both multiplied by its scale."""
         scale = self.scale if printed.scale is None else printed.scale
         return printed.value * scale, None if printed.spread is None else printed.spread * scale
 
@@ -116,22 +146,26 @@ def published_folder() -> Path:
 
 
 def load_published(task: str, folder: Path | None = None) -> PublishedTable | None:
-    """The published rows of a task, or None when no file `<task>.yaml` is in the folder.
+    """Read the published rows of a task; None when the folder has no file `<task>.yaml`.
 
-    Raises UsageError naming the file and the field when the file is there but wrong.
+    Raises UsageError naming the file and the field when the file is not valid.
     """
     path = (folder or published_folder()) / f"{task}.yaml"
     return _load(path, task) if path.is_file() else None
 
 
 def load_all(folder: Path | None = None) -> dict[str, PublishedTable]:
-    """Every file: those of task cards by task, then those without a card as `other/<name>`. Raises UsageError."""
+    """Read every file: first those of tasks, by task, then those without a task, by `other/<name>`.
+
+    Raises UsageError naming the file and the field when a file is not valid.
+    """
     root = folder or published_folder()
     with_card = {path.stem: _load(path, path.stem) for path in sorted(root.glob("*.yaml"))}
     return with_card | {f"other/{path.stem}": _load(path, None) for path in sorted((root / "other").glob("*.yaml"))}
 
 
 def _load(path: Path, task: str | None) -> PublishedTable:
+    """Read and check one file. task: the value that its field `task` must have."""
     try:
         table = PublishedTable.model_validate(yaml.load(path.read_text(encoding="utf-8"), _LOADER))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -148,27 +182,28 @@ def _load(path: Path, task: str | None) -> PublishedTable:
 
 
 def _wrong_head(table: PublishedTable) -> Iterator[tuple[str, str]]:
-    """(field, problem) of what one field of the head says about another."""
+    """(field, problem) for each field outside the rows that contradicts another one."""
     if (table.task is None) != (table.version is None):
-        yield "version", "a file of a task card has the version of the card, another file has none"
+        yield "version", "a file with a task needs the version of its card, a file without a task has no version"
     if table.task is None and not table.title:
-        yield "title", "a file without a task says in a title what its rows are"
+        yield "title", "a file without a task needs a title"
     if table.task is not None and table.measures:
-        yield "measures", "a file of a task card has the metrics of the card only"
+        yield "measures", "only a file without a task may define measures; a file with a task uses its card's metrics"
     for name, measure in table.measures.items():
         if _metric_range(name) is not None:
-            yield f"measures.{name}", "is a metric of this suite; choose another name or drop the measure"
+            yield f"measures.{name}", "is the name of a metric of this suite; choose another name or drop the measure"
         if measure.low is not None and measure.high is not None and measure.low >= measure.high:
             yield f"measures.{name}.low", f"{measure.low:g} is not below high"
     for protocol, card in table.cards.items():
         if protocol not in table.protocols:
             yield f"cards.{protocol}", "this protocol is not described in protocols"
+        # A user's own file may belong to a task that is not bundled.
         if card != table.task and not _card(card).is_file():
-            yield f"cards.{protocol}", f"'{card}' is no task card"
+            yield f"cards.{protocol}", f"'{card}' is not a task card"
 
 
 def _wrong_rows(table: PublishedTable) -> Iterator[tuple[str, str]]:
-    """(field, problem) of the rows, as far as they depend on the head and on each other."""
+    """(field, problem) for each row that contradicts the other fields of the file or another row."""
     seen = set()
     card = load_task(_card(table.task)).metrics if table.task and _card(table.task).is_file() else None
     for place, row in enumerate(table.rows):
@@ -179,37 +214,39 @@ def _wrong_rows(table: PublishedTable) -> Iterator[tuple[str, str]]:
             yield f"{field}.model", f"model '{row.model}' has two rows of protocol '{row.protocol}'"
         seen.add((row.model, row.protocol))
         if row.comparable == "yes" and (table.task is None or table.cards.get(row.protocol) != table.task):
-            yield f"{field}.comparable", f"yes, but by cards '{row.protocol}' is not the protocol of the task"
+            yield f"{field}.comparable", f"is yes, but field cards does not map '{row.protocol}' to this task"
         if len(set(row.seeds)) < len(row.seeds):
             yield f"{field}.seeds", "a training seed is listed twice"
         for name, printed in row.metrics.items():
             if card is not None and name not in card:
-                yield f"{field}.metrics.{name}", f"is no metric of the card {table.task} ({', '.join(card)})"
+                yield f"{field}.metrics.{name}", f"is not a metric of the card {table.task} ({', '.join(card)})"
             elif problem := _wrong_value(table, name, printed):
                 yield f"{field}.metrics.{name}", problem
 
 
 def _wrong_value(table: PublishedTable, name: str, printed: PublishedValue) -> str:
-    """Why a printed number cannot be the metric that it claims to be, or ''."""
+    """Why a printed number cannot be a value of the metric `name`; '' when it can."""
     measure = table.measures.get(name)
     bounds = _metric_range(name) if measure is None else (measure.low, measure.high)
     if bounds is None:
-        return "is no metric of this suite" + ("" if table.task else " and is not described in measures")
+        return "is not a metric of this suite" + ("" if table.task else " and is not described in measures")
     value, spread = table.shown(printed)
     low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+    # The tolerance absorbs the rounding of value * scale.
     if not low - 1e-9 <= value <= high + 1e-9:
-        return f"{value:g} (value * scale) is outside of the metric's range {low:g} to {high:g}"
+        return f"{value:g} (value * scale) is outside the metric's range {low:g} to {high:g}"
     if spread is not None and spread > high - low:
         return f"the spread {spread:g} is larger than the metric's range {low:g} to {high:g}"
     return ""
 
 
 def _card(task: str) -> Path:
+    """Where the bundled card of a task would be."""
     return bundled("tasks") / f"{task}.yaml"
 
 
 def _metric_range(name: str) -> tuple[float | None, float | None] | None:
-    """Lowest and highest value of a metric of this suite; None for a name that is none."""
+    """Lowest and highest value of a metric of this suite; None for a name that is not a metric."""
     from ..metrics import find_metric
 
     try:

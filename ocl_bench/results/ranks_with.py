@@ -1,4 +1,7 @@
-"""What a result may be ranked with: the one rule for boards, `compare`, `submit`, `validate` and the console."""
+"""Decide which results may be ranked together.
+
+Boards, `compare`, `submit`, `validate` and the console all apply the rule of this file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,21 @@ from .store import rows_problem
 
 @dataclass(frozen=True)
 class Reference:
-    """The protocol that is ranked: that of the task's card, or of most results when the card is not installed."""
+    """The protocol that results must have to be ranked.
+
+    It is that of the task's card, or that of most results when the card is not installed.
+
+    Attributes:
+        name: name of the task.
+        version: version of its card.
+        hash: hash of its card.
+        metrics: metrics that a result must have.
+        main: metric by which results are ranked.
+        split: split of the data; None when the card is not installed.
+        title: title of the board.
+        noise_seeds: noise seeds of the card.
+        card: the card itself, when it is installed.
+    """
 
     name: str
     version: int
@@ -27,20 +44,20 @@ class Reference:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a valid result is not ranked. field: its place in the JSON file."""
+    """A reason why a valid result is not ranked. field: the place in the JSON file that causes it."""
 
     field: str
     message: str
 
 
 def reference_of_card(card: TaskSpec) -> Reference:
-    """What a task card says."""
+    """The protocol of a task card."""
     head = (card.name, card.version, card.hash, card.metrics, card.main)
     return Reference(*head, card.data.split, card.title, card.noise_seeds, card)
 
 
 def reference_of_result(result: Result) -> Reference:
-    """The protocol of the installed card of the result's task; the result's own where there is no such card."""
+    """The protocol of the installed card of the result's task, or the result's own when no such card is installed."""
     if result.task.name in task_names():
         return reference_of_card(get_task(result.task.name))
     section = result.task
@@ -48,17 +65,21 @@ def reference_of_result(result: Result) -> Reference:
 
 
 def reasons_against_ranking(result: Result, reference: Reference | None = None) -> list[Reason]:
-    """Why a result is not ranked, in the order in which a reader wants to know; empty for one that is.
+    """Reasons why a valid result is not ranked, the most important first; empty for a ranked result.
 
-    reference: the protocol that is ranked, by default `reference_of_result`.
+    Args:
+        result: a result that was read or computed.
+        reference: the protocol that is ranked, by default `reference_of_result(result)`.
     """
     reference = reference or reference_of_result(result)
     model, data, failed = result.model, result.data, len(result.counts.failed)
     missing = [name for name in reference.metrics if name not in result.metrics]
     known = [metric for metric in result.metrics.values() if metric.value is not None]
+    # A floor such as `random` has parameters and no checkpoint on purpose.
     untrained = model.card and model.parameters and not model.checkpoint_sha256 and model.role != "floor"
     partial = f"{failed} of {result.counts.attempted} images failed" if failed else result.identity.status
     rows = rows_problem(result)
+    # Boards print these messages, and committed boards are compared byte for byte.
     checks = (
         ("task.hash", result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
         ("data.limit", data.limit is not None, f"limited to {data.limit} images"),
@@ -73,13 +94,16 @@ def reasons_against_ranking(result: Result, reference: Reference | None = None) 
     return [Reason(field, message) for field, applies, message in checks if applies]
 
 
-def _other_split(split: str | None, of_card: str | None) -> bool:
-    """Whether a run named another split than the card's; without a card there is none to differ from."""
-    return None not in (split, of_card) and split != of_card
+def _other_split(split: str | None, card_split: str | None) -> bool:
+    """Whether a run used a different split from the card's; False when one of the two is unknown."""
+    return None not in (split, card_split) and split != card_split
 
 
 def same_images(first: Result, second: Result) -> bool:
-    """Whether two results may stand in one table: same task hash, data kind, revision and sample ids, all scored."""
+    """Whether `second` may stand in a table beside `first`.
+
+    Both need the same task hash, data kind, data revision and sample ids; all samples of `second` must be scored.
+    """
     return (
         first.task.hash == second.task.hash
         and first.data.kind == second.data.kind

@@ -1,6 +1,7 @@
-"""What one evaluation writes, and how it is read again. Everything later reads only results.
+"""The result of one evaluation: its fields, and how it is written and read.
 
-`result.schema.json` beside this file is the JSON Schema of `Result`; numbers are finite or null, never NaN.
+Boards, comparisons and checks read only these files. `result.schema.json` beside this file is the JSON Schema of
+`Result`; numbers are finite or null, never NaN. The docstrings of the sections are the descriptions in that schema.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ SCHEMA_FILE = PACKAGE / "results" / "result.schema.json"
 
 
 class _Section(BaseModel):
+    """Part of the file: unknown fields and numbers that are not finite are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Identity(_Section):
-    """Which evaluation this is. `key` is the SHA-256 of everything that can change a number."""
+    """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number."""
 
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: str
@@ -43,7 +46,7 @@ class Identity(_Section):
 
 
 class TaskSection(_Section):
-    """The protocol; `signature` without the metric's name."""
+    """The protocol. `signature` is its one-line form without the name of a metric; `main` is the ranked metric."""
 
     name: str
     version: int
@@ -54,7 +57,7 @@ class TaskSection(_Section):
 
 
 class DataSection(_Section):
-    """The data; `ids_sha256` is the hash of the sorted sample ids."""
+    """The data that were scored. `ids_sha256` is the hash of the sorted sample ids."""
 
     kind: Literal["embedded", "official", "supplied"]
     revision: str
@@ -65,11 +68,12 @@ class DataSection(_Section):
 
 
 class FitSection(_Section):
-    """The split on which the task's head was fitted, or of which its bank was made; null: not recorded (format 1).
+    """The data on which the head of the task was fitted or from which its k-NN bank was made.
 
-    samples: images of the split, `left_out` those of them that could not be read or predicted. ids_sha256: of all of
-    them. chosen: what was chosen on images held out of the split. The split is named even where the model needs no head
-    because it names classes itself.
+    A field is null when it was not recorded (format 1). `samples` is the number of images in the split, `ids_sha256`
+    the hash of their ids, and `left_out` lists images that could not be read or predicted. `chosen` holds settings
+    that were chosen on images held out of the split. The section is present even for a model that predicts classes
+    itself and therefore needs no head.
     """
 
     head: str
@@ -83,7 +87,7 @@ class FitSection(_Section):
 
 
 class ModelSection(_Section):
-    """The model; `supervision` is what training saw, `privilege` what inference gets."""
+    """The model. `supervision` is what it saw in training, `privilege` what it receives at inference."""
 
     name: str
     card: str
@@ -98,13 +102,13 @@ class ModelSection(_Section):
 
 
 class Seeds(_Section):
-    """Noise seeds: draws of the slots at evaluation, not training seeds."""
+    """Seeds of the evaluation. Noise seeds draw the initial slots; they are not training seeds."""
 
     noise: tuple[int, ...]
 
 
 class Setup(_Section):
-    """Where it ran: recorded, not part of the key."""
+    """Machine and settings of the run. They are recorded but are not part of the key."""
 
     device: str
     dtype: str
@@ -121,7 +125,7 @@ class Failure(_Section):
 
 
 class Counts(_Section):
-    """Images attempted and scored; `single_object_share` is the share of scored images with exactly one object."""
+    """Numbers of samples. `single_object_share` is the share of scored images with exactly one object."""
 
     attempted: int
     scored: int
@@ -130,7 +134,10 @@ class Counts(_Section):
 
 
 class MetricValue(_Section):
-    """One number with its interval. `value` is None when the metric is valid on no image."""
+    """One metric with its standard error and 95 % interval. `value` is null when the metric is valid on no image.
+
+    `n_valid` is the number of valid images (or videos). `direction` is 1 when larger is better and -1 otherwise.
+    """
 
     value: float | None
     se: float | None
@@ -141,7 +148,7 @@ class MetricValue(_Section):
 
 
 class Cost(_Section):
-    """Seconds of the loop and of `predict` alone; images per second of the loop; resident memory at its peak."""
+    """Cost of the run: seconds of the whole loop and of `predict` alone, images per second of the loop, peak memory."""
 
     seconds_total: float
     seconds_model: float
@@ -150,14 +157,14 @@ class Cost(_Section):
 
 
 class RowsFile(_Section):
-    """The per-image values beside the JSON file."""
+    """The Parquet file of per-image rows beside the JSON file."""
 
     file: str
     sha256: str
 
 
 class Result(_Section):
-    """Everything that one evaluation says. `path` is where the JSON file lies, once written or read."""
+    """The result of one evaluation. `path` is the location of its JSON file after it was written or read."""
 
     schema_: Literal[2] = Field(alias="schema", default=SCHEMA)
     identity: Identity
@@ -190,17 +197,20 @@ class Result(_Section):
 
     @property
     def rows_path(self) -> Path | None:
-        """The Parquet file with the per-image values, beside this file: a path in a file is not trusted."""
+        """The Parquet file of per-image rows, or None before the result is written.
+
+        Only the file name is taken from the JSON file: a result from a stranger must not make us read other folders.
+        """
         return self._path.parent / Path(self.rows.file).name if self._path else None
 
     def value(self, metric: str) -> float | None:
-        """The value of one metric. Raises UsageError when the result does not have it."""
+        """The value of one metric; None when it is valid on no image. Raises UsageError for an unknown metric."""
         if metric not in self.metrics:
             raise UsageError(f"metric '{metric}' is not in this result; it has {', '.join(self.metrics)}")
         return self.metrics[metric].value
 
     def to_json(self) -> str:
-        """The result as it is written: indented JSON in a fixed order."""
+        """The text of the JSON file: indented, fields in a fixed order."""
         return (
             json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False, ensure_ascii=False)
             + "\n"
@@ -208,19 +218,19 @@ class Result(_Section):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a result; `result.schema.json` holds the same (a test compares them)."""
+    """The JSON Schema of a result. It equals `result.schema.json`, which a test checks."""
     schema = Result.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def read_result(path: Path | str) -> Result:
-    """Read a result file of any format. Raises UsageError naming the file and the field."""
+    """Read a result file of any format and set its `path`. Raises UsageError naming the file and the field."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
         raise UsageError(f"{path}: not a JSON file ({error})") from error
     try:
         result = Result.model_validate(migrate(content) if isinstance(content, dict) else content)
@@ -234,14 +244,22 @@ def read_result(path: Path | str) -> Result:
 
 
 def write_result(result: Result, rows: pandas.DataFrame, folder: Path, stem: str | None = None) -> Result:
-    """Write `<stem>.parquet`, then `<stem>.json` (by default the first 8 of the key), each atomically.
+    """Write `<stem>.parquet` and `<stem>.json`, each atomically.
 
-    Returns the result with `rows` filled in and `path` set.
+    Args:
+        result: the result; its section `rows` is replaced.
+        rows: its per-image rows.
+        folder: folder of the files, created if needed.
+        stem: name without suffix, by default the first 8 characters of the key.
+
+    Returns:
+        The result with the name and the hash of its rows and with `path` set.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = stem or result.identity.key[:8]
     parquet = folder / f"{stem}.parquet"
+    # Rows come first: the JSON file holds their hash, and a run that is killed in between leaves no broken result.
     write_atomically(parquet, lambda target: write_rows(rows, target))
     section = RowsFile(file=parquet.name, sha256=hashlib.sha256(parquet.read_bytes()).hexdigest())
     written = result.model_copy(update={"rows": section})

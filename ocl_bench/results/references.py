@@ -1,4 +1,4 @@
-"""Floors and ceilings to stand beside a result, from results that were computed before on the same data."""
+"""Stored results of floors and ceilings to print beside a result on the same data."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from .record import Result
 from .store import find
 
 CHEAP = ("single-slot", "grid", "kmeans", "patch-oracle")
-"""Floors and the ceiling that `eval --floors` computes where no stored result fits."""
+"""Models that `eval --floors` evaluates when no stored result fits: three floors and one ceiling."""
 
 
 def reference_results(result: Result, extra: Iterable[Path] = ()) -> list[Result]:
-    """Stored floors and ceilings that stand for the same protocol on the same images: floors first, best last.
+    """Find stored floors and ceilings of the same protocol on the same images.
 
-    Looks at the committed results, then in the folders `extra` (`<results>/<task>/<model>`).
+    Args:
+        result: the result beside which they are printed. Its own model is left out.
+        extra: folders of results that are searched after the committed ones.
+
+    Returns:
+        One result for each model: floors before ceilings, each in ascending order of the main metric.
     """
-    found: dict[str, Result] = {}
-    for other in find([bundled("leaderboards") / "results", *extra], result.task.name):
-        if other.model.role in ("floor", "ceiling") and same_images(result, other):
-            found.setdefault(other.model.name, other)
-    found.pop(result.model.name, None)
+    by_model: dict[str, Result] = {}
+    for reference in find([bundled("leaderboards") / "results", *extra], result.task.name):
+        if reference.model.role in ("floor", "ceiling") and same_images(result, reference):
+            by_model.setdefault(reference.model.name, reference)  # a committed result wins over a user's own
+    by_model.pop(result.model.name, None)
     main = result.task.main
-    return sorted(found.values(), key=lambda other: (other.model.role == "ceiling", other.metrics[main].value or 0.0))
+    return sorted(by_model.values(), key=lambda row: (row.model.role == "ceiling", row.metrics[main].value or 0.0))

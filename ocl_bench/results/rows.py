@@ -1,7 +1,8 @@
-"""Per-image rows as Parquet files, as small as they get without losing a bit.
+"""Per-image rows as small, lossless Parquet files.
 
-Columns that hold the same bits are stored once (the scores of detections serve boxes and masks): the file's metadata
-say which column is a copy of which, and `read_rows` restores them. Files without such metadata are read as they are.
+Columns with identical bits are stored once; for example, box and mask metrics share the scores of the detections. The
+metadata of the file records which column is a copy of which, and `read_rows` restores the copies. Files without this
+metadata are read as they are.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ if TYPE_CHECKING:
     import pyarrow
 
 _COLUMNS = b"ocl_bench.columns"
-"""Metadata of the file: JSON object, for each column in order the column that holds its values."""
+"""Metadata key. Its value is a JSON object from each column, in order, to the column that stores its values."""
 
 
 def read_rows(path: Path | str) -> pandas.DataFrame:
-    """Per-image rows: id, noise_seed, n_objects and a float64 column for each metric (NaN = not valid).
+    """Read the per-image rows of a result.
 
-    path: the Parquet file, or the JSON file beside it. Raises UsageError when it is missing or not readable.
+    Args:
+        path: the Parquet file, or the JSON file beside it.
+
+    Returns:
+        One row for each image and noise seed: `id`, `noise_seed`, `n_objects`, a float64 column for each metric (NaN =
+        not valid), and the statistics of metrics that are computed over the whole set.
+
+    Raises:
+        UsageError: the file is missing or cannot be read.
     """
     import pyarrow.parquet
 
@@ -35,12 +44,13 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
         if sources is not None:
             table = pyarrow.table({name: table.column(source) for name, source in sources.items()})
         return table.to_pandas()
+    # The file may come from a stranger (`validate`, `submit`): damaged metadata raises any of these.
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: per-image rows cannot be read ({error})") from error
 
 
 def write_rows(rows: pandas.DataFrame, path: Path) -> None:
-    """Write one Parquet file: equal columns once, the bytes of one rank of all numbers side by side, strong zstd."""
+    """Write rows as one Parquet file: equal columns once, numbers split into byte streams, then strong zstd."""
     import pyarrow
     import pyarrow.parquet
 
@@ -50,33 +60,38 @@ def write_rows(rows: pandas.DataFrame, path: Path) -> None:
     settings = {"compression": "zstd", "compression_level": 19, "write_statistics": False, "store_schema": False}
     with pyarrow.parquet.ParquetWriter(path, stored.schema, **settings, **_encodings(stored.schema)) as writer:
         writer.write_table(stored)
-        writer.add_key_value_metadata({_COLUMNS: json.dumps(sources).encode()})  # without a schema none is kept
+        # With store_schema=False the writer drops the metadata of the schema, so it is added here.
+        writer.add_key_value_metadata({_COLUMNS: json.dumps(sources).encode()})
 
 
 def _sources(table: pyarrow.Table) -> dict[str, str]:
-    """For each column the first one with the same type and bits, often itself."""
+    """For each column the first column with the same type and bits, which is often the column itself."""
     first: dict[tuple[Any, ...], str] = {}
     return {name: first.setdefault(_bits(table.column(name)), name) for name in table.column_names}
 
 
 def _bits(column: pyarrow.ChunkedArray) -> tuple[Any, ...]:
-    """Type, length and bytes: unlike values, they tell -0.0 from 0.0 and find NaN equal to itself."""
+    """Type, length and bytes of a column. Comparing values would merge -0.0 with 0.0 and never match NaN with NaN."""
     buffers = column.combine_chunks().buffers()
     return column.type, len(column), *(None if buffer is None else buffer.to_pybytes() for buffer in buffers)
 
 
 def _encodings(schema: pyarrow.Schema) -> dict[str, Any]:
-    """Numbers of 4 and 8 bytes are split into streams of bytes of one rank; other lists of numbers get a dictionary."""
+    """Parquet encodings: byte-stream split for numbers of 4 and 8 bytes, dictionaries for lists of other types.
+
+    Byte-stream split stores all first bytes, then all second bytes, and so on. The exponents of similar numbers then
+    lie side by side, which zstd compresses well.
+    """
     import pyarrow
 
-    split: list[str] = []
-    others: list[str] = []
+    split_columns: list[str] = []
+    dictionary_columns: list[str] = []
     for field in schema:
-        listed = pyarrow.types.is_list(field.type)
-        kind = field.type.value_type if listed else field.type
-        path = f"{field.name}.list.element" if listed else field.name
+        is_list = pyarrow.types.is_list(field.type)
+        kind = field.type.value_type if is_list else field.type
+        path = f"{field.name}.list.element" if is_list else field.name
         if pyarrow.types.is_floating(kind) or kind in (pyarrow.int32(), pyarrow.int64()):
-            split.append(path)
-        elif listed:
-            others.append(path)
-    return {"use_dictionary": others or False, "use_byte_stream_split": split or False}
+            split_columns.append(path)
+        elif is_list:
+            dictionary_columns.append(path)
+    return {"use_dictionary": dictionary_columns or False, "use_byte_stream_split": split_columns or False}

@@ -1,6 +1,7 @@
-"""Results in folders: how they are found, which rows are theirs, and what their key is. Nothing else opens them.
+"""Folders of results: find results, read their rows, compute their keys.
 
-A folder has a folder for each task, and in it `<model>.json` (committed results) or `<model>/<key>.json` (a user's).
+A folder of results has one folder for each task. It contains `<model>.json` for committed results and
+`<model>/<key>.json` for a user's own results. No other module searches these folders.
 """
 
 from __future__ import annotations
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A result file. source: its path below the folder in which it was found. problem: why it cannot be read, or ''."""
+class StoredResult:
+    """A result file that `search` found.
+
+    Attributes:
+        path: the file.
+        source: the path relative to the searched folder, with forward slashes.
+        result: its content; None when it cannot be read.
+        problem: why it cannot be read; '' when it can.
+    """
 
     path: Path
     source: str
@@ -32,75 +40,82 @@ class Found:
 
 
 def default_folders() -> list[Path]:
-    """The committed results, then the user's own."""
+    """The folder of committed results, then that of the user's own results."""
     return [bundled("leaderboards") / "results", results_root()]
 
 
-def search(folders: Iterable[Path], task: str | None = None) -> Iterator[Found]:
-    """Every result file of a task (None: of all tasks), each once, with what it holds or why it cannot be read."""
+def search(folders: Iterable[Path], task: str | None = None) -> Iterator[StoredResult]:
+    """Yield every result file of a task, or of all tasks for None, including files that cannot be read.
+
+    A file that is reached through several folders is yielded once.
+    """
     seen = set()
     for folder in folders:
         for path in sorted(_files(folder, task)):
-            if path.resolve() in seen:
+            if path.resolve() in seen:  # the user's folder may be, or link to, the committed one
                 continue
             seen.add(path.resolve())
             source = path.relative_to(folder).as_posix()
             try:
-                yield Found(path, source, read_result(path))
+                yield StoredResult(path, source, read_result(path))
             except UsageError as error:
-                yield Found(path, source, None, str(error).removeprefix(f"{path}: "))
+                yield StoredResult(path, source, None, str(error).removeprefix(f"{path}: "))
 
 
 def _files(folder: Path, task: str | None) -> Iterator[Path]:
-    for place in [folder / task] if task is not None else tasks_in(folder):
-        yield from place.glob("*.json")
-        yield from place.glob("*/*.json")
+    """The JSON files of one task, or of all tasks, in one folder of results."""
+    for task_folder in [folder / task] if task is not None else tasks_in(folder):
+        yield from task_folder.glob("*.json")
+        yield from task_folder.glob("*/*.json")
 
 
 def tasks_in(folder: Path) -> list[Path]:
-    """The folders of tasks in a folder of results."""
+    """The folders of the tasks in a folder of results, sorted; empty when the folder does not exist."""
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def task_names_in(folders: Iterable[Path]) -> set[str]:
-    """Names of the tasks of which there is a result file."""
-    return {place.name for folder in folders for place in tasks_in(folder) if any(_files(folder, place.name))}
+    """Names of the tasks that have at least one result file."""
+    return {path.name for folder in folders for path in tasks_in(folder) if any(_files(folder, path.name))}
 
 
 def find(folders: Iterable[Path], task: str | None = None) -> list[Result]:
     """The readable results of a task, or of all tasks.
 
-    A file that lies in the folder of another task than its own does not count; `search` also gives what is unreadable.
+    Results that lie in the folder of a different task are left out. Use `search` to also get unreadable files.
     """
-    found = [one.result for one in search(folders, task) if one.result is not None]
-    return [result for result in found if task is None or result.task.name == task]
+    results = [stored.result for stored in search(folders, task) if stored.result is not None]
+    return [result for result in results if task is None or result.task.name == task]
 
 
 def only_result(place: Path) -> Path:
-    """A result file: the path itself, or the only one of a folder. Raises UsageError naming those to choose from."""
+    """The file `place` itself, or the only result file of the folder `place`.
+
+    Raises UsageError listing the files when the folder does not have exactly one.
+    """
     if not place.is_dir():
         return place
-    found = sorted(place.glob("*.json"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UsageError(f"{place}: holds {len(found)} result files ({names}); name one of them")
-    return found[0]
+    paths = sorted(place.glob("*.json"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
+        raise UsageError(f"{place}: holds {len(paths)} result files ({names}); name one of them")
+    return paths[0]
 
 
 def rows_problem(result: Result) -> str:
-    """Why the rows beside a result are not those that it recorded; '' where they are."""
+    """Why the rows file beside a result cannot be used; '' when it is the one that the result recorded."""
     path = result.rows_path
     try:
         if path is None or not path.is_file():
             return "per-image rows are missing"
         same = file_sha256(path) == result.rows.sha256
-    except OSError as error:  # a name in the file that is none, or rows that cannot be read
+    except OSError as error:  # the name in the JSON file is too long, or the rows are not readable
         return f"per-image rows cannot be read ({error.strerror})"
     return "" if same else "per-image rows are not those that the result recorded (SHA-256 differs)"
 
 
 def rows_of(result: Result) -> pandas.DataFrame:
-    """The per-image rows of a result. Raises UsageError when they are missing or are not those that it recorded."""
+    """Read the per-image rows of a result. Raises UsageError when they are missing or differ from the recorded ones."""
     if problem := rows_problem(result):
         raise UsageError(f"{where(result)}: {problem}; evaluate again")
     assert result.rows_path is not None
@@ -108,7 +123,7 @@ def rows_of(result: Result) -> pandas.DataFrame:
 
 
 def where(result: Result) -> str:
-    """A result by its model and its file, for messages."""
+    """The model of a result and, if it has one, its file: how messages name a result."""
     return f"{result.model.name} ({result.path})" if result.path else result.model.name
 
 
@@ -125,16 +140,22 @@ def key_of(
     fit: tuple[str, str] | None = None,
     extensions: Mapping[str, str] | None = None,
 ) -> str:
-    """SHA-256 of everything that can change a number. Device, batch size, threads and commit are only recorded.
+    """The key of a result: the SHA-256 of everything that can change a number.
+
+    Device, batch size, threads and commit are recorded in the result but are not part of the key.
 
     Args:
-        task_hash: of the task card.
-        data: what was scored.
-        model: its name. options: those it was built with.
-        checkpoint_sha256: of its weights. source_sha256: of a user's own file; both empty where there is none.
-        noise_seeds: of the slots. dtype: of the arithmetic.
-        fit: revision and hash of the ids of the split on which the head was fitted, for a task that has one.
-        extensions: what other packages add to the task (reader, metrics, family), with the hash of their source.
+        task_hash: hash of the task card.
+        data: the data that are scored.
+        model: name of the model.
+        options: options that the model was built with.
+        checkpoint_sha256: hash of its weights; empty without weights.
+        source_sha256: hash of a user's own file with the model; empty for a bundled model.
+        noise_seeds: seeds of the slots' initial noise.
+        dtype: dtype of the model's arithmetic.
+        fit: revision and hash of the ids of the split on which the head is fitted, for a task with a head.
+        extensions: parts of the task (reader, metrics, family) that other packages provide, with the hash of their
+            source.
     """
     content: dict[str, Any] = {
         "task": task_hash,
@@ -146,6 +167,7 @@ def key_of(
         "noise_seeds": list(noise_seeds),
         "dtype": dtype,
     }
+    # Absent rather than null, so that keys from before these fields existed stay valid.
     if fit is not None:
         content["fit"] = list(fit)
     if extensions:

@@ -1,4 +1,4 @@
-"""The detection adapter: what it asks for, what it stores, and that its files mean the same to pycocotools."""
+"""The detection adapter: its checks, its rows, and the agreement of its files with pycocotools."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from ocl_bench.core.types import Instance, Prediction, Truth
 from ocl_bench.families import get_adapter
 from ocl_bench.families.coco_results import coco_results, read_results, write_results
 from ocl_bench.families.detection import Detection
-from ocl_bench.families.proposals import Detections
 from ocl_bench.families.summary import summarise
-from ocl_bench.metrics.detection import average_precision, match_images
+from ocl_bench.metrics.detection import Detections, average_precision, match_images
 
 TASK = get_task("coco-detection")
 SHAPE = (48, 64)
@@ -54,7 +53,7 @@ TRUTH = [truth(seed) for seed in range(len(IDS))]
 def soft_masks(seed: int = 0) -> torch.Tensor:
     """Blurred truth of each image and one noisy slot: (B, 4, 24, 32)."""
     generator = torch.Generator().manual_seed(seed)
-    maps = torch.stack([torch.from_numpy(one.labels.astype(np.int64)) for one in TRUTH])
+    maps = torch.stack([torch.from_numpy(image.labels.astype(np.int64)) for image in TRUTH])
     soft = torch.nn.functional.one_hot(maps, 4).permute(0, 3, 1, 2).float()
     soft = torch.nn.functional.avg_pool2d(soft, 2)
     return (4 * soft + torch.randn(soft.shape, generator=generator) / 2).softmax(1)
@@ -67,7 +66,7 @@ def prediction(**fields: Any) -> Prediction:
 def boxes_prediction() -> Prediction:
     """Truth boxes in pixels of the 256 x 256 image, one of them NaN."""
     scale = 256 / np.array([64, 48, 64, 48])
-    boxes = np.array([[instance.box for instance in one.instances] for one in TRUTH]) * scale
+    boxes = np.array([[instance.box for instance in image.instances] for image in TRUTH]) * scale
     boxes[:, 1] = np.nan
     scores = np.tile([0.9, np.nan, 0.4], (len(TRUTH), 1))
     return Prediction(boxes=torch.from_numpy(boxes).float(), scores=torch.from_numpy(scores).float())
@@ -77,11 +76,11 @@ def outputs(adapter: Detection, model: Prediction) -> list[Detections]:
     return adapter.outputs(adapter.check(model, len(TRUTH), "mine"), [SHAPE] * len(TRUTH), 256)
 
 
-def rows(adapter: Detection, found: dict[int, list[Detections]], task: TaskSpec = TASK) -> pandas.DataFrame:
-    """Rows as the runner makes them, noise seed by noise seed."""
+def rows(adapter: Detection, by_seed: dict[int, list[Detections]], task: TaskSpec = TASK) -> pandas.DataFrame:
+    """Rows in the order of the runner: noise seed by noise seed."""
     lines = [
         {"id": sample_id, "noise_seed": seed, **row}
-        for seed, detections in found.items()
+        for seed, detections in by_seed.items()
         for sample_id, row in zip(IDS, adapter.score(TRUTH, detections, task), strict=True)
     ]
     types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"} | adapter.columns(task)
@@ -121,10 +120,10 @@ def pycocotools_values(results: list[dict[str, Any]] | str, kind: str) -> tuple[
 
 def test_values_are_those_of_pycocotools_on_the_results_file(tmp_path: Path) -> None:
     adapter = Detection(TASK)
-    found = outputs(adapter, prediction())
-    summary = summarise(rows(adapter, {0: found}), TASK, "decoder")
+    detections = outputs(adapter, prediction())
+    summary = summarise(rows(adapter, {0: detections}), TASK, "decoder")
     path = tmp_path / "results.json"
-    write_results(path, found, IDS, [1, 2])
+    write_results(path, detections, IDS, [1, 2])
     for kind, iou_type in (("mask", "segm"), ("box", "bbox")):
         expected = pycocotools_values(str(path), iou_type)
         ours = summary[f"ap_{kind}"].value, summary[f"ar100_{kind}"].value
@@ -148,7 +147,7 @@ def test_rows_survive_parquet(tmp_path: Path) -> None:
 def test_row_of_an_image() -> None:
     adapter = Detection(TASK)
     table = rows(adapter, {0: outputs(adapter, prediction())})
-    assert table["n_objects"].tolist() == [2, 3] * 4  # crowds are no objects
+    assert table["n_objects"].tolist() == [2, 3] * 4  # crowds are not objects
     assert table["ap_mask"].isna().all()
     assert table["ar100_mask"].between(0, 1).all()
     nothing = Truth(np.zeros(SHAPE, np.int16))
@@ -173,14 +172,14 @@ def test_native_boxes_leave_mask_metrics_null() -> None:
     model = boxes_prediction()
     assert adapter.source(model) == "boxes"
     assert adapter.finite(model).all()
-    found = outputs(adapter, model)
-    assert found[0].boxes == pytest.approx(np.array([TRUTH[0].instances[k].box for k in (0, 2)]), abs=1e-4)
-    summary = summarise(rows(adapter, {0: found}), TASK, "boxes")
+    detections = outputs(adapter, model)
+    assert detections[0].boxes == pytest.approx(np.array([TRUTH[0].instances[k].box for k in (0, 2)]), abs=1e-4)
+    summary = summarise(rows(adapter, {0: detections}), TASK, "boxes")
     for name in ("ap_mask", "ar100_mask"):
         assert summary[name].value is None
         assert summary[name].ci95 is None
         assert summary[name].n_valid == 0
-    # 8 images: 4 with 3 objects of which 2 are found, 4 with 2 objects of which 1 is found
+    # 8 images: 4 with 2 of 3 objects found, 4 with 1 of 2 objects found
     assert summary["ar100_box"].value == pytest.approx(12 / 20)
 
 
@@ -224,39 +223,39 @@ def test_card_with_another_metric_is_refused() -> None:
 def test_picture_and_file_of_an_image(tmp_path: Path) -> None:
     adapter = Detection(TASK)
     for model in (prediction(), boxes_prediction()):
-        found = outputs(adapter, model)[0]
-        painted, labels = adapter.picture(found, TRUTH[0])
+        detections = outputs(adapter, model)[0]
+        painted, labels = adapter.picture(detections, TRUTH[0])
         assert painted.shape == SHAPE
-        assert set(np.unique(painted)) <= set(range(len(found) + 1))
+        assert set(np.unique(painted)) <= set(range(len(detections) + 1))
         assert labels is TRUTH[0].labels
-        adapter.write(tmp_path, IDS[0], 3, found)
+        adapter.write(tmp_path, IDS[0], 3, detections)
         again = read_results(tmp_path / "seed-3" / f"{IDS[0]}.json", IDS)[IDS[0]]
-        assert again.scores.tolist() == found.scores.tolist()
-        assert again.boxes == pytest.approx(found.boxes, abs=0.011)
-        assert again.masks == found.masks
+        assert again.scores.tolist() == detections.scores.tolist()
+        assert again.boxes == pytest.approx(detections.boxes, abs=0.011)
+        assert again.masks == detections.masks
 
 
 def test_results_are_read_as_written(tmp_path: Path) -> None:
     adapter = Detection(TASK)
-    found = outputs(adapter, prediction())
+    detections = outputs(adapter, prediction())
     path = tmp_path / "results.json"
-    write_results(path, found[:-1], IDS[:-1], [1, 2])
+    write_results(path, detections[:-1], IDS[:-1], [1, 2])
     again = read_results(path, IDS, categories=[1, 2], shapes=dict.fromkeys(IDS, SHAPE))
     assert list(again) == list(IDS)
     assert len(again[IDS[-1]]) == 0
     assert again[IDS[-1]].masks == ()
-    for sample_id, one in zip(IDS[:-1], found, strict=False):
+    for sample_id, one in zip(IDS[:-1], detections, strict=False):
         assert again[sample_id].masks == one.masks
         assert again[sample_id].labels.tolist() == [1] * len(one)
-    ours, theirs = (match_images(TRUTH[:-1], list(d)[:7], "mask") for d in (found, again.values()))
+    ours, theirs = (match_images(TRUTH[:-1], list(d)[:7], "mask") for d in (detections, again.values()))
     assert average_precision(ours)[0] == average_precision(theirs)[0]
 
 
 def test_labels_of_the_data_set_are_kept() -> None:
-    found = Detections(np.array([[1.004, 2, 4, 8.5]]), np.array([0.25]), np.array([18]), None)
-    (entry,) = coco_results([found], ["val_7"], [3, 18])
+    detections = Detections(np.array([[1.004, 2, 4, 8.5]]), np.array([0.25]), np.array([18]), None)
+    (entry,) = coco_results([detections], ["val_7"], [3, 18])
     assert entry == {"image_id": "val_7", "category_id": 18, "bbox": [1.0, 2.0, 3.0, 6.5], "score": 0.25}
-    assert coco_results([found], ["000000000139"])[0]["image_id"] == 139
+    assert coco_results([detections], ["000000000139"])[0]["image_id"] == 139
 
 
 def mask(values: int = 1) -> dict[str, Any]:
@@ -270,7 +269,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, "se
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "image_id is 99, which is none of the 8 images"),
+        ({"image_id": 99}, "image_id is 99, which is not one of the 8 images"),
         ({"image_id": None}, "image_id is None"),
         ({"category_id": 3}, "category_id is 3, which the data set does not have"),
         ({"category_id": "1"}, "category_id is '1', expected an integer"),
@@ -280,7 +279,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, "se
         ({"bbox": [0, 0, -1, 4]}, "with a size of at least 0"),
         ({"bbox": [0, 0, 4]}, "expected x, y, width, height"),
         ({"segmentation": None}, "segmentation is missing, though other results have it"),
-        ({"segmentation": [[0, 0, 4, 0, 4, 4]]}, "is no run-length code"),
+        ({"segmentation": [[0, 0, 4, 0, 4, 4]]}, "is not a run-length code"),
         ({"segmentation": {**mask(), "size": [64, 48]}}, "size 64 x 48 .*expected 48 x 64"),
         ({"segmentation": {**mask(), "size": [10, 10]}}, "do not add up to its size 10 x 10"),
         ({"segmentation": {"size": list(SHAPE), "counts": [5, 6]}}, "do not add up"),
@@ -323,11 +322,11 @@ def test_uncompressed_codes_and_boxes_from_masks(tmp_path: Path) -> None:
         )
     path = tmp_path / "results.json"
     path.write_text(json.dumps(entries))
-    found = read_results(path, IDS)[IDS[0]]
-    assert found.masks is not None
-    assert [one["counts"] for one in found.masks] == [code["counts"] for code in codes]
+    detections = read_results(path, IDS)[IDS[0]]
+    assert detections.masks is not None
+    assert [code["counts"] for code in detections.masks] == [code["counts"] for code in codes]
     boxes = coco_mask.toBbox(codes)
-    assert found.boxes.tolist() == np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).tolist()
+    assert detections.boxes.tolist() == np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).tolist()
 
 
 def test_two_sizes_in_one_image_are_refused_without_knowing_the_image(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Discovery image by image: no value of one depends on the others."""
+"""Discovery scores each image independently of the others."""
 
 from __future__ import annotations
 

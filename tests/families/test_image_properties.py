@@ -1,4 +1,4 @@
-"""Sizes and contacts of objects: worked by hand, against a slow count, and in the rows of results."""
+"""Sizes and contacts of objects: computed by hand, compared with a slow count, and in the rows of results."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def two_squares(gap: int) -> np.ndarray:
 
 
 def slow(labels: np.ndarray, background: int | None) -> dict[int, tuple[float, float]]:
-    """Pixel by pixel: of each object its share of the image, and of its border what meets another object."""
+    """Size and contact of each object, counted pixel by pixel."""
     objects = [int(name) for name in np.unique(labels) if name >= 0 and name != background]
     height, width = labels.shape
-    found = {}
+    expected = {}
     for name in objects:
         border = contact = 0
         for y, x in zip(*np.nonzero(labels == name), strict=True):
@@ -33,8 +33,8 @@ def slow(labels: np.ndarray, background: int | None) -> dict[int, tuple[float, f
                 if 0 <= v < height and 0 <= u < width and labels[v, u] != name and labels[v, u] >= 0:
                     border += 1
                     contact += int(labels[v, u]) in objects
-        found[name] = ((labels == name).mean(), contact / border if border else float("nan"))
-    return found
+        expected[name] = ((labels == name).mean(), contact / border if border else float("nan"))
+    return expected
 
 
 def test_squares_that_touch_share_a_quarter_of_their_border() -> None:
@@ -61,13 +61,13 @@ def test_neither_void_nor_the_edge_of_the_image_is_a_border() -> None:
 
 
 def test_an_image_without_objects_has_no_properties() -> None:
-    found = image_properties([object_shapes(np.zeros((4, 4), np.int16))])
-    assert list(found) == list(PROPERTIES) and np.isnan(list(found.values())).all()
+    properties = image_properties([object_shapes(np.zeros((4, 4), np.int16))])
+    assert list(properties) == list(PROPERTIES) and np.isnan(list(properties.values())).all()
 
 
 def test_a_video_is_the_mean_over_its_objects_in_all_frames() -> None:
-    found = image_properties([object_shapes(two_squares(0)), object_shapes(two_squares(1))])
-    assert found == {"object_size": pytest.approx(4 / 48, abs=1 / 65536), "object_contact": 0.125}
+    properties = image_properties([object_shapes(two_squares(0)), object_shapes(two_squares(1))])
+    assert properties == {"object_size": pytest.approx(4 / 48, abs=1 / 65536), "object_contact": 0.125}
 
 
 def test_rows_of_discovery_say_what_the_image_is_like_whatever_the_model(tmp_path: Path) -> None:

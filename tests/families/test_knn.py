@@ -1,4 +1,4 @@
-"""k-NN through the corridor: which vector is compared, boxes, ties with DINO's numbers, rows, intervals, files."""
+"""k-NN: choice of the vector, boxes, agreement with DINO's numbers, rows, intervals and files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestPooling:
 
     @pytest.mark.parametrize("scale", [1e300, 1e-300, 1e-320])
     def test_the_scale_of_a_vector_does_not_matter(self, scale: float) -> None:
-        """Also where squares would overflow or vanish, or the numbers would not fit float32."""
+        """Includes values whose squares overflow or underflow, and values that do not fit float32."""
         tokens = scale * torch.tensor([3.0, 4.0], dtype=torch.float64).reshape(1, 2, 1, 1).expand(1, 2, 2, 2)
         slots = scale * torch.tensor([[[3.0, 4.0], [0.0, 0.0]]], dtype=torch.float64)
         for prediction in (Prediction(tokens=tokens), Prediction(slots=slots), Prediction(embedding=slots[:, 0])):
@@ -139,8 +139,8 @@ class TestPooling:
         ],
     )
     def test_cells_that_a_box_touches(self, box: tuple[float, ...], expected: list[tuple[int, int]]) -> None:
-        found = touched(torch.tensor([box]), (4, 4), 16)
-        assert [tuple(cell) for cell in found.nonzero().tolist()] == expected
+        cells = touched(torch.tensor([box]), (4, 4), 16)
+        assert [tuple(cell) for cell in cells.nonzero().tolist()] == expected
 
     @pytest.mark.parametrize("box", [(-9, 0, 0, 4), (16, 0, 20, 4), (0, -4, 4, -1), (0, 30, 4, 40)])
     def test_boxes_outside_leave_the_whole_image(self, box: tuple[float, ...]) -> None:
@@ -195,10 +195,10 @@ class TestScore:
                 ("5_k{}_dino", "top5"),
                 ("5_k{}_ibot", "top5_ibot"),
             ):
-                found = summary["knn_top" + name.format(k)]
-                assert found.value == pytest.approx(case[f"out.{key}"][position] / 100, abs=1e-12)
-                assert found.n_valid == 128 and found.direction == 1 and found.ci95 and found.value
-                assert found.ci95[0] <= found.value <= found.ci95[1]
+                values = summary["knn_top" + name.format(k)]
+                assert values.value == pytest.approx(case[f"out.{key}"][position] / 100, abs=1e-12)
+                assert values.n_valid == 128 and values.direction == 1 and values.ci95 and values.value
+                assert values.ci95[0] <= values.value <= values.ci95[1]
         assert summary["knn_top1_k20"].signature.startswith("knn_top1_k20│crop:none│from:cls│")
 
     def test_rows(self) -> None:
@@ -227,7 +227,7 @@ class TestScore:
 
     def test_refusals(self) -> None:
         task, query = card(), [np.array([1, 0], np.float32)]
-        with pytest.raises(UsageError, match=r"the bank is not there; call with_head"):
+        with pytest.raises(UsageError, match=r"the bank is missing; call with_head"):
             Knn(task).score([truth(1)], query, task)
         adapter = Knn(task).with_bank(small_bank([[1, 0, 0]], [1]))
         wrong = r"task tiny-knn: the model gives features of 2 numbers, and gave 3 for the bank"
@@ -270,7 +270,7 @@ def colours(count: int, seed: int) -> OpenData:
 
 
 class Tokens:
-    """Means of 4 x 4 cells. embed: also their mean within the boxes that it is given, as a model of its own."""
+    """Means of 4 x 4 cells as tokens. embed: also give their mean within the granted boxes as an embedding."""
 
     def __init__(self, embed: bool = False) -> None:
         self.reads_boxes, self.seen = embed, list[tuple[Tensor, ...] | None]()
@@ -282,7 +282,7 @@ class Tokens:
             return Prediction(tokens=tokens)
         assert batch.boxes is not None
         cells = [touched(boxes, (4, 4), batch.image.shape[-1]) for boxes in batch.boxes]
-        pooled = torch.stack([one[:, own].mean(1) for one, own in zip(tokens, cells, strict=True)])
+        pooled = torch.stack([grid[:, inside].mean(1) for grid, inside in zip(tokens, cells, strict=True)])
         return Prediction(tokens=tokens, embedding=pooled, embedding_source="obj")
 
 
@@ -296,11 +296,13 @@ class TestCorridor:
         without = self.result(Tokens(), card(protocol=protocol), tmp_path)
         model = Tokens()
         within = self.result(model, card(protocol={**protocol, "boxes": "attention"}, name="in-box"), tmp_path)
-        own = self.result(Tokens(embed=True), card(protocol={**protocol, "boxes": "attention"}, name="own"), tmp_path)
+        attending = self.result(
+            Tokens(embed=True), card(protocol={**protocol, "boxes": "attention"}, name="own"), tmp_path
+        )
         crop = self.result(Tokens(), card(protocol={**protocol, "boxes": "crop"}, name="cropped"), tmp_path)
         assert within.metrics["knn_top1"].value > 0.9 > without.metrics["knn_top1"].value
         assert crop.metrics["knn_top1"].value > 0.9
-        assert own.metrics == {
+        assert attending.metrics == {
             name: value.model_copy(update={"signature": value.signature.replace("tokens:mean-in-box", "obj")})
             for name, value in within.metrics.items()
         }
@@ -309,11 +311,11 @@ class TestCorridor:
         assert within.counts.single_object_share == 1.0
 
     def test_rows_do_not_depend_on_the_batch_and_files_say_why(self, tmp_path: Path) -> None:
-        one = self.result(Tokens(), card(), tmp_path / "a")
-        other = self.result(Tokens(), card(), tmp_path / "b", batch_size=7)
-        frames = [pandas.read_parquet(result.rows_path) for result in (one, other)]
+        first = self.result(Tokens(), card(), tmp_path / "a")
+        second = self.result(Tokens(), card(), tmp_path / "b", batch_size=7)
+        frames = [pandas.read_parquet(result.rows_path) for result in (first, second)]
         pandas.testing.assert_frame_equal(frames[0], frames[1])
-        files = sorted(one.path.with_suffix(".predictions").rglob("*.json"))
+        files = sorted(first.path.with_suffix(".predictions").rglob("*.json"))
         assert [file.stem for file in files] == [f"i{number:03d}" for number in range(30)]
         for file, (_, row) in zip(files, frames[0].iterrows(), strict=True):
             content = json.loads(file.read_text())
@@ -371,7 +373,7 @@ class TestCorridor:
 
 
 def test_means_are_those_of_discovery() -> None:
-    """One image has one vote, NaN is not valid, one valid image has no interval."""
+    """Each image has one vote, NaN is not valid, and a single valid image has no interval."""
     task = card(family="discovery", metrics=["ari", "vi"], main="ari", fit=None, protocol={})
     rows = pandas.DataFrame(
         {
@@ -381,7 +383,7 @@ def test_means_are_those_of_discovery() -> None:
             "vi": [np.nan] * 4 + [2.0],
         }
     )
-    found = summarise(rows, task, "decoder")
-    assert found["vi"].direction == -1 and found["vi"].value == 2 and found["vi"].ci95 is None
-    assert found["ari"].value == pytest.approx(0.35) and found["ari"].n_valid == 2
-    assert (found["vi"].value, found["vi"].n_valid, found["vi"].se, found["vi"].direction) == (2.0, 1, None, -1)
+    values = summarise(rows, task, "decoder")
+    assert values["vi"].direction == -1 and values["vi"].value == 2 and values["vi"].ci95 is None
+    assert values["ari"].value == pytest.approx(0.35) and values["ari"].n_valid == 2
+    assert (values["vi"].value, values["vi"].n_valid, values["vi"].se, values["vi"].direction) == (2.0, 1, None, -1)

@@ -1,4 +1,4 @@
-"""Detection by heads through the corridor: near perfect, near nothing, and what is refused."""
+"""Detection by heads: a nearly perfect model, an uninformative one, and inputs that are refused."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def result(head: str, model: Any, folder: Path, **keywords: Any) -> Result:
 
 @pytest.mark.parametrize(("head", "mask", "box"), [("slot", 0.95, 0.2), ("dense", 0.6, 0.2)])
 def test_features_that_name_their_object_are_near_perfect(tmp_path: Path, head: str, mask: float, box: float) -> None:
-    found = result(head, Knowing(), tmp_path)
-    assert (found.metrics["probe_ap_mask"].value or 0) > mask
-    assert (found.metrics["probe_ap_box"].value or 0) > box
-    interval = found.metrics["probe_ap_mask"].ci95
-    assert interval is not None and interval[0] <= (found.metrics["probe_ap_mask"].value or 0) <= interval[1]
-    assert f"head:{head}" in found.metrics["probe_ap_box"].signature and not found.counts.failed
+    evaluation = result(head, Knowing(), tmp_path)
+    assert (evaluation.metrics["probe_ap_mask"].value or 0) > mask
+    assert (evaluation.metrics["probe_ap_box"].value or 0) > box
+    interval = evaluation.metrics["probe_ap_mask"].ci95
+    assert interval is not None and interval[0] <= (evaluation.metrics["probe_ap_mask"].value or 0) <= interval[1]
+    assert f"head:{head}" in evaluation.metrics["probe_ap_box"].signature and not evaluation.counts.failed
 
 
 @pytest.mark.parametrize(("head", "limit"), [("slot", 0.5), ("dense", 0.02)])
 def test_features_that_name_nothing_find_little(tmp_path: Path, head: str, limit: float) -> None:
-    """The masks of the slots are perfect here: what is left is one class in four."""
-    found = result(head, Knowing(random=True), tmp_path)
-    assert (found.metrics["probe_ap_mask"].value or 0) < limit
-    assert (found.metrics["probe_ap_box"].value or 0) < 0.02
+    """The masks of the slots are perfect here, so only the class (one of four) is left to chance."""
+    evaluation = result(head, Knowing(random=True), tmp_path)
+    assert (evaluation.metrics["probe_ap_mask"].value or 0) < limit
+    assert (evaluation.metrics["probe_ap_box"].value or 0) < 0.02
 
 
 @pytest.mark.parametrize("head", ["slot", "dense"])
@@ -59,8 +59,8 @@ def test_the_same_numbers_each_time(tmp_path: Path, head: str) -> None:
     values = []
     for attempt, batch_size in (("a", 8), ("b", 8)):
         torch.manual_seed(len(values))
-        found = result(head, Knowing(), tmp_path / attempt, task=short, batch_size=batch_size)
-        values.append([metric.value for metric in found.metrics.values()])
+        evaluation = result(head, Knowing(), tmp_path / attempt, task=short, batch_size=batch_size)
+        values.append([metric.value for metric in evaluation.metrics.values()])
     assert values[0] == values[1]
 
 
@@ -82,13 +82,13 @@ def table(adapter: ProbedDetection, truths: list[Truth], outputs: list[Detection
 def test_classes_count() -> None:
     adapter = ProbedDetection(task("slot"))
     truths = [truth_of(number) for number in range(8)]
-    found = [perfect(truth) for truth in truths]
-    right = summarise(table(adapter, truths, found), adapter.task, "truth")
-    wrong = [replace(one, labels=np.where(one.labels == 3, 17, 3)) for one in found]
+    detections = [perfect(truth) for truth in truths]
+    right = summarise(table(adapter, truths, detections), adapter.task, "truth")
+    wrong = [replace(image, labels=np.where(image.labels == 3, 17, 3)) for image in detections]
     named_wrong = summarise(table(adapter, truths, wrong), adapter.task, "truth")
     assert right["probe_ap_mask"].value == right["probe_ap_box"].value == 1
     assert named_wrong["probe_ap_mask"].value == 0
-    assert set(table(adapter, truths, found).columns) >= set(adapter.columns(adapter.task))
+    assert set(table(adapter, truths, detections).columns) >= set(adapter.columns(adapter.task))
 
 
 def test_crowds_are_neither_asked_for_nor_punished() -> None:
@@ -129,11 +129,15 @@ def test_each_slot_with_a_pixel_is_one_detection_at_the_size_of_the_image() -> N
     labels[2:4, 2:6] = 2
     slots = torch.zeros(4, 5)
     slots[2, 1] = 1
-    found = slot_detections(labels, slots, head(5), (48, 64))
-    assert len(found) == 2 and found.labels[1] == CATEGORIES[1] and found.scores[1] > 0.99 > found.scores[0]
-    assert found.boxes.tolist() == [[0, 0, 32, 48]] * 2
-    assert found.masks is not None and int(coco_mask.area(found.masks[1])) == 16 * 32
-    assert int(coco_mask.area(found.masks[0])) == 48 * 64 - 16 * 32
+    detections = slot_detections(labels, slots, head(5), (48, 64))
+    assert (
+        len(detections) == 2
+        and detections.labels[1] == CATEGORIES[1]
+        and detections.scores[1] > 0.99 > detections.scores[0]
+    )
+    assert detections.boxes.tolist() == [[0, 0, 32, 48]] * 2
+    assert detections.masks is not None and int(coco_mask.area(detections.masks[1])) == 16 * 32
+    assert int(coco_mask.area(detections.masks[0])) == 48 * 64 - 16 * 32
 
 
 def test_one_slot_for_everything_is_no_crash(tmp_path: Path) -> None:

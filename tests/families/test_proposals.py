@@ -1,4 +1,4 @@
-"""Detections from masks and boxes: against a slow NMS with pycocotools' IoU, and on masks drawn by hand."""
+"""Detections from masks and boxes: compared with a slow NMS that uses pycocotools' IoU, and on hand-made masks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from scipy.ndimage import label
 
 from ocl_bench.cards.protocols import Proposals
 from ocl_bench.families.discovery import label_map
-from ocl_bench.families.proposals import Detections, native_boxes, proposals
+from ocl_bench.families.proposals import native_boxes, proposals
+from ocl_bench.metrics.detection import Detections
 
 SHAPE = (30, 44)
 
 
-def decoded(found: Detections) -> list[np.ndarray]:
-    assert found.masks is not None
-    return [coco_mask.decode(mask).astype(bool) for mask in found.masks]
+def decoded(detections: Detections) -> list[np.ndarray]:
+    assert detections.masks is not None
+    return [coco_mask.decode(mask).astype(bool) for mask in detections.masks]
 
 
 def soft_masks(seed: int, slots: int = 5) -> torch.Tensor:
@@ -28,7 +29,7 @@ def soft_masks(seed: int, slots: int = 5) -> torch.Tensor:
 
 
 def slow_proposals(soft: torch.Tensor, rule: Proposals) -> list[tuple[float, np.ndarray]]:
-    """Every mask of the whole image, and a greedy suppression that compares all pairs by pycocotools' IoU."""
+    """Reference implementation on whole-image masks: greedy suppression of all pairs by pycocotools' IoU."""
     large = torch.nn.functional.interpolate(soft[None], size=SHAPE, mode="bilinear", align_corners=False)[0].numpy()
     labels = large.argmax(0)
     candidates = []
@@ -56,11 +57,11 @@ def test_equals_the_slow_way(parts: str, nms: float, min_area: int) -> None:
     sizes = set()
     for seed in range(6):
         soft = soft_masks(seed)
-        found, expected = proposals(soft, SHAPE, rule), slow_proposals(soft, rule)
-        assert found.scores == pytest.approx([score for score, _ in expected], abs=1e-12)
-        for ours, (_, mask) in zip(decoded(found), expected, strict=True):
+        detections, expected = proposals(soft, SHAPE, rule), slow_proposals(soft, rule)
+        assert detections.scores == pytest.approx([score for score, _ in expected], abs=1e-12)
+        for ours, (_, mask) in zip(decoded(detections), expected, strict=True):
             assert np.array_equal(ours, mask)
-        sizes.add(len(found))
+        sizes.add(len(detections))
     assert max(sizes) > (5 if parts == "whole+components" else 1)
 
 
@@ -71,48 +72,51 @@ def test_suppression_matters_in_both_directions() -> None:
     soft[0, :, :6] = 0.9
     soft[0, 5, 9] = 0.6  # below the component's .9: the component wins
     rule = Proposals(nms=0.9)
-    found = proposals(soft, (10, 10), rule)
-    assert sorted(int(mask.sum()) for mask in decoded(found)) == [1, 39, 60]
+    detections = proposals(soft, (10, 10), rule)
+    assert sorted(int(mask.sum()) for mask in decoded(detections)) == [1, 39, 60]
     soft[0, 5, 9] = 1.0  # above: the whole wins
-    found = proposals(soft, (10, 10), rule)
-    assert sorted(int(mask.sum()) for mask in decoded(found)) == [1, 39, 61]
+    detections = proposals(soft, (10, 10), rule)
+    assert sorted(int(mask.sum()) for mask in decoded(detections)) == [1, 39, 61]
     assert len(proposals(soft, (10, 10), Proposals(nms=1.0))) == 4
 
 
 def test_boxes_are_those_of_pycocotools() -> None:
-    found = proposals(soft_masks(1), SHAPE, Proposals())
-    assert found.masks is not None
-    boxes = coco_mask.toBbox(list(found.masks))
-    assert np.array_equal(found.boxes[:, :2], boxes[:, :2])
-    assert np.array_equal(found.boxes[:, 2:] - found.boxes[:, :2], boxes[:, 2:])
-    assert found.masks[0]["size"] == list(SHAPE)
+    detections = proposals(soft_masks(1), SHAPE, Proposals())
+    assert detections.masks is not None
+    boxes = coco_mask.toBbox(list(detections.masks))
+    assert np.array_equal(detections.boxes[:, :2], boxes[:, :2])
+    assert np.array_equal(detections.boxes[:, 2:] - detections.boxes[:, :2], boxes[:, 2:])
+    assert detections.masks[0]["size"] == list(SHAPE)
 
 
 def test_slots_in_chunks_are_the_label_map_of_discovery() -> None:
     soft = soft_masks(2, slots=40)
-    found = proposals(soft, SHAPE, Proposals(parts="whole", nms=1.0))
+    detections = proposals(soft, SHAPE, Proposals(parts="whole", nms=1.0))
     labels = label_map(soft, SHAPE)
     painted = np.full(SHAPE, -1)
-    for mask in decoded(found):
+    for mask in decoded(detections):
         assert (painted[mask] == -1).all()
         painted[mask] = labels[mask][0]
     assert np.array_equal(painted, labels)
 
 
 def test_ties_keep_the_first_slot() -> None:
-    found = proposals(torch.full((20, 4, 4), 0.05), (8, 8), Proposals())
-    assert len(found) == 1
-    assert found.scores[0] == pytest.approx(0.05)
+    detections = proposals(torch.full((20, 4, 4), 0.05), (8, 8), Proposals())
+    assert len(detections) == 1
+    assert detections.scores[0] == pytest.approx(0.05)
 
 
 def test_label_map_scores_one_and_is_deterministic() -> None:
     labels = torch.zeros(10, 10, dtype=torch.int64)
     labels[1:3, 1:3] = 700  # sparse ids
     labels[6:9, 6:9] = 700
-    found = proposals(labels, (20, 20), Proposals(nms=1.0))
-    assert found.scores.tolist() == [1.0] * 4
-    assert found.boxes.tolist() == [[0, 0, 20, 20], [2, 2, 18, 18], [2, 2, 6, 6], [12, 12, 18, 18]]
-    assert proposals(labels, (20, 20), Proposals(nms=1.0, max_detections=2)).boxes.tolist() == found.boxes[:2].tolist()
+    detections = proposals(labels, (20, 20), Proposals(nms=1.0))
+    assert detections.scores.tolist() == [1.0] * 4
+    assert detections.boxes.tolist() == [[0, 0, 20, 20], [2, 2, 18, 18], [2, 2, 6, 6], [12, 12, 18, 18]]
+    assert (
+        proposals(labels, (20, 20), Proposals(nms=1.0, max_detections=2)).boxes.tolist()
+        == detections.boxes[:2].tolist()
+    )
 
 
 def test_diagonal_neighbours_are_one_component() -> None:
@@ -125,21 +129,21 @@ def test_scores_are_cut_and_small_masks_left_out() -> None:
     soft = torch.full((2, 4, 4), -3.0)
     soft[1, 0, 0] = 7.0
     assert proposals(soft, (4, 4), Proposals()).scores.tolist() == [1.0, 0.0]
-    found = proposals(soft, (4, 4), Proposals(min_area=16))
-    assert len(found) == 0
-    assert found.boxes.shape == (0, 4)
-    assert found.masks == ()
+    detections = proposals(soft, (4, 4), Proposals(min_area=16))
+    assert len(detections) == 0
+    assert detections.boxes.shape == (0, 4)
+    assert detections.masks == ()
 
 
 def test_native_boxes_are_scaled_sorted_and_cut_to_a_count() -> None:
     nan = float("nan")
     boxes = torch.tensor([[0.0, 0, 64, 32], [nan] * 4, [32, 32, 64, 64], [1, 1, 2, 2]])
     scores = torch.tensor([0.5, nan, 0.9, 0.1])
-    found = native_boxes(boxes, scores, None, 64, (100, 200), count=2)
-    assert found.boxes.tolist() == [[100, 50, 200, 100], [0, 0, 200, 50]]
-    assert found.scores == pytest.approx([0.9, 0.5])
-    assert found.labels.tolist() == [0, 0]
-    assert found.masks is None
+    detections = native_boxes(boxes, scores, None, 64, (100, 200), count=2)
+    assert detections.boxes.tolist() == [[100, 50, 200, 100], [0, 0, 200, 50]]
+    assert detections.scores == pytest.approx([0.9, 0.5])
+    assert detections.labels.tolist() == [0, 0]
+    assert detections.masks is None
     labelled = native_boxes(boxes, scores, torch.tensor([4, 0, 6, 8]), 64, (100, 200))
     assert labelled.labels.tolist() == [6, 4, 8]
 
@@ -150,6 +154,6 @@ def test_detections_of_a_photograph_are_cheap() -> None:
     soft = torch.nn.functional.interpolate(soft_masks(0, 11)[None], size=(64, 64))[0]
     proposals(soft, (480, 640), Proposals(min_area=16))
     start = time.process_time()
-    found = proposals(soft, (480, 640), Proposals(min_area=16))
+    detections = proposals(soft, (480, 640), Proposals(min_area=16))
     assert time.process_time() - start < 1.0
-    assert len(cast(tuple, found.masks)) > 11
+    assert len(cast(tuple, detections.masks)) > 11

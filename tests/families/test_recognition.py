@@ -1,4 +1,4 @@
-"""Recognition through the corridor: what is perfect, what is chance, what is counted, and what is refused."""
+"""Recognition: a perfect model, chance level, the counts of the rows, and inputs that are refused."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def perfect(truth: Truth) -> Recognised:
 
 @pytest.mark.parametrize("soft", [True, False])
 def test_slots_that_name_their_object_are_perfect(tmp_path: Path, soft: bool) -> None:
-    found = result(Knowing(soft=soft), tmp_path)
-    values = {name: metric.value for name, metric in found.metrics.items()}
+    evaluation = result(Knowing(soft=soft), tmp_path)
+    values = {name: metric.value for name, metric in evaluation.metrics.items()}
     objects = sum(len(truth_of(int(name)).instances) for name in TEST.ids)
     assert values["top1_all"] == values["top1"] == values["top3"] == 1
     assert values["n_matched"] == objects > 60
     assert values["box_iou"] is not None and values["box_iou"] > 0.65
-    assert found.metrics["top1_all"].ci95 == (1, 1) and found.metrics["top1_all"].n_valid < 30
-    assert "head:recognition" in found.metrics["top1"].signature and not found.counts.failed
+    assert evaluation.metrics["top1_all"].ci95 == (1, 1) and evaluation.metrics["top1_all"].n_valid < 30
+    assert "head:recognition" in evaluation.metrics["top1"].signature and not evaluation.counts.failed
 
 
 def test_slots_that_name_nothing_are_at_chance(tmp_path: Path) -> None:
-    found = result(Knowing(random=True), tmp_path)
-    assert 0.1 < (found.metrics["top1_all"].value or 0) < 0.45
-    assert found.metrics["top1_all"].value == found.metrics["top1"].value  # the masks are still perfect
+    evaluation = result(Knowing(random=True), tmp_path)
+    assert 0.1 < (evaluation.metrics["top1_all"].value or 0) < 0.45
+    assert evaluation.metrics["top1_all"].value == evaluation.metrics["top1"].value  # the masks are still perfect
 
 
 def test_a_model_that_no_key_names_gets_a_head_of_its_own(tmp_path: Path) -> None:
-    """Two objects of one class: nothing but their state tells them apart."""
+    """Two objects of one class can only be told apart by their state."""
     assert result(Knowing(random=True), tmp_path).metrics["top1"].value != 1
     assert result(Knowing(), tmp_path).metrics["top1"].value == 1
 
@@ -71,13 +71,13 @@ def test_the_same_numbers_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for attempt in ("a", "b"):
         monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / attempt))
         torch.manual_seed(len(values))
-        found = result(Knowing(random=True), tmp_path / f"results-{attempt}", batch_size=7)
-        values.append({name: metric.value for name, metric in found.metrics.items()})
+        evaluation = result(Knowing(random=True), tmp_path / f"results-{attempt}", batch_size=7)
+        values.append({name: metric.value for name, metric in evaluation.metrics.items()})
     assert values[0] == values[1]
 
 
 def test_six_segmented_objects_are_six() -> None:
-    """The official filter keeps two."""
+    """The official filter would keep two."""
     truth = truth_of(3, objects=6)
     row = Recognition(TASK).score([truth], [perfect(truth)], TASK)[0]
     assert (row["n_objects"], row["n_matched"], row["n_correct1"], row["top1_all"]) == (6, 6, 6, 1)
@@ -99,8 +99,8 @@ def table(truths: list[Truth], outputs: list[list[Recognised]]) -> pandas.DataFr
     adapter = Recognition(TASK)
     rows = [
         {"id": f"{image:02d}", "noise_seed": seed, **row}
-        for seed, found in enumerate(outputs)
-        for image, row in enumerate(adapter.score(truths, found, TASK))
+        for seed, evaluation in enumerate(outputs)
+        for image, row in enumerate(adapter.score(truths, evaluation, TASK))
     ]
     return pandas.DataFrame(rows)
 
@@ -148,7 +148,7 @@ def test_a_model_that_matches_nothing_cannot_be_fitted(tmp_path: Path) -> None:
             return Prediction(masks=masks, slots=known.slots[:, :1])
 
     high = task("recognition", matching_iou=0.9)
-    with pytest.raises(UsageError, match="no slot meets one"):
+    with pytest.raises(UsageError, match="no slot matches one"):
         result(Blind(), tmp_path, task=high)
 
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation through the corridor, on class maps in memory: heads, vocabularies, intervals, bad input."""
+"""Semantic segmentation on class maps in memory: heads, vocabularies, intervals and bad input."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_vocabulary_is_matched_once_for_the_whole_set(tmp_path: Path) -> None:
 
 
 def test_pictures_of_clusters_are_chosen_by_the_names_of_the_whole_set() -> None:
-    """Cluster 7 is class 1 in 60 of 90 pixels, cluster 2 is class 0 in 30 of 40: what each image has right by these."""
+    """Cluster 7 has class 1 in 60 of 90 pixels and cluster 2 has class 0 in 30 of 40; images are scored by these."""
     stride = STRIDE
     cells = [[1 * stride + 7, 0 * stride + 2], [0 * stride + 7], [1 * stride + 2]]
     rows = pandas.DataFrame(
@@ -165,7 +165,7 @@ def test_pictures_of_clusters_are_chosen_by_the_names_of_the_whole_set() -> None
             "id": ["a", "b", "c"],
             "cells": [[]] * 3,
             "counts": [[]] * 3,
-            "cells_kmeans": [np.array(one) for one in cells],
+            "cells_kmeans": [np.array(codes) for codes in cells],
             "counts_kmeans": [np.array([60, 30]), np.array([30]), np.array([10])],
         }
     )
@@ -215,9 +215,9 @@ def test_each_resample_matches_anew(tmp_path: Path) -> None:
     task = spec("kmeans")
     chosen = plan(Colours("tokens", "vocabulary"), task)
     rows = read_rows(run(chosen, results=tmp_path, progress=False).path)  # type: ignore[arg-type]
-    kept = sorted(rows["id"])[:5]
-    weights = np.array([[int(sample_id in kept) for sample_id in sorted(rows["id"])]])
-    part = rows[rows["id"].isin(kept)].reset_index(drop=True)
+    subset = sorted(rows["id"])[:5]
+    weights = np.array([[int(sample_id in subset) for sample_id in sorted(rows["id"])]])
+    part = rows[rows["id"].isin(subset)].reset_index(drop=True)
     for metric in ("pixel_acc", "pixel_acc_kmeans", "pixel_acc_majority"):
         whole, alone = set_statistic(rows, task, metric), set_statistic(part, task, metric)
         assert whole is not None and alone is not None
@@ -235,14 +235,14 @@ def test_two_models_are_compared_on_the_same_resamples(tmp_path: Path) -> None:
 
 
 class Weak(Colours):
-    """Tokens that show less of the colour than of noise."""
+    """Tokens with more noise than colour."""
 
     name = "weak"
 
     def predict(self, batch: Batch) -> Prediction:
-        found = super().predict(batch)
-        assert found.tokens is not None
-        return replace(found, tokens=found.tokens + 2 * batch.noise(*found.tokens.shape[1:]))
+        prediction = super().predict(batch)
+        assert prediction.tokens is not None
+        return replace(prediction, tokens=prediction.tokens + 2 * batch.noise(*prediction.tokens.shape[1:]))
 
 
 def test_the_board_ranks_by_the_corpus_value_and_pairs_resamples(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_the_mean_over_training_seeds_has_an_interval_of_its_own(tmp_path: Path)
 
 
 def test_the_gate_compares_corpus_metrics(tmp_path: Path) -> None:
-    """A golden value that lies above what is measured turns the gate red, though no row holds it."""
+    """A golden value above the measured one fails the gate even though no row contains it."""
     golden = read_golden(bundled("leaderboards") / "golden" / "coco-detection" / "oracle.json")
     assert set(golden.corpus) == set(golden.metrics)
     assert not check_itself(golden, get_task("coco-detection").metrics)
@@ -295,7 +295,7 @@ def test_the_gate_compares_corpus_metrics(tmp_path: Path) -> None:
     assert not compare_corpus(golden, measured)  # type: ignore[arg-type]
     measured.metrics["ap_mask"].value -= 1e-3
     measured.metrics["ar100_box"].value = None
-    found = {finding.message.split(":")[0]: finding.level for finding in compare_corpus(golden, measured)}  # type: ignore[arg-type]
-    assert found == {"ap_mask": "fail", "ar100_box": "fail"}
+    levels = {finding.message.split(":")[0]: finding.level for finding in compare_corpus(golden, measured)}  # type: ignore[arg-type]
+    assert levels == {"ap_mask": "fail", "ar100_box": "fail"}
     measured.metrics["ap_mask"].value += 2e-3
     assert [f.level for f in compare_corpus(golden, measured) if "ap_mask" in f.message] == ["warn"]  # type: ignore[arg-type]

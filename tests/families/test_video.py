@@ -1,4 +1,4 @@
-"""The video family in the corridor: tubes and frames, J and F, failures, intervals over videos, memory."""
+"""The video family: metrics of tubes and frames, J and F, failures, intervals over videos, and memory."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Shuffled:
 
     def predict(self, batch: Batch) -> Prediction:
         assert batch.video is not None
-        found = Colours().predict(Batch(batch.ids * batch.video.shape[1], batch.video[0]))
-        assert found.masks is not None
-        return Prediction(masks=found.masks[None], mask_source="decoder")
+        colours = Colours().predict(Batch(batch.ids * batch.video.shape[1], batch.video[0]))
+        assert colours.masks is not None
+        return Prediction(masks=colours.masks[None], mask_source="decoder")
 
 
 def test_changing_numbers_ruin_tubes_but_not_frames(tmp_path: Path) -> None:
-    """specs/slotmatch.md 8.15."""
+    """Metrics of single frames do not depend on the numbers of the slots, metrics of tubes do."""
     result = scored(Shuffled(), tmp_path)
     assert result.value("fg_ari_frame") == result.value("mbo_frame") == 1.0
     assert result.value("fg_ari_video") < 0.5 and result.value("mbo_video") < 0.8 and result.value("jf") < 0.9
@@ -70,14 +70,14 @@ def test_signature_says_what_linked_the_slots(tmp_path: Path) -> None:
 def test_clips_of_any_length_give_the_same_rows(model: str, tmp_path: Path) -> None:
     rows = []
     for size in (1, 4, 16):
-        found = read_rows(scored(model, tmp_path / str(size), batch_size=size).path)
-        rows.append(found.drop(columns=["id"]).to_numpy(np.float64))
+        table = read_rows(scored(model, tmp_path / str(size), batch_size=size).path)
+        rows.append(table.drop(columns=["id"]).to_numpy(np.float64))
     np.testing.assert_allclose(rows[1], rows[0], atol=5e-3)
     np.testing.assert_allclose(rows[2], rows[0], atol=5e-3)
 
 
 def test_rows_hold_what_the_metrics_say(tmp_path: Path) -> None:
-    """Adapter against the metrics called on whole videos."""
+    """The adapter, frame by frame, agrees with the metrics called on whole videos."""
     result = scored("grid", tmp_path)
     rows = read_rows(result.path).set_index("id")
     labels = torch.arange(SIDE) * 3 // SIDE
@@ -142,7 +142,7 @@ def test_a_video_with_a_missing_frame_fails_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_no_more_than_one_clip_is_read_at_a_time(tmp_path: Path) -> None:
-    """Memory stays flat in the length of a video: frames are asked for in order, each once, between predictions."""
+    """Frames are read in order, once each, between predictions: memory does not grow with the length of a video."""
     data = memory_videos(1, frames=10)
     seen: list[list[int]] = []
 
@@ -164,7 +164,7 @@ def test_no_more_than_one_clip_is_read_at_a_time(tmp_path: Path) -> None:
 
 
 class Recurrent:
-    """A model of videos that carries a number along, and says in its masks which frame it thinks it sees."""
+    """A video model that counts frames in its state and encodes the count in its masks."""
 
     reads_video = True
 
@@ -204,11 +204,11 @@ def test_predictions_are_kept_frame_by_frame(tmp_path: Path) -> None:
 def test_a_frame_that_is_not_finite_fails_the_video(tmp_path: Path) -> None:
     class Broken(Colours):
         def predict(self, batch: Batch) -> Prediction:
-            found = super().predict(batch)
-            assert found.masks is not None
+            prediction = super().predict(batch)
+            assert prediction.masks is not None
             if batch.ids[0] == "video2":
-                found.masks[3] = float("nan")
-            return found
+                prediction.masks[3] = float("nan")
+            return prediction
 
     result = scored(Broken(), tmp_path)
     assert [failure.id for failure in result.counts.failed] == ["video2"]
@@ -253,7 +253,7 @@ def test_a_video_without_any_object_is_not_valid() -> None:
 
 
 def test_numbers_without_an_object_take_no_part_in_j_and_f() -> None:
-    """Objects 1 and 3: number 2 is nowhere, and would match a segment that is mostly absent, too, nearly perfectly."""
+    """Objects are 1 and 3. An object 2 without pixels would match a segment that is mostly absent nearly perfectly."""
     task = video_task(metrics=["jf", "j", "f"], main="jf")
     maps = np.zeros((4, 16, 16), np.int16)
     maps[:, 2:6, 2:6], maps[:, 9:14, 9:14] = 1, 3

@@ -116,9 +116,9 @@ def tables() -> dict[str, PublishedTable]:
 
 
 def _row(table: PublishedTable, model: str, protocol: str | None = None) -> PublishedRow:
-    found = [row for row in table.rows if row.model == model and protocol in (None, row.protocol)]
-    assert len(found) == 1, (model, protocol)
-    return found[0]
+    rows = [row for row in table.rows if row.model == model and protocol in (None, row.protocol)]
+    assert len(rows) == 1, (model, protocol)
+    return rows[0]
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -151,7 +151,7 @@ def test_headline_rows_are_there(
 def test_printed_mean_and_spread_are_those_of_the_printed_seeds(
     tables: dict[str, PublishedTable], task: str, metric: str
 ) -> None:
-    """The README's mean and sample deviation follow from the per-seed spreadsheet: a wrong digit in either shows."""
+    """Mean and sample deviation in the README must follow from the per-seed spreadsheet."""
     seeds = [_row(tables[task], f"DIAS (seed {seed})").metrics[metric].value for seed in (42, 43, 44)]
     printed = _row(tables[task], "DIAS").metrics[metric]
     mean = sum(seeds) / 3
@@ -176,7 +176,7 @@ def test_rows_with_boxes_of_the_first_frame_say_so(tables: dict[str, PublishedTa
 
 
 def test_slotcon_is_never_comparable(tables: dict[str, PublishedTable]) -> None:
-    """Fine-tuned numbers, or settings that are not public: none may stand beside a frozen model's."""
+    """Fine-tuned models and models with unpublished settings are not comparable with frozen models."""
     rows = [row for table in tables.values() for row in table.rows if row.model.startswith("SlotCon ")]
     assert len(rows) >= 11
     assert all(row.comparable == "no" for row in rows)
@@ -225,7 +225,7 @@ def test_a_value_may_have_a_scale_of_its_own(tmp_path: Path) -> None:
         ("value: 80.9", "value: 80.9, spread: -1, spread_kind: unstated", "'rows.0.metrics.ari.spread'"),
         ("value: 80.9", "value: 80.9, spread: 300, spread_kind: unstated", "'rows.0.metrics.ari': the spread 3 "),
         ("value: 80.9", "value: 80.9, scale: 0", "'rows.0.metrics.ari.scale'"),
-        ("ari: {", "mIoU: {", "'rows.0.metrics.mIoU': is no metric of this suite"),
+        ("ari: {", "mIoU: {", "'rows.0.metrics.mIoU': is not a metric of this suite"),
         ("metrics: {ari: {value: 80.9}}", "metrics: {}", "'rows.0.metrics'"),
         ("source: b, ", "", "'rows.0.source'"),
         ("source: b", "source: ' '", "'rows.0.source'"),
@@ -236,7 +236,7 @@ def test_a_value_may_have_a_scale_of_its_own(tmp_path: Path) -> None:
         ("protocol: p", "protocol: q", "protocol 'q' is not described"),
         ("comparable: no", "comparable: maybe", "'rows.0.comparable'"),
         ("cards: {p: t}", "cards: {q: t}", "'cards.q'"),
-        ("cards: {p: t}", "cards: {p: nowhere}", "'cards.p': 'nowhere' is no task card"),
+        ("cards: {p: t}", "cards: {p: nowhere}", "'cards.p': 'nowhere' is not a task card"),
         ("cards: {p: t}", "measures: {speed: {describe: x}}", "'measures'"),
         ("scale: 0.01", "scale: 0", "'scale'"),
         ("version: 1", "version: 1\nnote: x", "'note'"),
@@ -272,7 +272,7 @@ def test_only_the_protocol_of_the_card_is_comparable(tmp_path: Path) -> None:
 def test_a_file_of_a_card_has_metrics_of_the_card_only(tmp_path: Path) -> None:
     text = ROW.replace("task: t", "task: movi-c").replace("{p: t}", "{p: movi-c}")
     (tmp_path / "movi-c.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=r"movi-c\.yaml: field 'rows\.0\.metrics\.ari': is no metric of the card"):
+    with pytest.raises(UsageError, match=r"movi-c\.yaml: field 'rows\.0\.metrics\.ari': is not a metric of the card"):
         load_published("movi-c", tmp_path)
 
 
@@ -282,8 +282,8 @@ def test_a_file_of_a_card_has_metrics_of_the_card_only(tmp_path: Path) -> None:
         ("title: rows of no card\n", "", "'title'"),
         ("scale: 0.01", "scale: 0.01\nversion: 1", "'version'"),
         ("comparable: no", "comparable: yes", "'rows.0.comparable'"),
-        ("ari: {", "ap_large: {", "'rows.0.metrics.ap_large': is no metric of this suite and is not described"),
-        ("speed: {", "fg_ari: {", "'measures.fg_ari': is a metric of this suite"),
+        ("ari: {", "ap_large: {", "'rows.0.metrics.ap_large': is not a metric of this suite and is not described"),
+        ("speed: {", "fg_ari: {", "'measures.fg_ari': is the name of a metric of this suite"),
         ("high: null", "low: 2", "'measures.speed.low'"),
         ("task: null", "task: t", "'task'"),
     ],

@@ -1,4 +1,4 @@
-"""Result files: they follow their schema, hold no NaN, and older ones stay readable."""
+"""Result files follow their schema and hold no NaN, and older formats stay readable."""
 
 from __future__ import annotations
 
@@ -147,5 +147,5 @@ def test_references_are_floors_and_ceilings_of_the_same_images(tmp_path: Path) -
     mine = run(tiny_plan(count=6), results=tmp_path, progress=False)
     names = [reference.model.name for reference in reference_results(mine, [tmp_path])]
     assert names[-1] == "oracle" and sorted(names) == ["grid", "oracle", "single-slot"]
-    other = run(tiny_plan(count=6, task=tiny_task(version=2)), results=tmp_path, progress=False)
-    assert reference_results(other, [tmp_path]) == []
+    version_2 = run(tiny_plan(count=6, task=tiny_task(version=2)), results=tmp_path, progress=False)
+    assert reference_results(version_2, [tmp_path]) == []

@@ -1,4 +1,4 @@
-"""Rows come back bit by bit from a smaller file, older files stay readable, and committed values follow from rows."""
+"""Rows are restored bit by bit, older files stay readable, and committed values can be computed from their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ocl_bench.results.rows import read_rows, write_rows
 
 
 def example(count: int = 50) -> pandas.DataFrame:
-    """Every kind of column that adapters write, some of them equal, -0.0, NaN, None, and lists without anything."""
+    """Every kind of column that adapters write, with equal columns, -0.0, NaN, None and empty lists."""
     generator = np.random.default_rng(0)
     scores = [np.sort(generator.random(7).astype(np.float32)).astype(np.float64) for _ in range(count)]
     value = np.where(np.arange(count) % 5 == 0, np.nan, generator.random(count))
@@ -38,7 +38,7 @@ def example(count: int = 50) -> pandas.DataFrame:
             "same_value": value.copy(),
             "mask_scores": scores,
             "mask_matched": [np.arange(7, dtype=np.uint16) for _ in range(count)],
-            "box_scores": [one.copy() for one in scores],
+            "box_scores": [row.copy() for row in scores],
             "cells": [np.arange(k % 3, dtype=np.int32) for k in range(count)],
             "nothing": [None] * count,
             "nothing_either": [None] * count,
@@ -47,7 +47,7 @@ def example(count: int = 50) -> pandas.DataFrame:
 
 
 def assert_same_bits(one: pandas.DataFrame, other: pandas.DataFrame) -> None:
-    """Columns, their order, types and every bit."""
+    """Assert that two tables have the same columns, order, types and bits."""
     assert list(one.columns) == list(other.columns) and list(one.dtypes) == list(other.dtypes)
     for name in one:
         for left, right in zip(one[name], other[name], strict=True):

@@ -1,1 +1,1 @@
-"""Heads that are fitted on top of a frozen model, on another split than the one that is scored."""
+"""Heads on top of a frozen model. They are fitted on a different split from the one that is scored."""

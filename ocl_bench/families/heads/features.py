@@ -1,10 +1,10 @@
-"""Dense features of a whole split, extracted once: memory-mapped files, so that memory stays flat."""
+"""Dense features of a whole split, extracted once into memory-mapped files: memory does not grow with the split."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,23 @@ from torch import Tensor
 
 from ...core.errors import UsageError
 from ...core.paths import cache_root
-from ...core.types import VOID, Prediction, Truth
+from ...core.types import VOID
 from ...data.transforms import nearest
+from ..base import Batches
 
 _LARGEST = float(np.finfo(np.float16).max)
+_EPSILON = 1e-5
+"""Added to the variance, as in `torch.nn.BatchNorm2d`."""
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """tokens: (N, D, h, w) float16. classes: (N, at, at) int16, `VOID` where nothing is annotated."""
+    """Tokens and class maps of N images.
+
+    Attributes:
+        tokens: (N, D, h, w) float16.
+        classes: (N, at, at) int16, `VOID` where nothing is annotated.
+    """
 
     tokens: np.ndarray
     classes: np.ndarray
@@ -32,21 +40,28 @@ class FeatureSet:
         return len(self.tokens)
 
     def batch(self, chosen: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Tokens (B, D, h, w) float32 and class maps (B, at, at) of some images."""
+        """Tokens (B, D, h, w) float32 and class maps (B, at, at) of the images at the positions `chosen`."""
         return torch.from_numpy(self.tokens[chosen].astype(np.float32)), self.classes[chosen]
 
 
 @contextmanager
-def extracted(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], count: int, at: int
-) -> Iterator[FeatureSet | None]:
-    """Features of at most `count` images while the block runs, on disk; None when the model gives no tokens.
+def extracted(batches: Batches, count: int, at: int) -> Iterator[FeatureSet | None]:
+    """Store features on disk while the `with` block runs.
 
-    batches: truths after the protocol and the prediction, whose first rows belong to them. Class maps go to at x at by
-    nearest pixel centre. Raises UsageError when no image could be read or tokens are not finite.
+    Args:
+        batches: truths and predictions of the split.
+        count: largest number of images.
+        at: class maps are resized to `at` x `at` by nearest pixel centre.
+
+    Yields:
+        The features, or None when the model gives no tokens.
+
+    Raises:
+        UsageError: no image could be read, or tokens are not finite or too large for float16.
     """
     place = cache_root() / "features"
     place.mkdir(parents=True, exist_ok=True)
+    # In the cache rather than in /tmp, which is often small or held in memory: a split can take many gigabytes.
     folder = Path(tempfile.mkdtemp(dir=place))
     try:
         yield _collect(batches, folder, count, at)
@@ -54,25 +69,24 @@ def extracted(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _collect(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], folder: Path, count: int, at: int
-) -> FeatureSet | None:
+def _collect(batches: Batches, folder: Path, count: int, at: int) -> FeatureSet | None:
+    """Write the features into `folder`. Fewer than `count` images remain when some could not be read."""
     tokens: np.ndarray | None = None
     classes = np.lib.format.open_memmap(folder / "classes.npy", mode="w+", dtype=np.int16, shape=(count, at, at))
     done = 0
     for truths, prediction in batches:
         if prediction.tokens is None:
             return None
-        found = prediction.tokens[: len(truths)].detach().float().cpu().numpy()
-        if not np.isfinite(found).all():
+        values = prediction.tokens[: len(truths)].detach().float().cpu().numpy()  # without the padding of the batch
+        if not np.isfinite(values).all():
             raise UsageError("Prediction.tokens is not finite (NaN or infinity) on an image of the fit split")
-        if np.abs(found).max() > _LARGEST:
+        if np.abs(values).max() > _LARGEST:
             raise UsageError(f"Prediction.tokens has values above {_LARGEST:g}, too large for float16; scale them down")
-        if tokens is None:
-            shape = (count, *found.shape[1:])
+        if tokens is None:  # the shape of the tokens is known only after the first batch
+            shape = (count, *values.shape[1:])
             tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
         rows = slice(done, done + len(truths))
-        tokens[rows] = found
+        tokens[rows] = values
         for row, truth in zip(classes[rows], truths, strict=True):
             row[:] = VOID if truth.classes is None else nearest(truth.classes, (at, at))
         done += len(truths)
@@ -82,7 +96,32 @@ def _collect(
 
 
 def held_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to fit on and positions to choose on: a seeded share of `count` images, at least one if share > 0."""
+    """Split images at random into those to fit on and those to choose settings on.
+
+    Args:
+        count: number of images.
+        share: share of the images to choose on; at least one image if it is above 0 and there are two or more.
+        seed: seed of the split.
+
+    Returns:
+        Sorted positions to fit on, and sorted positions to choose on.
+    """
     order = np.random.default_rng(seed).permutation(count)
-    kept = max(1, round(share * count)) if share > 0 and count > 1 else 0
-    return np.sort(order[kept:]), np.sort(order[:kept])
+    size = max(1, round(share * count)) if share > 0 and count > 1 else 0
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def normalisation(total: Tensor, square: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (D,) float32 of `count` features, as in an affine-free batch norm.
+
+    The variance is E[x^2] - E[x]^2. It needs sums in float64: in float32 features with a large mean would lose most of
+    its digits.
+
+    Args:
+        total: (D,) float64 sum of the features.
+        square: (D,) float64 sum of their squares.
+        count: number of features.
+    """
+    mean = total / max(1, count)
+    variance = (square / max(1, count) - mean * mean).clamp_min(0)
+    return mean.float(), (variance + _EPSILON).rsqrt().float()

@@ -1,8 +1,9 @@
 """The linear probe: affine-free batch norm and a 1x1 convolution on frozen tokens (as in DINOv2, arXiv:2304.07193).
 
-The statistics of the norm are those of the whole fit set. The loss is the cross entropy of every pixel of the class map
-under its token's prediction; a token's target is thus the share of each class in its cell. Logits are upsampled only to
-score. The learning rate is chosen by mIoU on images held out of the fit split, then the head is fitted again on all.
+The norm uses the statistics of the whole fit split. The loss is the cross entropy of every pixel of the class map under
+the prediction of its token, so the target of a token is the share of each class in its cell. Logits are upsampled only
+for scoring. The learning rate is chosen by mIoU on images held out of the fit split; then the head is fitted again on
+all images.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from torch import Tensor
 
 from ...cards.protocols import Fit
 from ...metrics.semantic import confusion, miou_sem
-from .features import FeatureSet, held_out
+from ..base import Head
+from .features import FeatureSet, held_out, normalisation
 
-_EPSILON = 1e-5
 
+def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> Head:
+    """Fit the probe. The result is deterministic for one number of threads.
 
-def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor]:
-    """Head tensors: mean and scale (D,), weight (C, D), bias (C,), and the chosen learning rate.
+    Args:
+        features: tokens and class maps of the fit split.
+        classes: number C of classes.
+        fit: the recipe of the task card; `fit.seed` seeds the draws of images.
 
-    Deterministic for one number of threads: images are drawn from a generator seeded by `fit.seed`.
+    Returns:
+        Tensors of the head: `mean` and `scale` (D,), `weight` (C, D), `bias` (C,) and `learning_rate` (1,).
     """
     mean, scale = _statistics(features)
     rates = fit.learning_rates or (1e-3,)
@@ -39,15 +45,16 @@ def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> dict[str, Tensor
     return {"mean": mean, "scale": scale, **head, "learning_rate": torch.tensor([chosen])}
 
 
-def class_scores(tokens: Tensor, head: dict[str, Tensor]) -> Tensor:
+def class_scores(tokens: Tensor, head: Head) -> Tensor:
     """Class scores (B, C, h, w) of tokens (B, D, h, w)."""
+    # The norm is folded into the convolution: w ((x - mean) scale) + b = (w scale) x + (b - (w scale) mean).
     weight = head["weight"] * head["scale"]
     bias = head["bias"] - weight @ head["mean"]
     return F.conv2d(tokens.float(), weight[:, :, None, None].to(tokens.device), bias.to(tokens.device))
 
 
 def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation (D,) over all tokens, in float64."""
+    """Mean and inverse standard deviation (D,) over all tokens."""
     total = square = torch.zeros(features.tokens.shape[1], dtype=torch.float64)
     count = 0
     for start in range(0, len(features), 64):
@@ -55,26 +62,26 @@ def _statistics(features: FeatureSet) -> tuple[Tensor, Tensor]:
         total = total + tokens.sum((0, 2, 3))
         square = square + (tokens * tokens).sum((0, 2, 3))
         count += tokens.shape[0] * tokens.shape[2] * tokens.shape[3]
-    mean = total / count
-    variance = (square / count - mean * mean).clamp_min(0)
-    return mean.float(), (variance + _EPSILON).rsqrt().float()
+    return normalisation(total, square, count)
 
 
 def _descend(
     features: FeatureSet, use: np.ndarray, classes: int, fit: Fit, rate: float, mean: Tensor, scale: Tensor
-) -> dict[str, Tensor]:
-    """AdamW with a cosine schedule on minibatches of images."""
+) -> Head:
+    """Weight and bias after `fit.steps` steps of AdamW with a cosine schedule, on minibatches of the images `use`."""
     generator = np.random.default_rng(fit.seed)
-    weight = torch.zeros(classes, len(mean), requires_grad=True)
+    weight = torch.zeros(classes, len(mean), requires_grad=True)  # the loss is convex: no random start is needed
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=fit.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
-    with torch.enable_grad(), torch.inference_mode(False):
+    with torch.enable_grad(), torch.inference_mode(False):  # `evaluate` runs in inference mode
         for _ in range(fit.steps):
+            # Sorted positions read the memory-mapped tokens from front to back.
             chosen = np.sort(generator.choice(use, min(fit.batch, len(use)), replace=False))
             tokens, maps = features.batch(chosen)
             flat = ((tokens - mean[:, None, None]) * scale[:, None, None]).flatten(2).transpose(1, 2).flatten(0, 1)
             targets = cell_counts(maps, (tokens.shape[2], tokens.shape[3]), classes)
+            # Cross entropy per pixel: a cell with more annotated pixels weighs more.
             loss = -(targets * F.log_softmax(flat @ weight.T + bias, dim=1)).sum() / targets.sum().clamp_min(1)
             optimizer.zero_grad()
             loss.backward()
@@ -84,7 +91,16 @@ def _descend(
 
 
 def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor:
-    """Pixels of each class in each cell (B h w, C) float32, from class maps (B, at, at); void counts nowhere."""
+    """Number of pixels of each class in the cell of each token.
+
+    Args:
+        maps: (B, at, at) class maps; void pixels (negative) are not counted.
+        grid: numbers of rows and columns (h, w) of the tokens.
+        classes: number C of classes.
+
+    Returns:
+        (B h w, C) float32.
+    """
     batch, height, width = maps.shape
     rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
     token = rows[:, None] * grid[1] + columns
@@ -95,7 +111,8 @@ def cell_counts(maps: np.ndarray, grid: tuple[int, int], classes: int) -> Tensor
     return torch.from_numpy(counts.reshape(-1, classes).astype(np.float32))
 
 
-def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: dict[str, Tensor]) -> float:
+def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head: Head) -> float:
+    """mIoU of a head on the images `choose`, at the size of the class maps; 0 where it is undefined."""
     total = np.zeros((classes, classes), dtype=np.int64)
     with torch.inference_mode():
         for position in choose:

@@ -1,7 +1,7 @@
-"""Which slot stands for which object: Hungarian matching by IoU, as in the recognition probe of Zhao's SmoothSA code.
+"""Hungarian matching of slots to objects by IoU, as in the recognition probe of Zhao's SmoothSA code.
 
-The official filter compares column indices with the values of a boolean tensor and so keeps at most two objects of an
-image; here every pair above the threshold is kept.
+One difference is deliberate: the filter of that code compares column indices with the values of a boolean tensor and
+therefore keeps at most two objects of an image. Here every pair above the threshold is kept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from ...core.types import VOID, Instance, Truth
 
 @dataclass(frozen=True)
 class Objects:
-    """The G objects of one image beside its K slots.
+    """The G objects of one image and their overlap with its K slots.
 
-    categories: (G,) int64 ids of the data set. boxes: (G, 4) float32, left, top, right, bottom as shares of the image,
-    right and bottom exclusive. overlap: (G, K) float64 IoU.
+    Attributes:
+        categories: (G,) int64 category ids of the data set.
+        boxes: (G, 4) float32 left, top, right, bottom as shares of the image; right and bottom are exclusive.
+        overlap: (G, K) float64 IoU.
     """
 
     categories: np.ndarray
@@ -31,32 +33,42 @@ class Objects:
         return len(self.categories)
 
     def matched(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        """Objects and their slots, (M,) each: the one-to-one matching of the largest total IoU, above `threshold`."""
+        """Indices of the matched objects and of their slots, (M,) each.
+
+        This is the one-to-one matching with the largest total IoU, without the pairs of IoU <= `threshold`. Pairs are
+        dropped after the matching, so a pair that is dropped may have taken a slot from another object.
+        """
         from scipy.optimize import linear_sum_assignment
 
         objects, slots = linear_sum_assignment(self.overlap, maximize=True)
-        kept = self.overlap[objects, slots] > threshold
-        return objects[kept], slots[kept]
+        above = self.overlap[objects, slots] > threshold
+        return objects[above], slots[above]
 
 
 def labelled_objects(truth: Truth, segments: np.ndarray, slots: int, protocol: Protocol) -> Objects:
-    """The objects of the label map: what is visible of them after the protocol.
+    """The objects of the label map, that is, their visible pixels after the protocol.
 
-    segments: (H, W) slot 0 .. slots - 1 of each pixel. Overlap pixels count nowhere; void pixels enter the areas of the
-    slots only with `void: count`. Background is no object. Truth without categories gives category 0.
+    Background is not an object. Overlap pixels are ignored. Void pixels belong to no object and count in the areas of
+    the slots only with `void: count`.
+
+    Args:
+        truth: truth of the image; without categories all objects get category 0.
+        segments: (H, W) slot 0 .. slots - 1 of each pixel.
+        slots: number of slots.
+        protocol: the protocol of the task.
     """
     from scipy.ndimage import find_objects
 
     labels = truth.labels
     known = labels >= 0
     rows = int(labels.max(initial=0)) + 1
-    codes = labels[known].astype(np.int64) * slots + segments[known]
+    codes = labels[known].astype(np.int64) * slots + segments[known]  # one bincount gives the whole contingency table
     shared = np.bincount(codes, minlength=rows * slots).reshape(rows, slots)
     areas = shared.sum(0)
     if protocol.void == "count":
         areas = areas + np.bincount(segments[labels == VOID], minlength=slots)
     present = [label for label in range(1, rows) if shared[label].any()]
-    windows = find_objects(np.maximum(labels, 0))
+    windows = find_objects(np.maximum(labels, 0))  # void and overlap are negative and have no window
     return Objects(
         np.array([truth.categories[label - 1] if truth.categories else 0 for label in present], np.int64),
         _shares([_corners(windows[label - 1]) for label in present], labels.shape),
@@ -65,9 +77,12 @@ def labelled_objects(truth: Truth, segments: np.ndarray, slots: int, protocol: P
 
 
 def annotated_objects(truth: Truth, segments: np.ndarray, slots: int) -> Objects:
-    """The instances of the whole image without crowds, each with its own mask even where several overlap.
+    """The annotated instances of the image without crowds, each with its whole mask even where masks overlap.
 
-    An instance without a mask fills its box. segments: (H, W) slot of each pixel at the size of the truth.
+    Args:
+        truth: truth of the image; an instance without a mask fills its box.
+        segments: (H, W) slot 0 .. slots - 1 of each pixel.
+        slots: number of slots.
     """
     instances = [instance for instance in truth.instances if not instance.crowd]
     shared, sizes = np.zeros((len(instances), slots), np.int64), np.zeros(len(instances), np.int64)
@@ -83,7 +98,7 @@ def annotated_objects(truth: Truth, segments: np.ndarray, slots: int) -> Objects
 
 
 def instance_mask(instance: Instance, shape: tuple[int, ...]) -> np.ndarray:
-    """Pixels (H, W) bool of an instance; those whose centre is in its box when it has no mask."""
+    """(H, W) bool: the mask of an instance, or the pixels whose centres lie in its box when it has no mask."""
     if instance.mask is not None:
         from pycocotools import mask as coco_mask
 
@@ -95,7 +110,15 @@ def instance_mask(instance: Instance, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) ltrb pair by pair; 0 for a box that is turned inside out, or two without area."""
+    """Pairwise IoU.
+
+    Args:
+        first: (N, 4) boxes as left, top, right, bottom.
+        second: (N, 4) boxes; box i is compared with box i of `first`.
+
+    Returns:
+        (N,) IoU; 0 when a box is inverted or both have no area.
+    """
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
     shared = (high - low).clip(0).prod(1)
     union = sum((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1) for boxes in (first, second)) - shared
@@ -103,15 +126,18 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _corners(window: tuple[slice, ...]) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a window of rows and columns."""
     rows, columns = window
     return columns.start, rows.start, columns.stop, rows.stop
 
 
 def _shares(boxes: Sequence[tuple[float, float, float, float]], shape: tuple[int, ...]) -> np.ndarray:
+    """Boxes (N, 4) float32 as shares of an image of size (H, W) = shape, from boxes in pixels."""
     height, width = shape
     return np.array(boxes, np.float32).reshape(-1, 4) / np.array([width, height, width, height], np.float32)
 
 
 def _iou(shared: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """IoU (G, K) from shared pixels (G, K) and areas (G,) and (K,); 0 where both areas are 0."""
     union = truth[:, None] + predicted[None] - shared
     return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)

@@ -1,8 +1,8 @@
-"""Heads on frozen slots: the class and the box of what a slot stands for."""
+"""Head on frozen slots: predicts the class and the box of the object that a slot represents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,22 +13,27 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...core.errors import UsageError
 from ...core.types import Prediction, Truth
+from ..base import Batches, Head
 from ..discovery import label_map
 from .matching import Objects
 from .perceptron import Examples, fit_perceptron
 
 NO_OBJECT = -1
-"""Category of a slot that stands for no object."""
+"""Category of a slot that represents no object."""
 
 Finder = Callable[[Truth, np.ndarray, int], Objects]
-"""The objects of an image, from its truth, the slot (H, W) of each pixel, and K."""
+"""Function from the truth of an image, the slot (H, W) of each pixel and the number of slots to the objects."""
 
 
 @dataclass(frozen=True)
 class SlotSet:
-    """Slots of a whole split by image: features (N, D), category ids (N,), boxes (N, 4), image i at bounds[i : i + 2].
+    """Slots of all images of a split, one after the other.
 
-    boxes are shares of the image, NaN for `NO_OBJECT`.
+    Attributes:
+        features: (N, D) float32 slots.
+        categories: (N,) int64 category ids, or `NO_OBJECT`.
+        boxes: (N, 4) float32 left, top, right, bottom as shares of the image; NaN for `NO_OBJECT`.
+        bounds: (images + 1,) rows bounds[i] to bounds[i + 1] belong to image i.
     """
 
     features: Tensor
@@ -38,8 +43,8 @@ class SlotSet:
 
 
 @dataclass(frozen=True)
-class _Slots:
-    """A `perceptron.Source`: all slots of each image, with classes in place of categories."""
+class _SlotSource:
+    """An `ExampleSource` that gives all slots of each image. targets: (N,) int64 classes of the slots."""
 
     slots: SlotSet
     targets: Tensor
@@ -52,41 +57,45 @@ class _Slots:
         return self.slots.features.shape[1]
 
     def batch(self, images: np.ndarray, random: np.random.Generator | None) -> Examples:
-        del random
+        del random  # an image has few slots, so all of them are used
         bounds = self.slots.bounds
         chosen = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in images])
         rows = torch.from_numpy(chosen.astype(np.int64))
         return Examples(self.slots.features[rows], self.targets[rows], self.slots.boxes[rows])
 
 
-def collect_slots(
-    batches: Iterable[tuple[Sequence[Truth], Prediction]], find: Finder, threshold: float, *, unmatched: bool
-) -> SlotSet:
-    """Slots that are matched to an object above an IoU of `threshold`, as examples of its category and box.
+def collect_slots(batches: Batches, find: Finder, threshold: float, *, unmatched: bool) -> SlotSet:
+    """Collect the slots that match an object as examples of its category and box.
 
-    batches: truths after the protocol and a prediction with masks and slots, whose first rows belong to them.
-    unmatched: also take the other slots that own a pixel, as examples of `NO_OBJECT`.
+    Args:
+        batches: truths and predictions, with masks and slots, of the split.
+        find: gives the objects of an image.
+        threshold: IoU above which a slot matches an object.
+        unmatched: also take the other slots that own a pixel, as examples of `NO_OBJECT`.
 
-    Raises UsageError when no image could be read or slots are not finite.
+    Raises:
+        UsageError: no image could be read, or slots are not finite.
     """
     features: list[np.ndarray] = []
     categories: list[np.ndarray] = []
     boxes: list[np.ndarray] = []
     for truths, prediction in batches:
-        rows = zip(truths, cast(Tensor, prediction.masks), slots_array(prediction), strict=False)  # the batch is padded
+        # strict=False: a padded batch has more predictions than truths.
+        rows = zip(truths, cast(Tensor, prediction.masks), slots_array(prediction), strict=False)
         for truth, masks, slots in rows:
             if not np.isfinite(slots).all():
                 raise UsageError("Prediction.slots is not finite (NaN or infinity) on an image of the fit split")
             segments = label_map(masks.detach(), (truth.labels.shape[0], truth.labels.shape[1]))
             objects = find(truth, segments, len(slots))
-            found, own = objects.matched(threshold)
-            others = np.setdiff1d(np.flatnonzero(np.bincount(segments.ravel())), own) if unmatched else own[:0]
-            features.append(slots[np.concatenate([own, others])])
-            categories.append(np.concatenate([objects.categories[found], np.full(len(others), NO_OBJECT)]))
-            boxes.append(np.concatenate([objects.boxes[found], np.full((len(others), 4), np.nan, np.float32)]))
+            matched, its_slots = objects.matched(threshold)
+            present = np.flatnonzero(np.bincount(segments.ravel()))
+            empty = np.setdiff1d(present, its_slots) if unmatched else its_slots[:0]
+            features.append(slots[np.concatenate([its_slots, empty])])
+            categories.append(np.concatenate([objects.categories[matched], np.full(len(empty), NO_OBJECT)]))
+            boxes.append(np.concatenate([objects.boxes[matched], np.full((len(empty), 4), np.nan, np.float32)]))
     if not features:
         raise UsageError("no image of the fit split could be read")
-    bounds = np.cumsum([0, *(len(one) for one in features)])
+    bounds = np.cumsum([0, *(len(image_slots) for image_slots in features)])
     return SlotSet(
         torch.from_numpy(np.concatenate(features)),
         np.concatenate(categories).astype(np.int64),
@@ -96,19 +105,26 @@ def collect_slots(
 
 
 def slots_array(prediction: Prediction) -> np.ndarray:
-    """Slots (B, K, D) float32."""
+    """The slots of a prediction as an array (B, K, D) float32."""
     return cast(Tensor, prediction.slots).detach().float().cpu().numpy()
 
 
-def fit_slots(slots: SlotSet, names: Mapping[int, str], fit: Fit, *, background: bool) -> dict[str, Tensor]:
-    """Tensors of the head (see `perceptron`) and `categories` (C,) int64, the id of each class.
+def fit_slots(slots: SlotSet, names: Mapping[int, str], fit: Fit, *, background: bool) -> Head:
+    """Fit the head.
 
-    names: the categories that the data set declares. background: class C is no object.
+    Args:
+        slots: examples from `collect_slots`.
+        names: names of the categories that the data set declares, by id.
+        fit: the recipe of the task card.
+        background: add a class C for slots that represent no object.
+
+    Returns:
+        Tensors of the head (see `fit_perceptron`) and `categories` (C,) int64, the category id of each class.
     """
     categories = known_categories(names, slots.categories)
     targets = np.where(slots.categories == NO_OBJECT, len(categories), np.searchsorted(categories, slots.categories))
     head = fit_perceptron(
-        _Slots(slots, torch.from_numpy(targets.astype(np.int64))),
+        _SlotSource(slots, torch.from_numpy(targets.astype(np.int64))),
         len(categories) + background,
         fit,
         normalise=False,
@@ -117,11 +133,16 @@ def fit_slots(slots: SlotSet, names: Mapping[int, str], fit: Fit, *, background:
 
 
 def known_categories(names: Mapping[int, str], found: np.ndarray) -> np.ndarray:
-    """(C,) int64: the categories that the data set declares and those that occur, the negative ones apart.
+    """(C,) int64: the category ids that the data set declares or that occur, in ascending order.
 
-    Raises UsageError when there is none.
+    Args:
+        names: names of the declared categories, by id.
+        found: ids that occur; negative ones stand for background and are ignored.
+
+    Raises:
+        UsageError: there is no category.
     """
     categories = np.union1d(np.array(sorted(names), np.int64), found[found >= 0]).astype(np.int64)
     if not len(categories):
-        raise UsageError("the fit split has no object with a category, so that there is nothing to fit a head on")
+        raise UsageError("the fit split has no object with a category; a head needs annotated objects to be fitted on")
     return categories

@@ -54,7 +54,7 @@ def test_one_results_file_gives_the_same_numbers(tmp_path: Path) -> None:
 def test_a_bad_file_or_task_is_one_line(tmp_path: Path) -> None:
     merged = tmp_path / "results.json"
     merged.write_text(json.dumps([{"image_id": 77, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]))
-    with pytest.raises(UsageError, match=r"image_id is 77, which is none of the 6 images"):
+    with pytest.raises(UsageError, match=r"image_id is 77, which is not one of the 6 images"):
         results_plan(TASK, rectangles(), merged, "mine")
     merged.write_text("[]")
     with pytest.raises(UsageError, match="scored on detection tasks without a head"):

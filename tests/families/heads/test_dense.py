@@ -1,4 +1,4 @@
-"""The dense head: targets pixel by pixel, suppression box by box, and what it finds on tokens that say everything."""
+"""The dense head: targets, suppression, and detections from tokens that contain all information."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_a_token_stands_for_the_smallest_object_at_its_centre(seed: int) -> None
     for row in range(GRID[0]):
         for column in range(GRID[1]):
             x, y = (column + 0.5) * 64 / GRID[1], (row + 0.5) * 48 / GRID[0]
-            here = [one for one in instances if instance_mask(one, SHAPE)[int(y), int(x)]]
-            objects = sorted((one for one in here if not one.crowd), key=lambda one: one.area)
+            here = [instance for instance in instances if instance_mask(instance, SHAPE)[int(y), int(x)]]
+            objects = sorted((instance for instance in here if not instance.crowd), key=lambda instance: instance.area)
             position = row * GRID[1] + column
             if objects:
                 left, top, right, bottom = objects[0].box
@@ -68,23 +68,25 @@ def test_tokens_that_name_their_object_find_it() -> None:
     assert head["categories"].tolist() == sorted(CATEGORIES)
     truths, prediction = predicted(range(100, 120))
     assert prediction.tokens is not None
-    found = [dense_detections(tokens, head, SHAPE) for tokens in prediction.tokens]
-    value = average_precision(match_images(truths, found, "mask", class_agnostic=False))[0]
+    detections = [dense_detections(tokens, head, SHAPE) for tokens in prediction.tokens]
+    value = average_precision(match_images(truths, detections, "mask", class_agnostic=False))[0]
     assert value > 0.5
-    assert all(len(one) <= dense.MAX_DETECTIONS for one in found)
-    for one in found:
-        assert (one.boxes >= 0).all() and (one.boxes <= (64, 48, 64, 48)).all() and (np.diff(one.scores) <= 0).all()
+    assert all(len(image) <= dense.MAX_DETECTIONS for image in detections)
+    for image in detections:
+        assert (
+            (image.boxes >= 0).all() and (image.boxes <= (64, 48, 64, 48)).all() and (np.diff(image.scores) <= 0).all()
+        )
 
 
 def test_masks_are_where_the_class_wins_inside_the_box() -> None:
     _, prediction = predicted(range(4, 5))
     assert prediction.tokens is not None
     head, tokens = fitted(steps=20), prediction.tokens[0]
-    found = dense_detections(tokens, head, SHAPE)
+    detections = dense_detections(tokens, head, SHAPE)
     logits = dense.apply(head, tokens.flatten(1).T)[0].softmax(1).T.reshape(-1, *GRID)
     best = torch.nn.functional.interpolate(logits[None], size=SHAPE, mode="bilinear")[0].argmax(0).numpy()
-    assert found.masks is not None
-    for box, label, mask in zip(found.boxes, found.labels, found.masks, strict=True):
+    assert detections.masks is not None
+    for box, label, mask in zip(detections.boxes, detections.labels, detections.masks, strict=True):
         left, top, right, bottom = box.round().astype(int)
         expected = np.zeros(SHAPE, bool)
         expected[top:bottom, left:right] = True
@@ -111,14 +113,14 @@ def test_suppression_is_that_of_the_loop(seed: int) -> None:
     corners = random.random((60, 2, 2)) * 0.5
     boxes = np.concatenate([corners.min(1), corners.min(1) + 0.2 + 0.3 * random.random((60, 2))], axis=1)
     scores, classes = random.choice([0.1, 0.5, 0.9], 60), random.integers(0, 2, 60)
-    kept: list[int] = []
-    for one in np.argsort(-scores, kind="stable"):
-        rivals = [box for k, box in enumerate(boxes) if k in kept and classes[k] == classes[one]]
-        ious = [dense_iou(boxes[one], box) for box in rivals]
+    survivors: list[int] = []
+    for position in np.argsort(-scores, kind="stable"):
+        rivals = [box for k, box in enumerate(boxes) if k in survivors and classes[k] == classes[position]]
+        ious = [dense_iou(boxes[position], box) for box in rivals]
         if not ious or max(ious) <= 0.5:
-            kept.append(int(one))
-    assert dense._suppress(boxes, scores, classes).tolist() == kept
-    assert 2 < len(kept) < 60
+            survivors.append(int(position))
+    assert dense._suppress(boxes, scores, classes).tolist() == survivors
+    assert 2 < len(survivors) < 60
 
 
 def dense_iou(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Heads on tokens: what they can learn, what they cannot, and that they are the same each time."""
+"""Heads on tokens: what they can and cannot learn, and that fitting is deterministic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINEAR = Fit(head="linear", learning_rates=(0.1, 0.01, 1e-4), steps=60, batch=4,
 
 
 def blobs(images: int = 12, classes: int = 3, seed: int = 0, noise: float = 0.3) -> FeatureSet:
-    """Tokens that are a direction of their class plus noise, scaled and shifted by channel; every pixel annotated."""
+    """Tokens made of one direction per class plus noise, scaled and shifted by channel; every pixel is annotated."""
     generator = np.random.default_rng(seed)
     directions = np.eye(classes, 5)
     maps = generator.integers(0, classes, (images, 4, 4))
@@ -44,8 +44,8 @@ def test_a_linear_head_learns_what_is_linear_whatever_the_scale() -> None:
 def test_a_head_is_the_same_each_time_and_depends_on_its_seed() -> None:
     first, again = fit_linear(blobs(), 3, LINEAR), fit_linear(blobs(), 3, LINEAR)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    other = fit_linear(blobs(), 3, LINEAR.model_copy(update={"seed": 1}))
-    assert not torch.equal(first["weight"], other["weight"])
+    reseeded = fit_linear(blobs(), 3, LINEAR.model_copy(update={"seed": 1}))
+    assert not torch.equal(first["weight"], reseeded["weight"])
 
 
 def test_the_held_out_images_decide_the_rate() -> None:
@@ -73,8 +73,8 @@ def test_kmeans_finds_directions() -> None:
     head = fit_kmeans(features, 4, fit)
     assert torch.equal(head["centres"], fit_kmeans(features, 4, fit)["centres"])
     assert torch.allclose(head["centres"].norm(dim=1), torch.ones(4), atol=1e-5)
-    found = cluster_scores(torch.from_numpy(features.tokens.astype(np.float32)), head).argmax(1).numpy()
-    assert len({(int(a), int(b)) for a, b in zip(names.ravel(), found.ravel(), strict=True)}) == 4
+    clusters = cluster_scores(torch.from_numpy(features.tokens.astype(np.float32)), head).argmax(1).numpy()
+    assert len({(int(a), int(b)) for a, b in zip(names.ravel(), clusters.ravel(), strict=True)}) == 4
     with pytest.raises(UsageError, match="too few for 500 clusters"):
         fit_kmeans(features, 500, fit)
 

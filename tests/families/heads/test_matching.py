@@ -1,4 +1,4 @@
-"""Objects and slots: IoU against one-hot masks, matching against all permutations, edges of the annotations."""
+"""Objects and slots: IoU compared with one-hot masks, matching with all permutations, edge cases of annotations."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_matching_is_the_best_of_all_permutations(seed: int) -> None:
     table = overlap if len(overlap) == short else overlap.T
     best = max(table[np.arange(short), list(p)].sum() for p in permutations(range(long), short))
     assert overlap[rows, columns].sum() == pytest.approx(best)
-    kept = objects.matched(0.5)
-    assert (overlap[kept] > 0.5).all() and len(kept[0]) == (overlap[rows, columns] > 0.5).sum()
+    matches = objects.matched(0.5)
+    assert (overlap[matches] > 0.5).all() and len(matches[0]) == (overlap[rows, columns] > 0.5).sum()
 
 
 def test_six_segmented_objects_are_matched_by_both_kinds_of_truth() -> None:
     truth = truth_of(5, objects=6)
     segments = truth.labels.astype(np.int64)
     for objects in (labelled_objects(truth, segments, 8, Protocol()), annotated_objects(truth, segments, 8)):
-        found, slots = objects.matched(0.1)
-        assert found.tolist() == [0, 1, 2, 3, 4, 5] and slots.tolist() == [1, 2, 3, 4, 5, 6]
+        matched, slots = objects.matched(0.1)
+        assert matched.tolist() == [0, 1, 2, 3, 4, 5] and slots.tolist() == [1, 2, 3, 4, 5, 6]
         boxes = np.array([instance.box for instance in truth.instances]) / (64, 48, 64, 48)
         assert np.allclose(objects.boxes, boxes) and objects.categories.tolist() == list(truth.categories)
 
@@ -68,13 +68,13 @@ def test_an_object_that_was_cropped_away_does_not_exist() -> None:
 def test_one_pixel_no_object_one_slot() -> None:
     labels = np.zeros((4, 5), np.int16)
     nothing = labelled_objects(Truth(labels), labels.astype(np.int64), 1, Protocol())
-    assert len(nothing) == 0 and [len(one) for one in nothing.matched(0.1)] == [0, 0]
+    assert len(nothing) == 0 and [len(array) for array in nothing.matched(0.1)] == [0, 0]
     assert len(labelled_objects(Truth(labels - 1), labels.astype(np.int64), 1, Protocol())) == 0
     labels[3, 4] = 1
     single = labelled_objects(Truth(labels, (7,)), np.zeros((4, 5), np.int64), 1, Protocol())
     assert single.overlap.tolist() == [[1 / 20]] and np.allclose(single.boxes, [[0.8, 0.75, 1, 1]])
-    found = labelled_objects(Truth(labels, (7,)), labels.astype(np.int64), 2, Protocol()).matched(0.1)
-    assert [one.tolist() for one in found] == [[0], [1]]
+    matches = labelled_objects(Truth(labels, (7,)), labels.astype(np.int64), 2, Protocol()).matched(0.1)
+    assert [array.tolist() for array in matches] == [[0], [1]]
 
 
 def test_annotated_objects_overlap_and_leave_out_crowds() -> None:

@@ -1,4 +1,4 @@
-"""The head on slots: what it learns and cannot learn, which learning rate it takes, and what it survives."""
+"""The head on slots: what it can and cannot learn, its choice of the learning rate, and edge cases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = dict.fromkeys(CATEGORIES, "")
 
 
 def slot_set(images: int = 40, seed: int = 0, noise: float = 0.05) -> SlotSet:
-    """Slots that are their category one-hot and the two corners of their box, with noise; some are no object."""
+    """Slots that contain their category (one-hot) and the corners of their box, plus noise; some have no object."""
     random = np.random.default_rng(seed)
     counts = random.integers(0, 5, images)
     classes = random.integers(0, len(CATEGORIES) + 1, counts.sum())
@@ -59,8 +59,8 @@ def test_it_is_the_same_each_time_and_depends_on_its_seed() -> None:
     again = fit_slots(slot_set(), NAMES, FIT, background=True)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert torch.equal(before, torch.get_rng_state())
-    other = fit_slots(slot_set(), NAMES, FIT.model_copy(update={"seed": 1}), background=True)
-    assert not torch.equal(first["weight1"], other["weight1"])
+    reseeded = fit_slots(slot_set(), NAMES, FIT.model_copy(update={"seed": 1}), background=True)
+    assert not torch.equal(first["weight1"], reseeded["weight1"])
 
 
 def test_the_head_is_linear_gelu_linear() -> None:
@@ -88,7 +88,7 @@ def test_categories_that_never_occur_have_a_class_and_strange_ones_get_one() -> 
 def test_a_head_without_examples_or_categories_is_refused() -> None:
     empty = SlotSet(torch.zeros(0, 9), np.zeros(0, np.int64), torch.zeros(0, 4), np.zeros(4, np.int64))
     rates = FIT.model_copy(update={"learning_rates": (0.1, 0.01)})
-    with pytest.raises(UsageError, match="no object of the fit split can be learnt from"):
+    with pytest.raises(UsageError, match="the fit split has no object to learn from"):
         fit_slots(empty, NAMES, rates, background=False)
     with pytest.raises(UsageError, match="no object with a category"):
         fit_slots(empty, {}, FIT, background=False)

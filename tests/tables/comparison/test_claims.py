@@ -201,7 +201,7 @@ def test_ratios_come_from_committed_figures(tmp_path: Path) -> None:
         (tmp_path / "figures" / "f.json").write_text(json.dumps(figure))
         assert verdicts(tmp_path, ratio) == [verdict]
     (tmp_path / "figures" / "f.json").write_text(json.dumps(figure | {"ratio": 1.0, "low": 2.8, "high": 2.9}))
-    with pytest.raises(UsageError, match="ratio 1 lies outside of its range"):
+    with pytest.raises(UsageError, match="ratio 1 lies outside its range"):
         verdicts(tmp_path, ratio)
     (tmp_path / "figures" / "f.json").write_text('{"ratio": 2}')
     with pytest.raises(UsageError, match="field 'low'"):
