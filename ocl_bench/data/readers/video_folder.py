@@ -138,7 +138,7 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
 
 def _rank(files: _VideoFiles, table: np.ndarray, codes: np.ndarray, coloured: bool) -> np.ndarray:
     """Labels of `codes`, which are ranked among all codes of the video (`table`)."""
-    # The table is put before the codes: ranks then count the objects that this frame does not show, too.
+    # The table is put before the codes: ranks then also count objects that this frame does not show.
     all_codes = np.concatenate([table, codes.ravel()])
     try:
         labels = rank_labels(all_codes, coloured, files.options.void, files.options.background)

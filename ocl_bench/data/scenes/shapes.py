@@ -104,7 +104,7 @@ def _dome(origin: Tensor, direction: Tensor) -> Hit:
 
 def _cone(origin: Tensor, direction: Tensor) -> Hit:
     """A cone of radius r = (1 - z) / 2 on a base disc."""
-    # Its quadric is no convex solid: it has a second nappe above the tip, which the test of the height removes.
+    # Its quadric alone is not convex: it has a second nappe above the tip, which the test of the height removes.
     (x, y, z), (u, v, w) = origin.unbind(1), direction.unbind(1)
     a = u * u + v * v - w * w / 4
     a = torch.where(a.abs() < 1e-12, 1e-12, a)
