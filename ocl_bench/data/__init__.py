@@ -1,4 +1,4 @@
-"""Readers: from official on-disk layouts (or a rendered stand-in in the same layout) to samples."""
+"""Readers turn official on-disk layouts, or a rendered stand-in in the same layout, into samples."""
 
 from __future__ import annotations
 
@@ -51,20 +51,25 @@ def open_data(
     embedded: bool = False,
     progress: bool = True,
 ) -> OpenData:
-    """Open the data of a task: real data when there is a root for it, else the stand-in (rendered when absent).
+    """Open the data of a task: real data when there is a root for it, else the stand-in, rendered when it is absent.
+
+    A corrupt sample raises SampleError later, at `reader[i]`; the other samples can still be read.
 
     Args:
         task: the task card.
-        data_root: folder with real data; None reads `OCL_BENCH_DATA`, and where that is unset takes the stand-in.
-        limit: keep the first `limit` samples (a stand-in renders no more than these).
-        split: another split than the card's.
+        data_root: folder with real data. None reads `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
+        limit: number of samples to keep; most readers keep the first ones. A stand-in renders no more than these.
+        split: split to open instead of the card's.
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
         embedded: take the stand-in even where `OCL_BENCH_DATA` is set.
         progress: draw a progress bar on stderr while a stand-in is rendered.
 
+    Returns:
+        The opened data: samples are read one at a time, by index.
+
     Raises:
-        UsageError: unknown reader, split or option. DataMissingError: a root was given, but the data is not in it.
-        A corrupt sample raises SampleError later, at `reader[i]`, and leaves the others alone.
+        UsageError: the reader, the split or an option is unknown.
+        DataMissingError: a root was given, but the data is not in it.
     """
     reader = _find_reader(task)
     if limit is not None and limit < 1:
@@ -79,16 +84,16 @@ def open_data(
 
 
 def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
-    """The function that opens the task's data, bundled or of another package. Raises UsageError with a suggestion."""
+    """The function that opens the data of a task, bundled or from another package. Raises UsageError with a hint."""
     name = task.data.reader
     if name in READERS:
         return READERS[name]
     added = entry_points.offered(entry_points.READERS)
     if name in added:
-        found = added[name].load()
-        if callable(found):
-            return cast(Callable[[Request], OpenData], found)
-        raise UsageError(f"reader '{name}': {added[name].value} is no function (request: Request) -> OpenData")
+        opener = added[name].load()
+        if callable(opener):
+            return cast(Callable[[Request], OpenData], opener)
+        raise UsageError(f"reader '{name}': {added[name].value} is not a function (request: Request) -> OpenData")
     known = sorted([*READERS, *added])
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(known)}"
@@ -96,7 +101,7 @@ def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
 
 
 def spread(data: OpenData, count: int | None) -> OpenData:
-    """At most `count` samples of the data, evenly spread over its order; all for None."""
+    """At most `count` samples of the data, evenly spread over its order; all of them for None."""
     if count is None or count >= len(data.ids):
         return data
     return subset(data, [position * len(data.ids) // count for position in range(count)])

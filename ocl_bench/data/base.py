@@ -19,9 +19,9 @@ ItemOut = TypeVar("ItemOut", bound=Sample | Video, covariant=True)
 
 
 class Reader(Protocol[ItemOut]):
-    """Turns one layout into samples: images, or videos in the family of that name.
+    """Turns one layout on disk into samples: images, or videos for the tasks of the video family.
 
-    Opening lists names only; pixels are read by `reader[i]`, of a video by `reader[i].frames[t]`.
+    Opening lists names only. Pixels are read by `reader[i]`, those of a video by `reader[i].frames[t]`.
     """
 
     @property
@@ -42,10 +42,15 @@ class Reader(Protocol[ItemOut]):
 class OpenData:
     """Opened data of a task.
 
-    kind: `embedded` (stand-in), `official` or `supplied` (brought by the user); results of different kinds never rank
-    together. revision: changes when the content does; it is part of each result's key. root: folder that holds the
-    files. ids: sample ids in order. note: one line for the user. categories: id -> name of the object
-    categories that the data set declares.
+    Attributes:
+        reader: gives the samples.
+        kind: `embedded` (stand-in), `official` or `supplied` (brought by the user). Results of different kinds are
+            never ranked together.
+        revision: changes when the content changes; it is part of the key of each result.
+        root: folder that holds the files.
+        ids: sample ids in order.
+        note: one line for the user.
+        categories: id -> name of the object categories that the data set declares.
     """
 
     reader: Reader[Any]
@@ -62,7 +67,7 @@ class OpenData:
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `open_data`, checked."""
+    """The arguments of `open_data`, checked. `embedded`: take the stand-in whatever `OCL_BENCH_DATA` says."""
 
     task: TaskSpec
     data_root: Path | None
@@ -79,9 +84,9 @@ class Request:
 
     @property
     def root(self) -> Path | None:
-        """Where real data is: `data_root`, else `OCL_BENCH_DATA`; None asks for the stand-in.
+        """The folder with real data: `data_root`, else `OCL_BENCH_DATA`; None asks for the stand-in.
 
-        An explicit stand-in seed goes before the environment variable, but contradicts an explicit `data_root`.
+        A stand-in seed overrides the environment variable. Raises UsageError when it comes with a `data_root`.
         """
         if self.embedded:
             return None
@@ -93,13 +98,13 @@ class Request:
 
 
 def subset(data: OpenData, positions: Sequence[int]) -> OpenData:
-    """Some samples of opened data, in the order given."""
+    """The samples of opened data at these positions, in their order; kind and revision stay."""
     ids = tuple(data.ids[position] for position in positions)
     return replace(data, reader=_Subset(data.reader, tuple(positions), ids), ids=ids)
 
 
 class SampleSequence(Generic[Item]):
-    """Length and iteration for a reader that has `ids` and `__getitem__`."""
+    """Gives a reader that has `ids` and `__getitem__` its length and its iteration."""
 
     ids: tuple[str, ...]
 
@@ -120,4 +125,5 @@ class _Subset(SampleSequence[Any]):
     ids: tuple[str, ...]
 
     def __getitem__(self, index: int) -> Any:
+        # range() turns a negative index into a position, and raises IndexError for one that is out of range.
         return self.reader[self.positions[range(len(self))[index]]]

@@ -1,4 +1,4 @@
-"""Which parts of a task come from other packages: another version of them may give other numbers."""
+"""Tell which parts of a task come from other packages: another version of such a part may give other numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from . import READERS
 
 def extensions_of(task: TaskSpec) -> dict[str, str]:
     """Reader, family and metrics that are not bundled, each with the hash of its source; empty for a bundled task."""
-    asked = [("reader", entry_points.READERS, task.data.reader, task.data.reader in READERS)]
-    asked.append(("family", entry_points.FAMILIES, task.family, task.family in PROTOCOLS))
+    parts = [("reader", entry_points.READERS, task.data.reader, task.data.reader in READERS)]
+    parts.append(("family", entry_points.FAMILIES, task.family, task.family in PROTOCOLS))
     for name in task.metrics:
-        asked.append((f"metric {name}", entry_points.METRICS, name, name in CATALOGUE or knn_metric(name) is not None))
+        parts.append((f"metric {name}", entry_points.METRICS, name, name in CATALOGUE or knn_metric(name) is not None))
     return {
-        what: entry_points.source_sha256(entry)
-        for what, group, name, bundled in asked
+        part: entry_points.source_sha256(entry)
+        for part, group, name, bundled in parts
         if not bundled and (entry := entry_points.offered(group).get(name)) is not None
     }

@@ -1,4 +1,4 @@
-"""Image files to arrays. Whatever is wrong with a file becomes one line that names it."""
+"""Read image files as arrays. A missing or broken file becomes a SampleError of one line that names it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from ..core.errors import SampleError
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files: its decoders let errors of other modules through."""
+
 _INDEX_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _COLOUR_MODES = {"RGB", "RGBA"}
 
@@ -24,11 +26,18 @@ def read_image(
     shape: tuple[int, int] | None = None,
     remedy: str,
 ) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB; grey and CMYK are converted, alpha is dropped, not blended.
+    """An image as (H, W, 3) uint8 RGB; grey and CMYK are converted, alpha is dropped without blending.
 
-    shape: (H, W) of its annotation. Pixels are taken as stored; a file whose EXIF orientation is needed to have the
-    annotated shape is turned. Raises SampleError when the file is missing, cannot be decoded, has another shape, or
-    has a mode that is not in `modes`.
+    Args:
+        path: a PNG or JPEG file.
+        sample_id: for error messages.
+        modes: Pillow modes that are accepted; None accepts all.
+        shape: (H, W) of the annotation. Pixels are taken as stored, and turned by the EXIF orientation only when the
+            image has the annotated shape after that.
+        remedy: what the user can do; it ends each message.
+
+    Raises:
+        SampleError: the file is missing, cannot be decoded, or has another shape or mode.
     """
     picture = _load(path, sample_id, "image", ("PNG", "JPEG"), remedy)
     if modes is not None and picture.mode not in modes:
@@ -45,8 +54,16 @@ def read_image(
 def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> tuple[np.ndarray, bool]:
     """A mask as (H, W) int64 codes, and whether these codes are colours.
 
-    Palette, grey and 16-bit files give their stored numbers. Colour files give R + 256 G + 65536 B.
-    Raises SampleError when the file is missing, broken, of another size than `shape`, or of another mode.
+    Palette, grey and 16-bit files give their stored numbers; colour files give R + 256 G + 65536 B.
+
+    Args:
+        path: a PNG file.
+        sample_id: for error messages.
+        shape: (H, W) or (H, W, 3) of the image, which the mask must have too.
+        remedy: what the user can do; it ends each message.
+
+    Raises:
+        SampleError: the file is missing or broken, or has another size or mode.
     """
     picture = _load(path, sample_id, "mask", ("PNG",), remedy)
     if picture.mode not in _INDEX_MODES | _COLOUR_MODES:
@@ -60,18 +77,25 @@ def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str
     return array, False
 
 
+def one_line(error: Exception) -> str:
+    """The text of an error on one line; the name of its class where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _load(path: Path, sample_id: str, field: str, formats: tuple[str, ...], remedy: str) -> Image.Image:
+    """The decoded file. `field`: what messages call it, "image" or "mask"."""
     if not path.is_file():
         raise SampleError(sample_id, f"{path}: {field} file is missing; {remedy}")
     try:
-        # Decoding alone does not compare checksums, so that a flipped bit could change truth unnoticed.
+        # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
+        # unnoticed), but after verify() Pillow cannot decode the same object.
         with Image.open(path, formats=formats) as picture:
             picture.verify()
         with Image.open(path, formats=formats) as picture:
             picture.load()
             return picture
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"not a {' or '.join(formats)} file"
         raise SampleError(sample_id, f"{path}: {field} cannot be read ({reason}); {remedy}") from error

@@ -1,7 +1,8 @@
 """The Arrow index of a data set: file names through Hugging Face `datasets`, keyed by a manifest of the files.
 
-The index holds names, not pixels. Official sets are large (CLEVRTEX full: 50,000 scenes of 5 files), so that copying
-pixels would double the disk space; samples are decoded from the original files when asked for, and memory stays flat.
+The index holds names, not pixels. Official sets are large (CLEVRTEX full: 50,000 scenes of 5 files), and a copy of the
+pixels would double the disk space. Samples are decoded from the original files when they are asked for, so memory use
+does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,23 +19,25 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import UsageError
 from ..core.paths import cache_root
+from .folders import write_folder
 
 if TYPE_CHECKING:
     import datasets
 
 INDEX_VERSION = 1
-"""Raised when the columns of an index change."""
+"""Add 1 when the columns of an index change: caches of older versions are then not read."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Names, sizes in bytes and modification times in ns of the files; a file that is not there has -1 and -1."""
+    """Name, size in bytes and modification time in ns of each file; a file that is not there has -1 and -1."""
 
     files: tuple[tuple[str, int, int], ...]
 
     @property
     def content(self) -> str:
-        """Eight hexadecimal digits that depend on names and sizes only, hence equal on another machine."""
+        """Eight hexadecimal digits that depend on names and sizes only, so they are equal on every machine."""
+        # No times here: this becomes the revision of the data, and a copy of the data has the same revision.
         return _digest([(name, size) for name, size, _ in self.files])[:8]
 
     @property
@@ -51,10 +52,15 @@ def take_manifest(root: Path, names: Sequence[str]) -> Manifest:
 
 
 def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manifest) -> datasets.Dataset:
-    """The memory-mapped index with text `columns`, from the cache, or built there when the manifest changed.
+    """The memory-mapped index from the cache; it is built there when the manifest has changed.
 
-    It lies in `cache_root()/arrow/<name>-<manifest key>` and is written atomically, so that two processes may build it
-    at the same time. Raises UsageError when the cache cannot be written.
+    Args:
+        name: first part of the name of its folder, `cache_root()/arrow/<name>-<manifest key>`.
+        columns: name of each column and its texts, one per sample.
+        manifest: of the files that the index names.
+
+    Raises:
+        UsageError: the cache cannot be written.
     """
     import datasets
 
@@ -64,7 +70,8 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
             features = datasets.Features({column: datasets.Value("string") for column in columns})
             table = datasets.Dataset.from_dict({key: list(column) for key, column in columns.items()}, features)
             try:
-                _save(table, folder)
+                # Whole or not at all: two processes may build the same index at the same time.
+                write_folder(folder, lambda place: table.save_to_disk(str(place)))
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise UsageError(f"{folder}: cannot be written ({reason}); set OCL_BENCH_CACHE elsewhere") from error
@@ -79,24 +86,9 @@ def _entry(root: Path, name: str) -> tuple[str, int, int]:
     return (name, status.st_size, status.st_mtime_ns)
 
 
-def _save(table: datasets.Dataset, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        table.save_to_disk(str(scratch / "index"))
-        try:
-            os.rename(scratch / "index", folder)
-        except OSError:
-            # Another process may have been faster; its index is the same, as the key is.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 @contextmanager
 def _quiet(module: object) -> Iterator[None]:
-    """No progress bars of `datasets` inside; the caller's own setting comes back afterwards."""
+    """Hide the progress bars of `datasets` inside the `with`; the caller's own setting is restored afterwards."""
     shown = not module.are_progress_bars_disabled()  # type: ignore[attr-defined]
     module.disable_progress_bars()  # type: ignore[attr-defined]
     try:

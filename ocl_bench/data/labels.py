@@ -1,4 +1,4 @@
-"""Label maps from annotations: instances that may overlap, regions of a semantic map, polygons and run-length codes."""
+"""Label maps from annotations: overlapping instances, regions of a semantic map, polygons and run-length codes."""
 
 from __future__ import annotations
 
@@ -10,44 +10,71 @@ from ..core.rle import unpack_runs
 from ..core.types import OVERLAP, VOID, Instance
 
 _FARTHEST = 1_000_000
-"""Largest coordinate of a polygon in pixels; what leaves the image is cut off."""
+"""Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
 
 
 def label_map(
     instances: tuple[Instance, ...], shape: tuple[int, int], crowd: str = "drop"
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Labels (H, W) int16 with overlaps, and the category of each label, from instances with masks."""
+    """The label map of instances, and the category of each label.
+
+    Args:
+        instances: those without a mask are left out and get no label.
+        shape: (H, W) of the image.
+        crowd: what crowds become: `drop` (background), `instance` (objects) or `ignore` (void).
+
+    Returns:
+        Labels (H, W) int16: 0 background, k for the k-th object that is kept, OVERLAP where several objects claim a
+        pixel, VOID where only ignored crowds do. And the category of label k at index k - 1.
+    """
     from pycocotools import mask as rle
 
     labels, ignored = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=bool)
     claims = np.zeros(shape, dtype=np.int16)
     categories = []
-    for one in instances:
-        if one.mask is None or (one.crowd and crowd == "drop"):
+    for instance in instances:
+        if instance.mask is None or (instance.crowd and crowd == "drop"):
             continue
-        mask = rle.decode(one.mask).astype(bool)
-        if one.crowd and crowd == "ignore":
+        mask = rle.decode(instance.mask).astype(bool)
+        if instance.crowd and crowd == "ignore":
             ignored |= mask
             continue
-        categories.append(one.category)
+        categories.append(instance.category)
         labels[mask] = len(categories)
         claims += mask
+    # An object that stands in an ignored crowd keeps its pixels: only what nobody claims becomes void.
     labels[ignored & (labels == 0)] = VOID
     labels[claims > 1] = OVERLAP
     return labels, tuple(categories)
 
 
 def class_regions(classes: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Each class of a semantic map as one object: labels (H, W) int16 from 1, and the class of each label."""
+    """Each class of a semantic map as one object.
+
+    Args:
+        classes: (H, W) class of each pixel; negative numbers are void.
+
+    Returns:
+        Labels (H, W) int16 from 1, VOID where the class is void, and the class of each label.
+    """
     present = np.unique(classes[classes >= 0])
     labels = np.where(classes >= 0, np.searchsorted(present, classes) + 1, VOID).astype(np.int16)
     return labels, tuple(int(value) for value in present)
 
 
 def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | None:
-    """A COCO run-length code `{"size", "counts": bytes}` from polygons or either kind of run-length code.
+    """A COCO run-length code `{"size", "counts": bytes}` from polygons or from either kind of run-length code.
 
-    None without a segmentation. Raises ValueError when a code has another size than the image, or makes no sense.
+    Args:
+        segmentation: field `segmentation` of an annotation: a list of polygons, or `{"size", "counts"}` where counts
+            is a list of runs (uncompressed) or a text (compressed).
+        shape: (H, W) of the image.
+
+    Returns:
+        The code, or None for an annotation without a segmentation.
+
+    Raises:
+        ValueError: the code has another size than the image, or cannot be read.
     """
     from pycocotools import mask as rle
 
@@ -65,9 +92,10 @@ def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | No
     if isinstance(counts, str):
         counts = counts.encode()
     runs = counts if isinstance(counts, list) else unpack_runs(counts)
-    # pycocotools checks neither: it would show memory of others where a code ends too early.
+    # pycocotools checks neither of the two: where a code ends too early, its C code reads memory behind the mask.
+    # type() and not isinstance(): True is an int.
     if not all(type(run) is int and run >= 0 for run in runs):
-        raise ValueError("run-length code with runs that are no whole numbers from 0")
+        raise ValueError("run-length code with a run that is not a whole number of 0 or more")
     if sum(runs) != shape[0] * shape[1]:
         raise ValueError(f"run-length code of {sum(runs)} pixels, its image has {shape[0] * shape[1]}")
     if isinstance(counts, list):
@@ -81,8 +109,9 @@ def _corners(polygon: Any) -> list[float]:
     values = np.asarray(polygon, dtype=np.float64)
     if values.ndim != 1 or len(values) < 6 or len(values) % 2:
         raise ValueError("a polygon needs at least 3 points x, y, x, y, ...")
-    # pycocotools draws in 32-bit integers, and reserves memory for each pixel of an edge.
+    # pycocotools draws in 32-bit integers and reserves memory for each pixel of an edge, so a huge coordinate would
+    # overflow or exhaust the memory. Written so that NaN is refused as well: it fails every comparison.
     if not (np.abs(values) <= _FARTHEST).all():
-        raise ValueError(f"a polygon has a coordinate that is no number up to {_FARTHEST:,}")
+        raise ValueError(f"a polygon has a coordinate that is not a number up to {_FARTHEST:,}")
     corners: list[float] = values.tolist()
     return corners

@@ -1,9 +1,9 @@
-"""What readers ask of cards and annotation files, with one line when the answer is no."""
+"""Checks that readers share: options and splits of cards, lists of names, and annotation files in JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,9 @@ from ..core.errors import DataMissingError, UsageError, first_problem
 from .base import Request
 
 Options = TypeVar("Options", bound=BaseModel)
+
+EntryFields = Mapping[str, Mapping[str, Any]]
+"""Field of an annotation file -> name and type (or types) of the fields that each of its entries needs."""
 
 
 def parse_options(kind: type[Options], request: Request) -> Options:
@@ -26,18 +29,65 @@ def parse_options(kind: type[Options], request: Request) -> Options:
         raise UsageError(f"task '{request.task.name}': {place}: {problem}; known options: {known}") from error
 
 
-def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-    """An annotation file. Raises DataMissingError when it is not there, UsageError when it is cut or no object.
+def check_split(request: Request, data_set: str, splits: Sequence[str]) -> None:
+    """Raise UsageError unless the data set has the split that the request names."""
+    if request.split not in splits:
+        known = (" and " if len(splits) == 2 else ", ").join(splits)
+        raise UsageError(f"task '{request.task.name}': {data_set} has the splits {known}, not '{request.split}'")
 
-    replace: is given each object of the file as soon as it is parsed; what it returns takes that object's place.
+
+def read_lines(path: Path, content: str, remedy: str) -> list[str]:
+    """The lines of a text file without spaces around them; empty ones are left out.
+
+    Raises DataMissingError when the file cannot be read; `content` ("list of images") and `remedy` go into its message.
     """
     try:
-        # Decoded here, so that the bytes of a large file are gone before its numbers come.
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataMissingError(f"{path}: {content} cannot be read ({reason}); {remedy}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def first_repeated(values: Iterable[Any]) -> Any:
+    """The first value that occurs a second time; None when all differ."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """The content of an annotation file, which must be a JSON object.
+
+    Args:
+        path: the file, UTF-8 with or without a byte-order mark.
+        replace: is called with each object of the file as soon as that is parsed; its result takes the object's place.
+
+    Raises:
+        DataMissingError: the file cannot be read. UsageError: it is cut, or its content is not an object.
+    """
+    try:
+        # json.loads(bytes) would keep the bytes of a large file in memory while it makes the numbers.
         content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=replace)
     except OSError as error:
         raise DataMissingError(f"{path}: cannot be read ({error.strerror}); see docs/data.md for the layout") from error
     except ValueError as error:
-        raise UsageError(f"{path}: is no JSON, perhaps a cut download ({error}); download it again") from error
+        raise UsageError(f"{path}: is not JSON, perhaps a cut download ({error}); download it again") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: holds a {type(content).__name__}, expected an object; download it again")
     return content
+
+
+def check_entries(content: dict[str, Any], path: Path, fields: EntryFields) -> None:
+    """Raise UsageError unless each field of an annotation file is a list of entries with the fields they need."""
+    for field, required in fields.items():
+        if not isinstance(content.get(field), list):
+            raise UsageError(f"{path}: field '{field}' is missing or not a list; download the file again")
+        for position, entry in enumerate(content[field]):
+            for name, kind in required.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                    text = f"{field}[{position}].{name} is missing or of a wrong type"
+                    raise UsageError(f"{path}: {text}; download the file again")

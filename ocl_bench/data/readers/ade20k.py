@@ -6,8 +6,8 @@
 
 Splits: `train` is training, `val` is validation. Where there are no such folders, the files lie in images/ and
 annotations/, and `train` or `val` in their names tells the split. Label 0 is void, 1..150 become classes 0..149; each
-class of an image is one object. An image without annotation, or the reverse, is a failed sample. This is not the full
-ADE20K_2021_17_01.
+class of an image is one object. An image without annotation, or an annotation without image, is a failed sample. The
+full data set ADE20K_2021_17_01 has another layout and is not read.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
+from ..options import check_split
 from ..stand_ins.layouts import ensure_layout
 from .dense import DenseFiles, DenseReader
+from .places import find_root_with
 
 _FOLDERS = {"train": "training", "val": "validation"}
 _CLASSES = 150
 
 
 def open_ade20k(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for a split, DataMissingError for what is not there."""
-    if request.split not in _FOLDERS:
-        raise UsageError(f"task '{request.task.name}': ADE20K has the splits train and val, not '{request.split}'")
+    """Open one split. Raises UsageError for an unknown split, DataMissingError when the data is not there."""
+    check_split(request, "ADE20K", tuple(_FOLDERS))
     if request.root is None:
         tree = ensure_layout(request, "ade20k")
         root = tree.root / "ADEChallengeData2016"
         reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, None)
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, read_names(root))
-    root = _find_root(request)
+    root = find_root_with(request, ("images", "annotations"))
     reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, request.limit)
     note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of {root}"
     revision = f"official-{reader.manifest.content}"
@@ -44,7 +45,7 @@ def open_ade20k(request: Request) -> OpenData:
 
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:
-    """Ids of a split with the places of image and annotation; one of the two may not be there."""
+    """Ids of a split, each with the places of its image and its annotation; one of the two files may be missing."""
     folders = [Path(kind, _FOLDERS[split]) for kind in ("images", "annotations")]
     if not any((root / folder).is_dir() for folder in folders):
         folders = [folder.parent for folder in folders]
@@ -52,6 +53,7 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
     stems = {path.stem for path in (root / images).glob(f"ADE_{split}_*.jpg")}
     if not stems:
         raise DataMissingError(f"{root / images}: no image ADE_{split}_*.jpg in it; unpack the archive again")
+    # An annotation without image is listed too: it then fails as a sample, instead of vanishing from the split.
     stems |= {path.stem for path in (root / annotations).glob(f"ADE_{split}_*.png")}
     return [
         (stem, (images / f"{stem}.jpg").as_posix(), (annotations / f"{stem}.png").as_posix()) for stem in sorted(stems)
@@ -59,9 +61,9 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
 
 
 def read_names(root: Path) -> dict[int, str]:
-    """Class 0..149 -> name, by objectInfo150.txt; empty where it is not there.
+    """Class 0..149 -> name, from objectInfo150.txt; empty without that file.
 
-    Raises UsageError when it is another table.
+    Raises UsageError when the file is another table.
     """
     path = root / "objectInfo150.txt"
     if not path.is_file():
@@ -74,20 +76,8 @@ def read_names(root: Path) -> dict[int, str]:
 
 
 def read_truth(codes: np.ndarray, path: Path, sample_id: str) -> Truth:
-    """Truth from the numbers of an annotation."""
+    """Truth from the numbers (H, W) of an annotation. Raises SampleError for a number above 150."""
     if codes.max(initial=0) > _CLASSES:
         raise SampleError(sample_id, f"{path}: label {codes.max()}, expected 0..{_CLASSES}; is it SceneParsing-150?")
     classes = np.where(codes == 0, VOID, codes - 1).astype(np.int16)
     return Truth(*class_regions(classes), classes=classes)
-
-
-def _find_root(request: Request) -> Path:
-    assert request.root is not None
-    candidates = (request.root / request.data.folder, request.root)
-    for candidate in candidates:
-        if (candidate / "images").is_dir() and (candidate / "annotations").is_dir():
-            return candidate.resolve()
-    raise DataMissingError(
-        f"task '{request.task.name}': no folders images and annotations; looked in "
-        f"{' and '.join(map(str, candidates))}; get it: {request.data.get}"
-    )

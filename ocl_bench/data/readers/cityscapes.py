@@ -7,10 +7,10 @@
 
 The 19 classes of the benchmark are numbered 0..18 in the order of their labelId, all other labels are void. Files
 `_labelTrainIds.png`, which cityscapesScripts makes, are not needed. The test split has no public annotation. An image
-without annotation, or the reverse, is a failed sample. Options of a card (`data.options`):
+without annotation, or an annotation without image, is a failed sample. Options of a card (`data.options`):
 
-truth  what is one object: `classes`, all of a class in the image, or `instances`, where instance ids tell the objects
-       of a class apart (1000 * labelId + k); a class or group without such ids stays one object
+truth  what is one object: `classes`, all pixels of a class in the image, or `instances`, where instance ids tell the
+       objects of a class apart (1000 * labelId + k); a class or group without such ids stays one object
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.errors import DataMissingError, SampleError
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
-from ..options import parse_options
+from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from .dense import DenseFiles, DenseReader, read_codes
+from .places import find_root_with
 
 CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
     28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
-"""labelId -> name of the evaluated classes; class k is the k-th of them."""
+"""labelId -> name of the evaluated classes; class k is entry k of this table."""
 
 _LARGEST_ID = 33
 _FIRST_INSTANCE = 1000
@@ -50,23 +51,22 @@ class CityscapesOptions(BaseModel):
 
 
 def open_cityscapes(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options and splits, DataMissingError for what is not there."""
+    """Open one split. Raises UsageError for an option or a split, DataMissingError when the data is not there."""
     truth = partial(read_truth, instances=parse_options(CityscapesOptions, request).truth == "instances")
     names = dict(enumerate(CLASSES.values()))
-    if request.split not in ("train", "val"):
-        raise UsageError(f"task '{request.task.name}': Cityscapes has the splits train and val, not '{request.split}'")
+    check_split(request, "Cityscapes", ("train", "val"))
     if request.root is None:
         tree = ensure_layout(request, "cityscapes")
         reader = DenseReader.open(tree.root, "cityscapes", list_files(tree.root, request.split), truth, None)
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, names)
-    root = _find_root(request)
+    root = find_root_with(request, ("leftImg8bit", "gtFine"))
     reader = DenseReader.open(root, "cityscapes", list_files(root, request.split), truth, request.limit)
     note = f"data: Cityscapes fine {request.split}, {len(reader)} images of {root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, names)
 
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:
-    """Ids `<city>_<sequence>_<frame>` of a split with the places of image and annotation; one may not be there."""
+    """Ids `<city>_<sequence>_<frame>` of a split, each with the places of image and annotation; one may be missing."""
     folders = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine")]
     suffixes = ("_leftImg8bit.png", "_gtFine_labelIds.png")
     images, labels = (
@@ -83,9 +83,16 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
 
 
 def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool = False) -> Truth:
-    """Truth from labelIds (H, W); -1 (licence plate), which a PNG stores as 255, is void.
+    """Truth from the labelIds of an image; classes that are not evaluated are void.
 
-    instances: tell objects apart by the instance ids, a file beside `path`. Raises SampleError for other numbers.
+    Args:
+        codes: (H, W) labelIds 0..33, or 255 for -1 (licence plate), as a PNG stores it.
+        path: the file of the labelIds, for messages; the instance ids lie in a file beside it.
+        sample_id: for messages.
+        instances: whether instance ids tell the objects of a class apart.
+
+    Raises:
+        SampleError: there are other numbers, or the instance ids contradict the labelIds.
     """
     if ((codes > _LARGEST_ID) & (codes != 255)).any():
         worst = int(codes[codes != 255].max())
@@ -97,6 +104,7 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool
         return Truth(*class_regions(classes), classes=classes)
     place = path.with_name(path.name.replace("_labelIds", "_instanceIds"))
     ids = read_codes(place, sample_id, codes.shape)
+    # Ids below 1000 are labelIds: of a class without instances, or of a group that annotators did not separate.
     wrong = (classes != VOID) & (np.where(ids < _FIRST_INSTANCE, ids, ids // _FIRST_INSTANCE) != codes)
     if wrong.any():
         text = f"instance id {ids[wrong][0]} where {path.name} has label {codes[wrong][0]}; unpack the archive again"
@@ -104,15 +112,3 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool
     present, first = np.unique(ids[classes != VOID], return_index=True)
     labels = np.where(classes == VOID, VOID, np.searchsorted(present, ids) + 1).astype(np.int16)
     return Truth(labels, tuple(int(value) for value in classes[classes != VOID][first]), classes)
-
-
-def _find_root(request: Request) -> Path:
-    assert request.root is not None
-    candidates = (request.root / request.data.folder, request.root)
-    for candidate in candidates:
-        if (candidate / "leftImg8bit").is_dir() and (candidate / "gtFine").is_dir():
-            return candidate.resolve()
-    raise DataMissingError(
-        f"task '{request.task.name}': no folders leftImg8bit and gtFine; looked in "
-        f"{' and '.join(map(str, candidates))}; get it: {request.data.get}"
-    )

@@ -5,8 +5,8 @@
                                CLEVRTEX_<variant>_<6 digits>.json         metadata
 
 Albedo, depth, normal and shadow files lie beside these and are not read. The official generator stores the mask as a
-palette image whose numbers are 0 for the background and i for object i of the metadata. Copies re-saved in colour are
-understood too: black is the background, the other colours are ranked by R + 256 G + 65536 B image by image.
+palette image whose numbers are 0 for the background and i for object i of the metadata. Copies that were re-saved in
+colour are also read: black is the background, the other colours are ranked by R + 256 G + 65536 B in each image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,14 +35,17 @@ SCENES = {"full": 50_000, "pbg": 20_000, "vbg": 20_000, "grassbg": 20_000, "camo
 """Number of scenes of each variant."""
 
 SPLITS = ("test", "val", "train")
-"""Official splits: first tenth, second tenth, the rest. `outd` has none, all of it is for testing."""
+"""Official splits: first tenth, second tenth, the rest. `outd` has no splits, all of it is for testing."""
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/clevrtex"
 _IMAGE_MODES = frozenset({"RGB", "RGBA"})
 
 
 def open_clevrtex(request: Request) -> OpenData:
-    """Open one split of one variant: official files below the data root, else the stand-in."""
+    """Open one split of one variant: official files below the data root, else the stand-in.
+
+    Raises UsageError for an unknown variant or split, DataMissingError when no scene of the split is there.
+    """
     variant = request.data.variant or "full"
     if variant not in VARIANTS:
         raise UsageError(f"task '{request.task.name}': data.variant '{variant}'; known: {', '.join(VARIANTS)}")
@@ -65,12 +68,13 @@ def open_clevrtex(request: Request) -> OpenData:
 
 
 def split_numbers(variant: str, split: str) -> range | None:
-    """Scene numbers of a split, or None for every scene.
+    """Scene numbers of a split, or None for every scene. Raises UsageError for a split that the variant lacks.
 
-    As the official loader splits (karazijal/clevrtex-generation, `clevrtex_eval.py`): by tenths in every variant but
-    `outd`. The split follows from the number in the file name, never from which files are present, so that a partial
-    download cannot move a training scene into the test split. Raises UsageError for a split that the variant lacks.
+    Variants are split by tenths, except `outd`, as in the official loader (karazijal/clevrtex-generation,
+    `clevrtex_eval.py`).
     """
+    # By the number in the file name, not by the files that are there: otherwise a partial download would move training
+    # scenes into the test split.
     if split == "all":
         return None
     if variant == "outd":
@@ -99,24 +103,27 @@ def find_folder(root: Path, variant: str, folder: str = "") -> Path:
 
 
 def list_scenes(folder: Path, variant: str) -> dict[int, str]:
-    """Scene number -> path below `folder` without `.png`, for every image, in any shard. Other files are ignored."""
+    """Scene number -> path below `folder` without `.png`, for every image in any shard; other files are ignored.
+
+    Raises UsageError when a scene is there twice.
+    """
     pattern = re.compile(rf"CLEVRTEX_{variant}_([0-9]{{6}})\.png")
-    found: dict[int, str] = {}
+    scenes: dict[int, str] = {}
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             match = pattern.fullmatch(name)
             if match is None:
                 continue
             stem = Path(os.path.relpath(parent, folder), name.removesuffix(".png")).as_posix()
-            other = found.setdefault(int(match[1]), stem)
+            other = scenes.setdefault(int(match[1]), stem)
             if other != stem:
                 raise UsageError(f"{folder}: scene {match[1]} is there twice, {other}.png and {stem}.png; remove one")
-    return dict(sorted(found.items()))
+    return dict(sorted(scenes.items()))
 
 
 @dataclass(frozen=True)
 class ClevrtexReader(SampleSequence[Sample]):
-    """Scenes of one folder. `index` is the Arrow index with columns id, image, mask, metadata (paths below `root`)."""
+    """Scenes of one folder. index: Arrow index with the columns id, image, mask and metadata (paths below `root`)."""
 
     root: Path
     ids: tuple[str, ...]
@@ -150,43 +157,32 @@ class ClevrtexReader(SampleSequence[Sample]):
             raise SampleError(row["id"], f"{message}; {self.remedy}")
         return Sample(row["id"], image, Truth(labels.astype(np.int16)))
 
-    def metadata(self, index: int) -> dict[str, Any] | None:
-        """The metadata of scene `index` as the JSON file has it, or None where there is no such file.
-
-        Raises SampleError when the file is not a JSON object.
-        """
-        return self._read_metadata(self.index[range(len(self))[index]])
-
-    def _read_metadata(self, row: dict[str, str]) -> dict[str, Any] | None:
+    def _declared_objects(self, row: dict[str, str]) -> int | None:
+        """Number of objects that the metadata states; None without metadata, as in some copies of the data."""
         path = self.root / row["metadata"]
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        # Nested lists without end raise RecursionError.
         except (OSError, ValueError, RecursionError) as error:
             raise SampleError(row["id"], f"{path}: metadata is not readable JSON ({error}); {self.remedy}") from error
         if not isinstance(content, dict):
             raise SampleError(row["id"], f"{path}: metadata is not a JSON object; {self.remedy}")
-        return content
-
-    def _declared_objects(self, row: dict[str, str]) -> int | None:
-        metadata = self._read_metadata(row)
-        if metadata is None:
-            return None
-        declared = metadata.get("num_objects")
-        if not isinstance(declared, int) or isinstance(declared, bool):
-            path = self.root / row["metadata"]
+        declared = content.get("num_objects")
+        if type(declared) is not int:  # not isinstance: True is an int
             raise SampleError(row["id"], f"{path}: field 'num_objects' is not a whole number; {self.remedy}")
         return declared
 
 
 def rank_colours(codes: np.ndarray) -> np.ndarray:
-    """Labels of a colour-coded mask: black 0, the other colours 1, 2, .. by ascending code, image by image."""
+    """Labels (H, W) of a mask in colours: 0 for black, 1, 2, .. for the other colours in ascending order of code."""
     colours = np.unique(codes[codes != 0])
     return np.where(codes == 0, 0, np.searchsorted(colours, codes) + 1)
 
 
 def _open_stand_in(request: Request, variant: str) -> OpenData:
+    """Open the stand-in of a card, rendered when it is not in the cache. `variant` is named when there is none."""
     card = request.data.stand_in
     if card is None:
         raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root; {_how_to_get(variant)}")
@@ -210,17 +206,19 @@ def _open_stand_in(request: Request, variant: str) -> OpenData:
 
 
 def stand_in_count(samples: int, request: Request) -> int:
-    """How many scenes to render: the card fixes its own split; of another split, `limit` may ask for more."""
+    """Number of scenes to render: a limit can only reduce the split of the card, but may enlarge another split."""
     if request.limit is None:
         return samples
     return min(samples, request.limit) if request.split == request.data.split else request.limit
 
 
 def _choose(scenes: dict[int, str], numbers: range | None, limit: int | None) -> list[str]:
+    """Paths of the first `limit` scenes with these numbers, of all scenes for None."""
     return [stem for number, stem in scenes.items() if numbers is None or number in numbers][:limit]
 
 
 def _partial_note(present: dict[int, str], numbers: range | None) -> str:
+    """A remark on scenes that are missing, '' when the split is complete."""
     expected = numbers if numbers is not None else range(max(present) + 1)
     missing = [number for number in expected if number not in present]
     if not missing:

@@ -10,22 +10,21 @@
 Options of a card (`data.options`):
 
 annotations  `instances`, `panoptic` or `stuffthings`: what is truth
-crowd        label maps of `instances`: `drop` (a crowd is no object, its pixels are background), `instance` (it is an
-             object, as SPOT has it) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
-stuff        label maps of `panoptic`: `merged` (background, as DIAS has it) or `segments` (each one is an object)
+crowd        label maps of `instances`: `drop` (a crowd is not an object, its pixels are background), `instance` (it is
+             an object, as in SPOT) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
+stuff        label maps of `panoptic`: `merged` (background, as in DIAS) or `segments` (each one is an object)
 ids          text file below the root with one image name per line, with or without suffix, such as PiCIE's curated
              lists; `{split}` in its name becomes the split
 
 Polygons are filled by pycocotools, which cuts them at the image; a pixel that two objects claim is an overlap. Pixels
 without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing maps hold id - 1 and are reduced to the
-27 classes of COCO-Stuff-27. Images without annotations are samples, too.
+27 classes of COCO-Stuff-27. Images without annotations are also samples.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,8 +40,9 @@ from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, take_manifest
 from ..labels import class_regions, label_map, run_length
-from ..options import parse_options, read_json
+from ..options import check_entries, check_split, first_repeated, parse_options, read_json, read_lines
 from ..stand_ins.layouts import ensure_layout
+from .places import find_root, usual_places
 
 _REMEDY = "download the file again, or list the other images in data.options.ids"
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -50,14 +50,14 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "annotations": {"image_id": (int, str)},
     "categories": {"id": int, "name": str},
 }
-"""Without these no entry can be placed; a fault in any other field fails its own sample only."""
+"""Fields without which an entry belongs to no image; a fault in any other field fails only its own sample."""
 
 _PANOPTIC_FIELDS: dict[str, dict[str, Any]] = {
     "images": _FIELDS["images"],
     "annotations": {**_FIELDS["annotations"], "file_name": str, "segments_info": list},
     "categories": {**_FIELDS["categories"], "isthing": int},
 }
-"""Without `isthing` all stuff would count as objects."""
+"""`isthing` is needed as well: without it all stuff would count as objects."""
 
 COARSE = (
     ((71, 76),), ((77, 82),), ((51, 60),), ((61, 70),), ((83, 90),), ((43, 50),), ((25, 32),), ((15, 24),), ((9, 14),),
@@ -74,7 +74,7 @@ COARSE = (
     ((126, 126), (134, 134), (149, 149), (159, 159), (161, 161), (181, 181)),
     ((98, 98), (112, 112), (137, 137), (145, 145), (163, 163)), ((119, 119), (147, 147), (154, 154), (177, 178)),
 )  # fmt: skip
-"""Stuff-thing values (first, last) of each of the 27 coarse classes of COCO-Stuff, things first (PiCIE, STEGO)."""
+"""Ranges (first, last) of stuff-thing values of the 27 coarse classes of COCO-Stuff, things first (PiCIE, STEGO)."""
 
 
 class CocoOptions(BaseModel):
@@ -89,11 +89,10 @@ class CocoOptions(BaseModel):
 
 
 def open_coco(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options, DataMissingError for what is not there or not readable."""
+    """Open one split. Raises UsageError for an option or a split, DataMissingError when data cannot be read."""
     options = parse_options(CocoOptions, request)
     split = request.split
-    if split not in ("train", "val"):
-        raise UsageError(f"task '{request.task.name}': COCO has the splits train and val, not '{split}'")
+    check_split(request, "COCO", ("train", "val"))
     if request.root is None:
         tree = ensure_layout(request, "coco")
         reader = CocoReader.open(tree.root, split, options, None)
@@ -107,7 +106,16 @@ def open_coco(request: Request) -> OpenData:
 
 @dataclass(frozen=True)
 class CocoReader(SampleSequence[Sample]):
-    """One split. `images` are the JSON's entries; annotations are kept as parsed, pixels are read by `reader[i]`."""
+    """The images of one split; annotations are kept as parsed, pixels are read by `reader[i]`.
+
+    Attributes:
+        images: entries of the JSON file; of stuff-thing maps, entries of the same form with the path of the `map`.
+        annotations: image id -> its entries in the JSON file.
+        categories: id -> name.
+        things: ids of the categories that are objects.
+        folder: folder of the images.
+        remark: what the user should know about the JSON file, '' for nothing.
+    """
 
     root: Path
     split: str
@@ -121,13 +129,14 @@ class CocoReader(SampleSequence[Sample]):
 
     @classmethod
     def open(cls, root: Path, split: str, options: CocoOptions, limit: int | None) -> CocoReader:
-        """Parse the annotation file (for stuff-thing maps: list them)."""
+        """Parse the annotation file, or list the stuff-thing maps, and keep the first `limit` images."""
         folder = _first_folder(root, (f"{split}2017", f"images/{split}2017"), "images")
         if options.annotations == "stuffthings":
             return _open_maps(cls, root, split, options, folder, limit)
         path = root / "annotations" / f"{options.annotations}_{split}2017.json"
         content = read_json(path, _pack)
-        _check(content, path, panoptic=options.annotations == "panoptic")
+        check_entries(content, path, _PANOPTIC_FIELDS if options.annotations == "panoptic" else _FIELDS)
+        _check_names(content, path)
         images = content["images"]
         if options.ids is not None:
             images = _choose(images, _listed(root, options.ids, split), _list_path(root, options.ids, split))
@@ -138,6 +147,7 @@ class CocoReader(SampleSequence[Sample]):
         grouped: dict[int, list[dict[str, Any]]] = {}
         strangers = 0
         for annotation in content["annotations"]:
+            # Counted against all images, not the wanted ones: a limit or a list must not change the remark.
             strangers += annotation["image_id"] not in known
             if annotation["image_id"] in wanted:
                 grouped.setdefault(annotation["image_id"], []).append(annotation)
@@ -160,7 +170,7 @@ class CocoReader(SampleSequence[Sample]):
             return take_manifest(self.root, [*names, *(image["map"] for image in self.images)])
         table = f"annotations/{self.options.annotations}_{self.split}2017"
         if self.options.annotations == "panoptic":
-            names += [f"{table}/{one['file_name']}" for group in self.annotations.values() for one in group]
+            names += [f"{table}/{entry['file_name']}" for entries in self.annotations.values() for entry in entries]
         return take_manifest(self.root, [f"{table}.json", *names])
 
     def __getitem__(self, index: int) -> Sample:
@@ -178,39 +188,43 @@ class CocoReader(SampleSequence[Sample]):
         return Sample(sample_id, image, self._instances(sample_id, annotations, image.shape[:2]))
 
     def _instances(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
-        instances = tuple(self._instance(sample_id, one, (shape[0], shape[1])) for one in annotations)
+        """Truth of `annotations: instances`: the objects, and their label map."""
+        instances = tuple(self._instance(sample_id, entry, (shape[0], shape[1])) for entry in annotations)
         return Truth(*label_map(instances, (shape[0], shape[1]), self.options.crowd), instances=instances)
 
-    def _instance(self, sample_id: str, one: dict[str, Any], shape: tuple[int, int]) -> Instance:
-        name = f"annotation {one.get('id')}"
+    def _instance(self, sample_id: str, entry: dict[str, Any], shape: tuple[int, int]) -> Instance:
+        """One annotation as an instance. Raises SampleError when a field is missing or makes no sense."""
+        name = f"annotation {entry.get('id')}"
         try:
-            category = one["category_id"]
+            category = entry["category_id"]
             if category not in self.categories:
                 raise ValueError(f"unknown category {category!r}")
-            mask = run_length(one.get("segmentation"), shape)
-            x, y, width, height = (float(value) for value in one["bbox"])
-            area = float(one.get("area", width * height))
+            mask = run_length(entry.get("segmentation"), shape)
+            x, y, width, height = (float(value) for value in entry["bbox"])
+            # The area that the file states, not that of the mask: COCO's small, medium and large go by it.
+            area = float(entry.get("area", width * height))
             if not all(map(math.isfinite, (x, y, width, height, area))) or min(width, height) < 0:
-                raise ValueError(f"bbox {one['bbox']} and area {area:g} are no box and its area")
+                raise ValueError(f"bbox {entry['bbox']} and area {area:g} are not a box and its area")
         except KeyError as error:
             raise SampleError(sample_id, f"{name}: field {error} is missing; {_REMEDY}") from error
         except (ValueError, TypeError, OverflowError) as error:
             raise SampleError(sample_id, f"{name}: {error}; {_REMEDY}") from error
-        return Instance(category, (x, y, x + width, y + height), mask, area, bool(one.get("iscrowd", 0)))
+        return Instance(category, (x, y, x + width, y + height), mask, area, bool(entry.get("iscrowd", 0)))
 
     def _panoptic(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
+        """Truth of `annotations: panoptic`: a label map of segments, labels in the order of the segment ids."""
         if len(annotations) != 1:
             raise SampleError(sample_id, f"{len(annotations)} panoptic annotations, expected 1; {_REMEDY}")
         folder = self.root / "annotations" / f"panoptic_{self.split}2017"
         path = folder / _plain(annotations[0]["file_name"], sample_id)
         codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
         if not coloured:
-            raise SampleError(sample_id, f"{path}: is no RGB image; panoptic ids are colours")
+            raise SampleError(sample_id, f"{path}: is not an RGB image; panoptic ids are colours")
         try:
             segments = {segment["id"]: segment["category_id"] for segment in annotations[0]["segments_info"]}
         except (KeyError, TypeError) as error:
             raise SampleError(sample_id, f"a segment without id or category_id in the JSON file; {_REMEDY}") from error
-        if (twice := _twice(segment["id"] for segment in annotations[0]["segments_info"])) is not None:
+        if (twice := first_repeated(segment["id"] for segment in annotations[0]["segments_info"])) is not None:
             raise SampleError(sample_id, f"segment {twice} is listed twice in the JSON file; {_REMEDY}")
         present = np.unique(codes)
         unknown = [int(code) for code in present if code and code not in segments]
@@ -230,6 +244,7 @@ class CocoReader(SampleSequence[Sample]):
         return Truth(labels, tuple(categories))
 
     def _stuff_things(self, sample_id: str, path: str, shape: tuple[int, ...]) -> Truth:
+        """Truth of `annotations: stuffthings`: a map of the 27 coarse classes."""
         codes, coloured = read_mask(self.root / path, sample_id, shape=shape, remedy=_REMEDY)
         if coloured:
             raise SampleError(sample_id, f"{path}: is a colour image; a stuff-thing map has one channel of ids")
@@ -245,6 +260,7 @@ _FINE = 182
 
 
 def _coarse_table() -> np.ndarray:
+    """(183,) int16: coarse class of each stuff-thing value, VOID at the end."""
     table = np.full(_FINE + 1, VOID, dtype=np.int16)
     for index, ranges in enumerate(COARSE):
         for first, last in ranges:
@@ -259,9 +275,11 @@ _FINE_TO_COARSE = _coarse_table()
 def _open_maps(
     kind: type[CocoReader], root: Path, split: str, options: CocoOptions, folder: Path, limit: int | None
 ) -> CocoReader:
-    """Images of the folder that have a stuff-thing map; converted `_labelTrainIds` maps beside them are not ours."""
+    """The reader of the images in a folder that have a stuff-thing map."""
     places = (f"annotations/{split}2017", f"annotations/stuffthingmaps/{split}2017", f"stuffthingmaps/{split}2017")
+    # `<split>2017` is the folder of the images as well, so it counts only where it holds PNG files.
     maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
+    # Other code writes its converted maps, `_labelTrainIds`, beside the official ones.
     stems = {path.stem for path in maps.glob("[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
     if not stems:
         raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
@@ -276,21 +294,19 @@ def _open_maps(
 
 
 def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
-    assert request.root is not None
-    candidates = (request.root / request.data.folder, request.root)
-    # Stuff-thing maps may lie elsewhere, and need no JSON file.
-    places = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
-    for candidate in candidates:
-        if any((candidate / place).is_dir() for place in places):
-            return candidate.resolve()
-    looked = " and ".join(str(candidate) for candidate in candidates)
-    raise DataMissingError(
-        f"task '{request.task.name}': no folder '{places[0]}' (COCO {split}2017); looked in {looked}; "
-        f"get it: {request.data.get}"
+    # Stuff-thing maps need no JSON file, and may lie in another folder than `annotations`.
+    folders = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
+    return find_root(
+        request,
+        usual_places(request),
+        lambda place: any((place / folder).is_dir() for folder in folders),
+        f"folder '{folders[0]}' (COCO {split}2017)",
+        between=" and ",
     )
 
 
 def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str = "*") -> Path:
+    """The first of these folders with a file that matches. Raises DataMissingError; `what` names the content."""
     for name in names:
         if (root / name).is_dir() and next((root / name).glob(pattern), None) is not None:
             return root / name
@@ -302,22 +318,20 @@ def _list_path(root: Path, name: str, split: str) -> Path:
 
 
 def _listed(root: Path, name: str, split: str) -> list[str]:
+    """Names without suffix of the images that the list `name` of a card holds, in its order."""
     path = _list_path(root, name, split)
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise UsageError(f"data.options.ids '{name}' must lie below the data root")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataMissingError(f"{path}: list of images cannot be read; correct data.options.ids") from error
-    names = [Path(line).stem for line in lines]
+    names = [Path(line).stem for line in read_lines(path, "list of images", "correct data.options.ids")]
     if not names:
         raise DataMissingError(f"{path}: lists no image; correct data.options.ids")
-    if (twice := _twice(names)) is not None:
+    if (twice := first_repeated(names)) is not None:
         raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
     return names
 
 
 def _choose(images: list[dict[str, Any]], names: list[str], path: Path) -> list[dict[str, Any]]:
+    """The images of these names, in the order of the names. Raises DataMissingError when one is not annotated."""
     by_name = {Path(image["file_name"]).stem: image for image in images}
     missing = [name for name in names if name not in by_name]
     if missing:
@@ -327,47 +341,29 @@ def _choose(images: list[dict[str, Any]], names: list[str], path: Path) -> list[
     return [by_name[name] for name in names]
 
 
-def _check(content: dict[str, Any], path: Path, *, panoptic: bool) -> None:
-    """Raise UsageError unless images, annotations and categories are lists of entries that can be placed."""
-    for field, required in (_PANOPTIC_FIELDS if panoptic else _FIELDS).items():
-        if not isinstance(content.get(field), list):
-            raise UsageError(f"{path}: field '{field}' is missing or no list; download the file again")
-        for position, entry in enumerate(content[field]):
-            for name, kind in required.items():
-                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                    text = f"{field}[{position}].{name} is missing or of a wrong type"
-                    raise UsageError(f"{path}: {text}; download the file again")
+def _check_names(content: dict[str, Any], path: Path) -> None:
+    """Raise UsageError when two images or two categories have the same id, or two images the same name."""
     for field, values in (
         ("images", (image["id"] for image in content["images"])),
         ("images", (Path(image["file_name"]).stem for image in content["images"])),
         ("categories", (category["id"] for category in content["categories"])),
     ):
-        if (twice := _twice(values)) is not None:
+        if (twice := first_repeated(values)) is not None:
             raise UsageError(f"{path}: two {field} are called {twice!r}; download the file again")
 
 
 def _pack(entry: dict[str, Any]) -> dict[str, Any]:
-    """An object of the JSON with its polygons as arrays: as Python numbers those of train2017 take 2 GB more."""
+    """An object of the JSON file with its polygons as arrays: as Python numbers those of train2017 take 2 GB more."""
     polygons = entry.get("segmentation")
     if isinstance(polygons, list):
-        # What is no list of numbers stays as it is, for the message of its sample.
+        # Anything else than a list of numbers stays as it is: reading its sample then says what is wrong with it.
         with suppress(TypeError, OverflowError):
             entry["segmentation"] = [array("d", polygon) for polygon in polygons]
     return entry
 
 
-def _twice(values: Iterable[Any]) -> Any:
-    """The first value that occurs a second time, or None."""
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
-
-
 def _plain(name: str, sample_id: str) -> str:
-    """A file name of the JSON that stays in its folder."""
+    """A file name of the JSON file. Raises SampleError when it leads out of its folder."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise SampleError(sample_id, f"file name '{name}' leaves its folder")
     return name

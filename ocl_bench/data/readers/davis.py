@@ -8,8 +8,8 @@
 
 Options of a card: `annotations`, see above. Masks are palette PNGs whose numbers mean the same object in all frames:
 0 is unlabelled, 1.. are objects, 255 is void. Frames are numbered from 00000 without gaps, as DAVIS numbers them, up to
-the last file of either kind: a sequence in which an image or a mask is missing is a failed sample. Without the folder
-ImageSets all sequences are read, whatever the split.
+the last image or mask: a sequence that lacks an image or a mask is a failed sample. Without the folder ImageSets all
+sequences are read, whatever the split.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from ...core.types import VOID, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import take_manifest
-from ..options import parse_options
+from ..options import check_split, first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .frames import MASKS, files_below, lazy_video, list_files
+from .places import find_root
 
 _REMEDY = "unpack the archive again, or take the sequence out of the list"
 _IMAGES = Path("JPEGImages/480p")
@@ -46,10 +47,9 @@ class DavisOptions(BaseModel):
 
 
 def open_davis(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options and splits, DataMissingError for what is not there."""
+    """Open one split. Raises UsageError for an option or a split, DataMissingError when the data is not there."""
     options = parse_options(DavisOptions, request)
-    if request.split not in ("train", "val"):
-        raise UsageError(f"task '{request.task.name}': DAVIS has the splits train and val, not '{request.split}'")
+    check_split(request, "DAVIS", ("train", "val"))
     if request.root is None:
         tree = ensure_layout(request, "davis")
         reader = DavisReader.open(_find(tree.root, request), request.split, options, None)
@@ -65,7 +65,7 @@ def open_davis(request: Request) -> OpenData:
 class DavisReader(SampleSequence[Video]):
     """The sequences of a split. Their files are listed by `reader[i]` and read by `reader[i].frames[t]`.
 
-    listed: whether a list of ImageSets names the sequences.
+    annotations: folder of the masks below `root`. listed: whether a file of ImageSets names the sequences.
     """
 
     root: Path
@@ -75,9 +75,10 @@ class DavisReader(SampleSequence[Video]):
 
     @classmethod
     def open(cls, root: Path, split: str, options: DavisOptions, limit: int | None) -> DavisReader:
-        """Find the names of the sequences, the first `limit`."""
+        """Find the names of the first `limit` sequences. Raises DataMissingError without folders of such masks."""
         annotations = _ANNOTATIONS[options.annotations]
         if not (root / annotations).is_dir():
+            # The archives of the two kinds are often unpacked alone, so the message names the kind that is there.
             other = next((name for name, path in _ANNOTATIONS.items() if (root / path).is_dir()), None)
             hint = f"data.options.annotations: {other} reads {_ANNOTATIONS[other]}" if other else "unpack it again"
             raise DataMissingError(f"{root / annotations}: there is no such folder; {hint}")
@@ -91,7 +92,7 @@ class DavisReader(SampleSequence[Video]):
         return take_manifest(self.root, files_below(self.root, [Path("ImageSets/2017"), *folders])).content
 
     def __getitem__(self, index: int) -> Video:
-        """Sequence `index`. Raises SampleError when it has no frame or a name that DAVIS has not."""
+        """Sequence `index`. Raises SampleError when it has no frame, or a file whose name is not one of DAVIS."""
         video_id = self.ids[range(len(self))[index]]
         names = self._names(video_id)
         strange = next((name for name in names if not _is_number(name)), None)
@@ -100,13 +101,14 @@ class DavisReader(SampleSequence[Video]):
         return lazy_video(video_id, names, partial(self._frame, video_id, names), _REMEDY)
 
     def _names(self, video_id: str) -> list[str]:
-        """Names of the frames, 00000 to the last one; names that are no number make the list end as it is."""
+        """Names of the frames, 00000 to the last one; just the names in the folders if one of them is not a number."""
         images = list_files(self.root / _IMAGES / video_id, (".jpg",), video_id)
         masks = list_files(self.root / self.annotations / video_id, MASKS, video_id)
-        found = sorted({*images, *masks})
-        if not found or not all(map(_is_number, found)):
-            return found
-        return [f"{number:05d}" for number in range(int(found[-1]) + 1)]
+        names = sorted({*images, *masks})
+        if not names or not all(map(_is_number, names)):
+            return names
+        # Counted, not listed: a frame whose files are both missing must not close up silently.
+        return [f"{number:05d}" for number in range(int(names[-1]) + 1)]
 
     def _frame(self, video_id: str, names: list[str], position: int) -> Sample:
         name = names[position]
@@ -115,6 +117,7 @@ class DavisReader(SampleSequence[Video]):
         codes, coloured = read_mask(path, video_id, shape=image.shape, remedy=_REMEDY)
         if coloured:
             raise SampleError(video_id, f"{path}: is a colour image; DAVIS stores palette numbers; {_REMEDY}")
+        # Only a 16-bit PNG can get here: 8 bits hold no larger number.
         if codes.max(initial=0) > _VOID_CODE:
             raise SampleError(video_id, f"{path}: number {codes.max()}, expected 0..255; {_REMEDY}")
         return Sample(video_id, image, Truth(np.where(codes == _VOID_CODE, VOID, codes).astype(np.int16)))
@@ -127,28 +130,19 @@ def _is_number(name: str) -> bool:
 def _find(base: Path, request: Request) -> Path:
     """The folder that holds JPEGImages."""
     folders = [base / request.data.folder, base]
-    candidates = list(dict.fromkeys(place for folder in folders for place in (folder / "DAVIS", folder)))
-    for candidate in candidates:
-        if (candidate / _IMAGES).is_dir():
-            return candidate.resolve()
-    looked = ", ".join(str(candidate) for candidate in candidates)
-    raise DataMissingError(
-        f"task '{request.task.name}': no folder {_IMAGES} (DAVIS 2017); looked in {looked}; get it: {request.data.get}"
-    )
+    candidates = [place for folder in folders for place in (folder / "DAVIS", folder)]
+    return find_root(request, candidates, lambda place: (place / _IMAGES).is_dir(), f"folder {_IMAGES} (DAVIS 2017)")
 
 
 def _listed(root: Path, split: str) -> list[str]:
+    """Names of the sequences that the list of a split holds, in its order."""
     path = root / "ImageSets/2017" / f"{split}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataMissingError(f"{path}: list of sequences cannot be read; unpack the archive again") from error
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = read_lines(path, "list of sequences", "unpack the archive again")
+    # Names become paths: none may lead out of the folder of the sequences.
     wrong = next((name for name in ids if Path(name).name != name or name == ".." or "\\" in name), None)
     if wrong is not None:
         raise UsageError(f"{path}: '{wrong}' is not the name of a sequence; unpack the archive again")
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+    if (twice := first_repeated(ids)) is not None:
         raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
     if not ids:
         raise DataMissingError(f"{path}: lists no sequence; unpack the archive again")
@@ -156,6 +150,7 @@ def _listed(root: Path, split: str) -> list[str]:
 
 
 def _found(root: Path) -> list[str]:
+    """Names of all folders of images, sorted."""
     folders = (path for path in (root / _IMAGES).iterdir() if path.is_dir() and not path.name.startswith("."))
     ids = sorted(path.name for path in folders)
     if not ids:

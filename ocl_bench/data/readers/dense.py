@@ -1,4 +1,4 @@
-"""Images with one PNG of class numbers each: what the readers of ADE20K and Cityscapes share."""
+"""The reader of images with one PNG of class numbers each, for ADE20K and Cityscapes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     import datasets
 
 DenseFiles = tuple[str, str, str]
-"""Sample id, image and annotation, the files relative to the root."""
+"""Sample id, path of the image and path of its annotation, both relative to the root."""
 
 _REMEDY = "unpack the archive again"
 
 
 @dataclass(frozen=True)
 class DenseReader(SampleSequence[Sample]):
-    """`index` is the Arrow index with columns id, image, mask. truth: from class numbers (H, W), file and id."""
+    """Samples whose truth is a map of classes.
+
+    index: Arrow index with the columns id, image and mask. truth: makes the truth of a sample from the class numbers
+    (H, W), the file they come from, and the sample id.
+    """
 
     root: Path
     ids: tuple[str, ...]
@@ -43,7 +47,7 @@ class DenseReader(SampleSequence[Sample]):
         truth: Callable[[np.ndarray, Path, str], Truth],
         limit: int | None,
     ) -> DenseReader:
-        """The first `limit` of these files; no pixel is read."""
+        """Index the first `limit` of these files under `name`; no pixel is read."""
         ids, images, masks = (list(column) for column in zip(*files[:limit], strict=True))
         manifest = take_manifest(root, [*images, *masks])
         index = open_index(name, {"id": ids, "image": images, "mask": masks}, manifest)
@@ -59,8 +63,12 @@ class DenseReader(SampleSequence[Sample]):
 
 
 def read_codes(path: Path, sample_id: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers (H, W) int64 of a PNG. Raises SampleError when it is missing, broken, in colour, of another size."""
+    """The numbers (H, W) int64 of a PNG.
+
+    Raises SampleError when the file is missing or broken, is in colour, or has another size than `shape`.
+    """
     codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
+    # Colours are refused and not translated: whoever saved them may have blended them at the borders of classes.
     if coloured:
         message = "is in colour, expected class numbers; was it re-saved? unpack the archive again"
         raise SampleError(sample_id, f"{path}: {message}")

@@ -1,4 +1,4 @@
-"""Anybody's images and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
+"""Your own images and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
 
     <folder>/<images>/<id>.jpg|.jpeg|.png      <folder>/<masks>/<id>.png
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,14 +27,16 @@ from ...core.types import VOID, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, take_manifest
-from ..options import parse_options
+from ..options import first_repeated, parse_options, read_lines
+from .frames import IMAGES
+from .places import first_folder
 
 if TYPE_CHECKING:
     import datasets
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _REMEDY = "repair the file, or list the other samples in data.options.ids"
 _Code = int | tuple[int, int, int] | None
+"""A number or a colour (R, G, B) of mask pixels, or None for "no such pixels"."""
 
 
 class FolderOptions(BaseModel):
@@ -47,15 +49,16 @@ class FolderOptions(BaseModel):
     ids: str | None = None
     void: _Code = 255
     background: _Code = 0
-    max_objects: int = Field(default=1000, ge=1, le=32767)
+    max_objects: int = Field(default=1000, ge=1, le=32767)  # labels are int16
+
+
+Options = TypeVar("Options", bound=FolderOptions)
 
 
 def open_folder(request: Request) -> OpenData:
-    """Open a folder of images and masks. Raises UsageError for options, DataMissingError for what is not there."""
+    """Open a folder of images and masks. Raises UsageError for an option, DataMissingError for a missing folder."""
     name = request.task.name
-    if request.stand_in_seed is not None:
-        raise UsageError(f"task '{name}': the folder reader has no stand-in, so --stand-in-seed has no meaning")
-    options = _options(request)
+    options = folder_options(FolderOptions, request, "folder")
     root = find_folder(request, options)
     reader = FolderReader.open(root, name, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} images of {root}"
@@ -63,10 +66,10 @@ def open_folder(request: Request) -> OpenData:
 
 
 def find_folder(request: Request, options: FolderOptions) -> Path:
-    """The folder of the card: the first of these that holds the image and the mask folder.
+    """The folder of a card: the first place that holds both the image folder and the mask folder.
 
-    Below `--data-root` (or `OCL_BENCH_DATA`), that root itself, beside the card, below the current folder. An absolute
-    `data.folder` stands for itself.
+    Places are `data.folder` below `--data-root` (or `OCL_BENCH_DATA`), that root itself, `data.folder` beside the card
+    and below the current folder. An absolute `data.folder` is the only place. Raises DataMissingError.
     """
     folder = Path(request.data.folder).expanduser()
     candidates: list[Path] = []
@@ -77,9 +80,10 @@ def find_folder(request: Request, options: FolderOptions) -> Path:
             candidates += [request.root / folder, request.root]
         if request.data_root is None:
             candidates += [home / folder for home in (request.task.home, Path.cwd()) if home is not None]
-    for candidate in candidates:
-        if (candidate / options.images).is_dir() and (candidate / options.masks).is_dir():
-            return candidate.resolve()
+    inner = (options.images, options.masks)
+    place = first_folder(candidates, lambda candidate: all((candidate / name).is_dir() for name in inner))
+    if place is not None:
+        return place
     wanted = f"'{options.images}' and '{options.masks}'"
     looked = ", ".join(dict.fromkeys(str(candidate) for candidate in candidates))
     raise DataMissingError(
@@ -90,7 +94,7 @@ def find_folder(request: Request, options: FolderOptions) -> Path:
 
 @dataclass(frozen=True)
 class FolderReader(SampleSequence[Sample]):
-    """Images with masks of the same stem. `index` is the Arrow index with columns id, image, mask below `root`."""
+    """Images with masks of the same stem. index: Arrow index with the columns id, image and mask, below `root`."""
 
     root: Path
     ids: tuple[str, ...]
@@ -102,11 +106,11 @@ class FolderReader(SampleSequence[Sample]):
     def open(
         cls, root: Path, name: str, options: FolderOptions, ids: list[str] | None, limit: int | None
     ) -> FolderReader:
-        """List the images (all of them, or those named by `ids`), the first `limit`; no pixel is read."""
+        """List the first `limit` images of the folder, or of `ids` where these are given; no pixel is read."""
         images = _list_images(root, options)
         chosen = (sorted(images) if ids is None else ids)[:limit]
         if not chosen:
-            raise DataMissingError(f"{root / options.images}: no image ({', '.join(_SUFFIXES)}) in it")
+            raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) in it")
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
@@ -137,7 +141,14 @@ class FolderReader(SampleSequence[Sample]):
 def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Code) -> np.ndarray:
     """Labels of a mask: `VOID` where void, 0 for the background, and 1, 2, .. for the other codes in ascending order.
 
-    codes: (H, W) integers as `read_mask` gives them. Raises ValueError when an option is a colour and the mask is not.
+    Args:
+        codes: (H, W) integers as `read_mask` gives them.
+        coloured: whether the codes are colours.
+        void: code of the void pixels, None without any.
+        background: code of the background, None when every segment is an object.
+
+    Raises:
+        ValueError: an option is a colour, but the mask holds numbers.
     """
     empty = _code(void, coloured, "void")
     ground = _code(background, coloured, "background")
@@ -152,6 +163,7 @@ def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Cod
 
 
 def _code(value: _Code, coloured: bool, field: str) -> int | None:
+    """The code of an option in a mask, as `read_mask` writes codes; None when no pixel can have it."""
     if isinstance(value, tuple):
         if not coloured:
             raise ValueError(f"data.options.{field} is a colour, but the mask holds numbers; give a number")
@@ -162,17 +174,24 @@ def _code(value: _Code, coloured: bool, field: str) -> int | None:
     return value
 
 
-def _options(request: Request) -> FolderOptions:
-    options = parse_options(FolderOptions, request)
+def folder_options(kind: type[Options], request: Request, reader: str) -> Options:
+    """The options of a card for `reader`. Raises UsageError for a name outside `data.folder` and a stand-in seed."""
+    task = f"task '{request.task.name}'"
+    if request.stand_in_seed is not None:
+        raise UsageError(f"{task}: the {reader} reader has no stand-in, so --stand-in-seed has no meaning")
+    options = parse_options(kind, request)
     for field in ("images", "masks", "ids"):
         value = getattr(options, field)
-        if value is not None and not stays_below(value):
-            raise UsageError(f"task '{request.task.name}': data.options.{field} '{value}' must lie below data.folder")
+        if value is not None and not _stays_below(value):
+            raise UsageError(f"{task}: data.options.{field} '{value}' must lie below data.folder")
     return options
 
 
 def list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] | None:
-    """Ids of the split file in its order, or None when the card has none."""
+    """Ids that the file of a split lists, in its order; None when the card names no such file.
+
+    Raises UsageError for a split or an id that is not a plain name, DataMissingError when the file cannot be read.
+    """
     task = f"task '{request.task.name}'"
     if options.ids is None:
         if request.split != request.data.split:
@@ -183,34 +202,29 @@ def list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] 
     if request.split != request.data.split and "{split}" not in options.ids:
         raise UsageError(f"{task}: data.options.ids '{options.ids}' has no {{split}} in it")
     path = root / options.ids.replace("{split}", request.split)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise DataMissingError(f"{path}: list of ids cannot be read ({reason}); correct data.options.ids") from error
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = read_lines(path, "list of ids", "correct data.options.ids")
     for number, entry in enumerate(ids, start=1):
         if "/" in entry or "\\" in entry or entry.startswith(".") or "\0" in entry:
             raise UsageError(f"{path}: id {number} '{entry}' is not a plain file name without suffix")
-    if len(set(ids)) != len(ids):
-        twice = next(entry for entry in ids if ids.count(entry) > 1)
+    if (twice := first_repeated(ids)) is not None:
         raise UsageError(f"{path}: id '{twice}' is there twice; remove one")
     return ids
 
 
 def _list_images(root: Path, options: FolderOptions) -> dict[str, str]:
-    """Id -> file name."""
-    found: dict[str, str] = {}
+    """Id -> file name of all images. Raises UsageError when two files have the same id."""
+    names: dict[str, str] = {}
     for path in sorted((root / options.images).iterdir()):
-        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+        if path.suffix.lower() not in IMAGES or path.name.startswith("."):
             continue
-        other = found.setdefault(path.stem, path.name)
+        other = names.setdefault(path.stem, path.name)
         if other != path.name:
             raise UsageError(f"{root / options.images}: '{other}' and '{path.name}' have one id; remove one")
-    return found
+    return names
 
 
-def stays_below(name: str) -> bool:
+def _stays_below(name: str) -> bool:
     """Whether a name of the card stays below the folder of the data, on any system."""
+    # A card is shared between systems: backslashes and drive letters ("C:") lead out of a folder on Windows.
     parts = PurePosixPath(name.replace("\\", "/"))
     return not (parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name)

@@ -1,4 +1,4 @@
-"""What readers of videos share: frames that are read one at a time, and files in the order of time."""
+"""Frames that are read one at a time, and lists of files in the order of time, for the readers of videos."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ MASKS = (".png",)
 
 
 class LazyFrames(Sequence[Sample]):
-    """The frames of a video; each is read when asked for, and none is kept.
+    """The frames of a video; each is read when it is asked for, and none is kept in memory.
 
-    read: gives frame t. The first frame that is read sets the size of the video: a later one of another size raises
-    SampleError with the id of the video, as does whatever `read` finds.
+    The first frame that is read sets the size of the video; a later frame of another size raises SampleError.
+
+    Args:
+        video_id: for messages.
+        names: name of each frame.
+        read: gives frame t. Raises SampleError when its files are missing or broken.
+        remedy: what the user can do; it ends each message.
     """
 
     def __init__(self, video_id: str, names: Sequence[str], read: Callable[[int], Sample], remedy: str) -> None:
@@ -50,40 +55,42 @@ class LazyFrames(Sequence[Sample]):
 
 
 def lazy_video(video_id: str, names: Sequence[str], read: Callable[[int], Sample], remedy: str) -> Video:
-    """A video of these frames. Raises SampleError when it has none."""
+    """A video of these frames, see `LazyFrames` for the arguments. Raises SampleError when there is no frame."""
     if not names:
         raise SampleError(video_id, f"video without frames; {remedy}")
     return Video(video_id, LazyFrames(video_id, tuple(names), read, remedy), tuple(names))
 
 
 def in_time(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Key that sorts names of frames by their numbers: `f2` before `f10`, and padded numbers as usual."""
+    """Key that sorts names of frames by the numbers in them: `f2` before `f10`, and padded numbers as usual."""
+    # re.split with a group gives text and numbers in turn, numbers at odd positions. The name itself comes last, so
+    # that `f2` and `f02` have a fixed order.
     parts = re.split(r"([0-9]+)", name)
     return tuple(int(part) if position % 2 else part for position, part in enumerate(parts)), name
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...], video_id: str) -> dict[str, str]:
-    """Stem -> name of the files of a folder that have one of the suffixes; hidden ones are left out.
+    """Stem -> name of the files of a folder that have one of the suffixes; hidden files are left out.
 
-    Empty for a folder that is not there. Raises SampleError when two files have one stem.
+    Empty for a folder that is not there. Raises SampleError when two files have the same stem.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     if not folder.is_dir():
-        return found
+        return names
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            other = found.setdefault(path.stem, path.name)
+            other = names.setdefault(path.stem, path.name)
             if other != path.name:
                 raise SampleError(video_id, f"{folder}: '{other}' and '{path.name}' are one frame; remove one")
-    return found
+    return names
 
 
 def files_below(root: Path, folders: Iterable[Path]) -> list[str]:
-    """Names, relative to `root`, of all files that lie directly in the folders; hidden ones are left out."""
-    found = []
+    """Names, relative to `root`, of all files that lie directly in the folders; hidden files are left out."""
+    files = []
     for folder in folders:
         if (root / folder).is_dir():
             with os.scandir(root / folder) as entries:
                 names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-            found += [(folder / name).as_posix() for name in names]
-    return found
+            files += [(folder / name).as_posix() for name in names]
+    return files

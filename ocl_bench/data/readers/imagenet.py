@@ -9,30 +9,30 @@
     {train,validation}/state.json                           the same, saved by `datasets.save_to_disk`
     Annotations/CLS-LOC/{train,val}                         boxes, for `boxes: labelled` only; train/<wnid>/<name>.xml,
                                                             val/<name>.xml; Kaggle: ILSVRC/Annotations/CLS-LOC; or bbox/
-    labels.txt                                              classes, read only where there is no train folder
+    labels.txt                                              classes, read only if there is no train folder
 
 Options of a card (`data.options`):
 
-boxes       `labelled`: boxes are read for each image; its own class's are those that a card may grant
-boxes_file  JSONL or Parquet table instead of the XML files, see `ocl_bench/data/imagenet_boxes.py`; relative to the
-            working folder or the data; `{split}` in its name becomes the split
+boxes       `labelled`: boxes are read for each image; a card may grant those of the image's own class to a model
+boxes_file  JSONL or Parquet table instead of the XML files, see `ocl_bench/data/readers/imagenet_boxes.py`; relative to
+            the working folder or the data; `{split}` in its name becomes the split
 
 Splits: train, val. The index of a class is the rank of its wnid among the sorted folders of train, for both splits; a
 class of val that train lacks is refused, a class without images is counted in the note. `labels.txt` has a line
 `wnid` or `wnid,name` per class. Hidden files and folders are left out. Images are JPEG or PNG whatever their suffix, in
 any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sample ids are `<wnid>/<name>`, or
-`train/000123` where there are no names. A limit takes images spread evenly: the first ones would be of one class.
+`train/000123` if there are no names. A limit takes images spread evenly: the first ones would be of one class.
 
-Opening lists names and asks 1000 files for their size, not all 1.28 million: on a network drive that takes minutes. The
-revision depends on all names, on these sizes, and on the XML files of these images. One image that is repaired may keep
-the revision: `--force` reads it. There is no Arrow index: it would hold what the ids hold anyway.
+Opening lists all names but asks only 1000 files for their size: on a network drive, asking all 1.28 million takes
+minutes. The revision depends on all names, on these sizes, and on the XML files of these images. It may stay the same
+when a single image is repaired: `--force` evaluates again. There is no Arrow index, because the ids are the file names.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,15 +43,15 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
-from ..options import parse_options
+from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from . import imagenet_hub as hub
 from .imagenet_boxes import BoxSource, TableBoxes, XmlBoxes, open_table
 from .imagenet_files import Listing, Place, find_place, list_split, look_around
 
 _REMEDY = "copy the file again"
-_ASKED = 1000
-"""So many files, spread evenly, tell whether images were encoded or resized anew, and boxes written anew."""
+_CHECKED_FILES = 1000
+"""Number of files, spread evenly, whose sizes tell whether images were encoded or resized anew."""
 
 
 class ImageNetOptions(BaseModel):
@@ -64,12 +64,15 @@ class ImageNetOptions(BaseModel):
 
 
 def open_imagenet(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options, splits and classes that differ, DataMissingError for what is not
-    there."""
+    """Open one split.
+
+    Raises:
+        UsageError: an option or the split is unknown, or the splits have different classes.
+        DataMissingError: the split, a table of its classes or the boxes are not there.
+    """
     options = parse_options(ImageNetOptions, request)
     split, name = request.split, request.task.name
-    if split not in ("train", "val"):
-        raise UsageError(f"task '{name}': ImageNet has the splits train and val, not '{split}'")
+    check_split(request, "ImageNet", ("train", "val"))
     if options.boxes_file is not None and options.boxes is None:
         raise UsageError(f"task '{name}': data.options.boxes_file needs `boxes: labelled`; this card grants no boxes")
     if request.root is None:
@@ -94,9 +97,14 @@ def open_imagenet(request: Request) -> OpenData:
 
 @dataclass(frozen=True)
 class ImageNetReader(SampleSequence):
-    """Image files of one split. folder: of the split. labels: (N,) class indices. suffixes: of the files, in order.
+    """Image files of one split.
 
-    flat: whether the files lie in the folder itself, not in folders of their classes.
+    Attributes:
+        folder: folder of the split.
+        labels: (N,) class index of each image.
+        suffixes: suffix of each file.
+        flat: whether the files lie in the folder itself, not in folders of their classes.
+        boxes: gives the boxes of an image; None when the card asks for none.
     """
 
     folder: Path
@@ -107,7 +115,7 @@ class ImageNetReader(SampleSequence):
     boxes: BoxSource | None = None
 
     def path(self, position: int) -> Path:
-        """File of an image."""
+        """The file of image `position`."""
         name = self.ids[position].rpartition("/")[2] if self.flat else self.ids[position]
         return self.folder / f"{name}{self.suffixes[position]}"
 
@@ -120,7 +128,7 @@ class ImageNetReader(SampleSequence):
 
 @dataclass(frozen=True)
 class HubReader(SampleSequence):
-    """Rows of Hugging Face columns. labels: (N,) class indices."""
+    """Rows of Hugging Face columns. labels: (N,) class index of each row."""
 
     rows: hub.Rows
     ids: tuple[str, ...]
@@ -135,7 +143,7 @@ class HubReader(SampleSequence):
 
 @dataclass(frozen=True)
 class _Opened:
-    """content: digits that depend on the images. boxes_revision: '' or what the boxes add to the revision."""
+    """An opened split. content: hash of the images. boxes_revision: what the boxes add to the revision, or ''."""
 
     reader: ImageNetReader | HubReader
     classes: tuple[str, ...]
@@ -145,6 +153,7 @@ class _Opened:
 
 
 def _sample(reader: ImageNetReader | HubReader, position: int, image: np.ndarray) -> Sample:
+    """An image with its class, its boxes, and a label map that is all background."""
     own, sample_id = int(reader.labels[position]), reader.ids[position]
     height, width = image.shape[:2]
     instances: tuple[Instance, ...] = ()
@@ -154,7 +163,7 @@ def _sample(reader: ImageNetReader | HubReader, position: int, image: np.ndarray
 
 
 def _find(request: Request) -> tuple[Place, hub.Rows | None]:
-    """Where the split is, and its rows where it is in Hugging Face columns."""
+    """The place of the split, and its rows when it is in Hugging Face columns. Raises DataMissingError."""
     assert request.root is not None
     candidates = tuple(dict.fromkeys((request.root / (request.data.folder or "imagenet"), request.root)))
     for candidate in candidates:
@@ -171,21 +180,24 @@ def _find(request: Request) -> tuple[Place, hub.Rows | None]:
 
 
 def _open_folders(place: Place, split: str, options: ImageNetOptions) -> _Opened:
+    """A split of image files."""
     listing = list_split(place, split)
     numbers = {wnid: index for index, wnid in enumerate(listing.classes)}
     folder = place.images / split
     reader = ImageNetReader(folder, listing.ids, listing.labels, listing.suffixes, listing.flat)
     boxes, revision, remark = _open_boxes(place, split, options, reader, numbers)
-    reader = ImageNetReader(folder, listing.ids, listing.labels, listing.suffixes, listing.flat, boxes)
+    reader = replace(reader, boxes=boxes)
     return _Opened(reader, listing.classes, _content(reader, listing), revision, listing.remark + remark)
 
 
 def _open_rows(rows: hub.Rows, place: Place, split: str, options: ImageNetOptions) -> _Opened:
+    """A split in Hugging Face columns. Raises UsageError when the train split beside it has other classes."""
     labels, classes = hub.read_labels(rows)
     absent = np.setdiff1d(np.arange(len(classes)), labels)
     remark = f"; {len(absent)} of {len(classes)} classes have no image in {split}" if len(absent) else ""
-    if split == "val" and (bank := hub.find_rows(rows.folder, "train")) is not None:
-        known, names = hub.read_labels(bank)
+    # A labelled train split next to val must have the same classes, because nearest neighbours are searched in it.
+    if split == "val" and (train := hub.find_rows(rows.folder, "train")) is not None:
+        known, names = hub.read_labels(train)
         if names != classes:
             raise UsageError(
                 f"{place.images}: the splits train and validation name different classes; take one version"
@@ -197,13 +209,13 @@ def _open_rows(rows: hub.Rows, place: Place, split: str, options: ImageNetOption
     ids = tuple(f"{split}/{position:06d}" for position in range(len(labels)))
     reader = HubReader(rows, ids, labels)
     boxes, revision, more = _open_boxes(place, split, options, reader, {name: k for k, name in enumerate(classes)})
-    return _Opened(HubReader(rows, ids, labels, boxes), classes, hub.content(rows), revision, remark + more)
+    return _Opened(replace(reader, boxes=boxes), classes, hub.content(rows), revision, remark + more)
 
 
 def _open_boxes(
     place: Place, split: str, options: ImageNetOptions, reader: ImageNetReader | HubReader, numbers: dict[str, int]
 ) -> tuple[BoxSource | None, str, str]:
-    """Boxes as the options ask for, what they add to the revision, and a remark."""
+    """The boxes that the options ask for, what they add to the revision, and a remark for the user."""
     if options.boxes is None:
         return None, "", ""
     if options.boxes_file is not None:
@@ -220,19 +232,19 @@ def _open_boxes(
         for folder in look_around(place)
         for name in ("Annotations/CLS-LOC", "Annotations", "bbox")
     ]
-    found = next((folder for folder in tried if folder.is_dir()), None)
-    if found is None:
+    box_folder = next((folder for folder in tried if folder.is_dir()), None)
+    if box_folder is None:
         raise DataMissingError(
             f"{tried[0]}: no such folder of boxes; unpack ILSVRC2012_bbox_{split}, or give --boxes FILE"
         )
-    boxes = XmlBoxes(found, numbers)
+    boxes = XmlBoxes(box_folder, numbers)
     names = boxes.names()
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-    return boxes, f"-boxes-{digest}", f"; {len(names)} box files of {found}"
+    return boxes, f"-boxes-{digest}", f"; {len(names)} box files of {box_folder}"
 
 
 def _content(reader: ImageNetReader, listing: Listing) -> str:
-    """Eight hexadecimal digits of all names, and of the sizes of some files; a file that cannot be found has -1."""
+    """Eight hexadecimal digits of all names and of the sizes of some files; a file that is not there counts as -1."""
     digest = hashlib.sha256()
     for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
         digest.update(f"{sample_id}{suffix}\n".encode())
@@ -243,9 +255,9 @@ def _content(reader: ImageNetReader, listing: Listing) -> str:
 
 
 def _box_content(reader: ImageNetReader | HubReader) -> str:
-    """A hyphen and eight digits of the XML files of some images; '' for other boxes and none.
+    """A hyphen and eight hexadecimal digits of the XML files of some images; '' without XML files.
 
-    Rendered trees need no such digits: their revision says what is in all of their files.
+    Not used for stand-ins: their revision determines the content of all their files.
     """
     if not isinstance(reader.boxes, XmlBoxes):
         return ""
@@ -254,12 +266,12 @@ def _box_content(reader: ImageNetReader | HubReader) -> str:
         path = reader.boxes.path(reader.ids[position])
         try:
             digest.update(b"\0" if path is None else path.read_bytes())
-        except OSError:  # reading the sample says so
+        except OSError:  # its sample fails later, with a message
             digest.update(b"\1")
     return f"-{digest.hexdigest()[:8]}"
 
 
 def _some(count: int) -> Iterator[int]:
-    """At most `_ASKED` positions below `count`, spread evenly."""
-    asked = min(_ASKED, count)
-    return (k * count // asked for k in range(asked))
+    """At most `_CHECKED_FILES` positions below `count`, spread evenly."""
+    checked = min(_CHECKED_FILES, count)
+    return (k * count // checked for k in range(checked))

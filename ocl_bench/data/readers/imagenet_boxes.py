@@ -29,7 +29,7 @@ from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import Instance
 
 OTHER_CLASS = -1
-"""Category of a box whose wnid is no class of this data, as in subsets: never granted."""
+"""Category of a box whose wnid is not a class of this data, as in subsets. No card grants such boxes to a model."""
 
 _SPLITS = ("train", "val")
 _REQUIRED = ("image_id", "width", "height", "boxes")
@@ -40,33 +40,36 @@ _XML_REMEDY = "unpack the archive of boxes again"
 
 
 class BoxSource(Protocol):
-    """Where the boxes of an image come from."""
+    """Gives the boxes of an image."""
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
-        """Boxes of image `position` of class `own`, of size (H, W). Raises SampleError when they make no sense."""
+        """The boxes of image `position`, which has the class index `own` and the size `shape` (H, W).
+
+        Raises SampleError when the boxes are broken, or belong to an image of another size.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class XmlBoxes:
-    """CLS-LOC files below `folder`, as <wnid>/<name>.xml or <name>.xml. classes: wnid -> class index."""
+    """Boxes of CLS-LOC files below `folder`, <wnid>/<name>.xml or <name>.xml. classes: wnid -> class index."""
 
     folder: Path
     classes: Mapping[str, int]
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
-        """Boxes of one image; none where it has no file, as 57 % of the training images."""
+        """The boxes of one image; none when it has no file, like 57 % of the training images."""
         path = self.path(sample_id)
         return () if path is None else read_xml(path, sample_id, own, shape, self.classes)
 
     def path(self, sample_id: str) -> Path | None:
-        """File of an image, if it has one."""
+        """The file of an image; None when it has none."""
         name = f"{Path(sample_id).name}.xml"
         tried = (self.folder / Path(sample_id).parent / name, self.folder / name)
         return next((path for path in tried if path.is_file()), None)
 
     def names(self) -> list[str]:
-        """Files there are, relative to `folder`, sorted."""
+        """Names of all files relative to `folder`, sorted."""
         with os.scandir(self.folder) as entries:
             top = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
         names = [name for name, is_folder in top if not is_folder]
@@ -76,10 +79,16 @@ class XmlBoxes:
 
 @dataclass(frozen=True)
 class TableBoxes:
-    """Boxes of a table, ordered by image.
+    """The boxes of a table, ordered by image.
 
-    starts: (N + 1,) first box of each image. boxes: (M, 4) float64, clipped at it. categories: (M,) int16. sizes:
-    (N, 2) int32 height and width, 0 for images without a row. unknown: rows of no image of this split or the other one.
+    Attributes:
+        path: file of the table.
+        starts: (N + 1,) number of the first box of each image, then the number of all boxes.
+        boxes: (M, 4) float64 xyxy in pixels, clipped at the image.
+        categories: (M,) int16 class index of each box.
+        sizes: (N, 2) int32 height and width of each image, 0 for images without a row.
+        unknown: number of rows of images that neither split has.
+        digest: hash of the file.
     """
 
     path: Path
@@ -91,9 +100,10 @@ class TableBoxes:
     digest: str
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
-        """Boxes of one image. Raises SampleError when the row is of an image of another size."""
+        """The boxes of one image. Raises SampleError when the table states another size of the image."""
         first, last = self.starts[position : position + 2]
         height, width = self.sizes[position].tolist()
+        # Another size means other pixels: the boxes were extracted from resized or turned copies.
         if height and (height, width) != shape:
             sizes = f"{width}x{height}, the stored image {shape[1]}x{shape[0]}"
             raise SampleError(
@@ -106,12 +116,22 @@ class TableBoxes:
 def read_xml(
     path: Path, sample_id: str, own: int, shape: tuple[int, int], classes: Mapping[str, int]
 ) -> tuple[Instance, ...]:
-    """Boxes of a CLS-LOC file in pixels of the stored image (H, W).
+    """The boxes of a CLS-LOC file, read like TensorFlow's process_bounding_boxes.py does.
 
-    Coordinates are those of the picture that annotators saw, whose size is in the file: they are scaled. Swapped
-    corners are put in order, boxes are clipped at the image, and left out where nothing remains. A name that is no wnid
-    (a word, for some dogs) means the image's own class; the `filename` in the file is not used, it may be `%s`. As in
-    TensorFlow's process_bounding_boxes.py. Raises SampleError when the file is broken.
+    The file states the size of the picture that annotators saw, which may differ from that of the stored image: boxes
+    are scaled. Swapped corners are put in order, boxes are clipped at the image, and left out where nothing remains. A
+    name that is not a wnid (some dogs have a word) means the image's own class. The `filename` in the file, which may
+    be `%s`, is not used.
+
+    Args:
+        path: the XML file.
+        sample_id: for messages.
+        own: class index of the image.
+        shape: (H, W) of the stored image; boxes are returned in its pixels.
+        classes: wnid -> class index.
+
+    Raises:
+        SampleError: the file is broken.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -127,20 +147,20 @@ def read_xml(
         reason = getattr(error, "strerror", None) or str(error)
         raise SampleError(sample_id, f"{path}: boxes cannot be read ({reason}); {_XML_REMEDY}") from error
     if rows and not all(math.isfinite(side) and side > 0 for side in size):
-        raise SampleError(sample_id, f"{path}: size/width or size/height is no number above 0; {_XML_REMEDY}")
-    found = []
+        raise SampleError(sample_id, f"{path}: size/width or size/height is not a number above 0; {_XML_REMEDY}")
+    boxes = []
     for number, (name, corners) in enumerate(rows, start=1):
         if not all(map(math.isfinite, corners)):
             raise SampleError(sample_id, f"{path}: object {number}: bndbox lacks a number; {_XML_REMEDY}")
         box = fit_box(corners, (shape[1] / size[0], shape[0] / size[1]), shape)
-        found.append((_category(name, own, classes), box))
-    return _instances(found)
+        boxes.append((_category(name, own, classes), box))
+    return _instances(boxes)
 
 
 def fit_box(
     corners: Sequence[float], scale: tuple[float, float], shape: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
-    """A box x1, y1, x2, y2 scaled by (x, y), its corners in order, clipped at an image (H, W); None if none is left."""
+    """A box x1, y1, x2, y2 scaled by (x, y), with its corners in order, clipped at an image (H, W); None when empty."""
     x = sorted(min(max(value * scale[0], 0.0), float(shape[1])) for value in corners[0::2])
     y = sorted(min(max(value * scale[1], 0.0), float(shape[0])) for value in corners[1::2])
     return (x[0], y[0], x[1], y[1]) if x[0] < x[1] and y[0] < y[1] else None
@@ -149,22 +169,32 @@ def fit_box(
 def open_table(
     path: Path, split: str, ids: Sequence[str], labels: np.ndarray, classes: Mapping[str, int]
 ) -> TableBoxes:
-    """Read a table of boxes for the images `ids` of class `labels` (N,).
+    """Read a table of boxes. Boxes are clipped at the image, and left out where nothing remains.
 
-    Boxes are clipped at the image, and left out where nothing remains. Raises DataMissingError when the table is not
-    there, UsageError when it has other columns, senseless values, two rows for an image, or no box in this split.
+    Args:
+        path: JSONL or Parquet file, see the text at the top.
+        split: split of the images; image ids of the table may begin with its name.
+        ids: sample ids of the N images.
+        labels: (N,) class index of each image.
+        classes: wnid -> class index.
+
+    Raises:
+        DataMissingError: the table cannot be read.
+        UsageError: it has other columns, impossible values, two rows for an image, or no box in this split.
     """
     places = {sample_id: position for position, sample_id in enumerate(ids)}
     names = {sample_id.rpartition("/")[2]: position for sample_id, position in places.items()}
     counts, sizes = np.zeros(len(ids), dtype=np.int64), np.zeros((len(ids), 2), dtype=np.int32)
     boxes, categories, owners = array("d"), array("h"), array("q")
-    unknown, first, others = 0, "", tuple(f"{other}/" for other in _SPLITS if other != split)
+    unknown, first, others = 0, "", tuple(f"{name}/" for name in _SPLITS if name != split)
     for where, row in _rows(path):
         name, size, corners, words = _checked(row, where)
+        # `<split>/<wnid>/<name>`, then `<wnid>/<name>`, then the name alone: but never a name with another class.
         position = places.get(name, places.get(name.removeprefix(f"{split}/")))
         if position is None and "/" not in name.removeprefix(f"{split}/"):
             position = names.get(name.removeprefix(f"{split}/"))
         if position is None:
+            # One table may hold both splits: rows of the other split are not counted as unknown.
             unknown, first = unknown + (not name.startswith(others)), first or name
             continue
         if sizes[position].any():
@@ -183,6 +213,7 @@ def open_table(
         raise UsageError(f"{path}: no row is of an image of {split} ({rows}); write image_id as in '{example}'")
     if not owners:
         raise UsageError(f"{path}: its rows have no box inside of the images of {split}; extract the boxes again")
+    # Stable: the boxes of an image stay in the order of its row.
     order = np.argsort(np.array(owners, dtype=np.int64), kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)])
     content = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
@@ -192,15 +223,17 @@ def open_table(
 
 
 def _category(name: str, own: int, classes: Mapping[str, int]) -> int:
+    """Class index of a box with this name, which may be a wnid, a word or empty."""
     if name in classes:
         return classes[name]
     return OTHER_CLASS if _WNID.fullmatch(name) else own
 
 
-def _instances(found: Any) -> tuple[Instance, ...]:
+def _instances(boxes: Any) -> tuple[Instance, ...]:
+    """Instances without masks from pairs of category and box; a box that is None is left out."""
     return tuple(
         Instance(category, box, None, (box[2] - box[0]) * (box[3] - box[1]))
-        for category, box in found
+        for category, box in boxes
         if box is not None
     )
 
@@ -218,7 +251,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except OSError as error:
         text = f"{path}: boxes cannot be read ({error.strerror or error})"
         raise DataMissingError(f"{text}; correct data.options.boxes_file or --boxes") from error
-    # Both of JSON and of Arrow, whose errors are ValueErrors, and of text that is no UTF-8.
+    # Errors of JSON and of Arrow are ValueErrors, and so are those of text that is not UTF-8.
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: is neither JSONL nor a .parquet file ({reason}); see docs/data.md") from error
@@ -236,11 +269,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[float]], list[Any]]:
-    """image_id, (height, width), boxes, and a label or None per box. Raises UsageError."""
+    """The image_id of a row, (height, width), boxes, and a label or None per box. Raises UsageError naming `where`."""
     if not isinstance(row, dict) or not set(_REQUIRED) <= set(row) <= set(_COLUMNS):
-        got = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        content = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise UsageError(
-            f"{where}: has {got or 'nothing'}; expected {', '.join(_REQUIRED)} and perhaps score, label, source"
+            f"{where}: has {content or 'nothing'}; expected {', '.join(_REQUIRED)} and perhaps score, label, source"
         )
     name, boxes, words = row["image_id"], row["boxes"], row.get("label")
     size = row["height"], row["width"]

@@ -1,4 +1,4 @@
-"""Which images ImageNet's folders hold, and of which class each is: names only, no file is opened."""
+"""List the images of ImageNet's folders and their classes by name; no image is opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import DataMissingError, UsageError
+from ..images import one_line
 
 _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "")
@@ -20,7 +21,7 @@ _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "")
 
 @dataclass(frozen=True)
 class Place:
-    """images: folder that holds train and val. base: where the search began; tables and boxes may be there, too."""
+    """Where ImageNet lies. images: folder that holds train and val. base: the data root."""
 
     images: Path
     base: Path
@@ -28,10 +29,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Listing:
-    """Images of a split, by class, then by name.
+    """The images of a split, sorted by class, then by name.
 
-    ids: <wnid>/<name>. labels: (N,) int32, rank of the wnid in `classes`. suffixes: of the files. flat: whether they
-    lie in one folder. remark: what the user should know, '' for nothing.
+    Attributes:
+        ids: `<wnid>/<name>` of each image.
+        labels: (N,) int32 index of each image's class in `classes`.
+        suffixes: suffix of each file.
+        flat: whether all files lie in one folder, not in folders of their classes.
+        classes: wnids of all classes, sorted.
+        remark: what the user should know, '' for nothing.
     """
 
     ids: tuple[str, ...]
@@ -43,7 +49,7 @@ class Listing:
 
 
 def find_place(base: Path, split: str) -> Place | None:
-    """The folder with the folder of this split in it, by ImageFolder's or Kaggle's layout."""
+    """The place of a split below `base`, in ImageFolder's or Kaggle's layout; None when it is not there."""
     for inner in _KAGGLE:
         if (base / inner / split).is_dir():
             return Place((base / inner).resolve(), base.resolve())
@@ -51,7 +57,7 @@ def find_place(base: Path, split: str) -> Place | None:
 
 
 def look_around(place: Place) -> list[Path]:
-    """Folders in which tables and boxes may lie: that of the images, the data root, and Kaggle's above it."""
+    """Folders in which tables and boxes may lie: that of the images, the data root, and those above Kaggle's images."""
     folders = [place.images, place.base]
     if place.images.name == "CLS-LOC":
         folders += [place.images.parents[1], place.images.parents[2]]
@@ -59,15 +65,20 @@ def look_around(place: Place) -> list[Path]:
 
 
 def list_split(place: Place, split: str) -> Listing:
-    """List a split. Raises UsageError when classes or names make no sense, DataMissingError when nothing is there."""
+    """List a split.
+
+    Raises:
+        UsageError: a class of the split is not in train, or two images have the same id.
+        DataMissingError: there is no image, or no table of their classes.
+    """
     classes = _read_classes(place)
     folder = place.images / split
-    found, ignored = _list_folders(folder)
-    flat = split == "val" and not found
+    wnids, ignored = _list_folders(folder)
+    flat = split == "val" and not wnids
     owners: list[str] = []
     stems: list[str] = []
     suffixes: list[str] = []
-    for wnid in found:
+    for wnid in wnids:
         names, kinds, others = _list_images(folder / wnid)
         owners.extend([wnid] * len(names))
         stems.extend(names)
@@ -75,10 +86,12 @@ def list_split(place: Place, split: str) -> Listing:
         ignored += others
     if flat:
         names, kinds, ignored = _list_images(folder)
+        # Sorted by class like folders are, so that a flat val and one in folders give the same order.
         rows = sorted(zip(_flat_classes(place, folder, names), names, kinds, strict=True))
         owners, stems, suffixes = ([row[k] for row in rows] for k in range(3))
     if not stems:
         raise DataMissingError(f"{folder}: no image {' or '.join(sorted(_SUFFIXES))} in it; unpack the archive again")
+    # The rank among the classes of train, not of this split: a class without an image in val must not shift the others.
     numbers = {wnid: index for index, wnid in enumerate(classes)}
     present = dict.fromkeys(owners)
     strangers = [wnid for wnid in present if wnid not in numbers]
@@ -92,13 +105,14 @@ def list_split(place: Place, split: str) -> Listing:
 
 
 def _remark(split: str, empty: list[str], count: int, ignored: int) -> str:
+    """What the user should know: classes without an image, of `count` classes, and files that were left out."""
     parts = [f"; {len(empty)} of {count} classes have no image in {split}, first {empty[0]}"] if empty else []
-    parts += [f"; {ignored} files that are no images are left out"] if ignored else []
+    parts += [f"; {ignored} files that are not images are left out"] if ignored else []
     return "".join(parts)
 
 
 def _read_classes(place: Place) -> tuple[str, ...]:
-    """Sorted wnids: folders of train, or lines of labels.txt where there is no train."""
+    """Sorted wnids of all classes: the folders of train, or the lines of labels.txt when there is no train."""
     train, table = place.images / "train", place.images / "labels.txt"
     if train.is_dir():
         folders, _ = _list_folders(train)
@@ -110,7 +124,7 @@ def _read_classes(place: Place) -> tuple[str, ...]:
     try:
         lines = [line.split(",")[0].strip() for line in table.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        text = "neither the folder train nor labels.txt is there, and the number of a class is its rank in them"
+        text = "the index of a class is its rank in the folder train or in labels.txt, but neither is there"
         raise DataMissingError(f"{place.images}: {text}; add train, or labels.txt with one wnid per line") from error
     wnids = [line for line in lines if line]
     if not wnids or len(set(wnids)) < len(wnids):
@@ -119,7 +133,7 @@ def _read_classes(place: Place) -> tuple[str, ...]:
 
 
 def _list_folders(folder: Path) -> tuple[list[str], int]:
-    """Sorted names of the visible folders in a folder, and the number of other visible entries."""
+    """Sorted names of the folders in a folder, and the number of its other entries; hidden ones are not counted."""
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
     names = sorted(name for name, is_folder in kinds.items() if is_folder)
@@ -127,19 +141,19 @@ def _list_folders(folder: Path) -> tuple[list[str], int]:
 
 
 def _list_images(folder: Path) -> tuple[list[str], list[str], int]:
-    """Stems of the images in a folder, sorted, their suffixes, and the number of other visible files."""
+    """Sorted stems of the images in a folder, their suffixes, and the number of other files that are not hidden."""
     visible = [name for name in os.listdir(folder) if not name.startswith(".")]
     pairs = sorted(pair for pair in map(os.path.splitext, visible) if pair[1].lower() in _SUFFIXES)
-    for one, other in pairwise(pairs):
-        if one[0] == other[0]:
-            raise UsageError(f"{folder}: '{''.join(one)}' and '{''.join(other)}' have one id; remove one")
-    # Interned, as most suffixes are equal: 1.28 million strings of their own would take 60 MB.
+    for first, second in pairwise(pairs):
+        if first[0] == second[0]:
+            raise UsageError(f"{folder}: '{''.join(first)}' and '{''.join(second)}' have one id; remove one")
+    # One string for each suffix: 1.28 million equal strings would take 60 MB.
     shared = {suffix: suffix for _, suffix in pairs}
     return [stem for stem, _ in pairs], [shared[suffix] for _, suffix in pairs], len(visible) - len(pairs)
 
 
 def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]:
-    """The wnid of each image of a flat val, by Kaggle's table or by that of the devkit."""
+    """The wnid of each image of a flat val, from Kaggle's table or the devkit's, whichever is found first."""
     for around in look_around(place):
         if (around / "LOC_val_solution.csv").is_file():
             table = _read_solution(around / "LOC_val_solution.csv")
@@ -159,7 +173,7 @@ def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]
 
 
 def _read_solution(path: Path) -> dict[str, str]:
-    """Kaggle's table: ImageId,PredictionString, where the string is `wnid x1 y1 x2 y2` once per box."""
+    """Image name -> wnid from Kaggle's table ImageId,PredictionString; the string is `wnid x1 y1 x2 y2` per box."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
@@ -169,7 +183,7 @@ def _read_solution(path: Path) -> dict[str, str]:
 
 
 def _read_devkit(folder: Path) -> dict[str, str]:
-    """Name of each validation image -> wnid: line n of the truth is the ILSVRC2012_ID, from 1, of image n."""
+    """Name of each validation image -> wnid, from the devkit."""
     from scipy.io import loadmat
 
     truth, meta = folder / "ILSVRC2012_validation_ground_truth.txt", folder / "meta.mat"
@@ -179,12 +193,13 @@ def _read_devkit(folder: Path) -> dict[str, str]:
         raise DataMissingError(f"{truth}: cannot be read ({error}); unpack ILSVRC2012_devkit_t12 again") from error
     try:
         synsets: Any = loadmat(meta, squeeze_me=True)["synsets"]
-        wnids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in np.atleast_1d(synsets)}
-    # scipy has errors of its own here, and lets through those of zlib and of numpy.
+        wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in np.atleast_1d(synsets)}
+    # scipy has its own exceptions for damaged files, and also lets those of zlib and numpy through.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataMissingError(f"{meta}: no table of synsets ({reason}); unpack ILSVRC2012_devkit_t12 again") from error
+        text = f"no table of synsets ({one_line(error)})"
+        raise DataMissingError(f"{meta}: {text}; unpack ILSVRC2012_devkit_t12 again") from error
     unknown = [number for number in numbers if number not in wnids]
     if unknown:
         raise UsageError(f"{truth}: id {unknown[0]} is not in meta.mat; unpack ILSVRC2012_devkit_t12 again")
+    # Line n holds the ILSVRC2012_ID of image n, both counted from 1. This id is not the class index that models use.
     return {f"ILSVRC2012_val_{line:08d}": wnids[number] for line, number in enumerate(numbers, start=1)}

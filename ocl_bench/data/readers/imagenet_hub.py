@@ -1,8 +1,8 @@
-"""ImageNet as Hugging Face has it: columns `image` and `label`, as Parquet files or saved by `datasets`.
+"""ImageNet from Hugging Face: columns `image` and `label`, as Parquet files or saved by `datasets`.
 
-Images stay encoded until asked for, and are decoded as torchvision's ImageFolder does: `datasets` itself would turn
-those with an EXIF orientation. Parquet files are read where they are, a row group at a time: `datasets` would first
-copy them (150 GB) into its cache to map them into memory.
+Images stay encoded until they are asked for, and are decoded like torchvision's ImageFolder does: `datasets` itself
+would turn images with an EXIF orientation. Parquet files are read in place, one row group at a time: `datasets` would
+first copy them (150 GB) into its cache to map them into memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ..images import one_line
 from ..index import take_manifest
 
 if TYPE_CHECKING:
@@ -30,16 +31,16 @@ _REMEDY = "download the data set again"
 
 
 class Rows(Protocol):
-    """One split."""
+    """The rows of one split."""
 
     @property
     def folder(self) -> Path:
-        """Folder that was searched."""
+        """Folder of the data set."""
         ...
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What it is read from, relative to the folder."""
+        """Files that are read, relative to the folder."""
         ...
 
     @property
@@ -52,7 +53,7 @@ class Rows(Protocol):
         ...
 
     def encoded(self, position: int) -> tuple[str, bytes | None]:
-        """Where row `position` lies, for messages, and its image as it was stored."""
+        """The place of row `position`, for messages, and its image as stored; None when only a path is stored."""
         ...
 
 
@@ -74,15 +75,17 @@ class SavedRows:
         return self.table.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
 
     def encoded(self, position: int) -> tuple[str, bytes | None]:
-        """Image `position` as stored, None when it is kept elsewhere."""
+        """Place and stored image of row `position`."""
         return f"{self.folder}, row {position}", self.table[position]["image"]["bytes"]
 
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """Parquet files, one after the other. first: (G + 1,) first row of each row group of all files.
+    """Rows of Parquet files, one file after the other.
 
-    groups: file and row group of each. _held: the last group that was read, as neighbours are asked for together.
+    groups: number of the file and of the row group in it, for each of the G groups of all files. first: (G + 1,) number
+    of the first row of each group, then the number of all rows. _held: the group that was read last; neighbouring rows
+    are usually asked for one after the other, and reading a group takes long.
     """
 
     folder: Path
@@ -100,7 +103,7 @@ class ParquetRows:
         return [value for column in columns for value in column["label"].to_pylist()]
 
     def encoded(self, position: int) -> tuple[str, bytes | None]:
-        """Image `position` as stored, None when it is kept elsewhere."""
+        """Place and stored image of row `position`."""
         import pyarrow.parquet
 
         group = int(np.searchsorted(self.first, position, side="right")) - 1
@@ -117,7 +120,7 @@ class ParquetRows:
 
 
 def find_rows(folder: Path, split: str) -> Rows | None:
-    """The split in a folder, or None where the folder has no such files. Raises UsageError when they are broken."""
+    """The rows of a split in a folder; None when the folder has no such files. Raises UsageError for broken files."""
     for part in _PARTS[split]:
         if (folder / part / "state.json").is_file():
             return _guarded(folder / part, _open_saved, folder, part)
@@ -128,13 +131,18 @@ def find_rows(folder: Path, split: str) -> Rows | None:
 
 
 def read_labels(rows: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class index of each row (N,) int32, and the names of the classes. Raises UsageError for labels below 0."""
+    """Class index of each row, (N,) int32, and the names of the classes.
+
+    Raises:
+        UsageError: a label is missing or below 0 (the test split has -1), or has no name.
+        DataMissingError: there is no row.
+    """
     names = getattr(rows.features["label"], "names", None)
     values = _guarded(rows.folder, rows.labels)
     wrong = next((k for k, value in enumerate(values) if type(value) is not int or value < 0), None)
     if wrong is not None:
         raise UsageError(
-            f"{rows.folder}: row {wrong} has the label {values[wrong]!r}, no class; choose a labelled split"
+            f"{rows.folder}: row {wrong} has the label {values[wrong]!r}, not a class; choose a labelled split"
         )
     if not values:
         raise DataMissingError(f"{rows.folder}: {rows.files[0]} has no row; {_REMEDY}")
@@ -147,20 +155,19 @@ def read_labels(rows: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
     """Image `position` as (H, W, 3) uint8 RGB. Raises SampleError when it is not there or cannot be decoded."""
-    # Arrow and Pillow's decoders have errors of many kinds; all mean that this row is damaged.
+    # Arrow and Pillow's decoders raise errors of many kinds; all mean that this row is damaged.
     try:
         where, content = rows.encoded(position)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SampleError(sample_id, f"{rows.folder}: row {position} cannot be read ({reason}); {_REMEDY}") from error
+        text = f"row {position} cannot be read ({one_line(error)})"
+        raise SampleError(sample_id, f"{rows.folder}: {text}; {_REMEDY}") from error
     if content is None:
         raise SampleError(sample_id, f"{where}: holds a path instead of an image; save the data set with its images")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             return np.asarray(picture.convert("RGB"))
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SampleError(sample_id, f"{where}: image cannot be decoded ({reason}); {_REMEDY}") from error
+        raise SampleError(sample_id, f"{where}: image cannot be decoded ({one_line(error)}); {_REMEDY}") from error
 
 
 def content(rows: Rows) -> str:
@@ -169,15 +176,18 @@ def content(rows: Rows) -> str:
 
 
 def _open_saved(folder: Path, part: str) -> SavedRows:
+    """The rows that `save_to_disk` wrote to folder/part."""
     import datasets
 
     table = datasets.load_from_disk(str(folder / part), keep_in_memory=False)
     _check_columns(table.features, folder / part)
     names = tuple(sorted(f"{part}/{path.name}" for path in (folder / part).iterdir() if path.is_file()))
+    # Without decoding: `datasets` would turn images with an EXIF orientation.
     return SavedRows(folder, names, table.cast_column("image", datasets.Image(decode=False)))
 
 
 def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
+    """The rows of these files; only their footers are read."""
     import datasets
     import pyarrow.parquet
 
@@ -193,18 +203,18 @@ def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
 
 
 def _check_columns(features: Any, path: Path) -> None:
+    """Raise UsageError unless there are the columns image and label."""
     missing = [name for name in ("image", "label") if name not in features]
     if missing:
-        got = ", ".join(features)
-        raise UsageError(f"{path}: no column '{missing[0]}' (there are {got}); rename the columns to image and label")
+        names = ", ".join(features)
+        raise UsageError(f"{path}: no column '{missing[0]}' (there are {names}); rename the columns to image and label")
 
 
 def _guarded(
     where: Path, function: Callable[Arguments, Value], *arguments: Arguments.args, **named: Arguments.kwargs
 ) -> Value:
-    """What the function returns; errors of Arrow and of the disk as one line."""
+    """Call a function; errors of Arrow and of the disk become a UsageError of one line that names `where`."""
     try:
         return function(*arguments, **named)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{where}: cannot be read ({reason}); {_REMEDY}") from error
+        raise UsageError(f"{where}: cannot be read ({one_line(error)}); {_REMEDY}") from error

@@ -1,10 +1,10 @@
-"""Anybody's videos: frames and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
+"""Your own videos: frames and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
 
     <folder>/<images>/<video>/<frame>.jpg|.jpeg|.png      <folder>/<masks>/<video>/<frame>.png
 
 Frames are taken in the order of the numbers in their names (`f2` before `f10`). A mask pixel holds the number (palette,
-grey or 16-bit PNG) or the colour (RGB PNG) of its object, and the same one in all frames of a video. Numbers may have
-gaps: they are ranked over the whole video. Options of the card (`data.options`), all optional:
+grey or 16-bit PNG) or the colour (RGB PNG) of its object, which must be the same in all frames of a video. Numbers may
+have gaps: they are ranked over the whole video. Options of the card (`data.options`), all optional:
 
 images, masks  folder names below the folder (`frames`, `masks`)
 ids            text file below the folder with one name of a video per line; `{split}` in its name becomes the split
@@ -23,13 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.errors import DataMissingError, SampleError
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import take_manifest
-from ..options import parse_options
-from .folder import FolderOptions, find_folder, list_ids, rank_labels, stays_below
+from .folder import FolderOptions, find_folder, folder_options, list_ids, rank_labels
 from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
 
 _REMEDY = "repair the file, or list the other videos in data.options.ids"
@@ -42,15 +41,8 @@ class VideoFolderOptions(FolderOptions):
 
 
 def open_video_folder(request: Request) -> OpenData:
-    """Open a folder of videos. Raises UsageError for options, DataMissingError for what is not there."""
-    name = request.task.name
-    if request.stand_in_seed is not None:
-        raise UsageError(f"task '{name}': the video-folder reader has no stand-in, so --stand-in-seed has no meaning")
-    options = parse_options(VideoFolderOptions, request)
-    for option in ("images", "masks", "ids"):
-        value = getattr(options, option)
-        if value is not None and not stays_below(value):
-            raise UsageError(f"task '{name}': data.options.{option} '{value}' must lie below data.folder")
+    """Open a folder of videos. Raises UsageError for an option, DataMissingError for a missing folder."""
+    options = folder_options(VideoFolderOptions, request, "video-folder")
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} videos of {root}"
@@ -59,7 +51,7 @@ def open_video_folder(request: Request) -> OpenData:
 
 @dataclass(frozen=True)
 class VideoFolderReader(SampleSequence[Video]):
-    """Videos whose masks have the stems of their frames. Files are listed by `reader[i]`, read by its frames."""
+    """Videos whose masks have the stems of their frames. `reader[i]` lists the files, its frames read them."""
 
     root: Path
     ids: tuple[str, ...]
@@ -69,8 +61,9 @@ class VideoFolderReader(SampleSequence[Video]):
     def open(
         cls, root: Path, options: VideoFolderOptions, ids: list[str] | None, limit: int | None
     ) -> VideoFolderReader:
-        """List the videos (all folders of either kind, or those named by `ids`), the first `limit`."""
+        """List the first `limit` videos: all folders of frames or masks, or those of `ids` where these are given."""
         if ids is None:
+            # A folder of masks without frames is listed too: it then fails as a sample, instead of vanishing.
             folders = [path for kind in (options.images, options.masks) for path in (root / kind).iterdir()]
             ids = sorted({path.name for path in folders if path.is_dir() and not path.name.startswith(".")})
         if not ids:
@@ -84,7 +77,7 @@ class VideoFolderReader(SampleSequence[Video]):
         return take_manifest(self.root, files_below(self.root, folders)).content
 
     def __getitem__(self, index: int) -> Video:
-        """Video `index`. Raises SampleError when it has no frame, or two files for one."""
+        """Video `index`. Raises SampleError when it has no frame, or two files for one frame."""
         video_id = self.ids[range(len(self))[index]]
         images = list_files(self.root / self.options.images / video_id, IMAGES, video_id)
         masks = list_files(self.root / self.options.masks / video_id, MASKS, video_id)
@@ -100,7 +93,10 @@ class VideoFolderReader(SampleSequence[Video]):
 
 @dataclass
 class _VideoFiles:
-    """One video. codes: the numbers of all masks in ascending order and whether they are colours, once known."""
+    """The files of one video.
+
+    codes: numbers of all masks in ascending order, and whether they are colours; None until the first frame is read.
+    """
 
     video_id: str
     images: list[Path]
@@ -110,6 +106,7 @@ class _VideoFiles:
 
 
 def _read_frame(files: _VideoFiles, position: int) -> Sample:
+    """One frame with its truth; the first one that is read also collects the numbers of all masks."""
     image = read_image(files.images[position], files.video_id, remedy=_REMEDY)
     if files.codes is None:
         files.codes = _collect(files, image.shape)
@@ -119,7 +116,10 @@ def _read_frame(files: _VideoFiles, position: int) -> Sample:
 
 
 def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
-    """The table of codes of all masks. Raises SampleError for numbers beside colours and for too many objects."""
+    """All codes of the masks in ascending order, and whether they are colours.
+
+    Raises SampleError when one mask holds numbers and another one colours, and for too many objects.
+    """
     table, kinds = np.zeros(0, dtype=np.int64), set()
     for path in files.masks:
         codes, coloured = read_mask(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
@@ -128,7 +128,8 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
         if len(kinds) > 1:
             raise SampleError(files.video_id, f"{path}: colours and numbers in the masks of one video; {_REMEDY}")
         most = files.options.max_objects
-        # Two codes more may be void and background.
+        # Two codes more than objects: one may be void, one the background. Checked after each mask, so that a folder
+        # of photographs fails at once and does not fill the memory.
         if len(table) > most + 2 or _rank(files, table, table, coloured).max(initial=0) > most:
             text = f"more than {most} objects in the video, as many as data.options.max_objects allows"
             raise SampleError(files.video_id, f"{path}: {text}; are these id maps? else raise the limit")
@@ -136,10 +137,11 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
 
 
 def _rank(files: _VideoFiles, table: np.ndarray, codes: np.ndarray, coloured: bool) -> np.ndarray:
-    """Labels of `codes` by their ranks in the table, which goes in front so that no code of the video is missing."""
-    everything = np.concatenate([table, codes.ravel()])
+    """Labels of `codes`, which are ranked among all codes of the video (`table`)."""
+    # The table is put before the codes: ranks then also count objects that this frame does not show.
+    all_codes = np.concatenate([table, codes.ravel()])
     try:
-        labels = rank_labels(everything, coloured, files.options.void, files.options.background)
+        labels = rank_labels(all_codes, coloured, files.options.void, files.options.background)
     except ValueError as error:
         raise SampleError(files.video_id, f"{files.masks[0]}: {error}") from error
     return labels[len(table) :].reshape(codes.shape)

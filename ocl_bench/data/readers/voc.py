@@ -3,7 +3,7 @@
     VOCdevkit/VOC<year>/JPEGImages/<id>.jpg
                         SegmentationClass/<id>.png       palette: 0 background, 1..20, 255 void
                         SegmentationObject/<id>.png      palette: 0 background, 1.. objects (gaps allowed), 255 void
-                        Annotations/<id>.xml             read for `boxes: annotations` only
+                        Annotations/<id>.xml             read only for `boxes: annotations`
                         ImageSets/Segmentation/{train,val,trainval}.txt
     SBD, for `trainaug` (10,582 images), one of
                         VOC2012/SegmentationClassAug/<id>.png and ImageSets/Segmentation/{trainaug,train_aug,aug}.txt
@@ -12,10 +12,10 @@
 The data root is the folder that holds VOCdevkit, VOCdevkit itself, or VOC<year> itself. Options of a card:
 
 year   2012 or 2007
-truth  `instances` or `classes`: which masks must be there (the others are used where they are)
+truth  `instances` or `classes`: the masks that must be there (masks of the other kind are used where they exist)
 boxes  `masks`: boxes of instances are those around the masks; `annotations`: VOC's own, clipped at the image, each with
        the mask of the same class that fits it best; `difficult` ones count neither for nor against a detector,
-       `truncated` ones like all others
+       `truncated` ones count like all others
 
 Splits: those of ImageSets/Segmentation; `trainaug` (VOC's own masks where VOC has them, else SBD's, which no other
 split uses); `all-masks`, every file of SegmentationObject, whatever the lists say (DIAS). An object has the class of
@@ -25,6 +25,7 @@ colours may have been blended.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,11 +36,12 @@ from pydantic import BaseModel, ConfigDict
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
-from ..images import read_image, read_mask
+from ..images import one_line, read_image, read_mask
 from ..index import Manifest, open_index, take_manifest
 from ..labels import class_regions
-from ..options import parse_options
+from ..options import first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
+from .places import find_root
 from .voc_boxes import join_masks, read_boxes
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 _REMEDY = "unpack the archive again, or take the image out of the list"
 _VOID_CODE = 255
 _AUGMENTED = ("trainaug.txt", "train_aug.txt")
-"""Names under which converters write the list of `trainaug`."""
+"""Names of the list of `trainaug`: code that converts SBD writes one or the other."""
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -67,7 +69,7 @@ class VocOptions(BaseModel):
 
 
 def open_voc(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options and splits, DataMissingError for what is not there."""
+    """Open one split. Raises UsageError for an option or a split, DataMissingError when the data is not there."""
     options = parse_options(VocOptions, request)
     if request.root is None:
         tree = ensure_layout(request, f"voc{options.year}")
@@ -83,7 +85,10 @@ def open_voc(request: Request) -> OpenData:
 
 @dataclass(frozen=True)
 class VocReader(SampleSequence[Sample]):
-    """One split. `index` is the Arrow index with columns id, image, classes, objects (paths, '' for none)."""
+    """The images of one split.
+
+    index: Arrow index with the columns id, image, classes and objects (paths, '' for no mask).
+    """
 
     root: Path
     ids: tuple[str, ...]
@@ -98,7 +103,7 @@ class VocReader(SampleSequence[Sample]):
 
     @classmethod
     def open(cls, root: Path, split: str, options: VocOptions, limit: int | None) -> VocReader:
-        """List the images of a split and the files of their masks; no pixel is read."""
+        """List the first `limit` images of a split and the files of their masks; no pixel is read."""
         if split == "trainaug" and options.year != 2012:
             raise UsageError(f"split 'trainaug': SBD extends VOC2012, not VOC{options.year}; choose another split")
         ids = list_ids(root, split)[:limit]
@@ -126,6 +131,7 @@ class VocReader(SampleSequence[Sample]):
             raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
         if objects is None:
             assert classes is not None
+            # Each class becomes one object. Background must not: it is void for class_regions, and 0 again afterwards.
             labels, categories = class_regions(np.where(classes == 0, VOID, classes))
             labels = np.where(classes == 0, 0, labels).astype(np.int16)
         else:
@@ -137,7 +143,7 @@ class VocReader(SampleSequence[Sample]):
         return Sample(row["id"], image, Truth(labels, categories, classes, instances))
 
     def _mask(self, row: dict[str, str], key: str, shape: tuple[int, ...]) -> np.ndarray:
-        """(H, W) int16 numbers of a mask, 255 as void."""
+        """The numbers (H, W) int16 of a mask, 255 as VOID. Raises SampleError for a damaged or re-saved mask."""
         path = self.root / row[key]
         if path.suffix == ".mat":
             codes = _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
@@ -154,9 +160,16 @@ class VocReader(SampleSequence[Sample]):
 
 
 def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Labels without gaps (H, W) int16, and the category of each: the commonest class under it (0 if none is there).
+    """Number the objects of a mask without gaps and find their classes.
 
-    A pixel that is void in one of the two maps, and no object in the other, is void.
+    Args:
+        objects: (H, W) numbers of objects, 0 background, VOID.
+        classes: (H, W) class of each pixel, None when there is no such mask.
+
+    Returns:
+        Labels (H, W) int16, and the category of each: the class of most of its pixels, 0 if none of them has a class.
+        Without `classes` there are no categories. A pixel that is void in one of the two maps, and does not belong to
+        an object in the other, is void.
     """
     present = np.unique(objects[objects > 0])
     labels = np.where(objects > 0, np.searchsorted(present, objects) + 1, objects).astype(np.int16)
@@ -168,18 +181,22 @@ def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.
 
 
 def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instance, ...]:
+    """The labels as instances with masks, and boxes around them."""
     from pycocotools import mask as rle
 
-    found = []
+    instances = []
     for label, category in enumerate(categories, start=1):
         code = rle.encode(np.asfortranarray((labels == label).astype(np.uint8)))
         x, y, width, height = (float(value) for value in rle.toBbox(code))
-        found.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
-    return tuple(found)
+        instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
+    return tuple(instances)
 
 
 def list_ids(root: Path, split: str) -> list[str]:
-    """Ids of a split, in the order of its list. Raises DataMissingError and UsageError."""
+    """Ids of a split, in the order of its list.
+
+    Raises DataMissingError when a list is not there, UsageError for a split or an id that is not a plain name.
+    """
     lists = root / "ImageSets" / "Segmentation"
     if split == "all-masks":
         return sorted(path.stem for path in (root / "SegmentationObject").glob("[!.]*.png"))
@@ -206,15 +223,20 @@ def _augmented(root: Path, lists: Path) -> list[str]:
 
 
 def _find_sbd(root: Path) -> Path | None:
+    """The folder `dataset` of SBD: in VOC<year>, in VOCdevkit, or beside VOCdevkit."""
     places = (root, root.parent, root.parent.parent)
-    return next((p for place in places if (p := place / "benchmark_RELEASE" / "dataset").is_dir()), None)
+    folders = (place / "benchmark_RELEASE" / "dataset" for place in places)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str, str]:
-    """Image and masks of an id relative to the root; VOC's own masks go before those of SBD, if these are allowed."""
-    found = {"image": f"JPEGImages/{name}.jpg", "classes": "", "objects": ""}
-    if sbd is not None and not (root / found["image"]).is_file() and (sbd / "img" / f"{name}.jpg").is_file():
-        found["image"] = _relative(sbd / "img" / f"{name}.jpg", root)
+    """Image and masks of an id, relative to the root.
+
+    VOC's own masks are preferred. Those of SBD are searched when `sbd` is given, SegmentationClassAug when `augmented`.
+    """
+    files = {"image": f"JPEGImages/{name}.jpg", "classes": "", "objects": ""}
+    if sbd is not None and not (root / files["image"]).is_file() and (sbd / "img" / f"{name}.jpg").is_file():
+        files["image"] = _relative(sbd / "img" / f"{name}.jpg", root)
     for key, folders, part in (
         ("classes", ("SegmentationClass", *(["SegmentationClassAug"] if augmented else [])), "cls"),
         ("objects", ("SegmentationObject",), "inst"),
@@ -222,27 +244,25 @@ def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str
         candidates = [root / folder / f"{name}.png" for folder in folders]
         candidates += [sbd / part / f"{name}.mat"] if sbd is not None else []
         path = next((path for path in candidates if path.is_file()), None)
-        found[key] = "" if path is None else _relative(path, root)
-    return found
+        files[key] = "" if path is None else _relative(path, root)
+    return files
 
 
 def _relative(path: Path, root: Path) -> str:
-    import os
-
+    # Not Path.relative_to: SBD may lie above the root.
     return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An SBD mask (H, W): field `Segmentation` of the structure; it knows no void."""
+    """An SBD mask (H, W) int64, which has no void. field: `GTcls` or `GTinst`, the structure in the file."""
     from scipy.io import loadmat
 
     try:
         content: Any = loadmat(path)[field][0, 0]["Segmentation"]
         mask = np.asarray(content).astype(np.int64)
-    # scipy has errors of its own here, and lets through those of zlib and of numpy.
+    # scipy has its own exceptions for damaged files, and also lets those of zlib and numpy through.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SampleError(sample_id, f"{path}: no SBD mask '{field}' in it ({reason}); {_REMEDY}") from error
+        raise SampleError(sample_id, f"{path}: no SBD mask '{field}' in it ({one_line(error)}); {_REMEDY}") from error
     if mask.shape != tuple(shape):
         sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image {shape[1]}x{shape[0]}"
         raise SampleError(sample_id, f"{path}: mask size {sizes}; {_REMEDY}")
@@ -250,35 +270,25 @@ def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) ->
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        lines = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise DataMissingError(f"{path}: list of images cannot be read ({reason}); unpack the archive again") from error
-    for name in lines:
+    """Ids of a list in its order: the first word of each line, as some lists have a second column."""
+    ids = [line.split()[0] for line in read_lines(path, "list of images", "unpack the archive again")]
+    for name in ids:
         if "/" in name or "\\" in name or name.startswith("."):
             raise UsageError(f"{path}: '{name}' is not a plain image id such as 2007_000032; write one id per line")
-    if len(set(lines)) < len(lines):
-        twice = next(name for position, name in enumerate(lines) if name in lines[:position])
+    if (twice := first_repeated(ids)) is not None:
         raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
-    return lines
+    return ids
 
 
 def _find_root(request: Request, year: int) -> Path:
     assert request.root is not None
     root = request.root
-    candidates = (
-        root / request.data.folder / f"VOC{year}",
-        root / "VOCdevkit" / f"VOC{year}",
-        root / f"VOC{year}",
-        root,
-    )
-    for candidate in candidates:
-        # The root itself may be any folder, but not that of another year.
-        other = candidate.name.startswith("VOC2") and candidate.name != f"VOC{year}"
-        if (candidate / "JPEGImages").is_dir() and not other:
-            return candidate.resolve()
-    raise DataMissingError(
-        f"task '{request.task.name}': no folder JPEGImages of VOC{year}; looked in "
-        f"{', '.join(dict.fromkeys(map(str, candidates)))}; get it: {request.data.get}"
-    )
+    parents = (root / request.data.folder, root / "VOCdevkit", root)
+    candidates = (*(parent / f"VOC{year}" for parent in parents), root)
+
+    def holds(place: Path) -> bool:
+        # The root itself may have any name, but must not be the folder of another year.
+        other_year = place.name.startswith("VOC2") and place.name != f"VOC{year}"
+        return (place / "JPEGImages").is_dir() and not other_year
+
+    return find_root(request, candidates, holds, f"folder JPEGImages of VOC{year}")

@@ -4,16 +4,17 @@
     train/instances.json                                   2021
     train.json                                             2019; either place is read for either year
 
-valid/ and test/ have no public annotations, so that SlotContrast (Manasyan et al. 2025, arXiv:2412.14295) validates on
-the last 300 videos of the training set, in the order of the JSON file, and so do we. Splits: `validation`, these 300
-(all, where there are fewer); `train`, the videos before them. Options of a card:
+valid/ and test/ have no public annotations. SlotContrast (Manasyan et al. 2025, arXiv:2412.14295) therefore validates
+on the last 300 videos of the training set, in the order of the JSON file, and so do we. Splits: `validation`, these 300
+(all videos, if there are fewer); `train`, the videos before them. Options of a card:
 
 year    2021 or 2019; a file that shows the categories of the other year is refused
 subset  of `validation`: `all`, or `first210`, the first 210 of the 300, on which the released configuration evaluates
 
 An annotation is one object in all frames: polygons, either kind of run-length code, or null where it is not seen. The
-object number is its place among the annotations of the video that are no crowd and have a mask in some frame; others
-are left out and counted. Pixels of two objects are an overlap, those of none are 0. Ids are the folders of the videos.
+number of an object is its place among the annotations of the video that are not crowds and have a mask in some frame;
+other annotations are left out and counted. A pixel of two objects is an overlap, a pixel of none is 0. Ids are the
+folders of the videos.
 """
 
 from __future__ import annotations
@@ -34,23 +35,24 @@ from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import take_manifest
 from ..labels import label_map, run_length
-from ..options import parse_options, read_json
+from ..options import check_entries, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
 from .frames import lazy_video
+from .places import find_root, usual_places
 
 _REMEDY = "download the file again"
 _IMAGES = Path("train/JPEGImages")
 _TABLES = {2021: Path("train/instances.json"), 2019: Path("train.json")}
 _VALIDATION, _FIRST = 300, 210
 _PERSON = {2021: 26, 2019: 1}
-"""Id of the category `person`, which tells the years apart."""
+"""Year -> id of the category `person`, which tells the two years apart."""
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "videos": {"id": (int, str), "file_names": list, "height": int, "width": int},
     "annotations": {"video_id": (int, str)},
     "categories": {"id": int, "name": str},
 }
-"""Without these no entry can be placed; a fault in any other field fails its own video only."""
+"""Fields without which an entry belongs to no video; a fault in any other field fails only its own video."""
 
 
 class YtvisOptions(BaseModel):
@@ -70,7 +72,12 @@ class _Runs(NamedTuple):
 
 
 def open_ytvis(request: Request) -> OpenData:
-    """Open one split. Raises UsageError for options, splits and broken tables, DataMissingError for missing ones."""
+    """Open one split.
+
+    Raises:
+        UsageError: an option or the split is unknown, or the table of annotations is broken.
+        DataMissingError: the table is not there.
+    """
     options = parse_options(YtvisOptions, request)
     if request.split not in ("train", "validation"):
         known = "has the splits train and validation (the last 300 videos of its training set)"
@@ -89,7 +96,15 @@ def open_ytvis(request: Request) -> OpenData:
 
 @dataclass(frozen=True)
 class YtvisReader(SampleSequence[Video]):
-    """Videos of one split. `videos` and `annotations` are entries of the JSON file, with packed masks."""
+    """The videos of one split.
+
+    Attributes:
+        table: the JSON file.
+        videos: its entries of the videos.
+        annotations: video id -> its entries of the objects, with packed masks.
+        categories: id -> name.
+        remark: what was left out, for the note.
+    """
 
     root: Path
     table: Path
@@ -103,13 +118,16 @@ class YtvisReader(SampleSequence[Video]):
     def open(
         cls, root: Path, table: Path, limit: int | None, part: tuple[str, YtvisOptions] | None = None
     ) -> YtvisReader:
-        """Parse the table. part: split and options of official data; None takes all videos."""
+        """Parse the table and keep the first `limit` videos.
+
+        part: split and options of official data; None takes all videos, as in the tree of a stand-in.
+        """
 
         def choose(videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return (videos if part is None else _choose(videos, *part))[:limit]
 
         content = read_json(table, _Packer(choose))
-        _check(content, table)
+        _check_table(content, table)
         categories = {entry["id"]: entry["name"] for entry in content["categories"]}
         if part is not None:
             _check_year(categories, part[1].year, table)
@@ -133,16 +151,17 @@ class YtvisReader(SampleSequence[Video]):
         annotations = self.annotations.get(entry["id"], [])
         wrong = next((name for name in files if not _stays(name)), None)
         if wrong is not None:
-            raise SampleError(video_id, f"file name {wrong!r} is no path in JPEGImages; {_REMEDY}")
+            raise SampleError(video_id, f"file name {wrong!r} is not a path in JPEGImages; {_REMEDY}")
         if entry.get("length", len(files)) != len(files):
             raise SampleError(video_id, f"length {entry['length']}, but {len(files)} file names; {_REMEDY}")
-        for one in annotations:
-            self._check_annotation(video_id, one, len(files))
+        for annotation in annotations:
+            self._check_annotation(video_id, annotation, len(files))
         names = [Path(name).stem for name in files]
         return lazy_video(video_id, names, partial(self._frame, video_id, entry, annotations), _REMEDY)
 
-    def _check_annotation(self, video_id: str, one: dict[str, Any], count: int) -> None:
-        name, category, masks = f"annotation {one.get('id')}", one.get("category_id"), one["segmentations"]
+    def _check_annotation(self, video_id: str, entry: dict[str, Any], count: int) -> None:
+        """Raise SampleError unless an annotation has a known category and one mask, or null, for each frame."""
+        name, category, masks = f"annotation {entry.get('id')}", entry.get("category_id"), entry["segmentations"]
         if not isinstance(category, int) or category not in self.categories:
             raise SampleError(video_id, f"{name}: unknown category {category!r}; {_REMEDY}")
         if not isinstance(masks, list) or len(masks) != count:
@@ -153,27 +172,30 @@ class YtvisReader(SampleSequence[Video]):
         shape = entry["height"], entry["width"]
         path = self.root / _IMAGES / entry["file_names"][position]
         image = read_image(path, video_id, shape=shape, remedy=_REMEDY)
-        labels, _ = label_map(tuple(self._object(video_id, one, position, shape) for one in annotations), shape)
-        return Sample(video_id, image, Truth(labels, tuple(one["category_id"] for one in annotations)))
+        labels, _ = label_map(tuple(self._object(video_id, entry, position, shape) for entry in annotations), shape)
+        return Sample(video_id, image, Truth(labels, tuple(entry["category_id"] for entry in annotations)))
 
-    def _object(self, video_id: str, one: dict[str, Any], position: int, shape: tuple[int, int]) -> Instance:
-        """An annotation in one frame; where it is not seen it has a mask of no pixel, so that it keeps its number."""
-        segmentation = one["segmentations"][position]
+    def _object(self, video_id: str, entry: dict[str, Any], position: int, shape: tuple[int, int]) -> Instance:
+        """An annotation in one frame, with an empty mask where the object is not seen."""
+        # label_map numbers only instances with a mask: with None, the later objects of this frame would move up.
+        segmentation = entry["segmentations"][position]
         if isinstance(segmentation, _Runs):
             segmentation = {"size": segmentation.size, "counts": segmentation.counts}
         try:
             mask = run_length(segmentation or {"size": shape, "counts": [shape[0] * shape[1]]}, shape)
         except (ValueError, TypeError, OverflowError) as error:
-            text = f"annotation {one.get('id')}, entry {position} of segmentations: {error}"
+            text = f"annotation {entry.get('id')}, entry {position} of segmentations: {error}"
             raise SampleError(video_id, f"{text}; {_REMEDY}") from error
-        return Instance(one["category_id"], (0.0, 0.0, 0.0, 0.0), mask, 0.0)
+        return Instance(entry["category_id"], (0.0, 0.0, 0.0, 0.0), mask, 0.0)
 
 
 class _Packer:
-    """Takes each object of the JSON file as soon as it is parsed, so that few masks are there as Python numbers.
+    """Packs each object of the JSON file as soon as it is parsed: few masks exist as Python numbers at one time.
 
-    Annotations keep only what is read later, and no masks where their video is not wanted: where the videos come first
-    in the file, as they do, packing 300 of 2,985 takes a tenth of the time. choose: all videos -> those wanted.
+    Annotations keep only the fields that are read later. Those of videos that are not wanted lose their masks, if the
+    videos come first in the file, as they do in the official ones: packing 300 of 2,985 takes a tenth of the time.
+
+    choose: from all videos, gives those that are wanted.
     """
 
     def __init__(self, choose: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
@@ -191,7 +213,7 @@ class _Packer:
         if self._wanted is not None and _is_id(entry["video_id"]) and entry["video_id"] not in self._wanted:
             return {"video_id": entry["video_id"]}
         masks = entry.get("segmentations")
-        masks = [_pack(one) for one in masks] if isinstance(masks, list) else masks
+        masks = [_pack(mask) for mask in masks] if isinstance(masks, list) else masks
         return {**{key: entry[key] for key in entry.keys() - {"bboxes", "areas"}}, "segmentations": masks}
 
 
@@ -200,7 +222,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _pack(segmentation: Any) -> Any:
-    """A mask in less memory; what makes no sense stays as it is, for the message of its video."""
+    """A mask in less memory. A broken one stays as it is: reading its video then says what is wrong with it."""
     with suppress(AttributeError, KeyError, ValueError, TypeError, OverflowError):
         if isinstance(segmentation, list):
             return [array("d", polygon) for polygon in segmentation]
@@ -216,17 +238,17 @@ def _group(content: dict[str, Any], videos: Iterable[dict[str, Any]]) -> tuple[d
     known, wanted = {video["id"] for video in content["videos"]}, {video["id"] for video in videos}
     grouped: dict[Any, list[dict[str, Any]]] = {}
     crowds = empty = strangers = 0
-    for one in content["annotations"]:
-        strangers += one["video_id"] not in known
-        if one["video_id"] not in wanted:
+    for entry in content["annotations"]:
+        strangers += entry["video_id"] not in known
+        if entry["video_id"] not in wanted:
             continue
-        masks = one["segmentations"]
-        if one.get("iscrowd"):
+        masks = entry["segmentations"]
+        if entry.get("iscrowd"):
             crowds += 1
         elif masks is None or (isinstance(masks, list) and not any(masks)):
             empty += 1
         else:
-            grouped.setdefault(one["video_id"], []).append(one)
+            grouped.setdefault(entry["video_id"], []).append(entry)
     counts = (
         (crowds, "are crowds"),
         (empty, "have no mask in any frame"),
@@ -236,6 +258,7 @@ def _group(content: dict[str, Any], videos: Iterable[dict[str, Any]]) -> tuple[d
 
 
 def _choose(videos: list[dict[str, Any]], split: str, options: YtvisOptions) -> list[dict[str, Any]]:
+    """The videos of a split, in the order of the table: validation is its end, see the text at the top."""
     first = max(len(videos) - _VALIDATION, 0)
     if split == "train":
         return videos[:first]
@@ -248,32 +271,23 @@ def _name_videos(videos: Iterable[dict[str, Any]], table: Path) -> tuple[str, ..
     for video in videos:
         folder = Path(str(video["file_names"][0])).parent.name if video["file_names"] else ""
         ids.append(folder if folder not in ("", "..") else Path(str(video["id"])).name)
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+    if (twice := first_repeated(ids)) is not None:
         raise UsageError(f"{table}: two videos have the folder '{twice}'; {_REMEDY}")
     return tuple(ids)
 
 
-def _check(content: dict[str, Any], table: Path) -> None:
-    """Raise UsageError unless videos, annotations and categories are lists of entries that can be placed."""
+def _check_table(content: dict[str, Any], table: Path) -> None:
+    """Raise UsageError unless videos, annotations and categories have what `_FIELDS` asks for, and ids of their own."""
     if content.get("annotations", ()) is None:
         raise UsageError(f"{table}: annotations is null, as in the tables of valid and test; use that of train")
-    for field, required in _FIELDS.items():
-        if not isinstance(content.get(field), list):
-            raise UsageError(f"{table}: field '{field}' is missing or no list; {_REMEDY}")
-        for position, entry in enumerate(content[field]):
-            for name, kind in required.items():
-                if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                    text = f"{field}[{position}].{name} is missing or of a wrong type"
-                    raise UsageError(f"{table}: {text}; {_REMEDY}")
+    check_entries(content, table, _FIELDS)
     for field in ("videos", "categories"):
-        seen = [entry["id"] for entry in content[field]]
-        if len(set(seen)) != len(seen):
-            twice = next(value for value in seen if seen.count(value) > 1)
+        if (twice := first_repeated(entry["id"] for entry in content[field])) is not None:
             raise UsageError(f"{table}: two {field} have the id {twice!r}; {_REMEDY}")
 
 
 def _check_year(categories: dict[int, str], year: int, table: Path) -> None:
+    """Raise UsageError when the categories are those of the other year."""
     for other, number in _PERSON.items():
         if other != year and categories.get(number) == "person":
             text = f"category {number} is person, as in YouTube-VIS {other}"
@@ -281,20 +295,17 @@ def _check_year(categories: dict[int, str], year: int, table: Path) -> None:
 
 
 def _find_root(request: Request, options: YtvisOptions) -> Path:
-    assert request.root is not None
-    candidates = (request.root / request.data.folder, request.root)
-    for candidate in candidates:
-        if any((candidate / table).is_file() for table in _TABLES.values()):
-            return candidate.resolve()
-    looked, names = " and ".join(map(str, candidates)), " or ".join(map(str, _TABLES.values()))
-    raise DataMissingError(
-        f"task '{request.task.name}': no {names} (YouTube-VIS {options.year}); looked in {looked}; "
-        f"get it: {request.data.get}"
+    return find_root(
+        request,
+        usual_places(request),
+        lambda place: any((place / table).is_file() for table in _TABLES.values()),
+        f"{' or '.join(map(str, _TABLES.values()))} (YouTube-VIS {options.year})",
+        between=" and ",
     )
 
 
 def _table(root: Path, options: YtvisOptions, request: Request) -> Path:
-    """The annotation file: the place of the year first, since both years may lie in one folder."""
+    """The annotation file. The place of the year is tried first: both years may lie in one folder."""
     others = [table for year, table in _TABLES.items() if year != options.year]
     for table in (_TABLES[options.year], *others):
         if (root / table).is_file():
@@ -303,5 +314,5 @@ def _table(root: Path, options: YtvisOptions, request: Request) -> Path:
 
 
 def _stays(name: Any) -> bool:
-    """Whether a file name of the table stays in its folder."""
+    """Whether a file name of the table is text and does not lead out of its folder."""
     return isinstance(name, str) and "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts

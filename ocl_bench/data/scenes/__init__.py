@@ -4,9 +4,9 @@
     scenes.image     # (8, 3, 160, 160) uint8
     scenes.labels    # (8, 160, 160) uint8, 0 = ground, 1.. = objects in the order of scenes.objects[i]
 
-Scene i is a pure function of (variant, revision, split, seed, i). Variants: `full`; `camo`, where objects and ground
-share one material; `outd`, with shapes and materials that no training split contains; `things`, where objects and
-ground have classes (`classes.py`).
+Scene i is a pure function of (variant, revision, split, seed, i). Variants: `full`; `camo`, with one material for
+objects and ground; `outd`, with shapes and materials that no training split contains; `things`, with classes of objects
+and ground (`classes.py`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,28 @@ from torch import Tensor
 from .caster import GROUND, build_world, cast
 from .sampler import REVISIONS, SPLITS, VARIANTS, Scene, describe, sample_scene
 
-__all__ = ["REVISIONS", "SPLITS", "VARIANTS", "Scenes", "render"]
+__all__ = ["REVISIONS", "SPLITS", "VARIANTS", "RenderedScenes", "render"]
 
 MIN_VISIBLE = 0.004
 """Objects that show less than this share of the picture are left out."""
 
 NO_STUFF = 255
+"""Where `stuff` has no class: on objects, and in variants without classes."""
+
 _CHUNK = 8
+"""Scenes that are cast together; the memory of the rays grows with it."""
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """image (N, 3, S, S) uint8, labels (N, S, S) uint8, depth (N, S, S) float32, objects: metadata in label order.
+class RenderedScenes:
+    """N scenes of S x S pixels.
 
-    stuff: (N, S, S) uint8 class index of the ground, `NO_STUFF` (255) on objects and in variants without classes.
+    Attributes:
+        image: (N, 3, S, S) uint8.
+        labels: (N, S, S) uint8, 0 for the ground, else the number of the object.
+        depth: (N, S, S) float32 distance from the camera.
+        objects: metadata of the objects of each scene, that of label 1 first.
+        stuff: (N, S, S) uint8 class index of the ground, or `NO_STUFF`.
     """
 
     image: Tensor
@@ -46,42 +54,47 @@ class Scenes:
 
 def render(
     variant: str, revision: int, split: str, indices: Sequence[int], *, size: int = 160, seed: int = 0
-) -> Scenes:
-    """Render scenes `indices` of a split at size x size pixels. `seed` other than 0 gives a fresh split."""
+) -> RenderedScenes:
+    """Render the scenes `indices` of a split at size x size pixels; a `seed` other than 0 gives a fresh split.
+
+    Raises ValueError without indices, and for an unknown variant, split or revision.
+    """
     chunks = [
         _render_chunk(variant, revision, split, list(indices[start : start + _CHUNK]), size, seed)
         for start in range(0, len(indices), _CHUNK)
     ]
     if not chunks:
-        raise ValueError("no scene was asked for: indices is empty")
-    return Scenes(
-        torch.cat([c.image for c in chunks]),
-        torch.cat([c.labels for c in chunks]),
-        torch.cat([c.depth for c in chunks]),
-        [one for c in chunks for one in c.objects],
-        torch.cat([c.stuff for c in chunks]),
+        raise ValueError("indices is empty: give the number of a scene")
+    return RenderedScenes(
+        torch.cat([chunk.image for chunk in chunks]),
+        torch.cat([chunk.labels for chunk in chunks]),
+        torch.cat([chunk.depth for chunk in chunks]),
+        [objects for chunk in chunks for objects in chunk.objects],
+        torch.cat([chunk.stuff for chunk in chunks]),
     )
 
 
 @torch.no_grad()
-def _render_chunk(variant: str, revision: int, split: str, indices: list[int], size: int, seed: int) -> Scenes:
+def _render_chunk(variant: str, revision: int, split: str, indices: list[int], size: int, seed: int) -> RenderedScenes:
     scenes = [sample_scene(variant, revision, split, i, seed) for i in indices]
     world = build_world(scenes)
     image, hit, depth, region = cast(world, size, MIN_VISIBLE)
-    kept = [alive.nonzero()[:, 0].tolist() for alive in world.alive]
-    number = torch.cumsum(world.alive, dim=1) * world.alive  # labels 1.. without gaps
+    # `cast` removes objects that are hardly visible, so the labels of the others are numbered without gaps.
+    visible = [alive.nonzero()[:, 0].tolist() for alive in world.alive]
+    number = torch.cumsum(world.alive, dim=1) * world.alive
     flat = number[torch.arange(len(scenes))[:, None, None], hit.clamp_min(0)]
     labels = torch.where(hit == GROUND, 0, flat).to(torch.uint8)
-    objects = [describe(scene, k) for scene, k in zip(scenes, kept, strict=True)]
+    objects = [describe(scene, numbers) for scene, numbers in zip(scenes, visible, strict=True)]
     pixels = (image * 255 + 0.5).to(torch.uint8).permute(0, 3, 1, 2).contiguous()
-    return Scenes(pixels, labels, depth, objects, _stuff(scenes, hit, region))
+    return RenderedScenes(pixels, labels, depth, objects, _stuff(scenes, hit, region))
 
 
 def _stuff(scenes: list[Scene], hit: Tensor, region: Tensor) -> Tensor:
-    """Class index of the ground (N, S, S) uint8, 255 on objects and in variants without classes."""
+    """Class index of the ground (N, S, S) uint8, `NO_STUFF` on objects and in variants without classes."""
     width = max(len(scene.stuff) for scene in scenes)
     if width == 0:
         return torch.full_like(hit, NO_STUFF, dtype=torch.uint8)
+    # Scenes have one to three regions; the padding is never looked up.
     table = torch.tensor([[*scene.stuff, *[NO_STUFF] * (width - len(scene.stuff))] for scene in scenes])
     named = table[torch.arange(len(scenes))[:, None, None], region]
     return torch.where(hit == GROUND, named, NO_STUFF).to(torch.uint8)

@@ -1,7 +1,7 @@
 """A vectorised ray caster: primary hit, hard shadow, solid texture, Blinn-Phong light.
 
-Geometry is float64 so that masks are equal on every processor; colours are float32. Rays of a whole batch of scenes are
-one flat list; an object is tested only against the rays that meet its bounding sphere.
+Geometry is float64, which makes masks equal on every processor; colours are float32. The rays of a whole batch of
+scenes are one flat list. An object is tested only against the rays that meet its bounding sphere.
 """
 
 from __future__ import annotations
@@ -19,12 +19,27 @@ from .sampler import HALF_VIEW, Scene
 from .shapes import SHAPE_NAMES, SHAPES
 
 GROUND = -1
+"""What a ray hits that meets no object."""
+
 _SUBSAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 
 @dataclass
 class World:
-    """Scenes as tensors: S scenes of at most K objects. `alive` (S, K) says which objects exist."""
+    """S scenes of at most K objects as tensors, padded; the ground has at most R regions.
+
+    Attributes:
+        camera: (S, 3) position.
+        axes: (S, 3, 3) right, up and forward of the camera.
+        light: (S, 3) unit vector towards the light.
+        alive: (S, K) bool, which objects exist.
+        shape: (S, K) index in `SHAPE_NAMES`.
+        centre: (S, K, 3).
+        half: (S, K, 3) half-sizes.
+        yaw: (S, K) rotation around the vertical in radians.
+        surface: fields of `Surface`, each (S, K + R, ...): those of the objects, then those of the regions.
+        borders: (S, R - 1, 5) fields of `Border`; a border that does not exist has an infinite offset.
+    """
 
     camera: Tensor
     axes: Tensor
@@ -34,13 +49,13 @@ class World:
     centre: Tensor
     half: Tensor
     yaw: Tensor
-    surface: dict[str, Tensor]  # every entry is (S, K + R, ...): objects, then the regions of the ground
-    borders: Tensor  # (S, R - 1, 5): see sampler.Border; a border that does not exist has an infinite offset
+    surface: dict[str, Tensor]
+    borders: Tensor
 
 
 @dataclass(frozen=True)
 class Rays:
-    """Flat list of R rays, sorted by scene: index of their scene (R,), origin and direction (R, 3)."""
+    """A flat list of R rays, sorted by scene: index of their scene (R,), origin and direction (R, 3)."""
 
     scene: Tensor
     origin: Tensor
@@ -52,7 +67,8 @@ class Rays:
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise inner product of (N, 3) tensors; einsum is four times faster here than a product and a sum."""
+    """Row-wise inner product of two (N, 3) tensors."""
+    # einsum is four times faster here than a product and a sum.
     return torch.einsum("ij,ij->i", a, b)
 
 
@@ -71,7 +87,7 @@ def build_world(scenes: list[Scene]) -> World:
         for s in scenes:
             spare = [s.grounds[0]] * (width - len(s.objects))
             surfaces = [o.surface for o in s.objects] + spare + s.grounds + [s.grounds[0]] * (regions - len(s.grounds))
-            rows.append([getattr(one, value) for one in surfaces])
+            rows.append([getattr(entry, value) for entry in surfaces])
         return torch.from_numpy(np.array(rows))
 
     return World(
@@ -95,7 +111,7 @@ def _borders(scenes: list[Scene], regions: int) -> Tensor:
 
 
 def ground_region(world: World, scene: Tensor, point: Tensor) -> Tensor:
-    """Region of the ground (R,) at points (R, 3) of scenes (R,): the number of the last border that they are beyond."""
+    """Region of the ground (R,) at points (R, 3) of scenes (R,): that of the last border a point is beyond."""
     region = torch.zeros_like(scene)
     for number, border in enumerate(world.borders.unbind(1), start=1):
         angle, offset, amplitude, frequency, phase = border[scene].unbind(1)
@@ -107,7 +123,7 @@ def ground_region(world: World, scene: Tensor, point: Tensor) -> Tensor:
 
 
 def camera_rays(world: World, scene: Tensor, column: Tensor, row: Tensor, size: int) -> Rays:
-    """Rays through picture positions in pixels (0, 0) top left, of scenes `scene`; all (R,)."""
+    """Rays through positions of the picture, in pixels from the top left corner; scene, column and row are (R,)."""
     right, up, forward = world.axes[scene].unbind(1)
     x = (column / size * 2 - 1) * HALF_VIEW
     y = (1 - row / size * 2) * HALF_VIEW
@@ -115,7 +131,11 @@ def camera_rays(world: World, scene: Tensor, column: Tensor, row: Tensor, size: 
 
 
 def trace(world: World, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """First hit of each ray: object index or GROUND (R,), distance (R,), outward world normal (R, 3)."""
+    """First hit of each ray: object index or GROUND (R,), distance (R,), outward world normal (R, 3).
+
+    Distances are in units of the length of the direction, which need not be 1.
+    """
+    # The ground is hit first of all; objects replace it where they are closer.
     distance = -rays.origin[:, 2] / rays.direction[:, 2]
     distance = torch.where(distance > 0, distance, torch.inf)
     hit = torch.full_like(rays.scene, GROUND)
@@ -132,7 +152,7 @@ def trace(world: World, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def in_shadow(world: World, rays: Rays) -> Tensor:
-    """Whether anything lies between the origin of each ray and the light (R,) bool."""
+    """Whether an object lies between the origin of each ray and the light, (R,) bool."""
     dark = torch.zeros(len(rays.scene), dtype=torch.bool)
     for k, column in enumerate(_near(world, rays).unbind(1)):
         near = (column & ~dark).nonzero()[:, 0]
@@ -142,19 +162,18 @@ def in_shadow(world: World, rays: Rays) -> Tensor:
 
 
 def _by_shape(world: World, rays: Rays, near: Tensor, k: int) -> Iterator[tuple[Tensor, str]]:
-    """Split the rays `near` object k of their scene by the shape of that object."""
+    """Split the rays with the indices `near` by the shape of object k of their scenes: indices and name."""
     shapes = world.shape[rays.scene[near], k]
     for kind in shapes.unique().tolist():
         yield near[shapes == kind], SHAPE_NAMES[kind]
 
 
 def _near(world: World, rays: Rays) -> Tensor:
-    """(R, K) bool: which rays pass the bounding sphere of which object of their scene, in front of their origin.
-
-    This only sorts out, so float32 and a radius 1 % too large will do; the hit itself is computed in float64.
-    """
+    """(R, K) bool: whether a ray meets the bounding sphere of an object of its scene, in front of its origin."""
+    # This only preselects, so float32 and a radius that is 1 % too large are enough; the hit is computed in float64.
     origin, direction = rays.origin.float(), F.normalize(rays.direction.float(), dim=1)
     centre = world.centre.float()
+    # A negative squared radius: no ray meets an object that does not exist.
     radius2 = torch.where(world.alive, (world.half.float() ** 2).sum(-1) * 1.02 + 1e-3, -1.0)
     offset = dot(origin, direction)[:, None]
     length2 = dot(origin, origin)[:, None]
@@ -170,18 +189,21 @@ def _near(world: World, rays: Rays) -> Tensor:
 
 
 def _turn(vector: Tensor, yaw: Tensor) -> Tensor:
+    """Vectors (R, 3) rotated around the vertical by yaw (R,)."""
     c, s = yaw.cos(), yaw.sin()
     x, y, z = vector.unbind(1)
     return torch.stack([c * x - s * y, s * x + c * y, z], dim=1)
 
 
 def _to_unit_space(world: World, rays: Rays, k: int) -> tuple[Tensor, Tensor]:
+    """Origins and directions in the space in which object k of each ray's scene fills the cube [-1, 1]^3."""
     yaw, half = -world.yaw[rays.scene, k], world.half[rays.scene, k]
     origin = _turn(rays.origin - world.centre[rays.scene, k], yaw) / half
     return origin, _turn(rays.direction, yaw) / half
 
 
 def _to_world_normal(world: World, scene: Tensor, k: int, local: Tensor) -> Tensor:
+    # Normals divide by the half-sizes where points multiply: they transform by the inverse transpose.
     normal = _turn(local / world.half[scene, k], world.yaw[scene, k])
     return normal / normal.norm(dim=1, keepdim=True)
 
@@ -192,9 +214,10 @@ def shade(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tenso
     light = world.light[rays.scene]
     facing = dot(normal, light)
     dark = facing <= 0
-    asked = (~dark).nonzero()[:, 0]
-    start = point[asked] + normal[asked] * 2e-3
-    dark[asked] = in_shadow(world, Rays(rays.scene[asked], start, light[asked]))
+    lit = (~dark).nonzero()[:, 0]
+    # Starts a little above the surface: a point on it would be in the shadow of its own object.
+    start = point[lit] + normal[lit] * 2e-3
+    dark[lit] = in_shadow(world, Rays(rays.scene[lit], start, light[lit]))
     color = _surface_color(world, rays.scene, hit, point)
     ambient = (0.38 + 0.08 * normal[:, 2]).float()
     diffuse = (0.68 * facing.clamp_min(0) * ~dark).float()
@@ -207,7 +230,11 @@ def shade(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tenso
 
 
 def _surface_color(world: World, scene: Tensor, hit: Tensor, point: Tensor) -> Tensor:
-    """Paint surface points: object coordinates (turned and centred, metric), then the texture's own turn and shift."""
+    """Colour (R, 3) float32 of surface points (R, 3).
+
+    A texture is fixed to its object: points are centred and turned like the object, in world units, then turned and
+    shifted as the texture asks.
+    """
     on_object = hit != GROUND
     column = torch.where(on_object, hit, world.alive.shape[1] + ground_region(world, scene, point))
     at = {name: value[scene, column] for name, value in world.surface.items()}
@@ -221,9 +248,9 @@ def _surface_color(world: World, scene: Tensor, hit: Tensor, point: Tensor) -> T
 def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Render all scenes: image (S, size, size, 3) float32; object index, depth, region of the ground (S, size, size).
 
-    Objects with a smaller share of visible pixels than `min_visible` are removed from the world before shading, so they
-    throw no shadow. Ids come from one ray through the centre of a pixel; pixels at an edge of ids or shadows get the
-    mean colour of four more rays.
+    Objects that show less than the share `min_visible` of the pixels are removed from the world before shading, so they
+    throw no shadow. The object index comes from one ray through the centre of a pixel. Pixels at an edge of objects,
+    shadows or regions get the mean colour of four more rays.
     """
     scenes = len(world.camera)
     scene, row, column = (
@@ -244,7 +271,8 @@ def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, T
 
 
 def _remove_hidden(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tensor, pixels: float) -> None:
-    """Drop nearly invisible objects from the world and trace the rays that hit them again, in place, until all stay."""
+    """Remove objects with fewer visible pixels than `pixels` from the world, and trace their rays again, in place."""
+    # Repeated, because every object that is removed uncovers others, and none may be judged by a stale count.
     while True:
         count = torch.zeros(world.alive.shape, dtype=torch.int64)
         on_object = hit != GROUND

@@ -1,9 +1,9 @@
 """The 27 classes of the `things` scenes, and their ids in each official layout.
 
-A thing is a shape with a texture: four shapes times three textures, so that neither alone names it. Stuff is a texture
-of the ground and its scale. Each of nine hues is that of three classes, so that colour helps but names no class. The
-COCO ids lie in 27 different coarse classes of COCO-Stuff-27 (12 of things, 15 of stuff), which therefore corresponds to
-this table one to one.
+A thing is a shape with a texture: four shapes times three textures, and neither alone determines it. Stuff is a texture
+of the ground and its scale. Each of nine hues is shared by three classes: colour helps, but does not determine the
+class. The COCO ids lie in 27 different coarse classes of COCO-Stuff-27 (12 of things, 15 of stuff), so these classes
+correspond to those of this table one to one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ N_THINGS = 12
 
 @dataclass(frozen=True)
 class SceneClass:
-    """One class. index: 0..11 things, 12..26 stuff.
+    """One class.
 
-    shape: empty for stuff. kind: texture. scale: factor on the texture's frequency. hue: where its colours centre, in
-    turns. share: how often it is drawn, relative to the others.
-    coco: COCO category id (things) or COCO-Stuff id (stuff); the pixel value of a stuff-thing map is one less.
-    voc: 1..20 for things, 0 for stuff, which is background there. ade20k: 1..150. cityscapes: labelId; with 19 classes
-    there, several classes share one.
+    Attributes:
+        index: 0..11 for things, 12..26 for stuff.
+        name: that of COCO.
+        shape: name of the shape, empty for stuff.
+        kind: texture.
+        scale: factor on the frequency of the texture.
+        hue: mean of its colours, in turns.
+        share: frequency with which it is drawn, relative to other classes.
+        coco: COCO category id (things) or COCO-Stuff id (stuff); the pixel value of a stuff-thing map is one less.
+        voc: 1..20 for things, 0 for stuff, which is background there.
+        ade20k: 1..150.
+        cityscapes: labelId; several classes share one, because only 19 are evaluated there.
     """
 
     index: int
@@ -83,7 +90,7 @@ def _hue(index: int) -> float:
 
 
 def _share(position: int, count: int) -> float:
-    """5 for the first class of a kind, 1 for the last: classes of real data are uneven, too."""
+    """5 for the first class of a kind, 1 for the last: classes of real data are not balanced either."""
     return 5.0 - 4.0 * position / (count - 1)
 
 

@@ -1,7 +1,7 @@
 """Solid textures: 60 materials of the `full` variant and 25 unseen ones of `outd`.
 
-A material is a texture kind, two colours and a frequency. The table is drawn once from a fixed seed; each use of a
-material jitters its colours a little and turns and shifts the texture, so no two surfaces are equal.
+A material is a kind of texture, two colours and a frequency. The table is drawn once from a fixed seed. Each use of a
+material changes its colours a little, and turns and shifts the texture: no two surfaces are equal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 N_FULL = 60
 N_UNSEEN = 25
 _VOLUME = 32
+"""Cells along each axis of the noise."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,19 @@ class Material:
 
 @functools.cache
 def noise_volume() -> Tensor:
-    """Periodic random volume (1, 1, 33, 33, 33) in [0, 1]; the last slice of each axis repeats the first."""
+    """Random volume (1, 1, 33, 33, 33) in [0, 1]; it is periodic, as the last slice of each axis repeats the first."""
     values = torch.rand(_VOLUME, _VOLUME, _VOLUME, generator=torch.Generator().manual_seed(20260101))
     return F.pad(values[None, None], (0, 1, 0, 1, 0, 1), mode="circular")
 
 
 def noise(points: Tensor) -> Tensor:
-    """Smooth noise in [0, 1] at (N, 3) points; one cell a unit, period 32."""
+    """Smooth noise (N,) in [0, 1] at points (N, 3); a cell has side 1, the period is 32."""
     wrapped = points % _VOLUME
     cell = wrapped.floor()
     fraction = wrapped - cell
+    # Interpolation is linear; the cubic removes the edges between cells that this would show.
     smooth = cell + fraction * fraction * (3 - 2 * fraction)
+    # grid_sample takes x, y, z of a volume that is stored as z, y, x, from -1 to 1.
     grid = smooth[:, [2, 1, 0]] * (2 / _VOLUME) - 1
     return F.grid_sample(noise_volume(), grid[None, None, None], align_corners=True).reshape(-1)
 
@@ -56,11 +59,12 @@ def fractal_noise(points: Tensor) -> Tensor:
 
 
 def _wave(phase: Tensor, sharpness: float) -> Tensor:
+    """A sine of the phase (in turns) from 0 to 1, the closer to a square wave the larger the sharpness."""
     return 0.5 + 0.5 * torch.tanh(sharpness * torch.sin(2 * torch.pi * phase))
 
 
 def _band(value: Tensor, width: float) -> Tensor:
-    """1 inside a band of the given width around whole numbers, with a soft edge."""
+    """1 within `width` of a whole number, else 0, with a soft edge."""
     distance = (value - value.round()).abs()
     return ((width - distance) * 12).clamp(0, 1)
 
@@ -99,6 +103,7 @@ def _hsv(h: float, s: float, v: float) -> tuple[float, float, float]:
 
 
 def _draw(rng: np.random.Generator, kind: str, name: str) -> Material:
+    """A material of this kind with random colours, frequency and shininess."""
     hue, saturation, value = rng.uniform(), rng.uniform(0.15, 0.85), rng.uniform(0.35, 0.95)
     first = _hsv(hue, saturation, value)
     if rng.uniform() < 0.65:  # a darker neighbour of the first colour, else any other colour
@@ -110,7 +115,7 @@ def _draw(rng: np.random.Generator, kind: str, name: str) -> Material:
 
 
 def free_material(rng: np.random.Generator, kind: str, hue: float) -> Material:
-    """A texture in two colours, light or dark, the first around `hue` (in turns)."""
+    """A material in two colours, light or dark, whose first colour has about the given hue (in turns)."""
     drawn = _draw(rng, kind, kind)
     first, second = (colorsys.rgb_to_hsv(*colour) for colour in (drawn.first, drawn.second))
     turn = hue + rng.normal(0, 0.035) - first[0]
@@ -120,7 +125,7 @@ def free_material(rng: np.random.Generator, kind: str, hue: float) -> Material:
 
 @functools.cache
 def material_table() -> tuple[Material, ...]:
-    """All materials: ids 0..59 belong to `full` and `camo`, 60..84 to `outd` only (two of the kinds are new there)."""
+    """All materials: ids 0..59 belong to `full` and `camo`, 60..84 only to `outd`, which has two more kinds."""
     rng = np.random.default_rng(20260102)
     full = [
         _draw(rng, FULL_KINDS[i % len(FULL_KINDS)], f"{FULL_KINDS[i % len(FULL_KINDS)]}-{i:02d}") for i in range(N_FULL)

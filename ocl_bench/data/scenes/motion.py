@@ -1,10 +1,11 @@
-"""What is in a video: objects that stand or move and turn on the ground, seen by a moving camera.
+"""Draw the content of a video: objects that stand, or move and turn, on the ground, seen by a moving camera.
 
     scenes = sample_video(revision=1, split="test", index=0)    # 24 scenes with the same objects in the same order
 
 Video i is a pure function of (revision, split, seed, i). Shapes and materials are those of the variant `full`. Each
-object has a part: one leaves the picture and comes back, one passes in front of or behind another, one stands, the
-others stand or move. Paths are drawn until no two footprints meet, at any frame or halfway between two.
+object plays a part: one leaves the picture and comes back, one passes in front of or behind another, one stands, the
+others stand or move. Of many random paths one is taken on which no two footprints meet, in any frame or halfway between
+two frames.
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ from typing import Literal
 import numpy as np
 
 from .materials import N_FULL
-from .sampler import HALF_VIEW, REVISIONS, SIZES, SPLITS, Scene, SceneObject, draw_pose, draw_surface, scene_rng
+from .sampler import (
+    HALF_VIEW,
+    REVISIONS,
+    SIZES,
+    SPLITS,
+    Scene,
+    SceneObject,
+    draw_light,
+    draw_pose,
+    draw_surface,
+    scene_rng,
+)
 from .shapes import FULL_SHAPES, SHAPE_NAMES
 
 FRAMES = 24
@@ -25,15 +37,17 @@ MIN_OBJECTS, MAX_OBJECTS = 3, 8
 Part = Literal["returning", "crossing", "moving", "standing"]
 
 _TIMES = np.arange(2 * FRAMES - 1) / 2
-"""Moments in frames at which footprints are compared; even entries are frames."""
+"""Moments, in units of frames, at which footprints are compared: entries with even index are frames."""
 
 _SHARES = {"returning": 0.9, "crossing": 0.95, "standing": 0.4}
-"""Shares of videos in which an object leaves and comes back on its own, of those in which one passes in front of or
-behind another, and of the remaining objects that stand. The moving camera adds to the first two."""
+"""Share of videos with an object that leaves and comes back, share of videos with one that passes in front of or behind
+another, and share of the remaining objects that stand. The moving camera causes more of the first two."""
 
 _TRIES = 400
+"""Number of random paths for each object."""
+
 _LEAST_SEEN = 8
-"""Frames in which the centre of every object is in the picture, at least."""
+"""Least number of frames in which the centre of an object must be in the picture."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Camera:
     axes: np.ndarray
 
     def look_at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points (..., M, 3) in the picture (..., M, 2), which spans (-1, -1) to (1, 1), and their depth (..., M)."""
+        """Project points (..., M, 3) into the picture: places (..., M, 2) from (-1, -1) to (1, 1), depth (..., M)."""
         seen = np.einsum("mij,...mj->...mi", self.axes, points - self.position)
         depth = seen[..., 2]
         return seen[..., :2] / (HALF_VIEW * depth[..., None]), depth
@@ -67,15 +81,14 @@ def sample_video(revision: int, split: str, index: int, seed: int = 0) -> tuple[
         raise ValueError(f"variant motion is at revision {REVISIONS['motion']}, {revision} cannot be rendered any more")
     rng = scene_rng("motion", revision, split, seed, index)
     camera = _move_camera(rng)
-    elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
-    flat = math.cos(elevation)
-    light = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)])
+    light = draw_light(rng)
     ground = draw_surface(rng, int(rng.integers(N_FULL)), scale=0.6)
     movers: list[Mover] = []
     for part in _draw_parts(rng):
         placed = _place(rng, part, camera, movers)
         if placed is not None:
             movers.append(placed)
+    # Shuffled: otherwise the number of an object would tell its part.
     order = rng.permutation(len(movers))
     return tuple(
         Scene(
@@ -112,6 +125,7 @@ def _move_camera(rng: np.random.Generator) -> Camera:
 
 
 def _draw_parts(rng: np.random.Generator) -> list[Part]:
+    """The part of each object; a standing one comes first, so that there is one to pass by."""
     count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
     parts: list[Part] = ["standing"]
     if rng.uniform() < _SHARES["returning"]:
@@ -124,12 +138,12 @@ def _draw_parts(rng: np.random.Generator) -> list[Part]:
 
 
 def footprint(shape: int, half: np.ndarray) -> float:
-    """Radius of the circle around an object of this shape on the ground, however it turns."""
+    """Radius of a circle on the ground that contains an object of this shape at every yaw."""
     return float(math.hypot(half[0], half[1]) if SHAPE_NAMES[shape] == "cube" else max(half[0], half[1]))
 
 
 def _place(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mover]) -> Mover | None:
-    """An object on the first of many paths that plays its part; else on the first free one; None without any."""
+    """An object on the first random path that suits its part, else on the first free path; None without a free path."""
     shape = SHAPE_NAMES.index(FULL_SHAPES[int(rng.integers(len(FULL_SHAPES)))])
     size, half, yaw = draw_pose(rng)
     surface = draw_surface(rng, int(rng.integers(N_FULL)), scale=1 / math.sqrt(SIZES[size]))
@@ -142,10 +156,11 @@ def _place(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mo
         apart = np.linalg.norm(paths - other.centre[:, :2], axis=2)
         free &= (apart > radius + footprint(other.thing.shape, other.thing.half) + 0.05).all(axis=1)
     picture, depth = camera.look_at(centres)
-    inside = (np.abs(picture).max(axis=2) < 0.95)[:, ::2]
+    inside = (np.abs(picture).max(axis=2) < 0.95)[:, ::2]  # frames only, without the moments between them
     free &= inside.sum(axis=1) >= _LEAST_SEEN
     wanted = free.copy()
     if part == "returning":
+        # The whole object must be outside, not only its centre: its reach in the picture is added to the border.
         reach = np.linalg.norm(half) / (HALF_VIEW * depth)
         wanted &= _returns(inside, (np.abs(picture).max(axis=2) > 1 + reach)[:, ::2])
     elif part == "crossing":
@@ -157,15 +172,15 @@ def _place(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mo
 
 
 def _draw_paths(rng: np.random.Generator, part: Part, camera: Camera, movers: list[Mover], radius: float) -> np.ndarray:
-    """Many paths (N, M, 2) over the ground: pieces of ellipses, each in the picture at some moment."""
+    """Random paths (N, M, 2) over the ground: pieces of ellipses, each of them in the picture at some moment."""
     moment = rng.integers(0, len(_TIMES), _TRIES)
     if part == "crossing":
         point = _beside(rng, camera, movers, moment, radius)
     else:
         aim = rng.uniform(-0.85, 0.85, (_TRIES, 2))
-        if part == "returning":  # near the border, which it shall cross
+        if part == "returning":  # near the border of the picture, which it has to cross
             aim *= rng.uniform(0.6, 0.95, (_TRIES, 1)) / np.abs(aim).max(axis=1, keepdims=True)
-        aim[:, 1] = aim[:, 1].clip(max=0.6)  # what is farther away is tiny
+        aim[:, 1] = aim[:, 1].clip(max=0.6)  # objects that are farther away are tiny
         axes, position = camera.axes[moment], camera.position[moment]
         direction = axes[:, 2] + HALF_VIEW * (aim[:, :1] * axes[:, 0] + aim[:, 1:] * axes[:, 1])
         point = (position - direction * (position[:, 2:] / direction[:, 2:]))[:, :2]
@@ -199,7 +214,10 @@ def _beside(
 
 
 def _returns(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """(N,) bool: in the picture for two frames, wholly outside for two, and again inside for two. Both (N, T)."""
+    """(N,) bool: whether an object is in the picture for two frames, later outside for two, and later inside for two.
+
+    inside: (N, T) bool, its centre is in the picture. outside: (N, T) bool, all of it is outside.
+    """
     pairs = [flags[:, 1:] & flags[:, :-1] for flags in (inside, outside)]
     before = np.logical_or.accumulate(pairs[0], axis=1)
     after = np.logical_or.accumulate(pairs[0][:, ::-1], axis=1)[:, ::-1]
@@ -209,7 +227,10 @@ def _returns(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def _crosses(
     picture: np.ndarray, depth: np.ndarray, radius: float, camera: Camera, movers: list[Mover], inside: np.ndarray
 ) -> np.ndarray:
-    """(N,) bool: for two frames two fifths of a disc of this object, or of another one, lie behind the other disc."""
+    """(N,) bool: whether, for two frames, this object covers about two fifths of another one, or the other way round.
+
+    Objects are taken as discs: two fifths are covered when the nearer disc reaches the centre of the farther one.
+    """
     result = np.zeros(len(picture), dtype=bool)
     for other in movers:
         there, far = camera.look_at(other.centre)

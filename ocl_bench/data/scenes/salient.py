@@ -1,13 +1,13 @@
 """Scenes for image classification: one large object of the image's class among smaller ones of other classes.
 
-    store = SalientStore(split="train", count=64)      # rendered by data/layouts.py where they are not in the cache
+    store = SalientStore(split="train", count=64)      # reads the cache; data/stand_ins/layouts.py fills it
     store[0].image, store[0].label, store[0].boxes
 
 <cache>/scenes/salient-r1/<split>[-seed<N>]/00000.npz     16 scenes each
 
-A class is a shape with a texture: four shapes times six textures, so that neither alone names it. Each of four hues is
-that of six classes, so that colour helps but names no class, nor does it with the shape. Scene i shows class i modulo
-24; it is a pure function of (revision, split, seed, i).
+A class is a shape with a texture: four shapes times six textures, and neither alone determines it. Each of four hues is
+shared by six classes: colour helps, but does not determine the class, not even together with the shape. Scene i shows
+class i modulo 24; it is a pure function of (revision, split, seed, i).
 """
 
 from __future__ import annotations
@@ -27,38 +27,40 @@ from .sampler import (
     Scene,
     SceneObject,
     apply_material,
+    draw_light,
     ground_point,
     place_camera,
     scene_rng,
     where_free,
 )
 from .shapes import FULL_SHAPES, SHAPE_NAMES
-from .store import Store, read_arrays, serve, write_arrays
+from .store import Store, central_window, read_arrays, serve, write_arrays
 
 CHUNK = 16
 SIZE = 128
 SHAPES = ((96, 128), (128, 96), (128, 128), (102, 128), (128, 102))
-"""Height and width of scene i: entry i modulo 5, the central part of the square that is rendered."""
+"""Height and width of the central part that is kept of the rendered square; scene i has entry i modulo 5."""
 
 MIN_DISTRACTORS, MAX_DISTRACTORS = 4, 6
-"""So many are drawn; some find no place, or are hidden or cut off, so that a picture shows three to six as a rule."""
+"""Number of smaller objects that are drawn. Some find no place, are hidden or cut off: most pictures show 3 to 6."""
+
 _KINDS = ("plain", "checker", "stripes", "dots", "camouflage", "lattice")
 _HUES = 4
 _POINTED = 1.3
-"""An octahedron fills a sixth of the cube around it, and gets a larger one."""
+"""Factor on the size of an octahedron, because it fills only a sixth of the cube around it."""
 
 _OCCLUDED = 0.4
 """Share of scenes in which a distractor stands between the camera and the salient object."""
 
 _MIN_PIXELS = 65
-"""Objects of which the cropped picture shows fewer pixels have no box: 0.4 % of the square, as in other scenes."""
+"""Objects with fewer pixels in the cropped picture get no box. It is 0.4 % of the square, as in other scenes."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class SalientClass:
-    """One class. index: 0..23. shape and kind of texture name it. hue: where its colours centre, in turns."""
+    """One class, a shape with a kind of texture. index: 0..23. hue: mean of its colours, in turns."""
 
     index: int
     shape: str
@@ -77,8 +79,8 @@ CLASSES: tuple[SalientClass, ...] = tuple(
 class SalientScene:
     """One scene, cropped to its size.
 
-    image: (H, W, 3) uint8. label: class index of the salient object. boxes: class index and x0, y0, x1, y1 in pixels
-    (x1 and y1 exclusive) of what is visible of each object, the salient one first.
+    image: (H, W, 3) uint8. label: class index of the salient object. boxes: class index and box x0, y0, x1, y1 of the
+    visible part of each object, in pixels (x1 and y1 exclusive), the salient object first.
     """
 
     image: np.ndarray
@@ -111,12 +113,10 @@ def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scen
         raise ValueError(f"unknown split or revision {split}/{revision} of variant salient; there are {known}")
     rng = scene_rng("salient", revision, split, seed, index)
     camera, axes = place_camera(rng)
-    height, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
-    light = np.array([math.cos(height) * math.cos(azimuth), math.cos(height) * math.sin(azimuth), math.sin(height)])
-    scene = _busy_ground(rng, camera, axes, light)
+    scene = _busy_ground(rng, camera, axes, draw_light(rng))
     main = CLASSES[index % len(CLASSES)]
     scene.objects.append(_salient(rng, scene, main))
-    others = [one for one in CLASSES if one is not main]
+    others = [other for other in CLASSES if other is not main]
     for number in range(int(rng.integers(MIN_DISTRACTORS, MAX_DISTRACTORS + 1))):
         chosen = others[int(rng.integers(len(others)))]
         half = rng.uniform(0.5, 0.85) * rng.uniform(0.85, 1.15, 3)
@@ -129,7 +129,7 @@ def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scen
 
 
 def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray, light: np.ndarray) -> Scene:
-    """Two or three regions of any textures and colours."""
+    """A scene without objects, whose ground has two or three regions of any textures and colours."""
     regions = int(rng.integers(2, 4))
     kinds = rng.choice(len(FULL_KINDS), regions, replace=False)
     grounds = [
@@ -150,24 +150,24 @@ def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray,
 
 
 def _salient(rng: np.random.Generator, scene: Scene, main: SalientClass) -> SceneObject:
-    """The large object; it rises from the ground, so it stands below the centre to be seen in the centre."""
+    """The large object. It rises from the ground, so its foot is placed below the centre of the picture."""
     half = rng.uniform(1.25, 1.75) * rng.uniform(0.88, 1.12, 3) * (_POINTED if main.shape == "octahedron" else 1.0)
     x, y = ground_point(scene, np.array([rng.uniform(-0.22, 0.22), rng.uniform(-0.45, -0.1)]))
     return _object(rng, main, np.array([x, y, half[2]]), half, scale=0.6)
 
 
 def _object(
-    rng: np.random.Generator, one: SalientClass, centre: np.ndarray, half: np.ndarray, scale: float
+    rng: np.random.Generator, salient: SalientClass, centre: np.ndarray, half: np.ndarray, scale: float
 ) -> SceneObject:
-    surface = apply_material(rng, free_material(rng, one.kind, one.hue), -1, scale)
+    """An object of a class. half: half-sizes (3,). scale: of its texture."""
+    surface = apply_material(rng, free_material(rng, salient.kind, salient.hue), -1, scale)
     size = "large" if half.mean() > 1 else "small"
-    return SceneObject(
-        SHAPE_NAMES.index(one.shape), size, centre, half, rng.uniform(0, 2 * math.pi), surface, one.index
-    )
+    shape = SHAPE_NAMES.index(salient.shape)
+    return SceneObject(shape, size, centre, half, rng.uniform(0, 2 * math.pi), surface, salient.index)
 
 
 def _in_front(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject:
-    """The object beside the salient one, on the side of the camera, where it hides a part of it."""
+    """`wanted`, placed between the camera and the salient object, where it hides a part of it."""
     main = scene.objects[0]
     towards = math.atan2(*(scene.camera - main.centre)[[1, 0]]) + rng.uniform(-0.7, 0.7)
     reach = 0.85 * (math.hypot(*main.half[:2]) + math.hypot(*wanted.half[:2]))
@@ -177,7 +177,7 @@ def _in_front(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> Sc
 
 
 def render_salient(revision: int, split: str, indices: Sequence[int], seed: int = 0) -> list[SalientScene]:
-    """Render scenes `indices` of a split, each cropped to its size."""
+    """Render the scenes `indices` of a split, each cropped to its size."""
     import torch
 
     from . import MIN_VISIBLE
@@ -188,25 +188,28 @@ def render_salient(revision: int, split: str, indices: Sequence[int], seed: int 
         image, hit, _, _ = cast(build_world(scenes), SIZE, MIN_VISIBLE)
         pixels = (image * 255 + 0.5).to(torch.uint8).numpy()
     return [
-        crop_scene(pixels[k], hit[k].numpy(), [one.category for one in scene.objects], SHAPES[index % len(SHAPES)])
+        crop_scene(pixels[k], hit[k].numpy(), [thing.category for thing in scene.objects], SHAPES[index % len(SHAPES)])
         for k, (index, scene) in enumerate(zip(indices, scenes, strict=True))
     ]
 
 
 def crop_scene(image: np.ndarray, hit: np.ndarray, classes: Sequence[int], shape: tuple[int, int]) -> SalientScene:
-    """The central part of a square scene (S, S, 3), with boxes of what it shows of the objects.
+    """The central part of a square scene, with boxes around the visible parts of the objects.
 
-    hit: (S, S) number of the object, negative for the ground. classes: class of each object, the salient one first.
+    Args:
+        image: (S, S, 3) uint8.
+        hit: (S, S) index of the object that each pixel shows, negative for the ground.
+        classes: class index of each object, the salient one first.
+        shape: height and width of the part.
     """
-    top, left = ((side - length) // 2 for side, length in zip(hit.shape, shape, strict=True))
-    window = np.s_[top : top + shape[0], left : left + shape[1]]
+    window = central_window(hit.shape, shape)
     image, hit = image[window], hit[window]
     boxes = []
-    for number, one in enumerate(classes):
+    for number, class_index in enumerate(classes):
         rows, columns = np.nonzero(hit == number)
         if len(rows) >= _MIN_PIXELS:
             box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-            boxes.append((one, box))
+            boxes.append((class_index, box))
     return SalientScene(np.ascontiguousarray(image), classes[0], tuple(boxes))
 
 
@@ -215,7 +218,7 @@ def write_chunk(path: Path, scenes: Sequence[SalientScene]) -> None:
     arrays: dict[str, np.ndarray] = {"labels": np.array([scene.label for scene in scenes], dtype=np.uint8)}
     for position, scene in enumerate(scenes):
         arrays[f"image{position}"] = scene.image
-        rows = [(one, *box) for one, box in scene.boxes]
+        rows = [(class_index, *box) for class_index, box in scene.boxes]
         arrays[f"boxes{position}"] = np.array(rows, dtype=np.int16).reshape(-1, 5)
     write_arrays(path, **arrays)
 
@@ -230,10 +233,10 @@ def read_chunk(path: Path) -> list[SalientScene]:
 
 
 def _class_and_box(row: Sequence[int]) -> tuple[int, Box]:
-    one, x0, y0, x1, y1 = row
-    return one, (float(x0), float(y0), float(x1), float(y1))
+    class_index, x0, y0, x1, y1 = row
+    return class_index, (float(x0), float(y0), float(x1), float(y1))
 
 
 def main() -> None:
-    """Worker process, see `serve`."""
+    """Run as a worker process, see `serve`."""
     serve(SalientStore)

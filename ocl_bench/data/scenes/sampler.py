@@ -1,4 +1,7 @@
-"""What is in a scene: camera, light, ground and objects, as a pure function of (variant, revision, split, seed, i)."""
+"""Draw the content of a scene: camera, light, ground and objects, from (variant, revision, split, seed, i) alone.
+
+The order of the random draws is part of a revision: another order gives other scenes.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,30 @@ from .shapes import FULL_SHAPES, SHAPE_NAMES, UNSEEN_SHAPES
 VARIANTS = ("full", "camo", "outd", "things")
 SPLITS = ("train", "val", "test")
 REVISIONS = {"full": 1, "camo": 1, "outd": 1, "things": 1, "salient": 1, "motion": 1}
-"""The revision of each variant, raised by hand whenever a pixel of it changes (guarded by a golden test)."""
+"""The revision of each variant. Add 1 by hand whenever a pixel of it changes; a test compares stored pixels."""
 
 SIZES = {"small": 0.6, "medium": 0.82, "large": 1.1}
 MIN_OBJECTS, MAX_OBJECTS = 3, 9
 _COUNTS = (0.02, 0.10, 0.12, 0.14, 0.16, 0.15, 0.12, 0.10, 0.05, 0.04)
-"""How many objects a scene with classes has, 0 to 9."""
+"""Probability that a scene with classes has 0, 1, .. 9 objects."""
 
 HALF_VIEW = math.tan(math.radians(18)) / 0.8
-"""Tangent of half the field of view: the central 0.8 of the picture, which the protocol keeps, spans 18 degrees."""
+"""Tangent of half the field of view: the central 0.8 of the picture, which the protocol keeps, spans 2 x 18 degrees."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """One use of a material: jittered colours, and where its texture lies."""
+    """One use of a material.
+
+    Attributes:
+        material: id in `material_table`, -1 for a material that is not in it.
+        kind: index in `TEXTURE_NAMES`.
+        first: RGB (3,) in [0, 1]. second: the other colour.
+        frequency: periods per unit length.
+        gloss: shininess in [0, 1].
+        turn: rotation (3, 3) of the texture.
+        shift: its position (3,).
+    """
 
     material: int
     kind: int
@@ -60,8 +73,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Border:
-    """A wavy line on the ground: points with normal . p + amplitude sin(frequency (tangent . p) + phase) > offset are
-    beyond it. angle of the normal in radians."""
+    """A wavy line on the ground.
+
+    Points p with normal . p + amplitude * sin(frequency * (tangent . p) + phase) > offset are beyond it. angle: of the
+    normal, in radians.
+    """
 
     angle: float
     offset: float
@@ -72,10 +88,16 @@ class Border:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything the ray caster needs. camera: position (3,) and axes (3, 3) right, up, forward. light: unit (3,).
+    """The content of a scene, as the ray caster needs it.
 
-    grounds: surface of each region of the ground. borders: region r + 1 lies beyond border r and not beyond a later
-    one. stuff: class index of each region, empty in variants without classes.
+    Attributes:
+        camera: position (3,).
+        axes: (3, 3) right, up and forward of the camera.
+        light: unit vector (3,) towards the light.
+        grounds: surface of each region of the ground.
+        objects: the solids.
+        borders: region r + 1 lies beyond border r, and not beyond a later border.
+        stuff: class index of each region, empty in variants without classes.
     """
 
     camera: np.ndarray
@@ -88,7 +110,7 @@ class Scene:
 
 
 def scene_rng(variant: str, revision: int, split: str, seed: int, index: int) -> np.random.Generator:
-    """The generator of one scene; different variants, splits, seeds and indices never share a stream."""
+    """The random generator of one scene; no two variants, revisions, splits, seeds or indices share a stream."""
     key = f"ocl-bench scenes|{variant}|{revision}|{split}|{seed}|{index}"
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
@@ -104,10 +126,7 @@ def sample_scene(variant: str, revision: int, split: str, index: int, seed: int 
         )
     rng = scene_rng(variant, revision, split, seed, index)
     camera, axes = place_camera(rng)
-    elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
-    light = np.array(
-        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
-    )
+    light = draw_light(rng)
     if variant == "things":
         return _with_classes(rng, camera, axes, light)
     ground_material = _material(rng, variant)
@@ -135,6 +154,14 @@ def place_camera(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return target + distance * outward, np.stack([right, np.cross(right, forward), forward])
 
 
+def draw_light(rng: np.random.Generator) -> np.ndarray:
+    """A unit vector (3,) towards a light that stands 42 to 70 degrees high."""
+    elevation, azimuth = rng.uniform(math.radians(42), math.radians(70)), rng.uniform(0, 2 * math.pi)
+    return np.array(
+        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
+    )
+
+
 def _material(rng: np.random.Generator, variant: str) -> int:
     return int(rng.integers(N_FULL, N_FULL + N_UNSEEN)) if variant == "outd" else int(rng.integers(0, N_FULL))
 
@@ -145,7 +172,10 @@ def draw_surface(rng: np.random.Generator, material: int, scale: float) -> Surfa
 
 
 def apply_material(rng: np.random.Generator, card: Material, material: int, scale: float) -> Surface:
-    """A surface of a material, in a tint, position and direction of its own. scale: of the texture."""
+    """A surface of a material with a random tint, position and direction of its texture.
+
+    material: its id in the table, -1 for none. scale: factor on the frequency of the texture.
+    """
     tint = np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15) * rng.uniform(0.92, 1.08)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     return Surface(
@@ -161,7 +191,10 @@ def apply_material(rng: np.random.Generator, card: Material, material: int, scal
 
 
 def _place(rng: np.random.Generator, scene: Scene, variant: str, shared: int | None) -> SceneObject | None:
-    """One more object with a shape and a material of the variant, or None where there is no room."""
+    """One more object with a shape and a material of the variant; None when there is no room.
+
+    shared: id of the material of objects and ground in `camo`; None draws one.
+    """
     names = UNSEEN_SHAPES if variant == "outd" else FULL_SHAPES
     shape = SHAPE_NAMES.index(names[int(rng.integers(len(names)))])
     size, half, yaw = draw_pose(rng)
@@ -171,13 +204,13 @@ def _place(rng: np.random.Generator, scene: Scene, variant: str, shared: int | N
 
 
 def draw_pose(rng: np.random.Generator) -> tuple[str, np.ndarray, float]:
-    """Name of a size, half extents (3,) and yaw in radians."""
+    """A random size by name, half-sizes (3,) and yaw in radians."""
     size = tuple(SIZES)[int(rng.integers(len(SIZES)))]
     return size, SIZES[size] * rng.uniform(0.85, 1.15, 3), rng.uniform(0, 2 * math.pi)
 
 
 def where_free(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject | None:
-    """Up to 40 tries to put an object where its footprint overlaps no other, else None."""
+    """An object at a place where its footprint overlaps no other; None when 40 random places are taken."""
     half = wanted.half
     for _ in range(40):
         x, y = ground_point(scene, rng.uniform(-0.86, 0.86, 2) * 0.8)
@@ -194,7 +227,9 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
     """A scene of things on one to three kinds of stuff."""
     regions = int(rng.choice((1, 2, 3), p=(0.2, 0.5, 0.3)))
     stuff = _draw_classes(rng, STUFF, regions, replace=False)
-    grounds = [apply_material(rng, free_material(rng, one.kind, one.hue), -1, 0.6 * one.scale) for one in stuff]
+    grounds = [
+        apply_material(rng, free_material(rng, region.kind, region.hue), -1, 0.6 * region.scale) for region in stuff
+    ]
     borders = [
         Border(
             rng.uniform(0, 2 * math.pi),
@@ -205,7 +240,7 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
         )
         for _ in range(regions - 1)
     ]
-    indices = tuple(one.index for one in stuff)
+    indices = tuple(region.index for region in stuff)
     scene = Scene(camera, axes, light, grounds, borders=borders, stuff=indices)
     count = int(rng.choice(len(_COUNTS), p=_COUNTS))
     for thing in _draw_classes(rng, THINGS, count, replace=True):
@@ -223,7 +258,8 @@ def _with_classes(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray
 def _draw_classes(
     rng: np.random.Generator, classes: Sequence[SceneClass], count: int, *, replace: bool
 ) -> list[SceneClass]:
-    shares = np.array([one.share for one in classes])
+    """Random classes, each as often as its share says. replace: whether a class may be drawn twice."""
+    shares = np.array([scene_class.share for scene_class in classes])
     chosen = rng.choice(len(classes), count, replace=replace, p=shares / shares.sum())
     return [classes[int(i)] for i in chosen]
 
@@ -236,7 +272,7 @@ def ground_point(scene: Scene, position: np.ndarray) -> tuple[float, float]:
 
 
 def describe(scene: Scene, kept: list[int]) -> list[dict[str, Any]]:
-    """Metadata of the visible objects in label order (label 1 first): shape, size, material, place."""
+    """Metadata of the objects with the indices `kept`, label 1 first: shape, size, material, place."""
     table = material_table()
     return [
         {

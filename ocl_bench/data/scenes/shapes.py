@@ -1,4 +1,4 @@
-"""Where rays meet the shapes: convex solids in their own unit space, in float64.
+"""Intersect rays with the shapes: convex solids in their own unit space, in float64.
 
 Every shape fills the cube [-1, 1]^3 and is the intersection of half-spaces and quadrics, so a ray is inside it on one
 interval [enter, leave]; the interval of an intersection is the intersection of the intervals. Directions are not
@@ -45,6 +45,7 @@ def _cut(origin: Tensor, direction: Tensor, planes: Tensor) -> tuple[Tensor, Ten
     """Interval of a ray inside all half-spaces: enter (N,), normal at entry (N, 3), leave (N,)."""
     normals, offsets = planes[:, :3], planes[:, 3]
     speed = direction @ normals.T
+    # A ray parallel to a plane gets a huge distance instead of a division by zero.
     distance = (offsets - origin @ normals.T) / torch.where(speed.abs() < 1e-12, 1e-12, speed)
     enter, which = torch.where(speed < 0, distance, -MISS).max(dim=1)
     leave = torch.where(speed > 0, distance, MISS).amin(dim=1)
@@ -53,6 +54,7 @@ def _cut(origin: Tensor, direction: Tensor, planes: Tensor) -> tuple[Tensor, Ten
 
 def _round(origin: Tensor, direction: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Interval of a ray inside the quadric sum(scale * p^2) <= 1 (a sphere, or a cylinder along z)."""
+    # The quadratic a t^2 + 2 b t + c = 0. For a vertical ray in a cylinder a is 0; clamped, the roots become huge.
     a = (direction * direction @ scale).clamp_min(1e-12)
     b = origin * direction @ scale
     c = origin * origin @ scale - 1
@@ -65,10 +67,12 @@ def _round(origin: Tensor, direction: Tensor, scale: Tensor) -> tuple[Tensor, Te
 
 
 def _first(enter: Tensor, normal: Tensor, leave: Tensor) -> Hit:
+    """The hit at the begin of an interval; a miss when it is empty or begins behind the origin."""
     return torch.where((enter < leave) & (enter > 0), enter, MISS), normal
 
 
 def _both(first: tuple[Tensor, Tensor, Tensor], second: tuple[Tensor, Tensor, Tensor]) -> Hit:
+    """The hit of the intersection of two solids, from the interval of each."""
     later = first[0] > second[0]
     enter = torch.where(later, first[0], second[0])
     normal = torch.where(later[:, None], first[1], second[1])
@@ -99,7 +103,8 @@ def _dome(origin: Tensor, direction: Tensor) -> Hit:
 
 
 def _cone(origin: Tensor, direction: Tensor) -> Hit:
-    """Side r = (1 - z) / 2 and a base disc; the quadric has a second nappe above the tip, which the z test removes."""
+    """A cone of radius r = (1 - z) / 2 on a base disc."""
+    # Its quadric alone is not convex: it has a second nappe above the tip, which the test of the height removes.
     (x, y, z), (u, v, w) = origin.unbind(1), direction.unbind(1)
     a = u * u + v * v - w * w / 4
     a = torch.where(a.abs() < 1e-12, 1e-12, a)
@@ -130,7 +135,7 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Hit]] = {
     "prism": _polyhedron(_PRISM),
     "dome": _dome,
 }
-"""Intersection of each shape: (origin (N, 3), direction (N, 3)) -> Hit. The order is the shape's id."""
+"""Name -> intersection of each shape, (origin (N, 3), direction (N, 3)) -> Hit. The position here is the shape's id."""
 
 SHAPE_NAMES = tuple(SHAPES)
 FULL_SHAPES = SHAPE_NAMES[:4]

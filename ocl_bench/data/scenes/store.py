@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import zipfile
 import zlib
@@ -20,22 +19,24 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from ...core.files import write_atomically
 from ...core.paths import cache_root
 from .sampler import REVISIONS
 
 Rendered = TypeVar("Rendered")
-"""One scene, or video, as it lies in the cache."""
+"""One scene or video of the cache."""
 
 
 @dataclass(frozen=True)
 class Store(ABC, Generic[Rendered]):
-    """The first scenes of one split in the cache, in files of `chunk`. Scene i is a pure function of the fields and i.
+    """The first `count` scenes of one split in the cache, in files of `chunk` scenes.
 
-    The module of a store has a function `main` that renders chunks in a worker process.
+    Scene i is a pure function of the fields and i. The module of each store has a function `main`, which renders chunks
+    in a worker process.
     """
 
     chunk: ClassVar[int]
-    """Scenes in a file, as the progress bar counts them."""
+    """Number of scenes in a file."""
 
     variant: str = ""
     revision: int = 1
@@ -54,12 +55,12 @@ class Store(ABC, Generic[Rendered]):
 
     @property
     def folder(self) -> Path:
-        """Where the files are."""
+        """The folder of the files."""
         split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
         return cache_root() / "scenes" / f"{self.variant}-r{self.revision}" / split
 
     def first(self, count: int) -> Self:
-        """The store that ends after `count` scenes."""
+        """This store, ending after `count` scenes."""
         return replace(self, count=count)
 
     def __len__(self) -> int:
@@ -97,19 +98,22 @@ class Store(ABC, Generic[Rendered]):
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as one compressed file: whoever sees it sees all of it."""
+    """Write arrays as one compressed file, atomically."""
+
+    def save(place: Path) -> None:
+        # An open file: numpy would add `.npz` to a name that does not end with it.
+        with open(place, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(scratch, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(scratch, path)
+    write_atomically(path, save)
 
 
 @contextmanager
 def read_arrays(path: Path) -> Iterator[Any]:
     """The arrays of a file by name, inside of a `with`. Raises OSError naming the file when it is damaged."""
     try:
-        # numpy leaves a damaged file open
+        # Opened here, because np.load(path) leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             yield content
     except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -117,7 +121,7 @@ def read_arrays(path: Path) -> Iterator[Any]:
 
 
 def serve(kind: type[Store[Any]]) -> None:
-    """Worker process: a store and its chunks as JSON on stdin, the number of scenes after each chunk on stdout."""
+    """Run as a worker process: read a store and its chunks as JSON from stdin, and print their numbers of scenes."""
     import torch
 
     torch.set_num_threads(1)
@@ -129,28 +133,26 @@ _STORES = {"things": "store:SceneStore", "salient": "salient:SalientStore", "mot
 
 
 def open_store(variant: str, revision: int, split: str, seed: int) -> Store[Any]:
-    """The store of a variant, empty as yet. Raises ValueError for a variant without one."""
+    """The store of a variant, which has no scene yet. Raises ValueError for a variant without a store."""
     if variant not in _STORES:
         raise ValueError(f"variant '{variant}' is not rendered by this version; there are {', '.join(_STORES)}")
     module, _, name = _STORES[variant].partition(":")
-    found: Store[Any] = getattr(importlib.import_module(f".{module}", __package__), name)(
-        variant, revision, split, seed
-    )
-    return found
+    store_class: type[Store[Any]] = getattr(importlib.import_module(f".{module}", __package__), name)
+    return store_class(variant, revision, split, seed)
 
 
 CHUNK = 16
 SIZE = 160
 SHAPES = ((120, 160), (160, 120), (160, 160), (128, 160), (160, 128))
-"""Height and width of scene i: entry i modulo 5, the central part of the square that is rendered."""
+"""Height and width of the central part that is kept of the rendered square; scene i has entry i modulo 5."""
 
 
 @dataclass(frozen=True)
 class ClassedScene:
     """One scene, cropped to its size.
 
-    image: (H, W, 3) uint8. objects: (H, W) uint8, 0 ground, else the number of the object. stuff: (H, W) uint8 class
-    index of the ground, 255 on objects. classes: class index of object i at index i - 1.
+    image: (H, W, 3) uint8. objects: (H, W) uint8, 0 for the ground, else the number of the object. stuff: (H, W) uint8
+    class index of the ground, 255 on objects. classes: class index of object i at index i - 1.
     """
 
     image: np.ndarray
@@ -199,14 +201,36 @@ class SceneStore(Store[ClassedScene]):
 def crop_scene(
     image: np.ndarray, labels: np.ndarray, stuff: np.ndarray, classes: Sequence[int], shape: tuple[int, int]
 ) -> ClassedScene:
-    """The central part of a square scene; objects that are cut off wholly are left out, the others renumbered."""
-    top, left = ((side - length) // 2 for side, length in zip(labels.shape, shape, strict=True))
-    window = np.s_[top : top + shape[0], left : left + shape[1]]
+    """The central part of a square scene. Objects outside it are left out, the others renumbered.
+
+    Args:
+        image: (S, S, 3) uint8.
+        labels: (S, S) uint8 number of the object, 0 for the ground.
+        stuff: (S, S) uint8 class index of the ground.
+        classes: class index of object i at index i - 1.
+        shape: height and width of the part.
+    """
+    window = central_window(labels.shape, shape)
     image, labels, stuff = image[window], labels[window], stuff[window]
-    present = [number for number in range(1, len(classes) + 1) if (labels == number).any()]
-    table = np.zeros(len(classes) + 1, dtype=np.uint8)
+    table, numbers = renumbering(labels, len(classes))
+    return ClassedScene(image, table[labels], stuff, tuple(classes[number - 1] for number in numbers))
+
+
+def central_window(sides: Sequence[int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the central part, of this height and width, of a picture with these sides."""
+    top, left = ((side - length) // 2 for side, length in zip(sides, shape, strict=True))
+    return slice(top, top + shape[0]), slice(left, left + shape[1])
+
+
+def renumbering(labels: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:
+    """A table (count + 1,) uint8 from old to new numbers of the objects 1 .. `count`, and the old numbers that stay.
+
+    Objects that occur in `labels` are numbered without gaps; all others become 0.
+    """
+    present = [number for number in range(1, count + 1) if (labels == number).any()]
+    table = np.zeros(count + 1, dtype=np.uint8)
     table[present] = np.arange(1, len(present) + 1)
-    return ClassedScene(image, table[labels], stuff, tuple(classes[number - 1] for number in present))
+    return table, present
 
 
 def write_chunk(path: Path, scenes: Sequence[ClassedScene]) -> None:
@@ -223,11 +247,12 @@ def read_chunk(path: Path) -> list[ClassedScene]:
     """The scenes of a file. Raises OSError naming the file when it is damaged."""
     with read_arrays(path) as content:
         count = sum(name.startswith("maps") for name in content.files)
+        # Channels 0 to 2 are the image, 3 the objects, 4 the stuff.
         maps = [content[f"maps{k}"] for k in range(count)]
         classes = [tuple(int(c) for c in content[f"classes{k}"]) for k in range(count)]
     return [ClassedScene(m[..., :3], m[..., 3], m[..., 4], c) for m, c in zip(maps, classes, strict=True)]
 
 
 def main() -> None:
-    """Worker process, see `serve`."""
+    """Run as a worker process, see `serve`."""
     serve(SceneStore)

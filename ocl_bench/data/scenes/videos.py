@@ -13,23 +13,23 @@ import numpy as np
 
 from .motion import sample_video
 from .sampler import Scene
-from .store import Store, read_arrays, serve, write_arrays
+from .store import Store, read_arrays, renumbering, serve, write_arrays
 
 SIZE = 128
 
 MIN_VISIBLE = 0.004
-"""Objects that never show this share of a frame are left out of the video."""
+"""Objects that show less than this share in every frame are left out of the video."""
 
 _FRAMES_AT_ONCE = 8
-"""Rays of that many frames are cast together: more are no faster, as they leave the processor's cache."""
+"""Number of frames whose rays are cast together. More are not faster, because they do not fit the processor's cache."""
 
 
 @dataclass(frozen=True)
 class RenderedVideo:
     """One video of T frames.
 
-    frames: (T, H, W, 3) uint8. objects: (T, H, W) uint8, 0 ground, i = object i in all frames; each one is seen in some
-    frame. categories: category of object i at index i - 1, the id of its shape + 1.
+    frames: (T, H, W, 3) uint8. objects: (T, H, W) uint8, 0 for the ground, i for object i in all frames; each object is
+    seen in some frame. categories: category of object i at index i - 1, which is the id of its shape + 1.
     """
 
     frames: np.ndarray
@@ -37,11 +37,9 @@ class RenderedVideo:
     categories: tuple[int, ...]
 
     def keep(self, shown: np.ndarray) -> RenderedVideo:
-        """The video with the objects whose numbers occur in `shown`, numbered anew; the others become ground."""
-        kept = [number for number in range(1, len(self.categories) + 1) if (shown == number).any()]
-        table = np.zeros(len(self.categories) + 1, dtype=np.uint8)
-        table[kept] = np.arange(1, len(kept) + 1)
-        categories = tuple(self.categories[number - 1] for number in kept)
+        """The video with only those objects whose numbers occur in `shown`, renumbered; the others become ground."""
+        table, numbers = renumbering(shown, len(self.categories))
+        categories = tuple(self.categories[number - 1] for number in numbers)
         return RenderedVideo(self.frames, table[self.objects], categories)
 
 
@@ -71,11 +69,12 @@ def render_video(revision: int, split: str, index: int, *, size: int = SIZE, see
         count = len(scenes[0].objects)
         seen = [max(int((frame == k).sum()) for frame in hit) >= MIN_VISIBLE * size * size for k in range(count)]
         if all(seen):
-            categories = tuple(one.shape + 1 for one in scenes[0].objects)
+            categories = tuple(thing.shape + 1 for thing in scenes[0].objects)
             return RenderedVideo(image, (hit + 1).astype(np.uint8), categories)
-        # A sliver of an object without a number would be taken for ground, so it and its shadow go wholly.
+        # Without a number, a sliver of an object would count as ground. So the object is removed with its shadow, and
+        # all frames are cast again: that uncovers others, which may then be seen enough.
         scenes = tuple(
-            replace(scene, objects=[one for one, kept in zip(scene.objects, seen, strict=True) if kept])
+            replace(scene, objects=[thing for thing, shown in zip(scene.objects, seen, strict=True) if shown])
             for scene in scenes
         )
 
@@ -90,6 +89,7 @@ def _cast(scenes: Sequence[Scene], size: int) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         for start in range(0, len(scenes), _FRAMES_AT_ONCE):
             world = build_world(list(scenes[start : start + _FRAMES_AT_ONCE]))
+            # 0: an object that is hidden in this frame may be visible in another one.
             image, hit, _, _ = cast(world, size, min_visible=0.0)
             images.append((image * 255 + 0.5).to(torch.uint8).numpy())
             hits.append(hit.numpy())
@@ -105,10 +105,10 @@ def write_video(path: Path, video: RenderedVideo) -> None:
 def read_video(path: Path) -> RenderedVideo:
     """The video of a file. Raises OSError naming the file when it is damaged."""
     with read_arrays(path) as content:
-        categories = tuple(int(one) for one in content["categories"])
+        categories = tuple(int(category) for category in content["categories"])
         return RenderedVideo(content["frames"], content["objects"], categories)
 
 
 def main() -> None:
-    """Worker process, see `serve`."""
+    """Run as a worker process, see `serve`."""
     serve(VideoStore)

@@ -1,4 +1,4 @@
-"""Write scenes as an ADE20K SceneParsing-150 tree: every pixel has one of 150 labels, 0 along the edges of objects."""
+"""Write scenes as an ADE20K SceneParsing-150 tree: pixels have one of 150 labels, or 0 along the edges of objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
     images, annotations = (root / kind / _FOLDERS[split] for kind in ("images", "annotations"))
     for place in (images, annotations):
         place.mkdir(parents=True, exist_ok=True)
-    table = np.array([one.ade20k for one in CLASSES], dtype=np.uint8)
+    table = np.array([scene_class.ade20k for scene_class in CLASSES], dtype=np.uint8)
     counts = np.zeros(151, dtype=np.int64)
     for number, scene in enumerate(scenes, start=first):
         name = f"ADE_{split}_{number:08d}"
@@ -29,8 +29,9 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
         labels = np.where(border(scene.objects), 0, table[scene.semantic]).astype(np.uint8)
         counts += np.bincount(labels.reshape(-1), minlength=151)
         Image.fromarray(labels).save(annotations / f"{name}.png")
-    names = {one.ade20k: one for one in CLASSES}
+    by_label = {scene_class.ade20k: scene_class for scene_class in CLASSES}
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
-    for label, one in sorted(names.items()):
-        lines.append(f"{label}\t{counts[label] / counts.sum():.4f}\t-\t-\t{int(not one.thing)}\t{one.name}")
+    for label, scene_class in sorted(by_label.items()):
+        share, stuff = counts[label] / counts.sum(), int(not scene_class.thing)
+        lines.append(f"{label}\t{share:.4f}\t-\t-\t{stuff}\t{scene_class.name}")
     (root / "objectInfo150.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -49,9 +49,9 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int) 
 def number_pixels(scene: ClassedScene) -> tuple[np.ndarray, np.ndarray]:
     """labelIds (H, W) uint8 and instanceIds (H, W) uint16 of a scene; a line around objects is unlabelled.
 
-    Object k (from 0) of a class has the id 1000 * labelId + k. Several classes of scenes may be one labelId.
+    Object k (from 0) of a labelId has the id 1000 * labelId + k. Several classes of scenes may share a labelId.
     """
-    table = np.array([one.cityscapes for one in CLASSES], dtype=np.uint8)
+    table = np.array([scene_class.cityscapes for scene_class in CLASSES], dtype=np.uint8)
     labels = np.where(border(scene.objects), _UNLABELED, table[scene.semantic]).astype(np.uint8)
     kinds = [int(table[index]) for index in scene.classes]
     ids = [1000 * kind + kinds[:position].count(kind) for position, kind in enumerate(kinds)]
@@ -60,7 +60,10 @@ def number_pixels(scene: ClassedScene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _polygons(scene: ClassedScene) -> dict[str, Any]:
-    """Regions of the ground, large ones first, as later polygons are drawn over earlier ones; then the objects."""
+    """Content of `_polygons.json`: the regions of the ground, then the objects.
+
+    Large regions come first, because later polygons are drawn over earlier ones.
+    """
     height, width = scene.objects.shape
     ground: list[tuple[float, str, list[Point]]] = []
     objects: list[tuple[str, list[Point]]] = []

@@ -2,14 +2,13 @@
 
     <folder>/<number // 1000>/CLEVRTEX_<variant>_<6 digits>.png, .._flat.png (palette mask), .json (metadata)
 
-Written are the image, the mask and the metadata; the official albedo, depth, normal and shadow files have no stand-in.
+The image, the mask and the metadata are written; the official albedo, depth, normal and shadow files have no stand-in.
 """
 
 from __future__ import annotations
 
 import colorsys
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,11 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...core.files import write_atomically
+
 SHARD = 1000
 """Scenes per numbered folder in the official data."""
 
 CHUNK = 16
-"""Scenes that are rendered together."""
+"""Number of scenes that are rendered together."""
 
 MASK_SUFFIX = "_flat.png"
 
@@ -42,7 +43,7 @@ class WriteJob:
     indices: tuple[int, ...]
 
     def to_json(self) -> str:
-        """As text for a worker process; `from_json` reads it."""
+        """The job as text for a worker process; `from_json` reads it."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -58,7 +59,7 @@ def scene_path(folder: Path, variant: str, number: int) -> Path:
 
 
 def scene_is_complete(folder: Path, variant: str, number: int) -> bool:
-    """True when image, mask and metadata of the scene are there."""
+    """Whether image, mask and metadata of the scene are there."""
     image = scene_path(folder, variant, number)
     return image.is_file() and _mask_path(image).is_file() and image.with_suffix(".json").is_file()
 
@@ -80,10 +81,18 @@ def write_scenes(job: WriteJob, on_chunk: Callable[[int], None]) -> None:
 def write_scene(
     folder: Path, variant: str, number: int, image: np.ndarray, labels: np.ndarray, objects: list[dict[str, Any]]
 ) -> None:
-    """Write one scene, each file atomically, the image last: who sees an image finds its mask and metadata.
+    """Write one scene, each file atomically.
 
-    image: (H, W, 3) uint8. labels: (H, W) uint8, 0 background, i the object i - 1 of `objects`.
-    Raises ValueError when a label has no object.
+    Args:
+        folder: of the variant.
+        variant: goes into the file names.
+        number: of the scene.
+        image: (H, W, 3) uint8.
+        labels: (H, W) uint8, 0 for the background and i for entry i - 1 of `objects`.
+        objects: metadata of each object.
+
+    Raises:
+        ValueError: a label has no object.
     """
     if int(labels.max(initial=0)) > len(objects):
         raise ValueError(f"scene {number}: mask label {labels.max()} but {len(objects)} objects")
@@ -98,16 +107,16 @@ def write_scene(
         "mask_filename": _mask_path(path).name,
         "objects": [{**entry, "index": i} for i, entry in enumerate(objects, start=1)],
     }
-    _write(path.with_suffix(".json"), lambda file: file.write(json.dumps(metadata, default=_plain).encode()))
-    _write(_mask_path(path), lambda file: mask.save(file, format="PNG"))
-    _write(path, lambda file: Image.fromarray(image).save(file, format="PNG", compress_level=1))
+    # The image comes last: a process that sees an image finds its mask and its metadata.
+    text = json.dumps(metadata, default=_plain)
+    write_atomically(path.with_suffix(".json"), lambda place: place.write_text(text, encoding="utf-8"))
+    write_atomically(_mask_path(path), lambda place: mask.save(place, format="PNG"))
+    write_atomically(path, lambda place: Image.fromarray(image).save(place, format="PNG", compress_level=1))
 
 
 def mask_palette() -> list[int]:
-    """256 different colours as a flat list R, G, B, ..: black for the background, then hues a golden angle apart.
-
-    They must differ, because some loaders (DIAS) tell objects apart by colour rather than by palette number.
-    """
+    """256 different colours as a flat list R, G, B, ..: black for the background, then hues a golden angle apart."""
+    # All must differ, because some loaders (DIAS) tell objects apart by colour and not by palette number.
     colours = [(0, 0, 0)]
     for i in range(1, 256):
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 1 - 0.5 * (i % 3) / 2, 1 - 0.45 * (i % 5) / 4)
@@ -116,7 +125,7 @@ def mask_palette() -> list[int]:
 
 
 def main() -> None:
-    """Worker process: a job as JSON on stdin, the number of scenes after each chunk on stdout."""
+    """Run as a worker process: read a job as JSON from stdin, and print the number of scenes after each chunk."""
     import torch
 
     torch.set_num_threads(1)
@@ -133,13 +142,6 @@ def _mask_path(image: Path) -> Path:
     return image.with_name(image.stem + MASK_SUFFIX)
 
 
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(scratch, "wb") as file:
-        write(file)
-    os.replace(scratch, path)
-
-
 def _plain(value: Any) -> Any:
-    """Arrays and tensors in the metadata as lists."""
+    """An array or tensor in the metadata as a list."""
     return value.tolist()

@@ -4,8 +4,8 @@ DAVIS/JPEGImages/480p/<sequence>/00000.jpg
 DAVIS/Annotations_unsupervised/480p/<sequence>/00000.png     palette of VOC, 0 unlabelled, 1.. objects, no void
 DAVIS/ImageSets/2017/<split>.txt
 
-As in the official data, objects are those of the first frame (the official tool counts them there); objects that enter
-later have no label.
+As in the official data, only objects of the first frame have a label (the official tool counts them there); objects
+that enter later have none.
 """
 
 from __future__ import annotations

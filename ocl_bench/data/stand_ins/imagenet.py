@@ -1,11 +1,11 @@
-"""Write scenes as an ILSVRC 2012 tree: a folder per class, and the CLS-LOC boxes of all visible objects as XML.
+"""Write scenes as an ILSVRC 2012 tree: a folder for each class, and the CLS-LOC boxes of all visible objects as XML.
 
 train/<wnid>/<wnid>_<n>.JPEG              Annotations/CLS-LOC/train/<wnid>/<wnid>_<n>.xml
 val/<wnid>/ILSVRC2012_val_<8 digits>.JPEG Annotations/CLS-LOC/val/ILSVRC2012_val_<8 digits>.xml
-labels.txt                                all wnids, as the tree of val has no train to tell them
+labels.txt                                all wnids, because a tree of val has no train folder to name them
 
-As in the official files, coordinates are those of the picture that annotators saw, whose size (in the XML) is another
-than that of the file in every fourth image; and a file name may be the literal %s.
+As in the official files, coordinates are those of the picture that annotators saw. In every fourth image its size,
+which is in the XML, differs from that of the file. And a file name may be the literal %s.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image
 
 from ..scenes.salient import CLASSES, SalientScene
 
-WNIDS = tuple(f"n{90_000_001 + one.index}" for one in CLASSES)
-"""WordNet has no such numbers: nobody can take the rendered classes for real ones."""
+WNIDS = tuple(f"n{90_000_001 + salient.index}" for salient in CLASSES)
+"""WordNet has no such numbers, so rendered classes cannot be mistaken for real ones."""
 
 _DISPLAYED_EVERY, _DISPLAYED = 4, 3.90625
 """In every fourth image the annotators saw 500 pixels where the file has 128."""
@@ -46,6 +46,7 @@ def write(folder: Path, split: str, scenes: Iterable[SalientScene], first: int) 
 
 
 def _write_boxes(path: Path, wnid: str, scene: SalientScene, number: int) -> None:
+    """Write the XML file of an image; number: of the scene, which decides on the oddities of official files."""
     scale = _DISPLAYED if number % _DISPLAYED_EVERY == 1 else 1.0
     height, width = scene.image.shape[:2]
     root = ElementTree.Element("annotation")
@@ -55,10 +56,10 @@ def _write_boxes(path: Path, wnid: str, scene: SalientScene, number: int) -> Non
     size = {"width": round(width * scale), "height": round(height * scale), "depth": 3}
     _texts(ElementTree.SubElement(root, "size"), size)
     _texts(root, {"segmented": 0})
-    for one, box in scene.boxes:
+    for class_index, box in scene.boxes:
         entry = ElementTree.SubElement(root, "object")
         edge = box[0] == 0 or box[1] == 0 or box[2] == width or box[3] == height
-        _texts(entry, {"name": WNIDS[one], "pose": "Unspecified", "truncated": int(edge), "difficult": 0})
+        _texts(entry, {"name": WNIDS[class_index], "pose": "Unspecified", "truncated": int(edge), "difficult": 0})
         corners = {key: round(value * scale) for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)}
         _texts(ElementTree.SubElement(entry, "bndbox"), corners)
     ElementTree.indent(root)
@@ -66,5 +67,6 @@ def _write_boxes(path: Path, wnid: str, scene: SalientScene, number: int) -> Non
 
 
 def _texts(parent: ElementTree.Element, fields: Mapping[str, object]) -> None:
+    """Add one element with text for each field."""
     for key, value in fields.items():
         ElementTree.SubElement(parent, key).text = str(value)

@@ -1,4 +1,4 @@
-"""Stand-ins in official layouts: rendered scenes from their store, written as trees that the reader takes for real.
+"""Stand-ins in official layouts: rendered scenes, written as trees that the reader of the real data can read.
 
 <cache>/stand-ins/<layout>/things-r1-w1/<official split>-<count>[-seed<N>]/     a whole data root
 """
@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +14,13 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.log import progress_bar
 from ...core.paths import cache_root
 from ..base import Request
+from ..folders import write_folder
 from ..scenes.store import Store, open_store
 from . import stand_in
 from .writers import find_writer
 
 WRITERS = 1
-"""Raised when any layout is written differently: trees of another number in a cache are left alone."""
+"""Add 1 when any layout is written differently: trees of another number in a cache are then not read."""
 
 FIRST = {"train": 0, "test": 500_000}
 """Number of scene 0 in file names, so that no name occurs in two splits."""
@@ -40,7 +37,7 @@ _SPLITS = {
     "voc2007": ("train", "val", "trainval", "test", "all-masks"),
     "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
 }
-"""Official splits with public annotations. Their names become folders, so nothing else may get that far."""
+"""Official splits with public annotations. Names of splits become folders of the cache, so all others are refused."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +64,26 @@ class StoreJob:
 
     @property
     def folder(self) -> str:
-        """Where the chunks go."""
+        """The folder of the chunks."""
         return str(self.store.folder)
 
     def to_json(self) -> str:
-        """As text; `main` of the store's module reads it."""
+        """The job as text, which `main` of the store's module reads."""
         return json.dumps({"store": json.loads(self.store.to_json()), "chunks": self.chunks})
 
 
 def ensure_layout(request: Request, layout: str) -> LayoutTree:
-    """The stand-in of a task in a layout, rendered and written where it is not in the cache yet.
+    """The stand-in of a task in a layout, rendered and written if it is not in the cache yet.
 
-    The card's own split and others whose name does not begin with `train` show test scenes, `train..` shows training
-    scenes. Raises UsageError for a split that the layout does not have and when the cache cannot be written,
-    DataMissingError when the card has no stand-in.
+    Splits whose name begins with `train` show training scenes, all others test scenes.
+
+    Args:
+        request: gives the card, the split, the limit and the seed.
+        layout: one of `_SPLITS`.
+
+    Raises:
+        UsageError: the layout does not have the split, or the cache cannot be written.
+        DataMissingError: the card has no stand-in.
     """
     if request.split not in _SPLITS[layout]:
         known = ", ".join(_SPLITS[layout])
@@ -97,6 +100,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
         store = open_store(card.variant, card.revision, split, seed)
     except ValueError as error:
         raise UsageError(f"task '{request.task.name}': data.stand_in: {error}") from error
+    # The revision names what is rendered, not how many: a limit evaluates a part of the same data.
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     suffix = f"-seed{seed}" if seed else ""
@@ -104,7 +108,11 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     root = release / f"{request.split}-{count}{suffix}"
     if not root.is_dir():
         store = ensure_scenes(store, count, progress=request.progress)
-        _write_tree(root, lambda folder: find_writer(layout)(folder, request.split, store, FIRST[split]))
+        try:
+            write_folder(root, lambda folder: find_writer(layout)(folder, request.split, store, FIRST[split]))
+        except OSError as error:
+            # A damaged chunk of scenes is met here as well: its own name says what to delete.
+            raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error
     note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
     if seed:
         note += f", fresh seed {seed} (never ranked)"
@@ -112,7 +120,10 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
 
 
 def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
-    """The store with its first `count` scenes rendered; chunks that are there already are kept."""
+    """The store with its first `count` scenes rendered; chunks that exist already are kept.
+
+    Raises UsageError when this version does not render the revision of the store, or the cache cannot be written.
+    """
     try:
         store.check_revision()
     except ValueError as error:
@@ -124,39 +135,8 @@ def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
         text = f"rendering {store.variant}/{store.split}"
         with progress_bar(text, len(pending) * store.chunk, progress, "scenes") as advance:
             if len(jobs) == 1:
-                _render_here(jobs[0], advance)
+                with stand_in.in_this_process(jobs[0].folder):
+                    store.render(jobs[0].chunks, advance)
             else:
                 stand_in.run_in_processes(jobs, advance, jobs[0].module)
     return store.first(count)
-
-
-def _render_here(job: StoreJob, advance: Callable[[int], None]) -> None:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        job.store.render(job.chunks, advance)
-    except OSError as error:
-        raise stand_in.cannot_write(job.folder, error.strerror or str(error)) from error
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _write_tree(root: Path, write: Callable[[Path], None]) -> None:
-    """Write a tree beside its place, then rename it; another process may have been faster with an equal one."""
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=root.parent, prefix=".writing-"))
-        try:
-            write(scratch / "tree")
-            try:
-                os.rename(scratch / "tree", root)
-            except OSError:
-                if not root.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        # A damaged chunk of scenes is met here, too: its own name says what to delete.
-        raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error

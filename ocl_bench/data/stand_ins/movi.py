@@ -4,8 +4,8 @@
 <dataset>/128x128/1.0.0/{dataset_info.json,features.json}
 <dataset>/128x128/1.0.0/instances-category.labels.txt
 
-Of the official features these are written: video and segmentations as PNG files (0 is the background, i + 1 instance
-i), metadata, category and visibility of the instances. Depth, flow, camera, and what physics knows have no stand-in.
+These official features are written: video and segmentations as PNG files (0 is the background, i + 1 instance i),
+metadata, category and visibility of the instances. Depth, flow, camera and the features of the physics are not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CATEGORIES = (
     "Action Figures", "Bag", "Board Games", "Bottles and Cans and Cups", "Camera", "Car Seat", "Consumer Goods", "Hat",
     "Headphones", "Keyboard", "Legos", "Media Cases", "Mouse", "None", "Shoe", "Stuffed Toys", "Toys",
 )  # fmt: skip
-"""Names of MOVi-C .. MOVi-F; rendered shapes take the first ones."""
+"""Categories of MOVi-C .. MOVi-F; rendered shapes have the first ones."""
 
 _VIDEOS_PER_FILE = 16
 _FEATURES = "tensorflow_datasets.core.features."
@@ -48,7 +48,7 @@ def write(folder: Path, split: str, videos: Iterable[RenderedVideo], first: int,
             shape = video.frames.shape
             yield encode_video(video, str(number))
 
-    # The names of the files say how many there are, which is known at the end.
+    # The names of the files state their total number, which is known only at the end.
     for head in numbered:
         part = chain([head], islice(numbered, _VIDEOS_PER_FILE - 1))
         lengths.append(write_records(place / f"{len(lengths)}.part", records(part)))
@@ -65,7 +65,7 @@ def encode_video(video: RenderedVideo, name: str) -> bytes:
     """A video as serialised tf.train.Example."""
     frames, height, width = video.objects.shape
     count = len(video.categories)
-    # Sequences of instances are stored value by value, instance after instance.
+    # A feature of all instances is one flat list: all frames of the first instance, then those of the second, ...
     seen = [(video.objects == number).sum(axis=(1, 2)) for number in range(1, count + 1)]
     return encode_example(
         {
@@ -89,6 +89,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _info(dataset: str, split: str, lengths: list[list[int]]) -> dict[str, Any]:
+    """Content of dataset_info.json. lengths: bytes of each record of each file."""
     return {
         "configDescription": "Downscaled to 128x128",
         "configName": "128x128",
@@ -109,6 +110,7 @@ def _info(dataset: str, split: str, lengths: list[list[int]]) -> dict[str, Any]:
 
 
 def _describe(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Content of features.json for videos of shape (T, H, W, 3)."""
     frames, height, width, _ = shape
     instance = {
         "category": {

@@ -8,9 +8,10 @@ Point = tuple[int, int]
 
 
 def outlines(mask: np.ndarray) -> list[list[Point]]:
-    """Closed loops of corners (x, y) around the regions of a mask (H, W) bool, and, turning the other way, its holes.
+    """Closed loops of corners (x, y) around the regions of a mask (H, W) bool, and around its holes.
 
-    Regions that touch at a corner only are loops of their own. Straight runs are one edge.
+    Loops around holes turn the other way, see `signed_area`. Regions that touch only at a corner get separate loops.
+    A straight run of pixels is one edge.
     """
     following = _edges(np.pad(mask, 1))
     loops = []
@@ -19,7 +20,7 @@ def outlines(mask: np.ndarray) -> list[list[Point]]:
         loop, point, heading = [], start, (0, 0)
         while following.get(point):
             candidates = following[point]
-            # At a corner where two regions touch, turn right: that stays with the region that we follow.
+            # At a corner where two regions touch, a right turn stays with the region that the loop follows.
             chosen = min(candidates, key=lambda step: _turn(heading, step))
             candidates.remove(chosen)
             if not candidates:
@@ -33,13 +34,13 @@ def outlines(mask: np.ndarray) -> list[list[Point]]:
 
 
 def signed_area(loop: list[Point]) -> float:
-    """Area in pixels: positive around a region, negative around a hole."""
+    """Area in pixels that a loop encloses: positive around a region, negative around a hole (shoelace formula)."""
     x, y = np.array(loop, dtype=np.float64).T
     return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
 
 
 def _edges(padded: np.ndarray) -> dict[Point, list[Point]]:
-    """Unit steps from corner to corner with the region on the right-hand side (y points down)."""
+    """Corner -> unit steps from it along edges of pixels, with the region on the right-hand side (y points down)."""
     following: dict[Point, list[Point]] = {}
     sides = (
         (padded[1:-1, 1:-1] & ~padded[:-2, 1:-1], (0, 0), (1, 0)),
@@ -54,5 +55,5 @@ def _edges(padded: np.ndarray) -> dict[Point, list[Point]]:
 
 
 def _turn(heading: Point, step: Point) -> int:
-    """0 for a right turn, 1 straight on, 2 left."""
+    """0 for a right turn, 1 for straight on, 2 for a left turn."""
     return 1 - (heading[0] * step[1] - heading[1] * step[0])

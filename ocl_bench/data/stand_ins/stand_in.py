@@ -1,4 +1,4 @@
-"""Stand-ins: scenes rendered on this machine and written in the official layout, so that the same reader runs."""
+"""Stand-ins: scenes that are rendered on this machine and written in the official layout, for the same reader."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ IMAGE_SIZE = 160
 """Side of a rendered image in pixels: the official 0.8 crop is then 128 x 128 without resampling."""
 
 _WORTH_A_PROCESS = 2 * CHUNK
+"""Fewer scenes than this are rendered in this process: starting torch in another one takes seconds."""
 
 
 @dataclass(frozen=True)
 class StandInTree:
     """One rendered split in the cache, `stand-ins/clevrtex/<variant>-r<revision>/<split>[-seed<N>]`.
 
-    first: scene number of scene 0, so that the numbers lie in the range of the official split.
+    first: scene number of scene 0, which puts the numbers into the range of the official split.
     """
 
     variant: str
@@ -39,33 +40,35 @@ class StandInTree:
 
     @property
     def folder(self) -> Path:
-        """The folder `clevrtex_<variant>` with the shards."""
+        """The folder `clevrtex_<variant>`, which holds the shards."""
         split = self.split if self.seed == 0 else f"{self.split}-seed{self.seed}"
         release = f"{self.variant}-r{self.revision}"
         return cache_root() / "stand-ins" / "clevrtex" / release / split / f"clevrtex_{self.variant}"
 
     @property
     def revision_name(self) -> str:
-        """`embedded-r<revision>-<8 digits>`; the digits name what is rendered, not the files, which follow from it."""
+        """`embedded-r<revision>-<8 digits>`. The digits are a hash of what is rendered, which determines all files."""
         identity = f"clevrtex|{self.variant}|{self.revision}|{self.split}|{self.seed}|{IMAGE_SIZE}"
         return f"embedded-r{self.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
-    def ensure(self, count: int, *, progress: bool = True, workers: int | None = None) -> Path:
+    def ensure(self, count: int, *, progress: bool = True) -> Path:
         """Render those of the first `count` scenes that are not there yet, and return the folder.
 
-        A scene is a pure function of its number, so a run that was killed goes on where it stopped, and a later call
-        with a larger count adds the rest. Each file is written atomically, the image last. Raises UsageError when the
-        cache cannot be written, or when this version does not render the revision.
+        A scene is a pure function of its number: a run that was killed continues where it stopped, and a later call
+        with a larger count adds the rest. Each file is written atomically, the image last.
+
+        Raises:
+            UsageError: the cache cannot be written, or this version does not render the revision.
         """
         pending = [i for i in range(count) if not scene_is_complete(self.folder, self.variant, self.first + i)]
         if not pending:
             return self.folder
         self._check_revision()
-        shares = _shares(pending, processors() if workers is None else workers)
-        jobs = [self._job(share) for share in shares]
+        jobs = [self._job(share) for share in _shares(pending, processors())]
         with progress_bar(f"rendering {self.variant}/{self.split}", len(pending), progress, "scenes") as advance:
             if len(jobs) == 1:
-                _run_here(jobs[0], advance)
+                with in_this_process(jobs[0].folder):
+                    write_scenes(jobs[0], advance)
             else:
                 run_in_processes(jobs, advance)
         return self.folder
@@ -102,31 +105,34 @@ def processors() -> int:
 
 
 def _shares(pending: Sequence[int], workers: int) -> list[list[int]]:
-    """Deal the scenes out in chunks; small jobs stay in this process, as starting torch again takes seconds."""
+    """Scenes for each worker, dealt out in chunks; a single share when the job is small."""
     chunks = [pending[i : i + CHUNK] for i in range(0, len(pending), CHUNK)]
     workers = 1 if len(pending) < _WORTH_A_PROCESS else min(workers, len(chunks))
     return [[i for chunk in chunks[w::workers] for i in chunk] for w in range(max(workers, 1))]
 
 
-def _run_here(job: WriteJob, advance: Callable[[int], None]) -> None:
+@contextmanager
+def in_this_process(folder: str) -> Iterator[None]:
+    """Render on one thread inside the `with`; an error of the disk becomes a UsageError that names the folder."""
     import torch
 
+    # One thread as in the workers: sums on several threads may round differently.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        write_scenes(job, advance)
+        yield
     except OSError as error:
-        raise cannot_write(job.folder, error.strerror or str(error)) from error
+        raise cannot_write(folder, error.strerror or str(error)) from error
     finally:
         torch.set_num_threads(threads)
 
 
 class Job(Protocol):
-    """What a worker process does: its module's `main` reads the job as JSON from stdin and prints numbers of scenes."""
+    """The task of a worker process: `main` of its module reads it as JSON from stdin, and prints numbers of scenes."""
 
     @property
     def folder(self) -> str:
-        """Where it writes, for error messages."""
+        """The folder that is written, for error messages."""
         ...
 
     def to_json(self) -> str:
@@ -137,11 +143,12 @@ class Job(Protocol):
 def run_in_processes(
     jobs: Sequence[Job], advance: Callable[[int], None], module: str = "ocl_bench.data.stand_ins.clevrtex"
 ) -> None:
-    """One fresh interpreter per job.
+    """Run each job in a fresh interpreter, by `main` of `module`; `advance(n)` is called after each n scenes.
 
-    Not `multiprocessing`: forking after torch has started threads may hang, and spawning runs the caller's script
-    again, which a user's eight lines without a `__main__` guard would not survive.
+    Raises UsageError with the last line of a worker that fails; the other workers are then ended.
     """
+    # Not `multiprocessing`: forking after torch has started threads may hang, and spawning runs the caller's script
+    # again, which fails for short scripts without a `__main__` guard.
     running: list[subprocess.Popen[str]] = []
     try:
         with ThreadPoolExecutor(len(jobs)) as threads:

@@ -35,7 +35,7 @@ def write(folder: Path, split: str, scenes: Iterable[ClassedScene], first: int, 
             save_palette(np.where(void, _VOID, values).astype(np.uint8), place / f"{name}.png")
         _write_boxes(annotations / f"{name}.xml", name, scene)
         ids.append(name)
-    # DIAS takes every mask of the folder and reads no list; a list is there all the same, as in the archive.
+    # `all-masks` reads no list, but the archive has one, so one is written.
     listed = "trainval" if split == "all-masks" else split
     (lists / f"{listed}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
@@ -46,14 +46,14 @@ write_2007, write_2012 = partial(write, year=2007), partial(write, year=2012)
 def void_border(objects: np.ndarray) -> np.ndarray:
     """(H, W) bool: a line around each object, one pixel on either side of its edge, as VOC's annotators left it.
 
-    Objects of which nothing would be left keep their pixels.
+    An object that the lines would cover completely keeps its pixels.
     """
     void = np.zeros(objects.shape, dtype=bool)
     masks = [objects == label for label in np.unique(objects[objects > 0])]
     for mask in masks:
         core = binary_erosion(mask, border_value=1)
         void |= (binary_dilation(mask) & ~core) if core.any() else np.zeros_like(mask)
-    # Only now: the border of a neighbour may lie on a small object, too.
+    # Only after all borders are drawn: that of a neighbour may cover a small object as well.
     for mask in masks:
         if void[mask].all():
             void[mask] = False

@@ -1,4 +1,4 @@
-"""Rendered scenes, written exactly as people download the data sets whose place they take."""
+"""The functions that write rendered scenes in the layout of each data set, exactly as that is downloaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _WRITERS = {
 
 
 def find_writer(layout: str) -> Callable[..., None]:
-    """The function `write(folder, split, scenes, first)` of a layout: writes one split, scene k as number first + k."""
+    """The function `write(folder, split, scenes, first)` of a layout; it writes scene k with number first + k."""
+    # Imported only now, because some modules need pycocotools or scipy, which take long to import.
     module, _, name = _WRITERS[layout].partition(":")
     writer: Callable[..., None] = getattr(importlib.import_module(f".{module}", __package__), name)
     return writer

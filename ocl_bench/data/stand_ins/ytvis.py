@@ -1,4 +1,4 @@
-"""Write videos as the training set of YouTube-VIS 2021, from whose end the usual validation split is taken.
+"""Write videos as the training set of YouTube-VIS 2021, the end of which is the usual validation split.
 
 train/JPEGImages/<10 hexadecimal digits>/00000.jpg, 00005.jpg, ...     every fifth frame was annotated
 train/instances.json                                                  run-length codes of both kinds, null if not seen
@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from ..scenes.store import central_window
 from ..scenes.videos import RenderedVideo
-from .coco import uncompressed_counts
+from .coco import NO_SOURCE, file_head, uncompressed_counts
 
 CATEGORIES = (
     "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal", "elephant", "fish",
@@ -24,20 +25,18 @@ CATEGORIES = (
     "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard", "squirrel", "surfboard",
     "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
 )  # fmt: skip
-"""Names of the 40 categories of 2021, ids from 1; rendered shapes take the first ones."""
+"""Names of the 40 categories of 2021, ids from 1; rendered shapes have the first ones."""
 
 SHAPES = ((96, 128), (128, 96), (128, 128))
-"""Height and width of the video with number n: entry n modulo 3, the central part of what is rendered."""
+"""Height and width of the central part that is written; the video with number n has entry n modulo 3."""
 
 _EVERY = 5
-_NOWHERE = {"license": 1, "coco_url": "", "flickr_url": "", "date_captured": "2026-01-01 00:00:00"}
-"""Fields of official videos that rendered ones have no value for; tools expect them."""
 
 
 def write(folder: Path, split: str, videos: Iterable[RenderedVideo], first: int) -> None:
     """Write one split (train or validation), always as train/: only these videos have annotations.
 
-    Video k gets the id first + k + 1, and its number first + k, in hexadecimal digits, as name of its folder.
+    Video k gets the id first + k + 1. Its folder is named first + k in hexadecimal digits.
     """
     images = folder / "train" / "JPEGImages"
     listed: list[dict[str, Any]] = []
@@ -51,28 +50,28 @@ def write(folder: Path, split: str, videos: Iterable[RenderedVideo], first: int)
             Image.fromarray(frame).save(images / file, quality=95, subsampling=0)
         _, height, width = video.objects.shape
         size = {"height": height, "width": width}
-        listed.append({**_NOWHERE, **size, "id": number + 1, "length": len(files), "file_names": files})
+        listed.append({**NO_SOURCE, **size, "id": number + 1, "length": len(files), "file_names": files})
         for label, category in enumerate(video.categories, start=1):
             entry = {"id": len(annotations) + 1, "video_id": number + 1, "category_id": category, "iscrowd": 0}
             annotations.append({**entry, **size, "length": 1, **_tube(video.objects == label, packed=label % 2 == 1)})
-    info = {"description": "rendered videos in the layout of YouTube-VIS 2021", "version": "1.0", "year": 2026}
-    info |= {"url": "", "contributor": "ocl-bench", "date_created": "2026-01-01"}
     kinds = [{"supercategory": "object", "id": k, "name": name} for k, name in enumerate(CATEGORIES, start=1)]
-    licenses = [{"id": 1, "name": "Apache-2.0", "url": ""}]
-    content = {"info": info, "licenses": licenses, "videos": listed, "categories": kinds, "annotations": annotations}
+    head = file_head("rendered videos in the layout of YouTube-VIS 2021")
+    content = {**head, "videos": listed, "categories": kinds, "annotations": annotations}
     (folder / "train" / "instances.json").write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def crop_video(video: RenderedVideo, shape: tuple[int, int]) -> RenderedVideo:
-    """The central part of a video; objects that are cut off wholly in all frames are left out, others renumbered."""
-    top, left = ((side - length) // 2 for side, length in zip(video.objects.shape[1:], shape, strict=True))
-    window = np.s_[:, top : top + shape[0], left : left + shape[1]]
+    """The central part of a video. Objects that it never shows are left out, the others renumbered."""
+    window = (slice(None), *central_window(video.objects.shape[1:], shape))
     cropped = RenderedVideo(video.frames[window], video.objects[window], video.categories)
     return cropped.keep(cropped.objects)
 
 
 def _tube(masks: np.ndarray, *, packed: bool) -> dict[str, Any]:
-    """Segmentations, boxes and areas of one object (T, H, W) bool; packed: as compressed run-length codes."""
+    """Segmentations, boxes and areas of one object, from its masks (T, H, W) bool; None where it is not seen.
+
+    packed: whether run-length codes are compressed. Official files have both kinds.
+    """
     codes: list[dict[str, Any] | None] = []
     boxes: list[list[float] | None] = []
     areas: list[float | None] = []

@@ -196,13 +196,13 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "category list": ({"category_id": [1]}, "annotation 5: "),
     "box": ({"bbox": [1, 2, 3]}, "annotation 5: not enough values"),
     "box of words": ({"bbox": ["a", 2, 3, 4]}, "could not convert string to float"),
-    "box NaN": ({"bbox": [NAN, 2, 3, 4]}, "are no box and its area"),
+    "box NaN": ({"bbox": [NAN, 2, 3, 4]}, "are not a box and its area"),
     "box beyond numbers": ({"bbox": [1, 2, 3, HUGE]}, "too large to convert to float"),
-    "box inside out": ({"bbox": [1, 2, -3, 4]}, "are no box and its area"),
+    "box inside out": ({"bbox": [1, 2, -3, 4]}, "are not a box and its area"),
     "area": ({"area": None}, "annotation 5: "),
     "size": ({"segmentation": compressed(np.zeros((30, 20), np.uint8))}, r"size [30, 20] (height, width), its image"),
     "long": ({"segmentation": {"size": SHAPE, "counts": [400, 201]}}, "code of 601 pixels, its image has 600"),
-    "negative": ({"segmentation": {"size": SHAPE, "counts": [-10, 610]}}, "no whole numbers"),
+    "negative": ({"segmentation": {"size": SHAPE, "counts": [-10, 610]}}, "not a whole number"),
     "short": ({"segmentation": {"size": SHAPE, "counts": "52"}}, "code of 7 pixels, its image has 600"),
     "empty": ({"segmentation": {"size": SHAPE, "counts": ""}}, "code of 0 pixels"),
     "letters": ({"segmentation": {"size": SHAPE, "counts": "5 2"}}, "with the character ' '"),
@@ -212,9 +212,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "two points": ({"segmentation": [[1, 2, 3, 4]]}, "a polygon needs at least 3 points"),
     "odd": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "a polygon needs at least 3 points"),
     "pairs": ({"segmentation": [[[1, 2], [3, 4], [5, 6]]]}, "a polygon needs at least 3 points"),
-    "NaN": ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon has a coordinate that is no number"),
+    "NaN": ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon has a coordinate that is not a number"),
     "beyond numbers": ({"segmentation": [[1, 2, HUGE, 4, 5, 6]]}, "too large to convert to float"),
-    "far away": ({"segmentation": [[1, 2, FAR, 4, 5, 6]]}, "a polygon has a coordinate that is no number"),
+    "far away": ({"segmentation": [[1, 2, FAR, 4, 5, 6]]}, "a polygon has a coordinate that is not a number"),
 }
 
 
@@ -296,8 +296,8 @@ def changed(field: str, name: str, value: Any) -> Callable[[dict[str, Any]], Any
 
 
 BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "images": (without("images"), "field 'images' is missing or no list"),
-    "annotations": (without("annotations"), "field 'annotations' is missing or no list"),
+    "images": (without("images"), "field 'images' is missing or not a list"),
+    "annotations": (without("annotations"), "field 'annotations' is missing or not a list"),
     "list": (lambda content: [content], "holds a list, expected an object"),
     "image id": (changed("images", "id", None), r"images\[0\]\.id is missing or of a wrong type"),
     "height": (changed("images", "height", "20"), r"images\[0\]\.height is missing or of a wrong type"),
@@ -323,7 +323,7 @@ def test_a_bad_annotation_file_is_refused_in_one_line(tmp_path: Path, fault: str
 def test_a_cut_download_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write_coco(tmp_path, {1: SHAPE})
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UsageError, match=r"instances_val2017\.json: is no JSON, perhaps a cut download .*again$"):
+    with pytest.raises(UsageError, match=r"instances_val2017\.json: is not JSON, perhaps a cut download .*again$"):
         open_split(tmp_path)
 
 

@@ -212,7 +212,7 @@ BAD_PANOPTIC = {
     "same segment": "segment 300 is listed twice in the JSON file",
     "half a segment": "a segment without id or category_id",
     "../": "file name '../000000000001.png' leaves its folder",
-    "grey": "000000000001.png: is no RGB image",
+    "grey": "000000000001.png: is not an RGB image",
     "size": "mask size 13x7, its image 26x14",
     "missing": "mask file is missing",
 }

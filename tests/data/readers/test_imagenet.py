@@ -197,7 +197,7 @@ def test_hidden_things_do_not_shift_labels_and_others_are_counted(tmp_path: Path
     put(root / f"train/{FISH}.tar", b"")
     data = open_split(tmp_path, "train")
     assert [sample.truth.label for sample in data.reader] == [0, 0, 1, 1, 2, 2]
-    assert "2 files that are no images are left out" in data.note
+    assert "2 files that are not images are left out" in data.note
 
 
 def test_any_suffix_mode_and_format(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_classes_without_images_are_counted(tmp_path: Path) -> None:
 
 def test_val_alone_needs_a_list_of_classes(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "imagenet", train=(), val=(BIRD, DOG))
-    assert "neither the folder train nor labels.txt is there" in refusal(tmp_path, DataMissingError)
+    assert "in the folder train or in labels.txt, but neither is there" in refusal(tmp_path, DataMissingError)
     put(root / "labels.txt", f"{DOG},dog\n{FISH},fish\n{BIRD},bird\n\n")
     data = open_split(tmp_path)
     assert [sample.truth.label for sample in data.reader] == [1, 1, 2, 2] and data.categories[0] == FISH
@@ -393,7 +393,7 @@ def test_boxes_that_make_no_sense_fail_their_image(tmp_path: Path) -> None:
     put(place / "ILSVRC2012_val_00000005.xml", xml((BIRD, 1, 2, 3, 4)).replace("<xmin>1", "<xmin>one"))
     data = open_split(tmp_path, boxes="labelled")
     assert "00000001.xml: boxes cannot be read" in failure(data)
-    assert "size/width or size/height is no number above 0" in failure(data, 1)
+    assert "size/width or size/height is not a number above 0" in failure(data, 1)
     assert "object 1: bndbox lacks a number" in failure(data, 2)
     assert "boxes cannot be read (could not convert" in failure(data, 3)
     assert boxes_of(data, 4) == []
@@ -578,7 +578,7 @@ def test_hub_classes_that_differ_or_lack_images(tmp_path: Path) -> None:
 
 def test_hub_columns_that_are_no_images_and_labels(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a", "train", [*ROWS, (encoded(), -1)])
-    assert "row 7 has the label -1, no class" in refusal(tmp_path / "a", split="train")
+    assert "row 7 has the label -1, not a class" in refusal(tmp_path / "a", split="train")
     (tmp_path / "b/data").mkdir(parents=True)
     pyarrow.parquet.write_table(pa.table({"jpg": [b""], "label": [1]}), tmp_path / "b/data/train-0.parquet")
     assert "no column 'image' (there are jpg, label)" in refusal(tmp_path / "b", split="train")

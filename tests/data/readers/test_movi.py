@@ -141,7 +141,7 @@ def test_incomplete_files_are_refused(tmp_path: Path) -> None:
         (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
         assert "field 'splits'" in message()
     (folder / "dataset_info.json").write_text('{"splits": [')
-    assert "is no JSON" in message()
+    assert "is not JSON" in message()
 
 
 def test_no_video_and_no_file(tmp_path: Path) -> None:
@@ -173,13 +173,13 @@ def test_a_damaged_record_fails_alone(tmp_path: Path) -> None:
 CHANGES: dict[str, tuple[Any, str]] = {
     "no video": (lambda f: f.pop("video"), "feature 'video' is missing"),
     "no masks": (lambda f: f.pop("segmentations"), "feature 'segmentations' is missing"),
-    "numbers": (lambda f: f.update(video=[1, 2]), "feature 'video' is missing or no list of images"),
+    "numbers": (lambda f: f.update(video=[1, 2]), "feature 'video' is missing or not a list of images"),
     "fewer masks": (lambda f: f["segmentations"].pop(), "3 frames, 2 segmentations"),
-    "no image": (lambda f: f["video"].__setitem__(1, b"none"), "video[1] is no image"),
-    "half an image": (lambda f: f["video"].__setitem__(1, f["video"][1][:-30]), "video[1] is no image"),
+    "no image": (lambda f: f["video"].__setitem__(1, b"none"), "video[1] is not an image"),
+    "half an image": (lambda f: f["video"].__setitem__(1, f["video"][1][:-30]), "video[1] is not an image"),
     "other size": (lambda f: f["video"].__setitem__(2, png(frame(1, (64, 64)))), "video[2] has 64x64 pixels"),
     "colour": (lambda f: f["segmentations"].__setitem__(0, png(frame(1, SHAPE))), "segmentations[0] has mode 'RGB'"),
-    "names": (lambda f: f.update({"instances/category": [b"Bag", b"Toys"]}), "'instances/category' is no list of"),
+    "names": (lambda f: f.update({"instances/category": [b"Bag", b"Toys"]}), "'instances/category' is not a list of"),
     "categories": (lambda f: f.update({"instances/category": [4]}), "segmentations[0] shows instance 1 of 1"),
 }
 

@@ -149,7 +149,7 @@ def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.tfrecord"
     path.write_text("This is no TFRecord file at all.")
-    with pytest.raises(ValueError, match="record at byte 0: wrong checksum of its length; damaged, or no TFRecord"):
+    with pytest.raises(ValueError, match="record at byte 0: wrong checksum of its length; damaged, or not a TFRecord"):
         list(index_records(path))
     path.write_bytes(b"")
     assert list(index_records(path)) == []

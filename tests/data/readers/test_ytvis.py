@@ -211,9 +211,9 @@ def test_entries_of_videos_that_contradict_themselves(tmp_path: Path) -> None:
     reader = open_with(open_ytvis, tmp_path, "validation").reader
     assert reader.ids == ("a", "b", "3", "d")
     assert "length 3, but 2 file names" in fault(lambda: reader[0], "a")
-    assert "'../../secret.jpg' is no path in JPEGImages" in fault(lambda: reader[1], "b")
+    assert "'../../secret.jpg' is not a path in JPEGImages" in fault(lambda: reader[1], "b")
     assert "video without frames" in fault(lambda: reader[2], "3")
-    assert "file name 5 is no path" in fault(lambda: reader[3], "d")
+    assert "file name 5 is not a path" in fault(lambda: reader[3], "d")
 
 
 def edit(content: dict[str, Any], *keys: Any, value: Any = None) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def edit(content: dict[str, Any], *keys: Any, value: Any = None) -> dict[str, An
 
 TABLES: dict[str, tuple[Any, str]] = {
     "no annotations": (lambda c: {**c, "annotations": None}, "as in the tables of valid and test"),
-    "absent annotations": (lambda c: edit(c, "annotations"), "field 'annotations' is missing or no list"),
+    "absent annotations": (lambda c: edit(c, "annotations"), "field 'annotations' is missing or not a list"),
     "no videos": (lambda c: {**c, "videos": []}, "0 videos, none of them for this split"),
     "no size": (lambda c: edit(c, "videos", 1, "height"), r"videos\[1\].height is missing"),
     "video id": (lambda c: edit(c, "annotations", 0, "video_id"), r"annotations\[0\].video_id is missing"),
@@ -257,7 +257,7 @@ def test_tables_that_are_refused(tmp_path: Path, name: str) -> None:
 def test_a_cut_table_and_no_table(tmp_path: Path) -> None:
     path = write_ytvis(tmp_path, {"a": 1})
     path.write_text(path.read_text()[:-40])
-    with pytest.raises(UsageError, match="is no JSON, perhaps a cut download"):
+    with pytest.raises(UsageError, match="is not JSON, perhaps a cut download"):
         open_with(open_ytvis, tmp_path, "validation")
     path.unlink()
     with pytest.raises(DataMissingError, match=r"no train/instances.json or train.json.*get it: example.org"):

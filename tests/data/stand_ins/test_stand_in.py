@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def test_stand_in_is_rendered_once_in_the_official_layout(rendered, private_plac
     sample = data.reader[3]
     assert sample.image.shape == (160, 160, 3) and sample.truth.labels.dtype == np.int16
     assert set(np.unique(sample.truth.labels)) == {0, 1, 2}
-    assert data.reader.metadata(3)["objects"][1] == {"shape": "sphere", "depth": 3.0, "index": 2}
+    metadata = json.loads((data.root / "0/CLEVRTEX_full_000003.json").read_text())
+    assert metadata["objects"][1] == {"shape": "sphere", "depth": 3.0, "index": 2}
     before = len(rendered)
     open_data(task, progress=False)
     assert len(rendered) == before
@@ -157,9 +159,10 @@ def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeyp
     monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.IMAGE_SIZE", 32)
     tree = StandInTree("full", scenes.REVISIONS["full"], "test")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
-    one = files(tree.ensure(3, progress=False, workers=1))
+    one = files(tree.ensure(3, progress=False))
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "there"))
-    written = files(tree.ensure(33, progress=False, workers=2))
+    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.processors", lambda: 2)
+    written = files(tree.ensure(33, progress=False))
     assert {name: written[name] for name in one} == one
     assert len(written) == 99
 
