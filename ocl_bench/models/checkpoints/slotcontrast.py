@@ -18,7 +18,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "movi_e": {"encoder": "vit_base", "slots": 15, "slot_dim": 128, "input_size": 336},
     "ytvis": {"encoder": "vit_base", "slots": 7, "slot_dim": 64, "input_size": 518},
 }
-"""Options of the released models, by the data set of their training (official `configs/slotcontrast/*.yaml`)."""
+"""Options of the released models, by the data set of their training (from the official configs)."""
 
 BACKBONES: dict[str, dict[str, int]] = {"vit_small": {"dim": 384, "heads": 6}, "vit_base": {"dim": 768, "heads": 12}}
 """Widths of DINOv2's transformers with 12 blocks."""
