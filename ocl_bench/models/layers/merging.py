@@ -26,7 +26,7 @@ def merge_slots(slots: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         The slots (B, K, C), with the mean at the place of the first member and zeros at the other places, and the slot
         mask (B, K), True = valid. Differentiable in the slots, but not in the choice of clusters.
     """
-    # In float64: a distance near the threshold must not fall on different sides on different devices.
+    # In float64, so rounding hardly ever moves a distance across the threshold.
     directions = torch.nn.functional.normalize(slots.detach().double(), dim=-1)
     distances = (1 - directions @ directions.transpose(1, 2)).clamp_min(0).cpu().numpy()
     averages = np.stack([_averaging(sample, threshold) for sample in distances])
