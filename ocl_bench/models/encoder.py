@@ -29,7 +29,7 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    # Zero padding would mark the image's border, and a slot model would spend a slot on the mark.
+    # Zero padding would mark the image's border, and a slot model could spend a slot on the mark.
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="reflect")
 
 

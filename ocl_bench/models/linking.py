@@ -79,8 +79,10 @@ def link_masks(labels: Tensor, count: int, tracks: Tracks | None) -> tuple[Tenso
     before = tracks.labels if tracks is not None else None
     order = torch.empty(len(labels), count, dtype=torch.int64)
     for frame, row in zip(labels, order, strict=True):
-        first = before is None
-        row[:] = torch.arange(count) if first else torch.from_numpy(_best_pairs(before, frame, count, count)[1])
+        if before is None:
+            row[:] = torch.arange(count)
+        else:
+            row[:] = torch.from_numpy(_best_pairs(before, frame, count, count)[1])
         before = torch.argsort(row)[frame]  # the inverse permutation: from segments to tracks
     return order, Tracks(labels=before)
 

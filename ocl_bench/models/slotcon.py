@@ -314,7 +314,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"arch": "resnet50"},
     "embedded": {"arch": "small", "prototypes": 27, "hidden": 512, "dim": 64, "input_size": 128},
 }
-"""Options of the two sizes; `SlotCon` has the defaults of the rest. The paper's K is 256 for COCO, 2048 for ImageNet."""
+"""Options of the two sizes; `SlotCon` has the other defaults. The paper's K is 256 for COCO and 2048 for ImageNet."""
 
 SMALL: dict[str, Any] = {
     "blocks": (1, 1, 1),

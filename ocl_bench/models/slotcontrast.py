@@ -297,7 +297,7 @@ class SlotContrast(nn.Module):
         return batch.state.to(self.initial_slots)
 
     def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
-        """Read the tensors of a checkpoint file; official files are Lightning's and hold optimiser and loops as well."""
+        """Read the tensors of a checkpoint file; official files (Lightning) also hold the optimiser."""
         return read_official(path)
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -141,7 +141,7 @@ class SlotMatch(SlotContrast):
 
     @torch.no_grad()
     def begin_like(self, teacher: SlotContrast) -> None:
-        """Copy the teacher's initial slots unless `initial_slots` is `fresh`; UsageError if the teacher does not fit."""
+        """Copy the teacher's initial slots, unless the option says `fresh`; UsageError if the teacher does not fit."""
         self.check_teacher(teacher)
         if self.start != "fresh":
             self.initial_slots.copy_(teacher.initial_slots)
