@@ -36,7 +36,7 @@ class PixelKMeans:
         self.temperature = temperature
 
     def predict(self, batch: Batch) -> Prediction:
-        """Predict soft masks (B, K, h, w) float32 that sum to 1; the longer side is `grid`, or the image's if smaller."""
+        """Predict soft masks (B, K, h, w) float32 that sum to 1; the longer side is at most `grid`."""
         generators = _generators(batch, "kmeans")
         images = batch.image.detach().cpu()
         masks = [self._masks(image, generator) for image, generator in zip(images, generators, strict=True)]

@@ -266,7 +266,7 @@ def distillation_weight(step: float, steps: float) -> float:
 
 
 class DinoEncoder(nn.Module):
-    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers at 224 pixels, (B, 3, 256, 256) -> (B, 384, 16, 16)."""
+    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers, at 224 pixels."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Residual(nn.Module):
-    """Norm, convolution of side `kernel`, GELU and 1x1, added to the input; with 1x1 kernels the inner width doubles."""
+    """Norm, convolution of side `kernel`, GELU and 1x1, added to the input; 1x1 kernels double the inner width."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class PatchEncoder(nn.Module):
         self.vit = vit
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) in [0, 1] -> the transformer's patches (B, D, h, w), with full attention, without boxes."""
+        """Image (B, 3, H, W) in [0, 1] -> patches (B, D, h, w), with full attention, without boxes."""
         return self.vit.patch_grid(normalise(image))
 
 

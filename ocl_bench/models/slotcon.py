@@ -52,7 +52,7 @@ OFFICIAL_NAMES = (
     (r"grouping_k\.slot_embed\.weight$", "teacher.prototypes"),
     (r"predictor_slot\.mlp\.", "predictor."),
 )
-"""Names in official checkpoints, without the prefix `module.` -> names here. Each pattern matches from a key's start."""
+"""Names in official checkpoints, without `module.` -> names here; each pattern matches from a key's start."""
 
 
 def group(z: Tensor, prototypes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -366,9 +366,7 @@ def dinov2(*, dim: int, heads: int, depth: int = 12, grid: int = 37) -> PatchEnc
     DINOv2 code has another rule and gives other features (`layers.vit.resample_positions`).
     """
     return PatchEncoder(
-        VisionTransformer(
-            grid=grid, patch=PATCH, dim=dim, depth=depth, heads=heads, layer_scale=1e-5, final_norm=False
-        )
+        VisionTransformer(grid=grid, patch=PATCH, dim=dim, depth=depth, heads=heads, layer_scale=1e-5, final_norm=False)
     )
 
 

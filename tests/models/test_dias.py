@@ -17,7 +17,8 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import PACKAGE
 from ocl_bench.core.types import Batch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
-from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
+from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_weight, soften
+from ocl_bench.models.losses import distillation_loss
 from ocl_bench.models.odis import build as build_odis
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.loading import get_model
-from ocl_bench.models.odis import Odis, Views, build, cross_view_loss, patch_loss, targets
+from ocl_bench.models.losses import cross_view_loss, patch_loss, targets
+from ocl_bench.models.odis import Odis, Views, build
 from ocl_bench.models.ranks import RankOps
 
 TINY: dict = {"preset": "embedded", "dim": 16, "depth": 2, "heads": 2, "hidden": 16, "bottleneck": 8, "out_dim": 12}

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.layers.vit import DINO_OFFSET, VisionTransformer, resample_positions
-from ocl_bench.models.odis import Odis, cross_view_loss, patch_loss, targets
+from ocl_bench.models.losses import cross_view_loss, patch_loss, targets
+from ocl_bench.models.odis import Odis
 from ocl_bench.models.ranks import RankOps
 
 VIT: dict = {"grid": 4, "patch": 8, "dim": 24, "depth": 2, "heads": 3, "position_offset": DINO_OFFSET}

@@ -20,8 +20,9 @@ from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.alignment import align
 from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import group_loss, slot_loss
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcon import SlotCon, build, group, group_loss, presence, slot_loss
+from ocl_bench.models.slotcon import SlotCon, build, group, presence
 
 OFFICIAL_PARTS = (
     ("center", "centre"),
@@ -428,7 +429,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message):
             load_weights(tiny(), tmp_path / "bad.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UsageError, match="no readable checkpoint"):
+    with pytest.raises(UsageError, match="not a readable checkpoint"):
         load_weights(tiny(), tmp_path / "broken.safetensors")
 
 

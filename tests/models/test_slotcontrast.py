@@ -18,8 +18,9 @@ from ocl_bench.models import slotmatch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.vit import Block, resample_positions
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import slot_contrast
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcontrast import DinoV2, SlotContrast, build, slot_contrast
+from ocl_bench.models.slotcontrast import SlotContrast, build, dinov2
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 
@@ -361,7 +362,7 @@ def test_operations_of_a_frame(variant: str, teacher: float, ratio: float, with_
 def test_paper_encoder_is_dinov2_before_the_final_norm() -> None:
     """ImageNet's statistics inside, timm's rule for positions, and no norm at the end."""
     torch.manual_seed(0)
-    encoder, image = DinoV2(dim=24, heads=3, depth=2, grid=5).eval(), torch.rand(2, 3, 42, 42)
+    encoder, image = dinov2(dim=24, heads=3, depth=2, grid=5).eval(), torch.rand(2, 3, 42, 42)
     vit, found = encoder.vit, encoder(image)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     patches = vit.patch_embed((image - mean) / std).flatten(2).transpose(1, 2)

@@ -20,8 +20,9 @@ from ocl_bench.models.layers.decoders import BroadcastDecoder
 from ocl_bench.models.layers.initialisation import SharedGaussian
 from ocl_bench.models.layers.predictor import SlotPredictor
 from ocl_bench.models.layers.slot_attention import SlotAttention
+from ocl_bench.models.losses import slot_contrast
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcontrast import SlotContrast, slot_contrast
+from ocl_bench.models.slotcontrast import SlotContrast
 
 ENCODER = "encoder.module.backbone.model."
 

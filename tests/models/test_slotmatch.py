@@ -13,9 +13,10 @@ from ocl_bench.core.types import Batch
 from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.models import slotcontrast
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import mask_distillation, slot_distillation
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcontrast import SlotContrast
-from ocl_bench.models.slotmatch import SlotMatch, build, mask_distillation, slot_distillation, teach
+from ocl_bench.models.slotmatch import SlotMatch, build, teach
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 

@@ -1,5 +1,6 @@
-"""Inverse augmentation (SlotCon, arXiv:2205.15288, Sec. 3.1): maps of two views on one grid, cell by cell the same place.
+"""Inverse augmentation (SlotCon, arXiv:2205.15288, Sec. 3.1): maps of two views on one grid.
 
+After it, a cell shows the same place of the image in both maps.
 The official code (`invaug` in `models/slotcon.py`) cuts the intersection of the two crops out of each map with
 RoI-align and undoes the flip. A box is never larger than the map, so RoI-align takes exactly one bilinear sample per
 cell. Two small interpolation matrices give the same values (to 3e-6), and unlike RoI-align and `grid_sample` their

@@ -1,7 +1,7 @@
 """The projection head of DINO (arXiv:2104.14294) and iBOT (arXiv:2111.07832): tokens -> logits of K prototypes.
 
-Source: `DINOHead` in DINO's `vision_transformer.py`, `iBOTHead` in iBOT's `models/head.py`. Parameters have the official
-names; `last_layer_obj` and `last_layer_patch` exist only where the last layer is not shared.
+Source: `DINOHead` in DINO's `vision_transformer.py`, `iBOTHead` in iBOT's `models/head.py`. Parameters have the
+official names; `last_layer_obj` and `last_layer_patch` exist only where the last layer is not shared.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ...core.errors import UsageError
 
 
 class _Block(nn.Module):
-    """Convolutions with batch norm, added to a shortcut; where shapes differ, the shortcut is a strided 1x1 convolution.
+    """Convolutions with batch norm, added to a shortcut, which is a strided 1x1 convolution where shapes differ.
 
     A bottleneck has 1x1 to `width`, 3x3, and 1x1 to 4 `width`; a basic block has two 3x3 of `width`.
     """

@@ -19,7 +19,7 @@ from ...core.errors import UsageError
 DINO_OFFSET = 0.1
 """Patches that DINO, iBOT and DINOv2 (without registers) add to a grid when they resample a position table to it.
 
-See `interpolate_pos_encoding` in DINO's `vision_transformer.py`: the offset guards against a rounding error in the size.
+See `interpolate_pos_encoding` in DINO's `vision_transformer.py`; it guards against a rounding error in the size.
 """
 
 WHOLE_MASKS = ("cpu",)

@@ -339,7 +339,7 @@ def test_a_dino_file_and_a_hub_model_are_the_same_model(tmp_path: Path) -> None:
         ("missing", "tensor '.*' is missing"),
         ("type", "is a model of type 'bert'; supported are vit, dinov2"),
         ("act", "hidden_act is relu; only gelu is supported"),
-        ("side", "option input_size: 30 is no multiple of the patch"),
+        ("side", "option input_size: 30 is not a multiple of"),
         ("token", "the model has no 'obj' token; use cls"),
     ],
 )
@@ -365,5 +365,5 @@ def test_other_repositories_are_refused_and_missing_files_are_named(tmp_path: Pa
         UsageError, match=r"option repo: google/vit-base is neither facebook/dino-\* or facebook/dinov2-"
     ):
         hugging_face.build(repo="google/vit-base")
-    with pytest.raises(DataMissingError, match="cannot be had"):
+    with pytest.raises(DataMissingError, match="is not available"):
         hugging_face.build(repo=str(tmp_path))
