@@ -283,10 +283,11 @@ class SlotCon(nn.Module):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         if not any(name.startswith(("centre", "student.", "teacher.", "predictor.")) for name in state):
             state = rename_keys(state, OFFICIAL_NAMES)
-        theirs, ours = state.get("centre", self.centre).numel(), self.centre.numel()
-        if theirs != ours:
+        file_count, count = state.get("centre", self.centre).numel(), self.centre.numel()
+        if file_count != count:
             raise UsageError(
-                f"K differs: the checkpoint has {theirs} prototypes, the model {ours}; use --option prototypes={theirs}"
+                f"K differs: the checkpoint has {file_count} prototypes, the model {count}; "
+                f"use --option prototypes={file_count}"
             )
         return state
 

@@ -188,10 +188,10 @@ def _head_names(network: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> d
         elif second is not None and (first is None or not torch.equal(first, second)):
             raise UsageError("patches have a last layer of their own in this file; use --option shared_head=false")
     prototypes = "head.last_layer.weight_v"
-    theirs, ours = result.get(prototypes), model.get(f"teacher.{prototypes}")
-    if theirs is not None and ours is not None and len(theirs) != len(ours):
+    rows, model_rows = result.get(prototypes), model.get(f"teacher.{prototypes}")
+    if rows is not None and model_rows is not None and len(rows) != len(model_rows):
         raise UsageError(
-            f"K differs: the checkpoint has {len(theirs)} prototypes, the model {len(ours)}; "
-            f"use --option out_dim={len(theirs)}"
+            f"K differs: the checkpoint has {len(rows)} prototypes, the model {len(model_rows)}; "
+            f"use --option out_dim={len(rows)}"
         )
     return result

@@ -1,4 +1,4 @@
-"""Official checkpoints of SlotContrast: names and shapes of all 217 tensors, Lightning's files, what is refused."""
+"""Official checkpoints of SlotContrast: names and shapes of all 217 tensors, Lightning's files, refused files."""
 
 from __future__ import annotations
 

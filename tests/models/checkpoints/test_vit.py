@@ -262,13 +262,13 @@ def test_models_of_transformers_load_and_agree(family: str, tmp_path: Path) -> N
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = 1e-6
-    found = ours.predict(batch)
+    prediction = ours.predict(batch)
     with torch.no_grad():
         expected = model(normalise(batch.image)).last_hidden_state
     prefix = 3 if family == "registers" else 1
-    torch.testing.assert_close(found.embedding, expected[:, 0], rtol=1e-5, atol=1e-5)
-    assert found.tokens is not None and found.embedding_source == "token:cls"
-    torch.testing.assert_close(found.tokens.flatten(2).transpose(1, 2), expected[:, prefix:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prediction.embedding, expected[:, 0], rtol=1e-5, atol=1e-5)
+    assert prediction.tokens is not None and prediction.embedding_source == "token:cls"
+    torch.testing.assert_close(prediction.tokens.flatten(2).transpose(1, 2), expected[:, prefix:], rtol=1e-5, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in ours.parameters())
     assert len(ours.checkpoint_sha256) == 64 and ours.reads_boxes and ours.input_size == 28
     assert ours.backbone.position_offset == (None if family == "registers" else 0.1)
@@ -322,7 +322,7 @@ def test_names_of_transformers_4_and_5_give_the_same_tensors() -> None:
 
 
 def test_a_dino_file_and_a_hub_model_are_the_same_model(tmp_path: Path) -> None:
-    """A state dict under transformers' names loads into the card's model, too."""
+    """A state dict under transformers' names also loads into the card's model."""
     model = theirs("vit")
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     size = {"dim": 24, "depth": 2, "heads": 3, "patch": 7, "input_size": 28}
