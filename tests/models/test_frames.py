@@ -22,16 +22,16 @@ def clip_of(number: int = 0, frames: int = 7) -> torch.Tensor:
 
 
 def in_clips(model: Any, video: torch.Tensor, length: int) -> list[Prediction]:
-    actual, state = [], None
+    outputs, state = [], None
     for start in range(0, video.shape[1], length):
         clip = video[:, start : start + length]
-        actual.append(model.predict(Batch(("v",), clip[:, 0], video=clip, start=start, state=state)))
-        state = actual[-1].state
-    return actual
+        outputs.append(model.predict(Batch(("v",), clip[:, 0], video=clip, start=start, state=state)))
+        state = outputs[-1].state
+    return outputs
 
 
 def labels_of(predictions: list[Prediction]) -> torch.Tensor:
-    masks = torch.cat([actual.masks for actual in predictions if actual.masks is not None], 1)[0]
+    masks = torch.cat([output.masks for output in predictions if output.masks is not None], 1)[0]
     return masks.argmax(1) if masks.is_floating_point() else masks
 
 
@@ -124,8 +124,8 @@ def test_clips_may_differ_in_their_number_of_slots(slots: bool) -> None:
     """7 frames in clips of 5 (3 + 3 slots) and 2 (3 + 3), or of 4 (3 + 2) and 3 (3 + 1): fewer slots than before."""
     expected = labels_of(in_clips(FrameByFrame(Colours()), clip_of(), 7))
     for length in (5, 4, 3, 2):
-        actual = in_clips(FrameByFrame(AnyNumber(slots)), clip_of(), length)
-        labels = torch.cat([one.masks[0].argmax(1) for one in actual if one.masks is not None])
+        outputs = in_clips(FrameByFrame(AnyNumber(slots)), clip_of(), length)
+        labels = torch.cat([output.masks[0].argmax(1) for output in outputs if output.masks is not None])
         pairs = torch.stack([expected.flatten(), labels.flatten()]).unique(dim=1)
         assert pairs.shape[1] == 3, f"clips of {length}: a segment has several numbers"
 
