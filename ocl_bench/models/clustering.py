@@ -1,8 +1,8 @@
 """Floors that cluster: pixels (`kmeans`) or the tokens of another model's encoder (`kmeans-features`, `fps-features`).
 
-Clustering a model's own tokens is the control that every slot model has to beat: on rendered scenes slot attention on
-top did not always do so. Each image is clustered alone, in float64, with random numbers from its own id, so that a mask
-does not depend on the batch. Masks are soft, because soft masks upsample far better than labels at 16 x 16 tokens.
+Clustering a model's own tokens is the control that every slot model has to beat; on rendered scenes slot attention did
+not always beat it. Each image is clustered alone, in float64, with random numbers from its own id, so a mask does not
+depend on the batch. Masks are soft, because at 16 x 16 tokens soft masks upsample far better than labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .floors import positive
 from .loading import get_model
 
 Cluster = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""Points (N, D) float64 and a random generator to centres (K, D)."""
+"""Maps points (N, D) float64 and a random generator to centres (K, D)."""
 
 
 class PixelKMeans:
@@ -36,13 +36,14 @@ class PixelKMeans:
         self.temperature = temperature
 
     def predict(self, batch: Batch) -> Prediction:
-        """Soft masks (B, K, h, w) float32 that sum to one; the longer of h and w is `grid` or the image's own."""
+        """Predict soft masks (B, K, h, w) float32 that sum to 1; the longer side is at most `grid`."""
         generators = _generators(batch, "kmeans")
         images = batch.image.detach().cpu()
         masks = [self._masks(image, generator) for image, generator in zip(images, generators, strict=True)]
         return Prediction(masks=torch.stack(masks).to(batch.image.device), mask_source="clusters")
 
     def _masks(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        """Cluster the pixels of one image (3, H, W) into masks (K, h, w)."""
         scale = min(1.0, self.grid / max(image.shape[-2:]))
         height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
         small = F.adaptive_avg_pool2d(image, (height, width)).permute(1, 2, 0).double().numpy()
@@ -56,7 +57,8 @@ class PixelKMeans:
 class TokenClusters:
     """Clusters of the tokens of another model (see `build_kmeans_features` and `build_fps_features`).
 
-    Attributes: `supervision`, `input_size`, `checkpoint_sha256` and `parameters()` are those of the encoder.
+    `supervision`, `input_size`, `checkpoint_sha256` and `parameters()` are those of the encoder, because a floor that
+    uses trained tokens is ranked and counted as their model is.
     """
 
     def __init__(self, encoder: str | Any, cluster: Cluster, *, position: float, temperature: float) -> None:
@@ -77,14 +79,19 @@ class TokenClusters:
         return self
 
     def parameters(self) -> Iterator[Tensor]:
-        """The weights of the model that gives the tokens (all of it), so that they are counted."""
+        """Iterate over all weights of the model that gives the tokens, so that they are counted."""
         return iter(self.encoder.parameters() if hasattr(self.encoder, "parameters") else ())
 
     def predict(self, batch: Batch) -> Prediction:
-        """Soft masks (B, K, h, w) float32 that sum to one, on the token grid, and the tokens (B, D, h, w) themselves.
+        """Predict soft masks, slots and tokens.
 
-        Slot k (B, K, D) is the mean of the tokens, weighted by mask k.
-        Raises UsageError when the encoder returns no tokens, SampleError when those of one image are not finite.
+        Returns:
+            Masks (B, K, h, w) float32 on the token grid, which sum to 1 over the slots; slots (B, K, D), the means of
+            the tokens weighted by the masks; tokens (B, D, h, w).
+
+        Raises:
+            UsageError: the encoder returns no tokens.
+            SampleError: the tokens of an image are not finite.
         """
         tokens = self._tokens(batch)
         if batch.asks_only_for("tokens", ("slots", "masks")):
@@ -107,15 +114,16 @@ class TokenClusters:
         )
 
     def _tokens(self, batch: Batch) -> Tensor:
+        """Return the encoder's tokens (B, D, h, w); UsageError if there are none."""
         with torch.no_grad():
             if hasattr(self.encoder, "encode"):
                 tokens = self.encoder.encode(batch)
             else:
                 tokens = self.encoder.predict(batch).tokens
         if not isinstance(tokens, Tensor) or tokens.ndim != 4 or len(tokens) != len(batch):
-            found = f"a tensor {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+            actual = f"a tensor {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
             raise UsageError(
-                f"encoder '{self.encoder_name}': tokens are {found}, not (B, D, h, w); "
+                f"encoder '{self.encoder_name}': tokens are {actual}, not (B, D, h, w); "
                 "choose a model with encode(batch) or with tokens in its Prediction"
             )
         return tokens
@@ -130,10 +138,19 @@ def build_kmeans(
     restarts: int = 1,
     iterations: int = 20,
 ) -> PixelKMeans:
-    """The floor `kmeans`: k-means++ on blurred RGB and xy.
+    """Build the floor `kmeans`: k-means++ on blurred RGB and xy.
 
-    Images are averaged to `grid` pixels on the longer side and blurred (standard deviation `blur`, in cells); RGB in
-    [0, 1] is joined by `position` times xy, where the longer side spans [0, 1]. `temperature`: see `_soft_masks`.
+    Args:
+        clusters: K.
+        grid: pixels on the longer side, to which images are averaged.
+        blur: standard deviation of the blur, in these pixels.
+        position: weight of xy, whose longer side spans [0, 1], beside RGB in [0, 1].
+        temperature: see `_soft_masks`.
+        restarts: runs with other seeds, of which the best one counts.
+        iterations: largest number of iterations.
+
+    Raises:
+        UsageError: an option is out of range.
     """
     cluster = _kmeans(
         positive("clusters", clusters), positive("restarts", restarts), positive("iterations", iterations)
@@ -155,14 +172,21 @@ def build_kmeans_features(
     restarts: int = 3,
     iterations: int = 50,
 ) -> TokenClusters:
-    """The floor `kmeans-features`: k-means++ on the L2-normalised tokens of `encoder`, best of `restarts`.
+    """Build the floor `kmeans-features`: k-means++ on the L2-normalised tokens of `encoder`, best of `restarts`.
 
-    encoder: the name of a model, or an object with `encode(batch) -> (B, D, h, w)` or with tokens in its Prediction.
-    position: weight of xy (longer side = [0, 1]) appended to the unit tokens. Choose `clusters` on validation.
-    temperature: see `_soft_masks`; 0.3 was the best of 3, 1, 0.3, 0.1, 0.02 in mBO plus FG-ARI for both feature floors,
-    on 96 validation scenes and tokens made from the truth (16 x 16, noisy); sharper masks lose up to 5 points.
-    Raises UsageError when the encoder gives no tokens or an option is out of range.
+    Args:
+        encoder: name of a model, or an object with `encode(batch) -> (B, D, h, w)` or with tokens in its Prediction.
+        clusters: K; choose it on validation data.
+        position: weight of xy, whose longer side spans [0, 1], appended to the unit tokens.
+        temperature: see `_soft_masks`.
+        restarts: runs with other seeds, of which the best one counts.
+        iterations: largest number of iterations.
+
+    Raises:
+        UsageError: the model cannot give tokens, or an option is out of range.
     """
+    # The temperature 0.3 was the best of 3, 1, 0.3, 0.1 and 0.02 in mBO plus FG-ARI for both feature floors, on 96
+    # validation scenes with noisy tokens (16 x 16) made from the truth; sharper masks lose up to 5 points.
     cluster = _kmeans(
         positive("clusters", clusters), positive("restarts", restarts), positive("iterations", iterations)
     )
@@ -177,10 +201,10 @@ def build_kmeans_features(
 def build_fps_features(
     encoder: str | Any = "dias", clusters: int = 7, position: float = 0.0, temperature: float = 0.3
 ) -> TokenClusters:
-    """The floor `fps-features`: farthest-point seeds among the L2-normalised tokens, each token to its nearest seed.
+    """Build the floor `fps-features`: farthest-point seeds among the L2-normalised tokens, tokens to the nearest seed.
 
-    The first seed is the token nearest the mean, the next ones are each the token farthest from all seeds so far
-    (Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5). Without `position`, nearness is cosine similarity.
+    The first seed is the token nearest to the mean; each next one is the token farthest from all seeds so far
+    (Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5). Without `position`, distances are those of cosine similarity.
     Options as in `build_kmeans_features`; nothing is random.
     """
     return TokenClusters(
@@ -205,15 +229,16 @@ def _kmeans(clusters: int, restarts: int, iterations: int) -> Cluster:
 
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarray:
-    """Centres (K, D) once they no longer move, or after `iterations`; a centre without members stays where it is.
+    """Run Lloyd's algorithm from centres (K, D) until they no longer move, or for `iterations`.
 
-    Equal to scipy's `kmeans2(minit="matrix")` (tested), which never stops early and takes about twice as long.
+    The result equals scipy's `kmeans2(minit="matrix")` (tested), which never stops early and takes about twice as long.
     """
     channels = np.ascontiguousarray(points.T)
     for _ in range(iterations):
         distances = np.square(centres).sum(axis=1, keepdims=True) - 2.0 * centres @ channels
         members = _members(distances).astype(points.dtype)
         counts = members.sum(axis=1, keepdims=True)
+        # A centre without members stays where it is.
         moved = np.where(counts > 0, members @ points / np.maximum(counts, 1), centres)
         if np.array_equal(moved, centres):
             break
@@ -222,7 +247,7 @@ def _lloyd(points: np.ndarray, centres: np.ndarray, iterations: int) -> np.ndarr
 
 
 def _members(distances: np.ndarray) -> np.ndarray:
-    """Distances (K, N) to memberships (K, N) bool, one per point: the nearest centre, the first one in a tie."""
+    """Assign each point to its nearest centre, the first one in a tie: distances (K, N) -> members (K, N) bool."""
     members = distances == distances.min(axis=0)  # five times faster than argmin, but ties count twice
     if np.count_nonzero(members) == distances.shape[1]:
         return members
@@ -230,15 +255,19 @@ def _members(distances: np.ndarray) -> np.ndarray:
 
 
 def _random_seeds(points: np.ndarray, clusters: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw the seeds of k-means++ (Arthur and Vassilvitskii 2007): the next one in proportion to squared distance."""
+
     def pick(nearest: np.ndarray) -> int:
         cumulative = nearest.cumsum()
         drawn = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-        return min(int(drawn), len(nearest) - 1)
+        return min(int(drawn), len(nearest) - 1)  # all points may lie on seeds: then every distance is 0
 
     return _seeds(points, clusters, int(generator.integers(len(points))), pick)
 
 
 def _farthest_points(clusters: int) -> Cluster:
+    """Return a clustering whose centres are farthest-point seeds."""
+
     def cluster(points: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         first = int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())
         return _seeds(points, clusters, first, lambda nearest: int(nearest.argmax()))
@@ -247,7 +276,10 @@ def _farthest_points(clusters: int) -> Cluster:
 
 
 def _seeds(points: np.ndarray, clusters: int, first: int, pick: Callable[[np.ndarray], int]) -> np.ndarray:
-    """Seeds (clusters, D) among the points; `pick` gets each point's squared distance (N,) to its nearest seed."""
+    """Choose seeds (clusters, D) among the points.
+
+    `pick` maps each point's squared distance (N,) to its nearest seed to the number of the next seed.
+    """
     chosen = [first]
     nearest = np.full(len(points), np.inf)
     while len(chosen) < clusters:
@@ -257,10 +289,11 @@ def _seeds(points: np.ndarray, clusters: int, first: int, pick: Callable[[np.nda
 
 
 def _soft_masks(points: np.ndarray, centres: np.ndarray, temperature: float, size: tuple[int, int]) -> Tensor:
-    """Softmax over the centres of -squared distance / (2 temperature), as (K, h, w) float32.
+    """Return the softmax over the centres of -squared distance / (2 temperature), as (K, h, w) float32.
 
     For unit tokens and unit centres this is the softmax of cosine similarity / temperature.
     """
+    # In NumPy and float64, as the clustering: the masks are the same on every device.
     logits = _squared_distances(points, centres).T / (-2.0 * temperature)
     weights = np.exp(logits - logits.max(axis=0))
     weights /= weights.sum(axis=0)
@@ -268,18 +301,19 @@ def _soft_masks(points: np.ndarray, centres: np.ndarray, temperature: float, siz
 
 
 def _weighted_means(tokens: Tensor, masks: Tensor) -> Tensor:
-    """Mean token (K, D) float32 under each soft mask (K, h, w); zeros for a mask that is zero everywhere."""
+    """Average the tokens (D, h, w) under each soft mask (K, h, w) into (K, D) float32; 0 for a mask of zeros."""
     weights = masks.double().flatten(1)
     shares = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     return (shares @ tokens.double().flatten(1).T).float()
 
 
 def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the squared distances (N, K); rounding may make them slightly negative."""
     return np.square(points).sum(axis=1)[:, None] - 2.0 * points @ centres.T + np.square(centres).sum(axis=1)
 
 
 def _token_points(tokens: Tensor, position: float) -> np.ndarray:
-    """Tokens (D, h, w) to unit points (h * w, D), followed by weighted positions where the weight is not 0."""
+    """Turn tokens (D, h, w) into unit points (h * w, D); a weight other than 0 appends weighted positions."""
     height, width = tokens.shape[-2:]
     points = F.normalize(tokens.double().flatten(1).T, dim=1).numpy()
     if position == 0.0:
@@ -288,19 +322,19 @@ def _token_points(tokens: Tensor, position: float) -> np.ndarray:
 
 
 def _positions(height: int, width: int) -> np.ndarray:
-    """Cell centres (h, w, 2) in xy; the longer side spans [0, 1]."""
+    """Return the cell centres (h, w, 2) in xy; the longer side spans [0, 1]."""
     longer = max(height, width)
     y, x = np.meshgrid((np.arange(height) + 0.5) / longer, (np.arange(width) + 0.5) / longer, indexing="ij")
     return np.stack([x, y], axis=-1)
 
 
 def _generators(batch: Batch, stream: str) -> list[np.random.Generator]:
-    """One generator per image, seeded by the bits of the image's own noise (noise seed and sample id)."""
+    """Make one generator per image, seeded by the bits of the image's own noise (from noise seed and sample id)."""
     return [np.random.default_rng(bits) for bits in batch.noise(4, stream=stream).numpy().view(np.uint32)]
 
 
 def _resolve(encoder: str | Any) -> tuple[Any, Any, Any]:
-    """The model that gives tokens, its card or None, and what the registry loaded or None."""
+    """Return the model that gives tokens and, if it came by name, its card and the `LoadedModel`."""
     loaded = None
     if isinstance(encoder, str):
         loaded = get_model(encoder)

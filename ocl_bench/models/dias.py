@@ -2,14 +2,16 @@
 
     image -> frozen encoder -> projection -> slot attention -> [merge, aggregate again] -> decoder -> masks
 
-Every addition of DIAS is a flag, so its baselines are the same code with the flags off:
+Every addition of DIAS is a flag, so its baselines are the same code with flags off:
 
-* `distill`: the attention of the first iteration learns from that of the last (self-distillation);
-* `merge_threshold`: redundant slots are merged and the rest re-initialises an extra aggregation (*our reconstruction*,
-  the official release leaves it out; see `layers/merging.py`);
-* `decoder`: "transformer", the random-subset masked decoder of DIAS, or "mlp", the broadcast decoder of DINOSAUR.
+* `distill`: the attention of the first iteration learns from that of the last one (self-distillation).
+* `merge_threshold`: redundant slots are merged, and the remaining ones start an extra aggregation. This is *our
+  reconstruction*: the official release leaves it out, see `layers/merging.py`.
+* `decoder`: "transformer" is the random-subset masked decoder of DIAS, "mlp" the broadcast decoder of DINOSAUR.
 
-Without the first two it is plain slot attention; with the MLP decoder it is DINOSAUR (arXiv:2209.14860).
+Without the first two it is plain slot attention; with the MLP decoder it is DINOSAUR (arXiv:2209.14860). The rest
+follows the official code (Genera1Z/DIAS, commit cc1d545: `object_centric_bench/model/dias.py` and
+`config-dias/dias_r-*.py`), whose released models have neither merging nor an extra aggregation.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from .layers.initialisation import SharedGaussian, zero_biases
 from .layers.merging import merge_slots
 from .layers.slot_attention import SlotAttention
 from .layers.vit import DINO_OFFSET, VisionTransformer, dinov2_small_registers
+from .losses import distillation_loss
+from .options import check_choice
 from .reading import PatchEncoder
 
 OFFICIAL_NAMES = (
@@ -60,16 +64,23 @@ OFFICIAL_NAMES = (
     (r"m\.decode\.backbone\.layers\.(\d+)\.norm2\.", r"decoder.layers.\1.norm_cross."),
     (r"m\.decode\.backbone\.layers\.(\d+)\.norm3\.", r"decoder.layers.\1.norm_mlp."),
 )
-"""Names of the official checkpoints (Genera1Z/DIAS, commit cc1d545) -> names here; each pattern starts a key."""
+"""Names in official checkpoints -> names here; each pattern matches from a key's start.
+
+Layer 0 has no `norm1`: the official code takes it out of the layer as `norm0` (see `layers.decoders`).
+"""
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """One forward pass. B images, K slots, P tokens, D token and C slot channels.
+    """Result of one forward pass over B images, with K slots of C channels and P tokens of D channels.
 
-    slots: (B, K, C), those that were decoded. slot_mask: (B, K) bool, True = valid, None = all are.
-    attention: maps (B, K, P) of the iterations of the first aggregation. final_attention: (B, K, P), the last map of
-    the last aggregation. reconstruction: (B, P, D). masks: (B, K, P), the decoder's.
+    Attributes:
+        slots: (B, K, C), the decoded slots.
+        slot_mask: (B, K) bool, True = valid; None = all are.
+        attention: one map (B, K, P) for each iteration of the first aggregation.
+        final_attention: (B, K, P), the last map of the last aggregation.
+        reconstruction: (B, P, D).
+        masks: (B, K, P), the decoder's.
     """
 
     slots: Tensor
@@ -81,10 +92,27 @@ class Decomposition:
 
 
 class DIAS(nn.Module):
-    """The model around a frozen encoder; `feature_dim` is D and `tokens` is P of the encoder.
+    """DIAS, or one of its baselines, around a frozen encoder.
 
-    Not in the paper: `attention_prior` adds the log of the last aggregation attention to the decoder's logits;
-    `mask_temperature` above 1 softens the masks that `predict` returns.
+    Args:
+        encoder: maps images (B, 3, H, W) in [0, 1] to tokens (B, D, h, w); it is frozen here.
+        feature_dim: D.
+        tokens: P = h w.
+        input_size: side in pixels of the images that give P tokens.
+        slots: K. No weight depends on it, so it may change after the training.
+        slot_dim: C.
+        iterations: rounds of the first aggregation.
+        decoder: "transformer" (DIAS) or "mlp" (DINOSAUR).
+        decoder_layers: layers of either decoder.
+        decoder_heads: attention heads of the transformer.
+        decoder_hidden: width of the MLP's hidden layers.
+        attention_prior: add the log of the last aggregation's attention to the decoder's logits (not in the paper).
+        distill: use the self-distillation loss.
+        merge_threshold: cosine distance below which slots are merged; None = no merging.
+        merge_probability: share of training batches in which slots are merged.
+        merge_iterations: rounds of the extra aggregation.
+        mask_source: whether `predict` returns the decoder's masks or the attention.
+        mask_temperature: above 1 it softens the masks that `predict` returns (not in the paper).
     """
 
     def __init__(
@@ -128,20 +156,22 @@ class DIAS(nn.Module):
             self.decoder = RandomMaskDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_heads)
         else:
             self.decoder = BroadcastDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_hidden)
-        for part in (self.project, self.aggregation, self.decoder):
+        for part in (self.project, self.aggregation, self.decoder):  # official `reset_parameters`
             zero_biases(part)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
-        """The frozen encoder's tokens (B, D, h, w): input of the slots and target of the reconstruction."""
+        """Encode images into tokens (B, D, h, w): input of the slots and target of the reconstruction."""
         return self.encoder(batch.image.to(self.initialisation.mean))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        """Soft masks (B, K, h, w), slots (B, K, C), zero where merged away, and tokens (B, D, h, w)."""
+        """Predict soft masks (B, K, h, w), slots (B, K, C), zero where merged away, and tokens (B, D, h, w)."""
         tokens = self.encode(batch)
         if batch.asks_only_for("tokens", ("slots", "masks")):
             return Prediction(tokens=tokens)
+        # Slots are sampled in evaluation as well, as officially. Here the noise belongs to the image and the noise
+        # seed, so a prediction can be repeated; the official `eval.py` sets no seed.
         noise = batch.noise(self.slots, self.slot_dim).to(tokens)
         result = self.decompose(tokens.flatten(2).transpose(1, 2), noise)
         masks = result.masks if self.mask_source == "decoder" else result.final_attention
@@ -152,11 +182,14 @@ class DIAS(nn.Module):
     def decompose(
         self, features: Tensor, noise: Tensor, *, visible: Tensor | None = None, merge: bool = True
     ) -> Decomposition:
-        """Explain tokens by slots.
+        """Decompose tokens into slots and decode them.
 
-        features: (B, P, D) raw encoder tokens. noise: (B, K, C) standard normal. visible: (B, P) bool, the tokens the
-        transformer decoder sees; None = all, as in evaluation. merge: False skips the merging, not the extra
-        aggregation.
+        Args:
+            features: (B, P, D) raw encoder tokens.
+            noise: (B, K, C) standard normal.
+            visible: (B, P) bool, the tokens that the transformer decoder sees; None = all, as in evaluation.
+            merge: False skips the merging but not the extra aggregation, so a training step that does not merge still
+                trains what evaluation uses.
         """
         inputs = self.project(features)
         slots, attention = self.aggregation(inputs, self.initialisation(noise))
@@ -179,19 +212,26 @@ class DIAS(nn.Module):
         merge_coin: float = 0.0,
         distill_weight: float | Tensor = 1.0,
     ) -> dict[str, Tensor]:
-        """The training loss, a pure function of its arguments and the weights.
+        """Compute the training loss, a pure function of the arguments and the weights.
 
-        features: (B, P, D) raw encoder tokens of any float type, without gradient. noise: (B, K, C) standard normal.
-        visible: (B, P) bool from `layers.decoders.random_visible`. merge_coin: uniform number in [0, 1); slots are
-        merged when it is below `merge_probability`. distill_weight: from `distillation_weight`.
-        Returns scalars: "reconstruction" (mean squared error), "distillation" (unweighted, only with `distill`) and
-        "total".
+        Args:
+            features: (B, P, D) raw encoder tokens of any float type.
+            noise: (B, K, C) standard normal.
+            visible: (B, P) bool from `layers.decoders.random_visible`; the MLP decoder ignores it.
+            merge_coin: uniform number in [0, 1); slots are merged if it is below `merge_probability`.
+            distill_weight: from `distillation_weight`.
+
+        Returns:
+            Scalars: "total", with gradient; "reconstruction", the mean squared error; "distillation", without its
+            weight, only with the option `distill`.
         """
         features = features.detach().to(self.initialisation.mean.dtype)
         result = self.decompose(features, noise, visible=visible, merge=merge_coin < self.merge_probability)
+        # Over all tokens, visible ones included, as officially.
         reconstruction = F.mse_loss(result.reconstruction, features)
         if not self.distill:
             return {"total": reconstruction, "reconstruction": reconstruction.detach()}
+        # The attention of the aggregation on both sides: unlike in SPOT, the decoder's map is not involved.
         distillation = distillation_loss(student=result.attention[0], teacher=result.attention[-1])
         return {
             "total": reconstruction + distill_weight * distillation,
@@ -200,47 +240,39 @@ class DIAS(nn.Module):
         }
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the tensors of an official checkpoint (all keys start with `m.`); others are returned unchanged."""
+        """Rename the tensors of an official checkpoint, whose keys all start with `m.`; others stay as they are."""
         if not any(key.startswith("m.") for key in state):
             return state
         return rename_keys(state, OFFICIAL_NAMES)
 
 
 def soften(masks: Tensor, temperature: float) -> Tensor:
-    """Soft masks (B, K, P) to the power 1 / temperature, summing to 1 over the slots again; the argmax stays.
+    """Raise soft masks (B, K, P) to the power 1 / temperature and renormalise over the slots; the argmax is kept.
 
-    Softer masks let the bilinear upsampling place a border inside a token. A slot whose mask is exactly 0 keeps it.
+    Softer masks let the bilinear upsampling place a border inside a token. A mask that is exactly 0 stays 0.
     """
-    if temperature == 1:
+    if temperature == 1:  # unchanged to the bit
         return masks
     powers = masks ** (1 / temperature)
     return powers / powers.sum(dim=1, keepdim=True)
 
 
-def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Self-distillation between two slot-softmax maps (B, K, P) of one forward pass; a scalar.
-
-    Cross entropy over the slots, mean over images and tokens. The student is already a probability and is nevertheless
-    passed as logits, a second softmax, as in the official code: with K slots the value lies between about
-    log(e + K - 1) - 1 and log(K) and never reaches 0. The teacher gets no gradient.
-    """
-    return F.cross_entropy(student, teacher.detach())
-
-
 def distillation_weight(step: float, steps: float) -> float:
-    """Weight of the distillation at a step: (1 - cos(pi step / steps)) / 2, from 0 at the start to 1 at the end."""
+    """Return the weight of the distillation at a step: (1 - cos(pi step / steps)) / 2, which rises from 0 to 1.
+
+    Source: the schedule of the official `config-dias/dias_r-*.py`.
+    """
     return 0.5 * (1 - math.cos(math.pi * step / steps))
 
 
 class DinoEncoder(nn.Module):
-    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers at 224 pixels, (B, 3, 256, 256) -> (B, 384, 16, 16).
-
-    The image in [0, 1] is normalised first and then resized by 0.875 (bicubic, no antialias), in this order.
-    """
+    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers, at 224 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.vit = dinov2_small_registers(grid=16)
+        # The official constants are on the scale 0 to 255. Divided in float32 they differ from `normalise`'s 0.485 and
+        # so on in the last bit, so the two are kept apart.
         mean, std = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
         self.mean: Tensor
         self.std: Tensor
@@ -249,6 +281,7 @@ class DinoEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, 256, 256) in [0, 1] -> raw output of block 12, no final norm, (B, 384, 16, 16)."""
+        # First normalise, then shrink 256 to 224 pixels without antialias: the official order, inside the model.
         image = (image - self.mean) / self.std
         return self.vit.patch_grid(F.interpolate(image, scale_factor=0.875, mode="bicubic"))
 
@@ -265,19 +298,29 @@ def build(
     slot_dim: int = 64,
     **options: Any,
 ) -> DIAS:
-    """Factory of the cards `dias`, `dias-odis`, `dias-paper`, `slot-attention` and `dinosaur`.
+    """Build the model of the cards `dias`, `dias-odis`, `dias-paper`, `slot-attention` and `dinosaur`.
 
-    encoder: "cnn" (`encoder.Encoder(width, dim, blocks)`, any `input_size` divisible by 8), "dinov2s14reg" (the
-    paper's, 256 pixels) or "vit" (`VisionTransformer(dim, **vit)`, that of a card such as `odis`). slots: K.
-    slot_dim: C. options: the remaining keywords of `DIAS`.
+    Args:
+        encoder: "cnn" (`encoder.Encoder(width, dim, blocks)`), "dinov2s14reg" (the paper's) or "vit"
+            (`VisionTransformer(dim, **vit)`, that of a card such as `odis`).
+        vit: options of the encoder "vit".
+        dim: D, except with "dinov2s14reg", which has 384.
+        width, blocks: of the encoder "cnn".
+        input_size: side in pixels, divisible by the encoder's stride (8 for "cnn"); always 256 with "dinov2s14reg".
+        slots: K.
+        slot_dim: C.
+        options: the remaining keywords of `DIAS`.
+
+    Raises:
+        UsageError: an option is unknown or out of range.
     """
-    _check_choice("encoder", encoder, ("cnn", "dinov2s14reg", "vit"))
-    _check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
-    _check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
+    check_choice("encoder", encoder, ("cnn", "dinov2s14reg", "vit"))
+    check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
+    check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
     threshold = options.get("merge_threshold")
     if threshold is not None and not 0 <= threshold <= 2:
         raise UsageError(
-            f"option merge_threshold: {threshold} is no cosine distance; use 0 to 2, or null for no merging"
+            f"option merge_threshold: {threshold} is not a cosine distance; use 0 to 2, or null for no merging"
         )
     if not options.get("mask_temperature", 1.0) > 0:
         raise UsageError(f"option mask_temperature: {options['mask_temperature']} must be positive")
@@ -297,12 +340,9 @@ def build(
 
 
 def _vit_encoder(dim: int, vit: Mapping[str, Any]) -> PatchEncoder:
+    """Build the encoder "vit"; UsageError for missing or unknown options."""
     try:
         return PatchEncoder(VisionTransformer(dim=dim, position_offset=DINO_OFFSET, **vit))
     except TypeError as error:
+        # Python's message starts with the class and "__init__() "; what follows names the option.
         raise UsageError(f"option vit: {str(error).partition(') ')[2] or error}") from error
-
-
-def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"option {option}: '{value}' is unknown; use {' or '.join(allowed)}")

@@ -1,8 +1,8 @@
-"""The small convolutional encoder of the embedded world: an image becomes a 16x16 grid of local tokens.
+"""The small convolutional encoder of the embedded models: an image becomes a 16x16 grid of local tokens.
 
-It is trained on rendered scenes before any slot model and then frozen (`ocl_bench/models/cards/encoder.yaml` says what
-it saw). Its receptive field is small and it normalises each position by itself, so a token knows its neighbourhood
-only: nothing leaks from the rest of the image.
+It is trained on rendered scenes before any slot model and then frozen (`ocl_bench/models/cards/encoder.yaml` lists its
+training data). Its receptive field is small and it normalises each position by itself, so a token depends on its
+neighbourhood only and nothing leaks from the rest of the image.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    # Zero padding would mark the image's border, and a slot model could spend a slot on the mark.
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="reflect")
 
 
 class _Residual(nn.Module):
-    """norm -> convolution of side `kernel` -> GELU -> 1x1, added to the input; 1x1 kernels double the width inside."""
+    """Norm, convolution of side `kernel`, GELU and 1x1, added to the input; 1x1 kernels double the inner width."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -48,12 +49,13 @@ class _Residual(nn.Module):
 class Encoder(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> tokens (B, dim, H / 8, W / 8), each with a root mean square of 1.
 
-    Fine features at stride 4, each of unit length, are averaged over 2x2: a token on a border is a mixture of its two
-    sides. A network that sees both sides at once would give borders a look of their own, and slot models then spend
-    slots on them.
+    H and W must be multiples of 8 and at least 16. A token depends on 11 x 11 pixels, plus 8 on each axis for every 3
+    in `blocks`.
 
-    width: channels of the trunk. dim: D of the tokens. blocks: kernel sides (1 or 3) of the residual blocks. A token
-    depends on 11 x 11 pixels and 8 more for each 3 in `blocks`. H and W must be multiples of 8 and at least 16.
+    Args:
+        width: channels of the trunk.
+        dim: D of the tokens.
+        blocks: kernel sides (1 or 3) of the residual blocks.
     """
 
     input_size = 128
@@ -71,20 +73,23 @@ class Encoder(nn.Module):
         if image.shape[-1] % STRIDE or image.shape[-2] % STRIDE:
             raise UsageError(f"encoder: image sides {tuple(image.shape[-2:])} must be multiples of {STRIDE}")
         x = ((image - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
+        # Fine features of unit length at stride 4 are averaged over 2x2, so a token on a border is a mixture of its
+        # two sides. A network that sees both sides at once gives borders features of their own, and slot models then
+        # spend slots on borders.
         fine = F.normalize(self.head(self.blocks(self.stem(x))), dim=1)
         return F.normalize(F.avg_pool2d(fine, 2), dim=1) * self.dim**0.5
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
-        """Tokens (B, D, h, w) of a batch."""
+        """Encode a batch into tokens (B, D, h, w)."""
         parameter = next(self.parameters())
         return self(batch.image.to(parameter))
 
     def predict(self, batch: Batch) -> Prediction:
-        """Dense features only; a clustering floor such as `kmeans-features` turns them into masks."""
+        """Predict tokens only; a clustering floor such as `kmeans-features` turns them into masks."""
         return Prediction(tokens=self.encode(batch))
 
 
 def build(**options: Any) -> Encoder:
-    """Factory of the card `encoder`; options as in `Encoder`."""
+    """Build the model of the card `encoder`; options as in `Encoder`."""
     return Encoder(**options).eval()

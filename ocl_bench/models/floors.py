@@ -1,7 +1,7 @@
-"""Floors that look at nothing and ceilings that look at the truth.
+"""Floors that ignore the image and ceilings that use the truth.
 
-A number of a model means little without them: on rendered scenes blind blocks reach FG-ARI 0.55. The floors that
-look at pixels or at another model's tokens are in `clustering.py`.
+A model's number means little without them: on rendered scenes, rectangles that ignore the image reach FG-ARI 0.55. The
+floors that use pixels or another model's tokens are in `clustering.py` and `pixels.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..core.types import Batch, Prediction, Truth
 
 
 class SingleSlot:
-    """Every pixel in one slot; ARI and FG-ARI are 0 wherever the truth has two segments."""
+    """Every pixel in one slot; ARI and FG-ARI are 0 wherever the truth has two or more segments."""
 
     def predict(self, batch: Batch) -> Prediction:
-        """Label maps (B, H, W) int64 of zeros."""
+        """Predict label maps (B, H, W) int64 of zeros."""
         height, width = batch.image.shape[-2:]
         return _labels(torch.zeros(len(batch), height, width, dtype=torch.int64))
 
@@ -35,56 +35,56 @@ class Grid:
         self.columns = columns
 
     def predict(self, batch: Batch) -> Prediction:
-        """Label maps (B, H, W) int64 with labels 0 .. rows * columns - 1."""
+        """Predict label maps (B, H, W) int64 with labels 0 .. rows * columns - 1."""
         height, width = batch.image.shape[-2:]
         row = torch.arange(height) * self.rows // height
         column = torch.arange(width) * self.columns // width
-        one = row[:, None] * self.columns + column
-        return _labels(one.expand(len(batch), height, width).contiguous())
+        labels = row[:, None] * self.columns + column
+        return _labels(labels.expand(len(batch), height, width).contiguous())
 
 
 class Random:
-    """One of `slots` labels per pixel, independent and equally likely, drawn from the batch's noise."""
+    """One of `slots` equally likely labels for each pixel independently, drawn from the batch's noise."""
 
     def __init__(self, slots: int) -> None:
-        # Comparing the normal noise with its own quantiles gives exactly uniform labels without any rounding.
+        # Comparing the normal noise with its own quantiles gives uniform labels without rounding.
         self.quantiles = torch.special.ndtri(torch.arange(1, slots, dtype=torch.float64) / slots).float()
 
     def predict(self, batch: Batch) -> Prediction:
-        """Label maps (B, H, W) int64 with labels 0 .. slots - 1."""
+        """Predict label maps (B, H, W) int64 with labels 0 .. slots - 1."""
         height, width = batch.image.shape[-2:]
         return _labels(torch.bucketize(batch.noise(height, width, stream="random"), self.quantiles))
 
 
 class Oracle:
-    """The truth itself. Pixels that are void or claimed twice get slots of their own, which hold nothing else."""
+    """The truth itself. Pixels that are void or claimed twice get slots of their own."""
 
     needs_truth = True
 
     def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
-        """Label maps (B, H, W) int64, slots that name the category of their object, and class maps where there are any.
+        """Predict label maps (B, H, W) int64, slots that encode category and box, and class maps if the truth has them.
 
-        Where the images differ in size, all are enlarged to the largest one by nearest neighbour (pixel centres),
-        which the same rule undoes exactly.
+        Images of different sizes are enlarged to the largest one by nearest neighbour (pixel centres). Shrinking by the
+        same rule gives back every map exactly.
         """
         _check(batch, truth)
-        maps = [_without_negatives(one.labels) for one in truth]
-        classes = [one.classes for one in truth if one.classes is not None]
+        maps = [_without_negatives(image.labels) for image in truth]
+        classes = [image.classes for image in truth if image.classes is not None]
         return Prediction(
             masks=_stack(maps),
             mask_source="truth",
             slots=_object_slots(truth, 1 + max(int(m.max(initial=0)) for m in maps)),
-            # What a void pixel is called does not matter: it is in neither side of a score.
-            classes=_stack([np.maximum(one, 0) for one in classes]) if len(classes) == len(truth) else None,
+            # The class of a void pixel does not matter: no score counts it.
+            classes=_stack([np.maximum(image, 0) for image in classes]) if len(classes) == len(truth) else None,
             embedding=_label_vectors(truth),
             embedding_source="truth",
         )
 
 
 class PatchOracle:
-    """The truth seen through a token grid: each slot's mask is its share of each of `grid` x `grid` cells.
+    """The truth on a token grid: each slot's mask is its share of each of `grid` x `grid` cells.
 
-    This is the best that a model can do that decides per token and upsamples softly. Void and doubly claimed pixels
+    It is the ceiling of models that decide per token and upsample soft masks. Void pixels and those claimed twice
     belong to no slot.
     """
 
@@ -95,56 +95,56 @@ class PatchOracle:
         self.grid = grid
 
     def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
-        """Soft masks (B, G, grid, grid) float32; G is the largest number of labels in one image of the batch.
+        """Predict soft masks (B, G, grid, grid) float32; G is the largest number of labels in an image of the batch.
 
-        Images with fewer labels are filled up with empty slots, so their other masks do not depend on the batch.
-        Where there are class maps, `classes` (B, C, grid, grid) are their shares. For the frames of one video, truth
-        being theirs, masks are (1, T, G, grid, grid), and slot k is label k in all of them.
+        With class maps, `classes` (B, C, grid, grid) are their shares. For a video, `truth` is that of its frames,
+        masks are (1, T, G, grid, grid), and slot k is label k in all frames.
         """
         if batch.video is not None:
-            numbers = np.arange(1 + max(int(one.labels.max(initial=0)) for one in truth))
-            frames = torch.stack([self._shares(one.labels, numbers) for one in truth])
+            numbers = np.arange(1 + max(int(frame.labels.max(initial=0)) for frame in truth))
+            frames = torch.stack([self._shares(frame.labels, numbers) for frame in truth])
             return Prediction(masks=frames[None].to(batch.image.device), mask_source="truth")
         _check(batch, truth)
-        labels = [self._shares(one.labels, np.unique(one.labels[one.labels >= 0])) for one in truth]
+        labels = [self._shares(image.labels, np.unique(image.labels[image.labels >= 0])) for image in truth]
         classes = None
-        if all(one.classes is not None for one in truth):
-            maps = [cast(np.ndarray, one.classes) for one in truth]
-            classes = _pad([self._shares(one, np.arange(one.max(initial=0) + 1)) for one in maps])
+        if all(image.classes is not None for image in truth):
+            maps = [cast(np.ndarray, image.classes) for image in truth]
+            classes = _pad([self._shares(image, np.arange(image.max(initial=0) + 1)) for image in maps])
         return Prediction(masks=_pad(labels).to(batch.image.device), mask_source="truth", classes=classes)
 
     def _shares(self, labels: np.ndarray, present: np.ndarray) -> Tensor:
+        """Return the share (len(present), grid, grid) of each of the labels `present` in each cell."""
         one_hot = torch.from_numpy(labels == present[:, None, None]).float()
         return F.adaptive_avg_pool2d(one_hot, self.grid)
 
 
 def build_single_slot() -> SingleSlot:
-    """The floor `single-slot`."""
+    """Build the floor `single-slot`."""
     return SingleSlot()
 
 
 def build_grid(rows: int = 3, columns: int = 3) -> Grid:
-    """The floor `grid`. Raises UsageError when a side is not a positive integer."""
+    """Build the floor `grid`; UsageError if a side is not a positive integer."""
     return Grid(positive("rows", rows), positive("columns", columns))
 
 
 def build_random(slots: int = 11) -> Random:
-    """The floor `random`. Raises UsageError when `slots` is not a positive integer."""
+    """Build the floor `random`; UsageError if `slots` is not a positive integer."""
     return Random(positive("slots", slots))
 
 
 def build_oracle() -> Oracle:
-    """The ceiling `oracle`."""
+    """Build the ceiling `oracle`."""
     return Oracle()
 
 
 def build_patch_oracle(grid: int = 16) -> PatchOracle:
-    """The ceiling `patch-oracle`. Raises UsageError when `grid` is not a positive integer."""
+    """Build the ceiling `patch-oracle`; UsageError if `grid` is not a positive integer."""
     return PatchOracle(positive("grid", grid))
 
 
 def positive(name: str, value: int) -> int:
-    """Return `value` if it is an integer >= 1, else raise UsageError naming the option."""
+    """Return `value` if it is an integer >= 1; otherwise raise UsageError naming the option."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"option '{name}': {value!r} is not an integer >= 1; pass for example {name}=3")
     return value
@@ -155,9 +155,10 @@ def _labels(labels: Tensor) -> Prediction:
 
 
 def _check(batch: Batch, truth: Sequence[Truth]) -> None:
+    """Raise UsageError unless there is one integer label map (H, W) for each image."""
     if len(truth) != len(batch):
         raise UsageError(f"truth: {len(truth)} label maps for a batch of {len(batch)}; pass one (H, W) map per image")
-    for sample_id, labels in zip(batch.ids, (one.labels for one in truth), strict=True):
+    for sample_id, labels in zip(batch.ids, (image.labels for image in truth), strict=True):
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(
                 f"truth of sample {sample_id}: {labels.dtype} of shape {labels.shape}; pass an integer (H, W) map"
@@ -165,48 +166,52 @@ def _check(batch: Batch, truth: Sequence[Truth]) -> None:
 
 
 def _object_slots(truth: Sequence[Truth], count: int) -> Tensor:
-    """Slots (B, count, 260) float32: slot l is the category (one-hot by id modulo 256) and box of label l.
+    """Encode objects as slots (B, count, 260) float32.
 
-    The box is left, top, right, bottom as shares of the image.
+    Slot l is the category of label l, one-hot by id modulo 256, followed by its box: left, top, right and bottom as
+    shares of the image.
     """
     slots = torch.zeros(len(truth), count, 256 + 4)
-    for image, one in zip(slots, truth, strict=True):
-        height, width = one.labels.shape
-        for label, category in enumerate(one.categories, start=1):
-            rows, columns = np.nonzero(one.labels == label)
-            if len(rows):
-                image[label, category % 256] = 1
+    for image_slots, image in zip(slots, truth, strict=True):
+        height, width = image.labels.shape
+        for label, category in enumerate(image.categories, start=1):
+            rows, columns = np.nonzero(image.labels == label)
+            if len(rows):  # an object may be hidden or cropped away
+                image_slots[label, category % 256] = 1
                 box = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width)
-                image[label, 256:] = torch.tensor([*box, (rows.max() + 1) / height])
+                image_slots[label, 256:] = torch.tensor([*box, (rows.max() + 1) / height])
     return slots
 
 
 def _label_vectors(truth: Sequence[Truth]) -> Tensor | None:
-    """Unit vectors (B, 2048) float32, equal where the class of the image is (modulo 2048); None without classes."""
-    labels = [one.label for one in truth if one.label is not None]
+    """Encode the class of each image as a one-hot vector (B, 2048) float32 by id modulo 2048; None without classes."""
+    labels = [image.label for image in truth if image.label is not None]
     return F.one_hot(torch.tensor(labels) % 2048, 2048).float() if len(labels) == len(truth) else None
 
 
 def _pad(shares: Sequence[Tensor]) -> Tensor:
-    """Shares (K, g, g) of several images as one tensor; images with fewer segments get empty ones."""
-    padded = torch.zeros(len(shares), max(1, *(len(s) for s in shares)), *shares[0].shape[1:])
+    """Stack shares (K, g, g) of several images; images with fewer segments are filled up with empty ones."""
+    padded = torch.zeros(len(shares), max(1, *(len(share) for share in shares)), *shares[0].shape[1:])
     for image, share in zip(padded, shares, strict=True):
         image[: len(share)] = share
     return padded
 
 
 def _stack(maps: Sequence[np.ndarray]) -> Tensor:
-    """Maps as one (B, H, W) int64 tensor at the size of the largest."""
-    height, width = (max(m.shape[axis] for m in maps) for axis in (0, 1))
-    return torch.stack([_enlarge(m.astype(np.int64), height, width) for m in maps])
+    """Stack maps of different sizes as one (B, H, W) int64 tensor of the largest height and width."""
+    height, width = (max(image.shape[axis] for image in maps) for axis in (0, 1))
+    return torch.stack([_enlarge(image.astype(np.int64), height, width) for image in maps])
 
 
 def _without_negatives(labels: np.ndarray) -> np.ndarray:
+    """Renumber negative labels (void, claimed twice) by new labels after the largest one."""
     labels = labels.astype(np.int64)
     return np.where(labels < 0, max(int(labels.max()), -1) - labels, labels)
 
 
 def _enlarge(labels: np.ndarray, height: int, width: int) -> Tensor:
+    """Enlarge a label map by nearest neighbour."""
+    # Integer arithmetic on pixel centres: (row + 1/2) x old / new without the rounding of a float.
     rows = ((2 * np.arange(height) + 1) * labels.shape[0]) // (2 * height)
     columns = ((2 * np.arange(width) + 1) * labels.shape[1]) // (2 * width)
     return torch.from_numpy(labels[np.ix_(rows, columns)])

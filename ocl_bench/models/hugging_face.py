@@ -1,9 +1,11 @@
 """DINO and DINOv2 from the Hugging Face hub: `facebook/dino-*` and `facebook/dinov2-*`, or a folder with such a model.
 
-Only the weights are taken, into the vision transformer used here. What else comes with them would change the numbers:
-the processor of `facebook/dino-*` squashes images to a square and normalises by 0.5, where DINO crops and takes
-ImageNet's statistics; its `config.json` has a LayerNorm epsilon of 1e-12, where DINO has 1e-6; and transformers
-resamples position tables by another rule than either method's code.
+Only the weights are loaded, into the vision transformer used here. The rest of a repository would change the numbers:
+
+* The processor of `facebook/dino-*` squashes images to a square and normalises by 0.5. DINO's `eval_knn.py` resizes,
+  crops and normalises by ImageNet's statistics.
+* Its `config.json` has a LayerNorm epsilon of 1e-12. DINO's `vision_transformer.py` has 1e-6.
+* transformers resamples position tables by another rule than either method's code.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from .layers.vit import DINO_OFFSET, VisionTransformer
 from .reading import Reading
 
 REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
-"""How the names start: other vision transformers on the hub have other transforms, which are not those used here."""
+"""Starts of the supported names; other vision transformers on the hub need image transforms that are not used here."""
 
 FAMILIES = ("vit", "dinov2", "dinov2_with_registers")
+"""Supported values of `model_type` in a configuration."""
 
 
 class HuggingFaceViT(nn.Module):
-    """A frozen backbone, read as `reading` says. checkpoint_sha256: of its tensors, which results are kept under."""
+    """A frozen backbone and a reading of it. Results are stored under `checkpoint_sha256`, a hash of its tensors."""
 
     def __init__(self, backbone: VisionTransformer, reading: Reading, input_size: int) -> None:
         super().__init__()
@@ -39,7 +42,7 @@ class HuggingFaceViT(nn.Module):
         self.checkpoint_sha256 = fingerprint(backbone.state_dict())
 
     def predict(self, batch: Batch) -> Prediction:
-        """Tokens and embedding of whole images; with boxes, [CLS] attends within them."""
+        """Predict tokens and embedding of whole images; with boxes, [CLS] attends only within them."""
         return self.reading.predict(self.backbone, batch)
 
 
@@ -53,20 +56,27 @@ def build(
     use_boxes: bool = True,
     attention: bool = False,
 ) -> HuggingFaceViT:
-    """Download (or find in the cache of the hub) and load a model. `transformers` is imported here, and only here.
+    """Download a model (or find it in the hub's cache) and load it.
 
-    repo: name on the hub, or a folder. revision: commit of the repository. Raises UsageError for other models and
-    DataMissingError where the files cannot be had.
+    Args:
+        repo: name on the hub, or a folder.
+        revision: commit of the repository.
+        input_size: side in pixels, a multiple of the patch.
+        token, margin, use_boxes, attention: see `reading.Reading`.
+
+    Raises:
+        UsageError: the model is not supported, or transformers is not installed.
+        DataMissingError: the files are not available.
     """
     if not repo.startswith(REPOSITORIES) and not Path(repo).is_dir():
         names = " or ".join(f"{name}*" for name in REPOSITORIES)
-        raise UsageError(f"option repo: {repo} is neither {names} nor a folder; others need another transform")
+        raise UsageError(f"option repo: {repo} is neither {names} nor a folder; others need another image transform")
     config, state = _download(repo, revision)
     backbone = VisionTransformer(**shape_of(config, repo))
     if input_size % backbone.patch:
-        raise UsageError(f"option input_size: {input_size} is no multiple of the patch of {repo}, {backbone.patch}")
+        raise UsageError(f"option input_size: {input_size} is not a multiple of {backbone.patch}, the patch of {repo}")
     tensors = bare_backbone(state)
-    tensors.pop("masked_embed", None)  # of the training
+    tensors.pop("masked_embed", None)  # used in the training only
     difference = sorted(set(tensors) ^ set(backbone.state_dict()))
     if difference:
         side = "is missing" if difference[0] in backbone.state_dict() else "has no counterpart"
@@ -79,10 +89,9 @@ def build(
 
 
 def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
-    """Options of `VisionTransformer` for a configuration of transformers. Raises UsageError for what it cannot be.
+    """Translate a configuration of transformers into options of `VisionTransformer`; UsageError if it is not supported.
 
-    The LayerNorm epsilon is 1e-6 whatever the file says. Positions follow the methods' own code: DINO and DINOv2
-    resample by scale with an offset of 0.1, DINOv2 with registers by size and with antialias, as timm does.
+    The LayerNorm epsilon is 1e-6, whatever the configuration says.
     """
     family = config.get("model_type")
     if family not in FAMILIES:
@@ -101,12 +110,14 @@ def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
         "mlp_ratio": config["intermediate_size"] / dim if family == "vit" else config["mlp_ratio"],
         "registers": registers,
         "layer_scale": None if family == "vit" else config["layerscale_value"],
+        # The rule of each method's own code: DINO and DINOv2 resample by scale with the offset, DINOv2 with registers
+        # by size and with antialias, as timm does.
         "position_offset": None if registers else DINO_OFFSET,
     }
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names and values, in order of the names."""
+    """Return the SHA-256 of names, shapes and values, in order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
@@ -115,9 +126,9 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of a repository, in float32, on the CPU."""
+    """Return the configuration and the tensors of a repository, in float32, on the CPU."""
     try:
-        import transformers
+        import transformers  # an optional dependency that takes seconds to import
     except ImportError as error:
         raise UsageError("option repo: it needs transformers; pip install transformers") from error
     try:
@@ -130,9 +141,9 @@ def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataMissingError(
-            f"option repo: {repo} cannot be had ({reason}); download it and give its folder"
+            f"option repo: {repo} is not available ({reason}); download it and give its folder"
         ) from error
     absent = sorted(str(name) for name in info["missing_keys"] if "mask_token" not in str(name))
-    if absent:  # transformers only warns, and makes them up
+    if absent:  # transformers only warns and initialises them at random
         raise UsageError(f"option repo: {repo}: tensor '{absent[0]}' is missing ({len(absent)} such tensors)")
     return config.to_dict(), dict(model.state_dict())

@@ -1,7 +1,8 @@
-"""Which segment of this frame is which of the last one? For models that look at each frame alone.
+"""Linking of segments over time, for models that see each frame alone.
 
-Segments are paired one to one (Hungarian matching), by the cosine of their slots, or without slots by the overlap of
-their masks. A track that is not seen keeps its last slot, so that an object that comes back can find it.
+Segments of neighbouring frames are matched one to one (Hungarian matching) by the cosine of their slots, or by the
+overlap of their masks if there are no slots. A track that is not seen keeps its last slot, so an object that comes
+back can continue it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from torch import Tensor
 from ..core.errors import UsageError
 
 MAX_SEGMENTS = 2048
-"""Most segments of a frame that are linked: the time of the matching grows with their cube."""
+"""Largest number of segments in a frame that are linked; the matching takes time proportional to their cube."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """What is known of K tracks after some frames of one video.
+    """State of K tracks after some frames of one video.
 
-    slots: (K, C) float32, the last slot of each track, zero for one that was never seen; None without slots.
-    labels: (h, w) int64, the track of each cell of the last frame; None with slots.
+    Attributes:
+        slots: (K, C) float32, the last slot of each track, zero for one that was never seen; None without slots.
+        labels: (h, w) int64, the track of each cell of the last frame; None with slots.
     """
 
     slots: Tensor | None = None
@@ -33,10 +35,15 @@ class Tracks:
 
 
 def link_slots(slots: Tensor, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
-    """Order (T, K) of the slots (T, K, C) of consecutive frames: slot `order[t, k]` of frame t continues track k.
+    """Link the slots of consecutive frames by their cosine.
 
-    An empty slot (all zero) is like no track, and leaves the slot that its track remembers alone. Where tracks and
-    slots are not equally many, empty ones are added, so that K is the larger number of the two.
+    Args:
+        slots: (T, K, C). An empty slot (all zero) resembles no track and does not overwrite its track's slot.
+        tracks: state after the frames before; None at the beginning of a video.
+
+    Returns:
+        The order (T, K'), in which slot `order[t, k]` of frame t continues track k, and the new state. K' is the
+        larger of the numbers of slots and tracks; empty ones fill up the smaller number.
     """
     slots = slots.detach().float().cpu()
     remembered = slots.new_zeros(0, slots.shape[2]) if tracks is None or tracks.slots is None else tracks.slots
@@ -44,43 +51,60 @@ def link_slots(slots: Tensor, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
     missing = slots.shape[1] - len(remembered)
     remembered, slots = F.pad(remembered, (0, 0, 0, max(missing, 0))), F.pad(slots, (0, 0, 0, max(-missing, 0)))
     order = torch.empty(slots.shape[:2], dtype=torch.int64)
-    for now, row in zip(slots, order, strict=True):
+    for frame, row in zip(slots, order, strict=True):  # `row` is a view: writing to it fills `order`
         if started:
-            similarity = F.normalize(remembered, dim=1) @ F.normalize(now, dim=1).T
+            similarity = F.normalize(remembered, dim=1) @ F.normalize(frame, dim=1).T
             row[:] = torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
         else:
-            row[:] = torch.arange(len(now))
+            row[:] = torch.arange(len(frame))
             started = True
-        continued = now[row]
+        continued = frame[row]
         remembered = torch.where(continued.abs().amax(1, keepdim=True) > 0, continued, remembered)
     return order, Tracks(slots=remembered)
 
 
 def link_masks(labels: Tensor, count: int, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
-    """Order (T, count) of the segments of consecutive label maps (T, h, w) int64 with labels below `count`.
+    """Link the segments of consecutive frames by the overlap of their masks.
 
-    Pairs have the largest sum of intersection over union with the frame before, whose tracks are below `count`, too.
+    Args:
+        labels: (T, h, w) int64, label maps with labels below `count`.
+        count: number of segments and tracks.
+        tracks: state after the frames before, with labels below `count`; None at the beginning of a video.
+
+    Returns:
+        The order (T, count), as in `link_slots`, and the new state. The pairs of neighbouring frames have the largest
+        possible sum of intersections over unions.
     """
     labels = labels.detach().cpu()
     before = tracks.labels if tracks is not None else None
     order = torch.empty(len(labels), count, dtype=torch.int64)
-    for now, row in zip(labels, order, strict=True):
-        row[:] = torch.arange(count) if before is None else torch.from_numpy(_best_pairs(before, now, count, count)[1])
-        before = torch.argsort(row)[now]
+    for frame, row in zip(labels, order, strict=True):
+        if before is None:
+            row[:] = torch.arange(count)
+        else:
+            row[:] = torch.from_numpy(_best_pairs(before, frame, count, count)[1])
+        before = torch.argsort(row)[frame]  # the inverse permutation: from segments to tracks
     return order, Tracks(labels=before)
 
 
 def link_labels(labels: Tensor, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
-    """Label maps (T, h, w) int64 >= 0 of consecutive frames, the labels replaced by numbers of tracks.
+    """Replace the labels of consecutive frames by numbers of tracks.
 
-    Labels may be sparse. Pairs as in `link_masks`; a segment without one takes the smallest number that is free in its
-    frame, as a new track or as one that was not seen in the frame before. Raises UsageError for more than
-    `MAX_SEGMENTS` segments in a frame.
+    Args:
+        labels: (T, h, w) int64 >= 0, label maps; labels may be sparse.
+        tracks: state after the frames before; None at the beginning of a video.
+
+    Returns:
+        The label maps (T, h, w) and the new state. Pairs are those of `link_masks`. A segment without a partner takes
+        the smallest number that is free in its frame, as a new track or one that was not seen in the frame before.
+
+    Raises:
+        UsageError: a frame has more than `MAX_SEGMENTS` segments.
     """
     before = tracks.labels if tracks is not None else None
     linked = []
-    for now in labels.detach().cpu():
-        names, places = now.unique(return_inverse=True)
+    for frame in labels.detach().cpu():
+        names, places = frame.unique(return_inverse=True)
         if len(names) > MAX_SEGMENTS:
             raise UsageError(
                 f"Prediction.masks: {len(names)} segments in a frame, at most {MAX_SEGMENTS} are linked over time; "
@@ -92,23 +116,24 @@ def link_labels(labels: Tensor, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
 
 
 def _numbers(before: Tensor | None, places: Tensor, count: int) -> Tensor:
-    """The track (count,) of each segment 0 .. count - 1 of a frame."""
+    """Return the track (count,) of each segment 0 .. count - 1 of a frame, whose label map is `places`."""
     if before is None:
         return torch.arange(count)
-    known, old = before.unique(return_inverse=True)
-    pairs = _best_pairs(old, places, len(known), count)
+    tracks, old_places = before.unique(return_inverse=True)
+    pairs = _best_pairs(old_places, places, len(tracks), count)
     numbers = torch.full((count,), -1)
-    numbers[torch.from_numpy(pairs[1])] = known[torch.from_numpy(pairs[0])]
-    alone = numbers < 0
-    free = torch.from_numpy(np.setdiff1d(np.arange(len(known) + count), known.numpy()))
-    numbers[alone] = free[: int(alone.sum())]
+    numbers[torch.from_numpy(pairs[1])] = tracks[torch.from_numpy(pairs[0])]
+    new = numbers < 0
+    free = torch.from_numpy(np.setdiff1d(np.arange(len(tracks) + count), tracks.numpy()))
+    numbers[new] = free[: int(new.sum())]
     return numbers
 
 
 def _best_pairs(before: Tensor, now: Tensor, tracks: int, segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks and the segments that continue them."""
+    """Match tracks and segments by intersection over union; return the matched tracks and their segments."""
+    # One code for each pair of labels: counting the codes gives the table of intersections in one pass.
     code = before.flatten() * segments + now.flatten()
     shared = torch.bincount(code, minlength=tracks * segments).view(tracks, segments).double().numpy()
     union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
-    found, continued = linear_sum_assignment(shared / np.maximum(union, 1), maximize=True)
-    return found, continued
+    matched_tracks, matched_segments = linear_sum_assignment(shared / np.maximum(union, 1), maximize=True)
+    return matched_tracks, matched_segments

@@ -1,4 +1,4 @@
-"""From a name to a task card or a model: card names, `name:SEED`, `path.py:build`, entry points and plain objects."""
+"""Loading of models by card name, `name:SEED`, card file, `path.py:build` or entry point, or from a plain object."""
 
 from __future__ import annotations
 
@@ -29,14 +29,21 @@ WEIGHTS = PACKAGE / "models" / "weights"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to predict, with what a result says about it.
+    """A model ready to predict, with the facts about it that results record.
 
-    options: the options it was built with (card and caller merged).
-    source_sha256: hash of the sources and of the state of a user's own model, so that an edited file and other weights
-    are another model; empty for bundled models.
-    bundled: whether the card is one of ours; a result names no other card.
-    reusable: False when nothing identifies the model (a live object, or one without arrays and without `fingerprint`):
-    its results are never reused or resumed.
+    Attributes:
+        model: the object with `predict`.
+        card: its card; a model without one gets a minimal card.
+        name: card name, with `:SEED` for a training seed other than the bundled one.
+        checkpoint_sha256: hash of the loaded weights; empty without any.
+        parameters: number of parameters.
+        training_seed: seed of the loaded weights, if known.
+        options: options it was built with (card and caller merged).
+        source_sha256: hash of the sources and of the state of a user's own model, so an edited file and other weights
+            are another model; empty for bundled models.
+        reusable: False if nothing identifies the model (a live object, or one without arrays and without an attribute
+            `fingerprint`); its results are never reused or resumed.
+        bundled: whether the card is bundled; results name no other cards.
     """
 
     model: Any
@@ -52,19 +59,20 @@ class LoadedModel:
 
     @property
     def untrained(self) -> bool:
-        """Whether this is a card with parameters for which no checkpoint was loaded: its weights are random."""
-        wanted = self.card.role != "floor" and self.card.source != "user:object"  # a floor may be random on purpose
-        return wanted and self.parameters > 0 and not self.checkpoint_sha256
+        """Whether the model has parameters but no checkpoint was loaded, so its weights are random."""
+        # A floor may be random on purpose, and a live object may have loaded its weights itself.
+        needs_weights = self.card.role != "floor" and self.card.source != "user:object"
+        return needs_weights and self.parameters > 0 and not self.checkpoint_sha256
 
     @property
     def needs_truth(self) -> bool:
-        """True only for ceilings. Raises UsageError when any other model asks for the truth."""
-        wanted = bool(getattr(self.model, "needs_truth", False))
-        if wanted and self.card.role != "ceiling":
+        """Whether the model gets the truth; UsageError if it asks for it and is not a ceiling."""
+        asks = bool(getattr(self.model, "needs_truth", False))
+        if asks and self.card.role != "ceiling":
             raise UsageError(
                 f"model {self.name}: needs_truth is reserved for bundled ceilings (its role is '{self.card.role}')"
             )
-        return wanted
+        return asks
 
 
 def get_model(
@@ -76,9 +84,15 @@ def get_model(
 ) -> LoadedModel:
     """Build a model and load its weights.
 
-    name: a card name, `name:SEED` (another training seed), the path of a model card (YAML), `path.py:build`, an entry
-    point name, or any object with `predict`. checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors)
-    instead of the card's weights. options: keyword arguments for the model's factory. Raises UsageError.
+    Args:
+        name: a card name, `name:SEED` (another training seed), the path of a model card (YAML), `path.py:build`, an
+            entry point name, or any object with `predict`.
+        checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors) instead of the card's weights.
+        options: keyword arguments for the model's factory.
+        device: where the model goes.
+
+    Raises:
+        UsageError: the name is unknown, or options or checkpoint do not fit.
     """
     options = dict(options or {})
     if not isinstance(name, str):
@@ -92,6 +106,7 @@ def get_model(
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")
+    # A bundled card wins over an entry point of the same name: a package cannot change what a bundled name means.
     if not (CARDS / f"{base}.yaml").is_file() and base in (models := entry_points.offered(entry_points.MODELS)):
         return _from_entry_point(base, models[base], checkpoint, options, device)
     return _from_card(get_card(base), int(seed) if seed else None, checkpoint, options, device)
@@ -100,6 +115,7 @@ def get_model(
 def _from_card(
     card: ModelCard, seed: int | None, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
+    """Load a bundled model, with its bundled weights, those of another training seed, or a given checkpoint."""
     module, attribute = card.source.split(":")
     merged = {**card.options, **options}
     model = _build(card.name, getattr(importlib.import_module(module), attribute), merged)
@@ -109,7 +125,8 @@ def _from_card(
         checkpoint = _trained_here(card, seed)
     path = Path(checkpoint) if checkpoint else WEIGHTS / card.weights if card.weights else None
     sha256 = _load_weights(card.name, model, path, "" if checkpoint else card.sha256)
-    sha256 = sha256 or getattr(model, "checkpoint_sha256", "")  # a model that stands on another model's weights
+    sha256 = sha256 or getattr(model, "checkpoint_sha256", "")  # of a model that uses another model's weights
+    # A clustering floor is supervised as its encoder is, and the encoder is an option.
     card = card.model_copy(update={"supervision": getattr(model, "supervision", card.supervision)})
     name = f"{card.name}:{seed}" if another else card.name
     training_seed = seed if seed is not None else None if checkpoint else bundled_seed
@@ -117,7 +134,7 @@ def _from_card(
 
 
 def _trained_here(card: ModelCard, seed: int | None) -> Path:
-    """The weights that `ocl-bench train` left for another training seed than the bundled one."""
+    """Return the weights that `ocl-bench train` wrote for a training seed other than the bundled one."""
     path = Path("runs") / f"{card.name}-seed{seed}" / f"{card.name}.safetensors"
     if not path.is_file():
         raise UsageError(
@@ -128,7 +145,7 @@ def _trained_here(card: ModelCard, seed: int | None) -> Path:
 
 
 def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str, Any], device: str) -> LoadedModel:
-    """A model by a user's own card. `source` may name a Python file, and `weights` a file, beside the card."""
+    """Load a model by a user's own card. `source` may name a Python file, and `weights` a file, beside the card."""
     card = load_model_card(path)
     if card.role in ("floor", "ceiling"):
         raise UsageError(f"{path}: field 'role': '{card.role}' is reserved for bundled models; use model or control")
@@ -154,6 +171,7 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
 
 
 def _attribute(card: Path, module: str, attribute: str) -> Any:
+    """Import the factory that a user's card names."""
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -163,6 +181,7 @@ def _attribute(card: Path, module: str, attribute: str) -> Any:
 def _from_file(
     path: Path, attribute: str, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
+    """Load a model from a user's Python file."""
     factory, files = load_attribute(path, attribute)
     source = sources_sha256(files, path.resolve().parent)
     return _from_user(f"{path.stem}-{attribute}", factory, checkpoint, options, device, source)
@@ -171,6 +190,7 @@ def _from_file(
 def _from_entry_point(
     name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
+    """Load a model that another package offers."""
     factory = entry.load()
     files = files_of(factory)
     source = entry_points.source_sha256(entry) + sources_sha256(files, files[0].parent if files else Path())
@@ -180,8 +200,9 @@ def _from_entry_point(
 def _from_user(
     name: str, factory: Any, checkpoint: str | Path | None, options: dict[str, Any], device: str, source: str
 ) -> LoadedModel:
-    already = hasattr(factory, "predict") and not inspect.isclass(factory)
-    model = factory if already else _build(name, factory, options)
+    """Load a model from a user's factory, or from an object that is a model already."""
+    is_model = hasattr(factory, "predict") and not inspect.isclass(factory)
+    model = factory if is_model else _build(name, factory, options)
     sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")
     card = _card_of(name, model)
     ready, parameters = _ready(model, device), _parameters(model)
@@ -199,6 +220,7 @@ def _identified(loaded: LoadedModel, source: str) -> LoadedModel:
 
 
 def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:
+    """Wrap a live object with `predict`."""
     if options or checkpoint:
         raise UsageError("options and checkpoint belong to models given by name; this one is built already")
     if inspect.isclass(model):
@@ -209,7 +231,8 @@ def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: s
 
 
 def _card_of(name: Any, model: Any) -> ModelCard:
-    """A card for a model without one. Its role is always `model`: only bundled cards can declare a ceiling."""
+    """Make a card for a model without one."""
+    # Its role is always `model`: only bundled cards can declare floors and ceilings.
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     from pydantic import ValidationError
@@ -232,9 +255,11 @@ def _card_of(name: Any, model: Any) -> ModelCard:
 
 
 def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """Call a factory; UsageError for unknown options, for failures, and for a result without `predict`."""
     if not callable(factory):
         raise UsageError(f"model {name}: {type(factory).__name__} is neither a model nor a function that builds one")
     signature = inspect.signature(factory)
+    # Bound before the call, so that a TypeError raised *inside* the factory is not taken for an unknown option.
     try:
         signature.bind(**options)
     except TypeError as error:
@@ -252,6 +277,7 @@ def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
 
 
 def _ready(model: Any, device: str) -> Any:
+    """Move a model to its device and into evaluation mode, if it has such methods."""
     if callable(getattr(model, "to", None)):
         model = model.to(device)
     if callable(getattr(model, "eval", None)):
@@ -260,23 +286,24 @@ def _ready(model: Any, device: str) -> Any:
 
 
 def _parameters(model: Any) -> int:
+    """Count the parameters; 0 for a model without the method `parameters`."""
     if not callable(getattr(model, "parameters", None)):
         return 0
     return sum(int(parameter.numel()) for parameter in model.parameters())
 
 
 def _load_weights(name: str, model: Any, path: Path | None, expected: str) -> str:
-    """Load a checkpoint strictly and return the SHA-256 of its file ('' without one)."""
+    """Load a checkpoint strictly and return the SHA-256 of its file; '' without a checkpoint."""
     if path is None:
         return ""
+    from .checkpoints.names import load_weights, sha256  # here, because torch takes long to import
+
     if not path.is_file():
         raise UsageError(f"model {name}: checkpoint {path} does not exist")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    if expected and sha256 != expected:
-        raise UsageError(f"model {name}: {path} has SHA-256 {sha256[:12]}..., its card says {expected[:12]}...")
+    digest = sha256(path)
+    if expected and digest != expected:
+        raise UsageError(f"model {name}: {path} has SHA-256 {digest[:12]}..., its card says {expected[:12]}...")
     if not callable(getattr(model, "load_state_dict", None)):
         raise UsageError(f"model {name}: has no load_state_dict, so checkpoint {path} cannot be loaded")
-    from .checkpoints.names import load_weights
-
     load_weights(model, path)
-    return sha256
+    return digest

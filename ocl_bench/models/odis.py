@@ -2,19 +2,20 @@
 
     view -> ViT -> [OBJ] and patches -> head -> logits of K prototypes
 
-A student learns from a teacher, its moving average, which sees two global views of the image: its [OBJ] token must
-name the prototypes that the teacher's [OBJ] names in *another* view (object loss), and its tokens of hidden patches
-those of the teacher's patches in the *same* view (patch loss). [OBJ] attends, in every block, only to the patches of
-one object. With [CLS] in its place, and full attention, the first loss is that of DINO, and both are those of iBOT.
+A student learns from a teacher, its moving average, which sees two global views of the image. The student's [OBJ]
+token must predict the prototypes of the teacher's [OBJ] in *another* view (object loss). Its tokens of hidden patches
+must predict those of the teacher's patches in the *same* view (patch loss). In every block, [OBJ] attends only to the
+patches of one object. With [CLS] in its place and full attention, the first loss is DINO's, and both are iBOT's.
 
-No code of ODIS is public: what is not in its paper's abstract, its authors' blog or its reviews is taken from iBOT.
+ODIS has no public code. The paper's abstract, its authors' blog and its reviews say what the method is; everything
+else follows iBOT (bytedance/ibot, commit da316d8: `main_ibot.py`, `models/head.py`, `models/vision_transformer.py`).
+Comments name the places where a public follow-up (KarahanS/Cross-Time-Self-Distillation) decided instead.
 
 The training objective calls, in training mode, once per step:
 
     Odis.loss(views: Views, *, epoch: float, momentum: float, ranks: RankOps = RankOps()) -> dict[str, Tensor]
 
-`layers.patches.patches_of_boxes` makes the object masks, `layers.normalisation.normalise` the pixels of the views;
-`Odis.patch` is the side of a patch in pixels, `Odis.objects` is O.
+`layers.patches.patches_of_boxes` makes the object masks, `layers.normalisation.normalise` the pixels of the views.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.vit import read_networks, translate
-from .layers.projection import Kind, ProjectionHead
+from .layers.projection import ProjectionHead, TokenKind
 from .layers.vit import DINO_OFFSET, VisionTransformer
+from .losses import cross_view_loss, patch_loss, targets
+from .options import check_choice
 from .ranks import RankOps
 from .reading import PatchEncoder, Reading, pool
 
@@ -40,12 +43,15 @@ Layout = Literal["obj", "cls_obj", "cls"]
 
 @dataclass(frozen=True)
 class Views:
-    """What one step sees of B images: 2 global views of S x S pixels, L local ones of s x s.
+    """Input of one training step: 2 global views (S x S pixels) and L local views (s x s) of B images.
 
-    globals: (2, B, 3, S, S), from `normalise`. locals: (L, B, 3, s, s), L may be 0. objects: (2, B, O, P) bool, the
-    patches of the global views in row-major order that [OBJ] may attend to; no patch leaves it alone with itself.
-    present: (2 + L, B) bool, the views that show the object; others are left out of the object loss. hidden: (2, B, P)
-    bool, patches of the global views that the student does not see.
+    Attributes:
+        globals: (2, B, 3, S, S), from `normalise`.
+        locals: (L, B, 3, s, s), likewise; L may be 0.
+        objects: (2, B, O, P) bool, the patches of the global views that [OBJ] may attend to, in row-major order.
+            [OBJ] always attends to itself, so a row without patches is allowed.
+        present: (2 + L, B) bool, the views that show the object; other views do not enter the object loss.
+        hidden: (2, B, P) bool, patches of the global views that the student does not see.
     """
 
     globals: Tensor
@@ -55,38 +61,8 @@ class Views:
     hidden: Tensor
 
 
-def targets(logits: Tensor, centre: Tensor, temperature: Tensor | float) -> Tensor:
-    """What the student is to say: the teacher's logits (..., K), centred and sharpened, as probabilities."""
-    return ((logits - centre) / temperature).softmax(-1)
-
-
-def cross_view_loss(student: Tensor, target: Tensor, present: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of each of the teacher's 2 views with all *other* views; a scalar.
-
-    student: (V, B, O, K) logits. target: (2, B, O, K) probabilities, of the first two views. present: (V, B) bool; a
-    pair counts where both views show the object. The mean is over all 2 (V - 1) pairs and all B images, absent ones
-    included as 0, so an image without an object does not give the others more weight.
-    """
-    entropy = -torch.einsum("qbok,vbok->qvb", target, (student / temperature).log_softmax(-1)) / student.shape[2]
-    views = len(student)
-    other = ~torch.eye(views, dtype=torch.bool, device=student.device)[:2]
-    counted = other[:, :, None] & present[:2, None] & present[None]
-    return (entropy * counted).sum() / (2 * (views - 1) * student.shape[1])
-
-
-def patch_loss(student: Tensor, target: Tensor, hidden: Tensor, temperature: float) -> Tensor:
-    """Cross entropy at hidden patches: mean over those of a view, then over the N views; a scalar.
-
-    student, target: (M, K) logits and probabilities of the M hidden patches, in order. hidden: (N, P) bool. A view
-    where nothing is hidden counts as 0.
-    """
-    entropy = -(target * (student / temperature).log_softmax(-1)).sum(-1)
-    share = 1 / hidden.sum(1, keepdim=True).clamp(min=1).to(entropy.dtype)
-    return (entropy * share.expand(hidden.shape)[hidden]).sum() / len(hidden)
-
-
-class Network(nn.Module):
-    """What student and teacher have."""
+class OdisNetwork(nn.Module):
+    """Student or teacher: a backbone and a projection head, under the official names."""
 
     def __init__(self, backbone: VisionTransformer, head: ProjectionHead) -> None:
         super().__init__()
@@ -94,16 +70,31 @@ class Network(nn.Module):
 
 
 class Odis(nn.Module):
-    """The model around a vision transformer.
+    """ODIS, iBOT or DINO around a vision transformer; the options say which.
 
-    vit: options of `VisionTransformer`. layout: the special tokens: `obj` ([OBJ] in the place of [CLS], the same
-    parameters), `cls_obj` ([CLS] and `objects` tokens [OBJ]), or `cls` (no objects: DINO, iBOT). object_weight,
-    patch_weight, image_weight: of the three losses; 0 leaves one out. masked_attention: [OBJ] attends to the patches of
-    the object in global views; otherwise, and in local views, to everything. object_from: the object is its token, or
-    the mean of its patches (`pool`), an ablation of the paper.
-    out_dim: K. shared_head, norm_last_layer, hidden, bottleneck: see `ProjectionHead`. teacher_temperature: from
-    `warmup_temperature`, linear over `temperature_epochs`. freeze_last_layer: epochs in which the prototypes do not
-    learn. drop_path: stochastic depth of the student. token, margin, use_boxes, attention: see `reading.Reading`.
+    Args:
+        vit: options of `VisionTransformer`.
+        layout: the special tokens. `obj`: [OBJ] in the place of [CLS], with the same parameters (authors' blog);
+            `cls_obj`: [CLS] and `objects` tokens [OBJ] (the follow-up's code); `cls`: no objects (DINO, iBOT).
+        objects: O, the number of [OBJ] tokens; all reported results have 1.
+        object_sees_class: whether [OBJ] attends to [CLS] in the layout `cls_obj`.
+        object_weight, patch_weight, image_weight: weights of the three losses; 0 switches one off.
+        masked_attention: whether [OBJ] attends to the object's patches only, in global views. In local views it
+            attends to everything.
+        object_from: what describes the object: its token, or the mean of its patches (`pool`), an ablation.
+        out_dim, patch_out_dim: K of the prototypes, and that of the patches if it differs.
+        hidden, bottleneck, shared_head, norm_last_layer: see `ProjectionHead`.
+        student_temperature: divides the student's logits.
+        teacher_temperature: divides the teacher's logits; reached from `warmup_temperature` linearly over
+            `temperature_epochs`.
+        centre_momentum: share of the old centre that each step keeps.
+        freeze_last_layer: epochs in which the prototypes are not trained.
+        drop_path: stochastic depth of the student's last block.
+        input_size: side in pixels of the images that the model is evaluated on.
+        token, margin, use_boxes, attention: see `reading.Reading`.
+
+    Raises:
+        UsageError: an option is unknown or contradicts another one.
     """
 
     def __init__(
@@ -138,7 +129,8 @@ class Odis(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.weights: dict[Kind, float] = {"image": image_weight, "object": object_weight, "patch": patch_weight}
+        # Object 1 and patch 1 is ODIS, image 1 and patch 1 is iBOT, image 1 alone is DINO.
+        self.weights: dict[TokenKind, float] = {"image": image_weight, "object": object_weight, "patch": patch_weight}
         _check(layout, objects, self.weights, object_from)
         self.layout, self.object_from, self.masked_attention = layout, object_from, masked_attention
         self.student_temperature, self.centre_momentum = student_temperature, centre_momentum
@@ -146,14 +138,15 @@ class Odis(nn.Module):
         self.last_temperature, self.freeze_last_layer = teacher_temperature, freeze_last_layer
         shape = {**vit, "grid": input_size // vit["patch"], "position_offset": DINO_OFFSET}
         shape |= {"objects": objects if layout == "cls_obj" else 0, "object_sees_class": object_sees_class}
-        own_layers = {"objects": layout == "cls_obj", "patches": patch_weight > 0, "patch_out_dim": patch_out_dim}
-        head: dict[str, Any] = {"hidden": hidden, "bottleneck": bottleneck, "shared": shared_head, **own_layers}
+        last_layers = {"objects": layout == "cls_obj", "patches": patch_weight > 0, "patch_out_dim": patch_out_dim}
+        head: dict[str, Any] = {"hidden": hidden, "bottleneck": bottleneck, "shared": shared_head, **last_layers}
 
-        def network(**student: Any) -> Network:
+        def network(**student: Any) -> OdisNetwork:
             backbone = VisionTransformer(**shape, **student)
-            return Network(backbone, ProjectionHead(backbone.dim, out_dim, norm_last_layer=norm_last_layer, **head))
+            return OdisNetwork(backbone, ProjectionHead(backbone.dim, out_dim, norm_last_layer=norm_last_layer, **head))
 
         self.student = network(mask_token=patch_weight > 0, drop_path=drop_path)
+        # The teacher sees all patches and all blocks: it has neither a mask vector nor stochastic depth.
         self.teacher = network().requires_grad_(False)
         self.teacher.load_state_dict({name: self.student.state_dict()[name] for name in self.teacher.state_dict()})
         for kind, weight in self.weights.items():
@@ -168,39 +161,48 @@ class Odis(nn.Module):
         self.reads_boxes = self.reading.reads_boxes
 
     def loss(self, views: Views, *, epoch: float, momentum: float, ranks: RankOps = RankOps()) -> dict[str, Tensor]:
-        """One training step up to the loss; moves the teacher and the centres. Call it in training mode.
+        """Compute the training loss of one step; also moves the teacher and the centres. Needs training mode.
 
-        The teacher first moves towards the student as the last step of the optimiser left it. momentum: of the teacher,
-        such as `training.lars.teacher_momentum`, 0.996 at the first step and 1 at the last one. epoch: epochs that are
-        done, may be fractional; it sets the teacher's temperature and the end of `freeze_last_layer`.
-        Returns scalars: "total", with gradient; "object", "patch", "image", where they are used; "entropy" of the
-        targets of objects or images, in nats (log K: the teacher says nothing, 0: it has collapsed or is sure);
-        "coverage", the share of images whose object is in both global views. With equal shares of a batch the mean of
-        the totals over the ranks is the total of the whole batch.
+        Args:
+            views: the step's input.
+            epoch: epochs done so far, may be fractional. It sets the teacher's temperature and the end of
+                `freeze_last_layer`.
+            momentum: of the teacher, such as `training.lars.teacher_momentum`: 0.996 at the first step, 1 at the last.
+            ranks: the other processes of the training.
+
+        Returns:
+            Scalars. "total" has a gradient. "object", "patch" and "image" are present where they are used. "entropy"
+            is that of the objects' or images' targets, in nats: log K means that the teacher is undecided, 0 that it
+            is certain or has collapsed. "coverage" is the share of images whose object is in both global views. With
+            equal shares of a batch, the mean of the totals over the ranks is the total of the whole batch.
         """
         temperature, frozen = self._schedule(epoch)
         images, within = views.globals.flatten(0, 1), views.objects.flatten(0, 1)
         attended = within if self.masked_attention and self.layout != "cls" else None
         with torch.no_grad():
+            # Before the teacher's pass, with the student as the last optimiser step left it. iBOT moves the teacher
+            # after the optimiser step, which is the same update.
             self.update_teacher(momentum)
             teacher = self.teacher.backbone(images, attended)
         hidden = views.hidden.flatten(0, 1) if self.weights["patch"] else None
         student = self.student.backbone(images, attended, hidden)
+        # Local views have no object mask (follow-up's code): [OBJ] attends to all of a small crop.
         local = self.student.backbone(views.locals.flatten(0, 1)) if len(views.locals) else None
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), dtype=temperature.dtype, device=temperature.device)
         for kind in ("image", "object"):
             if self.weights[kind]:
                 present = views.present if kind == "object" else torch.ones_like(views.present)
-                said = [self.student.head(self._describe(student, within, kind), kind, frozen=frozen)]
+                outputs = [self.student.head(self._describe(student, within, kind), kind, frozen=frozen)]
                 if local is not None:
-                    said.append(self.student.head(self._describe(local, None, kind), kind, frozen=frozen))
-                known = self.teacher.head(self._describe(teacher, within, kind), kind).unflatten(0, (2, -1))
-                target = targets(known, self._centre(kind), temperature)
-                logits = torch.cat(said).unflatten(0, (len(views.present), -1))
+                    outputs.append(self.student.head(self._describe(local, None, kind), kind, frozen=frozen))
+                teacher_logits = self.teacher.head(self._describe(teacher, within, kind), kind).unflatten(0, (2, -1))
+                target = targets(teacher_logits, self._centre(kind), temperature)
+                logits = torch.cat(outputs).unflatten(0, (len(views.present), -1))
                 terms[kind] = cross_view_loss(logits, target, present, self.student_temperature)
                 terms["entropy"] = torch.special.entr(target).sum(-1).mean()
-                self._move_centre(kind, known.mean((0, 1, 2)), ranks)
+                # After the loss, which uses the centre of the step before, as in DINO's `update_center`.
+                self._move_centre(kind, teacher_logits.mean((0, 1, 2)), ranks)
                 total = total + self.weights[kind] * terms[kind]
         if hidden is not None:
             terms["patch"] = self._patch_term(student, teacher, hidden, temperature, frozen, ranks)
@@ -208,8 +210,11 @@ class Odis(nn.Module):
         terms["coverage"] = views.present[:2].all(0).to(total.dtype).mean()
         return {"total": total, **{name: value.detach() for name, value in terms.items()}}
 
-    def _describe(self, tokens: Tensor, within: Tensor | None, kind: Kind) -> Tensor:
-        """The tokens (n, O, D) that stand for image or objects, of all tokens (n, N, D). within: (n, O, P) bool."""
+    def _describe(self, tokens: Tensor, within: Tensor | None, kind: TokenKind) -> Tensor:
+        """Select or pool the tokens (n, O, D) of the image or its objects, from all tokens (n, N, D).
+
+        within: (n, O, P) bool, the patches of each object; None = all of them.
+        """
         backbone = self.student.backbone
         if kind == "image":
             return tokens[:, :1]
@@ -222,69 +227,69 @@ class Odis(nn.Module):
     def _patch_term(
         self, student: Tensor, teacher: Tensor, hidden: Tensor, temperature: Tensor, frozen: bool, ranks: RankOps
     ) -> Tensor:
-        """Patch loss from all tokens (N, 1 + .. + P, D) of both; logits are made of hidden patches only.
-
-        The centre is that of all patches: the last layer is linear, so it takes the mean of what goes into it.
-        """
+        """Compute the patch loss from all tokens (N, prefix + P, D) of student and teacher."""
         prefix = self.student.backbone.prefix
+        # Only hidden patches get logits, which saves most of the memory: K is 8192.
         with torch.no_grad():
             unit = self.teacher.head.project(teacher[:, prefix:])
             target = targets(self.teacher.head.logits(unit[hidden], "patch"), self._centre("patch"), temperature)
         logits = self.student.head(student[:, prefix:][hidden], "patch", frozen=frozen)
         loss = patch_loss(logits, target, hidden, self.student_temperature)
+        # iBOT's centre is the mean of the logits of all patches. The last layer is linear, so that is the layer's
+        # output for the mean of its inputs.
         self._move_centre("patch", self.teacher.head.logits(unit.mean((0, 1)), "patch"), ranks)
         return loss
 
     @torch.compiler.disable  # the momentum differs from step to step
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Teacher's parameters <- momentum x teacher + (1 - momentum) x student, except for `masked_embed`."""
-        ours = dict(self.student.named_parameters())
+        """Teacher's parameters <- momentum x teacher + (1 - momentum) x student, matched by name."""
+        # By name, because the student alone has `masked_embed`.
+        student = dict(self.student.named_parameters())
         names = [name for name, _ in self.teacher.named_parameters()]
-        torch._foreach_lerp_(list(self.teacher.parameters()), [ours[name] for name in names], 1 - momentum)
+        torch._foreach_lerp_(list(self.teacher.parameters()), [student[name] for name in names], 1 - momentum)
 
     @torch.compiler.disable  # the epoch differs from step to step
     def _schedule(self, epoch: float) -> tuple[Tensor, bool]:
-        """The teacher's temperature as a tensor, and whether the last layer is frozen.
-
-        As in the official code the last temperature is reached in the last of the warm-up's epochs, not after it.
-        """
+        """Return the teacher's temperature as a tensor, and whether the last layer is frozen."""
+        # As in DINO and iBOT, the final temperature is reached in the last epoch of the warm-up, not after it.
         progress = min(1.0, epoch / (self.temperature_epochs - 1)) if self.temperature_epochs > 1 else 1.0
         temperature = self.warmup_temperature + progress * (self.last_temperature - self.warmup_temperature)
         weight = self.teacher.head.last_layer.weight_g
         wide = torch.promote_types(weight.dtype, torch.float32)
         return torch.tensor(temperature, dtype=wide, device=weight.device), epoch < self.freeze_last_layer
 
-    def _centre(self, kind: Kind) -> Tensor:
+    def _centre(self, kind: TokenKind) -> Tensor:
         return self.get_buffer(f"centre_{kind}")
 
     @torch.no_grad()
-    def _move_centre(self, kind: Kind, mean: Tensor, ranks: RankOps) -> None:
-        """The centre follows the mean of the teacher's logits (K,) over all ranks, those of absent objects included."""
+    def _move_centre(self, kind: TokenKind, mean: Tensor, ranks: RankOps) -> None:
+        """Move a centre towards the mean of the teacher's logits (K,) over all ranks."""
+        # Images without the object are included, as in the follow-up's code.
         centre = self._centre(kind)
         centre.lerp_(ranks.mean(mean).to(centre.dtype).unsqueeze(0), 1 - self.centre_momentum)
 
     def predict(self, batch: Batch) -> Prediction:
-        """The teacher's view of whole images, see `reading.Reading`; the model must be in evaluation mode."""
+        """Predict with the teacher on whole images, see `reading.Reading`; the model must be in evaluation mode."""
         return self.reading.predict(self.teacher.backbone, batch)
 
     def as_encoder(self) -> PatchEncoder:
-        """The teacher's backbone as the frozen encoder of a slot model."""
+        """Return the teacher's backbone as the frozen encoder of a slot model."""
         return PatchEncoder(self.teacher.backbone)
 
     def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
-        """Tensors of a checkpoint file, official ones (with the training's arguments and optimiser) included."""
+        """Read the tensors of a checkpoint file; official files also hold arguments and optimiser state."""
         return read_networks(path)
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of official checkpoints -> ours; see `vit_checkpoints.translate`."""
+        """Rename the tensors of an official checkpoint, see `checkpoints.vit.translate`."""
         return translate(state, self.state_dict())
 
 
-def _check(layout: str, objects: int, weights: Mapping[Kind, float], object_from: str) -> None:
-    """Raises UsageError for options that contradict each other."""
-    _check_choice("layout", layout, get_args(Layout))
-    _check_choice("object_from", object_from, ("token", "pool"))
+def _check(layout: str, objects: int, weights: Mapping[TokenKind, float], object_from: str) -> None:
+    """Raise UsageError for options that contradict each other."""
+    check_choice("layout", layout, get_args(Layout))
+    check_choice("object_from", object_from, ("token", "pool"))
     if objects < 1 or (objects > 1 and layout != "cls_obj"):
         raise UsageError(f"option objects: {objects} with layout {layout}; 1, or more with layout cls_obj")
     if not any(weights.values()):
@@ -295,11 +300,6 @@ def _check(layout: str, objects: int, weights: Mapping[Kind, float], object_from
         raise UsageError("option layout: obj has no [CLS] token; set image_weight to 0, or use cls or cls_obj")
 
 
-def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"option {option}: {value!r} is unknown; use {' or '.join(map(str, allowed))}")
-
-
 ARCHITECTURES: dict[str, dict[str, int]] = {
     "vit_tiny": {"dim": 192, "depth": 12, "heads": 3},
     "vit_small": {"dim": 384, "depth": 12, "heads": 6},
@@ -307,7 +307,7 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
     "vit_large": {"dim": 1024, "depth": 24, "heads": 16},
     "small": {"dim": 96, "depth": 4, "heads": 4},
 }
-"""Sizes of vision transformers; each of these numbers may be given as an option, too."""
+"""Sizes of vision transformers; each of these numbers is also an option of `build`."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"arch": "vit_small", "patch": 16},
@@ -321,25 +321,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.0,
     },
 }
-"""Options of the two sizes; the others are those of `Odis`."""
+"""Options of the two sizes; `Odis` has the defaults of the rest."""
 
 
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> Odis:
-    """Factory of the cards `odis-paper`, `ibot-paper`, `dino-paper` and of the embedded ones.
+    """Build the model of the cards `odis-paper`, `ibot-paper`, `dino-paper` and of the embedded ones.
 
-    options: `arch`, `patch`, `stem`, `dim`, `depth`, `heads`, and the keywords of `Odis`. Raises UsageError.
+    Args:
+        preset: the paper's size, or the embedded one.
+        options: `arch`, `patch`, `stem`, `dim`, `depth`, `heads`, and the keywords of `Odis`.
+
+    Raises:
+        UsageError: an option is unknown or contradicts another one.
     """
-    _check_choice("preset", preset, tuple(PRESETS))
+    check_choice("preset", preset, tuple(PRESETS))
     options = {**PRESETS[preset], **options}
     arch = options.pop("arch")
-    _check_choice("arch", arch, tuple(ARCHITECTURES))
+    check_choice("arch", arch, tuple(ARCHITECTURES))
     vit: dict[str, Any] = {name: options.pop(name, value) for name, value in ARCHITECTURES[arch].items()}
     vit |= {"patch": options.pop("patch"), "stem": options.pop("stem", "linear")}
     return Odis(vit, **options).eval()
 
 
 def build_random(seed: int, **options: Any) -> Odis:
-    """Factory of the card `odis-random`: weights are a pure function of the seed, options as in `build`."""
+    """Build the floor `odis-random`: the network of `build` with random weights, a pure function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(**options)

@@ -1,4 +1,4 @@
-"""Floors that give dense features without having learnt anything: raw colour, and an untrained encoder."""
+"""Floors with dense features that are not learnt: raw colour, and an untrained encoder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from .floors import positive
 
 
 class Pixels:
-    """Tokens (B, 8, h, w): mean and standard deviation of red, green and blue in each cell, and its place.
+    """Tokens (B, 8, h, w): mean and standard deviation of red, green and blue in each cell, and the cell's place.
 
-    cell: side of a cell in pixels; the right and lower rest of an image that is no multiple of it is left out.
+    cell: side of a cell in pixels. Pixels at the right and lower border that do not fill a cell are left out.
     """
 
     def __init__(self, cell: int) -> None:
         self.cell = cell
 
     def encode(self, batch: Batch) -> Tensor:
-        """Tokens (B, 8, h, w) of a batch."""
+        """Encode a batch into tokens (B, 8, h, w)."""
         image = batch.image
         mean = F.avg_pool2d(image, self.cell)
+        # Rounding can make the variance of a flat cell negative.
         spread = (F.avg_pool2d(image * image, self.cell) - mean * mean).clamp_min(0).sqrt()
         height, width = mean.shape[-2:]
         row = torch.linspace(-0.5, 0.5, height, device=image.device)[:, None].expand(height, width)
@@ -32,17 +33,17 @@ class Pixels:
         return torch.cat([mean, spread, place], dim=1)
 
     def predict(self, batch: Batch) -> Prediction:
-        """Dense features only."""
+        """Predict tokens only."""
         return Prediction(tokens=self.encode(batch))
 
 
 def build_pixels(cell: int = STRIDE) -> Pixels:
-    """The floor `pixels`. Raises UsageError when `cell` is not a positive integer."""
+    """Build the floor `pixels`; UsageError if `cell` is not a positive integer."""
     return Pixels(positive("cell", cell))
 
 
 def build_random_features(seed: int = 0, width: int = 64, dim: int = 64) -> Encoder:
-    """The floor `random-features`: the bundled encoder's network with random weights, always the same for one seed."""
+    """Build the floor `random-features`: the bundled encoder's network with random weights, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(width, positive("dim", dim), (1, 1)).eval()

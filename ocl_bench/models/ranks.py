@@ -1,4 +1,4 @@
-"""What a loss may ask of the other ranks of a training, without knowing how they talk."""
+"""The operations between the processes (ranks) of a distributed training that losses need."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RankOps:
-    """What the losses need of the other ranks; by default there are none.
+    """Communication with the other ranks; the defaults are those of a training in one process.
 
-    size, rank: number of ranks and which one this is. gather: rows (n, ...) of all ranks in rank order, n may differ
-    between them; no gradient is needed. mean: of a tensor over the ranks, without gradient.
+    Attributes:
+        size: number of ranks.
+        rank: number of this rank.
+        gather: concatenates rows (n, ...) of all ranks in rank order, without gradient; n may differ between ranks.
+        mean: averages a tensor over the ranks, without gradient.
     """
 
     size: int = 1

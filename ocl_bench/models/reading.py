@@ -1,7 +1,7 @@
-"""What is read from a vision transformer at inference: one vector per image, dense features, perhaps attention maps.
+"""Outputs of a vision transformer at inference: one vector per image, dense features, and optionally attention maps.
 
-With boxes, the token that describes the image attends within them only, in every block (arXiv:2506.05409). An image
-without a box, or whose boxes all lie outside, is read as a whole.
+With boxes, the token that describes the image attends only within them, in every block (ODIS, arXiv:2506.05409).
+Several boxes of an image are united. An image without a box, or with all boxes outside, is described as a whole.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ PARTS = ("obj", "cls", "mean", "pool")
 
 
 class PatchEncoder(nn.Module):
-    """A vision transformer as the frozen encoder of a slot model: (B, 3, H, W) in [0, 1] -> (B, D, h, w) patches."""
+    """A vision transformer as the frozen encoder of a slot model: image in [0, 1] -> map of patch tokens."""
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         self.vit = vit
 
     def forward(self, image: Tensor) -> Tensor:
-        """Patches after the final norm, full attention, no boxes."""
+        """Image (B, 3, H, W) in [0, 1] -> patches (B, D, h, w), with full attention, without boxes."""
         return self.vit.patch_grid(normalise(image))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are described.
+    """How a vision transformer describes images.
 
-    token: parts that are concatenated, such as `obj+mean`. obj: the object token (the mean of several). cls: the class
-    token. mean: the mean of all patches. pool: the mean of the patches within the boxes. object_token: what the object
-    token is, `obj` or, in models that were trained without objects, `cls`; the other of the two exists only where the
-    model has both. margin: patches that are added to each side of a box. use_boxes: look at `Batch.boxes`.
-    attention: `masks` are the attention of the describing token in the last block, one mask for each head.
+    Attributes:
+        token: the parts of the embedding, joined by +, such as `obj+mean`. `obj` is the object token (the mean of
+            several), `cls` the class token, `mean` the mean of all patches, `pool` that of the patches within boxes.
+        object_token: the token that boxes restrict: `obj`, or `cls` in models that were trained without objects.
+        margin: patches that are added to each side of a box.
+        use_boxes: whether to use `Batch.boxes`.
+        attention: whether to return as `masks` the attention of `object_token` in the last block, one for each head.
     """
 
     token: str
@@ -50,7 +52,7 @@ class Reading:
     attention: bool = False
 
     def check(self, backbone: VisionTransformer) -> None:
-        """Raises UsageError for a token that the model does not have."""
+        """Raise UsageError for a token that the model does not have."""
         for part in self.parts:
             if part not in PARTS:
                 raise UsageError(f"option token: {part!r} is unknown; use {', '.join(PARTS)}, or several joined by +")
@@ -59,7 +61,7 @@ class Reading:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What the embedding is made of, in order."""
+        """The parts of the embedding, in order."""
         return tuple(self.token.split("+"))
 
     @property
@@ -69,9 +71,9 @@ class Reading:
 
     @torch.no_grad()
     def predict(self, backbone: VisionTransformer, batch: Batch) -> Prediction:
-        """Tokens (B, D, h, w) and embedding (B, parts x D), from the final norm; `extra` counts unusual boxes.
+        """Predict tokens (B, D, h, w) and an embedding (B, parts x D), both after the final norm.
 
-        Raises UsageError for images whose sides are no multiples of the patch.
+        `extra` counts unusual boxes. Raises UsageError for images with sides that are not multiples of the patch.
         """
         parameter = backbone.cls_token
         image = normalise(batch.image.to(parameter))
@@ -82,6 +84,7 @@ class Reading:
         counts: dict[str, Tensor] = {}
         if batch.boxes is not None and self.use_boxes:
             within, counts = self._within(batch.boxes, image, backbone.patch)
+        # Several object tokens all get the same patches: a box has no token of its own at inference.
         mask = None if within is None else within.unsqueeze(1).expand(-1, max(1, backbone.objects), -1)
         tokens = backbone(image, mask)
         prediction = Prediction(
@@ -93,16 +96,18 @@ class Reading:
         return self._with_attention(prediction, backbone, image, mask) if self.attention else prediction
 
     def _within(self, boxes: tuple[Tensor, ...], image: Tensor, patch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Patches within any of an image's boxes (B, P) bool, all of them where there are none; unusual boxes (B,)."""
+        """Find the patches within any of an image's boxes, (B, P) bool, and count unusual boxes, (B,) each."""
+        # NaN marks padding: `patches_of_boxes` takes such a box for absent.
         padded = torch.nn.utils.rnn.pad_sequence(list(boxes), batch_first=True, padding_value=torch.nan)
-        found = patches_of_boxes(padded.to(image.device), (image.shape[-2], image.shape[-1]), patch, self.margin)
-        patches = found.patches.any(1)
+        covered = patches_of_boxes(padded.to(image.device), (image.shape[-2], image.shape[-1]), patch, self.margin)
+        patches = covered.patches.any(1)
         empty = ~patches.any(1, keepdim=True)
-        counts = {f"boxes_{name}": getattr(found, name).sum(1) for name in ("inverted", "thin", "outside")}
+        counts = {f"boxes_{name}": getattr(covered, name).sum(1) for name in ("inverted", "thin", "outside")}
+        # Our choice: without a box the token sees all patches. The paper's code for this case is not public.
         return patches | empty, {**counts, "without_box": empty.squeeze(1)}
 
     def _part(self, part: str, tokens: Tensor, backbone: VisionTransformer, within: Tensor | None) -> Tensor:
-        """One part of the embedding, (B, D)."""
+        """Return one part of the embedding, (B, D)."""
         patches = tokens[:, backbone.prefix :]
         if part == "mean" or (part == "pool" and within is None):
             return patches.mean(1)
@@ -116,7 +121,7 @@ class Reading:
     def _with_attention(
         self, prediction: Prediction, backbone: VisionTransformer, image: Tensor, mask: Tensor | None
     ) -> Prediction:
-        """With masks (B, heads, h, w): what the object token attends to in the last block."""
+        """Add masks (B, heads, h, w): the attention of the first object token in the last block."""
         weights = backbone.last_attention(image, mask)[:, :, backbone.first_object, backbone.prefix :]
         assert prediction.tokens is not None
         masks = weights.unflatten(2, prediction.tokens.shape[2:])
@@ -124,9 +129,9 @@ class Reading:
 
 
 def pool(patches: Tensor, within: Tensor) -> Tensor:
-    """Means of patch tokens (B, P, D) over the patches of each of O objects, within (B, O, P) bool -> (B, O, D).
+    """Average patch tokens (B, P, D) over the patches of each of O objects, (B, O, P) bool, into (B, O, D).
 
-    An object without patches is the mean of all.
+    An object without patches gets the mean of all patches.
     """
     weights = (within | ~within.any(2, keepdim=True)).to(patches.dtype)
     return (weights / weights.sum(2, keepdim=True)) @ patches

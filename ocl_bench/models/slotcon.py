@@ -2,13 +2,17 @@
 
     view -> ResNet -> projector -> cosine to K prototypes -> maps (one per prototype) and slots (pooled projections)
 
-A student learns two things from a teacher, its moving average, which sees the other view of the image: pixels of the
-same place belong to the same prototypes (group loss), and slots of the same prototype and image resemble each other
-more than all other slots (slot loss). Either term can be switched off, which gives the ablations of the paper.
+A student learns two things from its teacher. The teacher is the student's moving average and sees the other view of
+the image. Pixels of the same place must belong to the same prototypes (group loss, Sec. 3.1), and slots of the same
+prototype and image must be more similar than all other slots (slot loss, Sec. 3.2). Either term can be switched off,
+which gives the ablations of the paper.
 
-As in the official code (CVMI-Lab/SlotCon, commit 30ff33d), and unlike what one may expect: views pass one by one, as
-batch norm must not mix them; the teacher is in training mode and its batch norm statistics are its own, not averages
-of the student's; slots pool projections that are not normalised; the maps are aligned before any temperature.
+Four details follow the official code (CVMI-Lab/SlotCon, commit 30ff33d, `models/slotcon.py`) and may surprise:
+
+* The two views pass through the network one after the other, because batch norm must not mix them.
+* The teacher runs in training mode. Its batch norm statistics are its own, not averages of the student's.
+* Slots are means of projections that are not normalised.
+* Cosine maps are aligned before any temperature is applied.
 """
 
 from __future__ import annotations
@@ -30,10 +34,13 @@ from .checkpoints.names import rename_keys
 from .layers.alignment import align
 from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet
+from .losses import group_loss, slot_loss
+from .options import check_choice, check_range
 from .ranks import RankOps
 
 ATTENTION_FLOOR = 1e-6
-"""Added to each pixel's weights: a prototype that wins no pixel pools (nearly) the mean of all."""
+"""Added to each pixel's weights, as officially. A prototype that wins no pixel then pools nearly the mean of all
+pixels instead of dividing 0 by 0."""
 
 OFFICIAL_NAMES = (
     (r"center$", "centre"),
@@ -45,15 +52,22 @@ OFFICIAL_NAMES = (
     (r"grouping_k\.slot_embed\.weight$", "teacher.prototypes"),
     (r"predictor_slot\.mlp\.", "predictor."),
 )
-"""Names of the official checkpoints, without the prefix `module.` -> names here; each pattern starts a key."""
+"""Names in official checkpoints, without `module.` -> names here; each pattern matches from a key's start."""
 
 
 def group(z: Tensor, prototypes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Assign pixels to prototypes in one pass, and pool them.
+    """Assign pixels to prototypes in one pass and pool them into slots.
 
-    z: (B, D, h, w) projections. prototypes: (K, D). Computed in float32 or more, also under autocast.
-    Returns slots (B, K, D), the means of z weighted by each pixel's softmax over the prototypes, and dots
-    (B, K, h, w), the cosines in [-1, 1].
+    Source: Sec. 3.1 and 3.2 of the paper; `SemanticGrouping` in the official code.
+
+    Args:
+        z: (B, D, h, w) projections.
+        prototypes: (K, D), of any length.
+        temperature: divides the cosines before the softmax over prototypes.
+
+    Returns:
+        Slots (B, K, D) and dots (B, K, h, w). The slots are means of z, weighted by each pixel's softmax over the
+        prototypes; the dots are cosines in [-1, 1]. Both are in float32 or more, also under autocast.
     """
     with torch.autocast(z.device.type, enabled=False):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -61,69 +75,24 @@ def group(z: Tensor, prototypes: Tensor, temperature: float) -> tuple[Tensor, Te
         dots = F.normalize(prototypes, dim=1) @ F.normalize(pixels, dim=1)
         attention = (dots / temperature).softmax(1) + ATTENTION_FLOOR
         weights = attention / attention.sum(2, keepdim=True)
+        # Cosines need unit vectors, the slots do not: they average the projections as they are, as officially.
         return weights @ pixels.transpose(1, 2), dots.unflatten(2, z.shape[2:])
 
 
 def presence(dots: Tensor) -> Tensor:
-    """Which prototypes win at least one pixel: dots (B, K, h, w) -> (B, K) bool."""
+    """Whether each prototype wins at least one pixel: dots (B, K, h, w) -> (B, K) bool."""
     winners = dots.flatten(2).argmax(1)
     return torch.zeros(dots.shape[:2], dtype=torch.bool, device=dots.device).scatter_(1, winners, True)
 
 
-def group_loss(
-    student: Tensor, teacher: Tensor, centre: Tensor, student_temperature: float, teacher_temperature: float
-) -> Tensor:
-    """Cross entropy of the prototypes of each pixel, mean over pixels; a scalar.
-
-    student, teacher: (B, K, h, w) cosines of two views on one grid. centre: (1, K), taken from the teacher's, so that
-    no prototype wins everywhere.
-    """
-    target = ((teacher - centre[..., None, None]) / teacher_temperature).softmax(1)
-    return F.cross_entropy(student / student_temperature, target)
-
-
-@torch.compiler.disable  # the number of slots differs from step to step
-def slot_loss(
-    queries: Tensor,
-    keys: Tensor,
-    query_mask: Tensor,
-    key_mask: Tensor,
-    predictor: Callable[[Tensor], Tensor],
-    temperature: float,
-    ranks: RankOps,
-) -> tuple[Tensor, Tensor]:
-    """Contrast slots: a student's slot, predicted, must find the teacher's slot of the same image and prototype.
-
-    queries, keys: (B, K, D) slots of student and teacher. query_mask, key_mask: (B, K) bool, slots that are present.
-    Only slots that are present in both views ask; all slots of the teacher that are present, of all images of all
-    ranks, may answer. As in MoCo v3 the cross entropy is scaled by 2 `temperature`.
-
-    Returns the loss, whose mean over the ranks is the mean over all pairs (the official code lets each rank weigh
-    equally), and the number of pairs on all ranks. With fewer than two pairs there are no statistics for the
-    predictor's batch norm, and the loss is 0 with gradient 0.
-    """
-    shared = query_mask & key_mask
-    pairs = (ranks.mean(shared.sum().to(keys.dtype)) * ranks.size).round()
-    if pairs < 2:
-        return queries.sum() * 0, pairs
-    counts = ranks.gather(key_mask.sum().view(1))
-    columns = counts[: ranks.rank].sum() + key_mask.flatten().cumsum(0).view_as(key_mask) - 1
-    present = ranks.gather(keys[key_mask])
-    predicted = predictor(queries[shared])
-    with torch.autocast(keys.device.type, enabled=False):
-        logits = F.normalize(predicted.to(keys.dtype), dim=1) @ F.normalize(present, dim=1).T / temperature
-        entropy = F.cross_entropy(logits, columns[shared], reduction="sum")
-    return 2 * temperature * entropy * ranks.size / pairs, pairs
-
-
-class Network(nn.Module):
-    """What student and teacher have: encoder, projector (a 3-layer perceptron of each pixel) and prototypes (K, D)."""
+class SlotConNetwork(nn.Module):
+    """Student or teacher: an encoder, a projector (a 3-layer perceptron on each pixel) and prototypes (K, D)."""
 
     def __init__(self, encoder: ResNet, prototypes: int, hidden: int, dim: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = perceptron(encoder.channels, hidden, dim, pixels=True)
-        self.prototypes = nn.Parameter(torch.randn(prototypes, dim))
+        self.prototypes = nn.Parameter(torch.randn(prototypes, dim))  # normalised at use, never in storage
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised image (B, 3, H, W) -> projections z (B, D, h, w)."""
@@ -131,11 +100,23 @@ class Network(nn.Module):
 
 
 class SlotCon(nn.Module):
-    """The model around a ResNet.
+    """SlotCon around a ResNet.
 
-    encoder: makes a ResNet; called twice. prototypes: K. hidden, dim: widths of projector and predictor, D is `dim`.
-    group_weight: share of the group loss in the total, the slot loss has the rest. The teacher's temperature is also
-    that of the grouping, in both networks.
+    Args:
+        encoder: builds a ResNet; it is called twice, for student and teacher.
+        prototypes: K.
+        hidden: width inside projector and predictor.
+        dim: D, width of projections and slots.
+        input_size: side in pixels of the images that the model is evaluated on.
+        group_weight: weight of the group loss in the total; the slot loss has 1 - `group_weight`.
+        use_group_loss, use_slot_loss: switch a term off, as the paper's ablations do.
+        student_temperature: of the student in the group loss.
+        teacher_temperature: of the teacher in the group loss, and of the grouping in both networks.
+        slot_temperature: of the slot loss.
+        centre_momentum: share of the old centre that each step keeps.
+
+    Raises:
+        UsageError: an option is out of range.
     """
 
     def __init__(
@@ -158,19 +139,20 @@ class SlotCon(nn.Module):
         if not (use_group_loss or use_slot_loss):
             raise UsageError("options use_group_loss and use_slot_loss: one of them must be true")
         for name, size in {"prototypes": prototypes, "hidden": hidden, "dim": dim, "input_size": input_size}.items():
-            _check_range(name, size, isinstance(size, int) and size >= 1, "a whole number from 1")
+            check_range(name, size, isinstance(size, int) and size >= 1, "a whole number from 1")
         temperatures = {"student": student_temperature, "teacher": teacher_temperature, "slot": slot_temperature}
         for name, value in temperatures.items():
-            _check_range(f"{name}_temperature", value, 0 < value < float("inf"), "a number above 0")
+            check_range(f"{name}_temperature", value, 0 < value < float("inf"), "a number above 0")
         for name, value in {"group_weight": group_weight, "centre_momentum": centre_momentum}.items():
-            _check_range(name, value, 0 <= value <= 1, "a number from 0 to 1")
+            check_range(name, value, 0 <= value <= 1, "a number from 0 to 1")
         self.input_size, self.group_weight = input_size, group_weight
         self.use_group_loss, self.use_slot_loss = use_group_loss, use_slot_loss
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.slot_temperature, self.centre_momentum = slot_temperature, centre_momentum
-        self.student = Network(encoder(), prototypes, hidden, dim)
-        self.teacher = Network(encoder(), prototypes, hidden, dim).requires_grad_(False)
+        self.student = SlotConNetwork(encoder(), prototypes, hidden, dim)
+        self.teacher = SlotConNetwork(encoder(), prototypes, hidden, dim).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
+        # Only the student predicts, as in BYOL; officially there is no teacher predictor either.
         self.predictor = perceptron(dim, hidden, dim, pixels=False)
         self.centre: Tensor
         self.register_buffer("centre", torch.zeros(1, prototypes))
@@ -184,25 +166,36 @@ class SlotCon(nn.Module):
         momentum: float,
         ranks: RankOps = RankOps(),
     ) -> dict[str, Tensor]:
-        """One training step up to the loss; moves the teacher and the centre. The model must be in training mode.
+        """Compute the training loss of one step; also moves the teacher and the centre. Needs training mode.
 
-        views: two (B, 3, H, W), from `normalise`. boxes: two (B, 4), x0 y0 x1 y1 of what both views show, as shares of
-        the sides of each (flipped) view; no area where they share nothing. flips: two (B,) bool. momentum: of the
-        teacher, from `training.lars.teacher_momentum`.
-        Returns scalars: "total", with gradient; "group" and "slot", sums of both directions, where they are used;
-        "without_slots", in how many of the two directions no slots are shared, so that the slot term is 0.
+        Args:
+            views: two (B, 3, H, W), from `normalise`.
+            boxes: two (B, 4), x0 y0 x1 y1 of the views' intersection, as shares of the sides of each (flipped) view;
+                without area where the views do not overlap.
+            flips: two (B,) bool, whether a view was flipped left to right.
+            momentum: of the teacher, from `training.lars.teacher_momentum`.
+            ranks: the other processes of the training.
+
+        Returns:
+            Scalars. "total" has a gradient. "group" and "slot" are sums over both directions, present where the term
+            is used. "without_slots" is the number of directions (0 to 2) in which the slot term is 0, because the
+            views share fewer than two slots.
         """
-        z = [self.student(view) for view in views]
-        student = [group(one, self.student.prototypes, self.teacher_temperature) for one in z]
+        # View by view, because batch norm must not mix them. The student groups with the teacher's temperature too:
+        # officially its own temperature is used in the group loss alone.
+        projections = [self.student(view) for view in views]
+        student = [group(z, self.student.prototypes, self.teacher_temperature) for z in projections]
         with torch.no_grad():
+            # Before the teacher's pass, with the student as the last optimiser step left it: the official order.
             self.update_teacher(momentum)
-            z = [self.teacher(view) for view in views]
-            teacher = [group(one, self.teacher.prototypes, self.teacher_temperature) for one in z]
+            projections = [self.teacher(view) for view in views]
+            teacher = [group(z, self.teacher.prototypes, self.teacher_temperature) for z in projections]
         slots, dots = zip(*student, strict=True)
         teacher_slots, teacher_dots = zip(*teacher, strict=True)
         terms, total = {}, torch.zeros((), dtype=dots[0].dtype, device=dots[0].device)
         if self.use_group_loss:
             terms["group"] = self._group_term(dots, teacher_dots, boxes, flips)
+            # The loss uses the centre of the step before.
             self._update_centre(torch.cat(teacher_dots), ranks)
             total = total + self.group_weight * terms["group"]
         if self.use_slot_loss:
@@ -213,12 +206,14 @@ class SlotCon(nn.Module):
     @torch.compiler.disable  # the momentum differs from step to step
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Teacher's parameters <- momentum x teacher + (1 - momentum) x student; batch norm statistics stay."""
+        """Teacher's parameters <- momentum x teacher + (1 - momentum) x student."""
+        # Parameters only: the teacher collects its own batch norm statistics, because it runs in training mode.
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
 
     @torch.no_grad()
     def _update_centre(self, dots: Tensor, ranks: RankOps) -> None:
-        """The centre follows the mean of the teacher's cosines (B, K, h, w), which are those of both whole views."""
+        """Move the centre towards the mean of the teacher's cosines (B, K, h, w)."""
+        # Of both whole views, not of their aligned intersection (official `update_center`).
         mean = ranks.mean(dots.mean((0, 2, 3)))
         self.centre.lerp_(mean.unsqueeze(0).to(self.centre.dtype), 1 - self.centre_momentum)
 
@@ -229,10 +224,11 @@ class SlotCon(nn.Module):
         boxes: tuple[Tensor, Tensor],
         flips: tuple[Tensor, Tensor],
     ) -> Tensor:
-        ours = [align(*inputs) for inputs in zip(student, boxes, flips, strict=True)]
-        theirs = [align(*inputs) for inputs in zip(teacher, boxes, flips, strict=True)]
+        """Group loss of both directions; officially it is their sum, not their mean."""
+        first, second = (align(*inputs) for inputs in zip(student, boxes, flips, strict=True))
+        teacher_first, teacher_second = (align(*inputs) for inputs in zip(teacher, boxes, flips, strict=True))
         constants = self.centre, self.student_temperature, self.teacher_temperature
-        return group_loss(ours[0], theirs[1], *constants) + group_loss(ours[1], theirs[0], *constants)
+        return group_loss(first, teacher_second, *constants) + group_loss(second, teacher_first, *constants)
 
     def _slot_term(
         self,
@@ -242,56 +238,65 @@ class SlotCon(nn.Module):
         teacher_dots: Sequence[Tensor],
         ranks: RankOps,
     ) -> tuple[Tensor, Tensor]:
-        """Loss of both directions, and the number of directions without shared slots."""
-        queries, keys = [presence(one) for one in dots], [presence(one) for one in teacher_dots]
+        """Slot loss of both directions (their sum), and the number of directions with fewer than two shared slots."""
+        # Presence is judged on each network's own, whole view: an unaligned map (official `ctr_loss_filtered`).
+        queries, keys = [presence(view) for view in dots], [presence(view) for view in teacher_dots]
         constants = self.predictor, self.slot_temperature, ranks
-        one, pairs = slot_loss(slots[0], teacher_slots[1], queries[0], keys[1], *constants)
-        two, more_pairs = slot_loss(slots[1], teacher_slots[0], queries[1], keys[0], *constants)
-        return one + two, (torch.stack([pairs, more_pairs]) < 2).sum()
+        forth, forth_pairs = slot_loss(slots[0], teacher_slots[1], queries[0], keys[1], *constants)
+        back, back_pairs = slot_loss(slots[1], teacher_slots[0], queries[1], keys[0], *constants)
+        return forth + back, (torch.stack([forth_pairs, back_pairs]) < 2).sum()
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        """The teacher's view of whole images; the model must be in evaluation mode.
+        """Predict with the teacher on whole images; the model must be in evaluation mode.
 
-        masks: (B, K, h, w), (cosine + 1) / 2; slot k is prototype k in every image. slots: (B, K, D), zero where a
-        prototype wins no pixel. tokens: (B, C, h, w), the encoder's. embedding: (B, C), their mean.
+        Returns:
+            masks (B, K, h, w), (cosine + 1) / 2, where slot k is prototype k in every image; slots (B, K, D), zero
+            where a prototype wins no pixel; tokens (B, C, h, w) of the encoder; embedding (B, C), their mean.
         """
+        # The teacher, because every official converter exports `encoder_k` (`transfer/detection/`, `viz_slots.py`).
         tokens = self.teacher.encoder(normalise(batch.image.to(self.centre)))
         embedding = tokens.mean((2, 3))
         prediction = Prediction(tokens=tokens, embedding=embedding, embedding_source="pool:mean")
-        others = {"masks", "slots", "tokens", "embedding"}
-        if any(batch.asks_only_for(name, tuple(others - {name})) for name in ("tokens", "embedding")):
+        fields = {"masks", "slots", "tokens", "embedding"}
+        if any(batch.asks_only_for(name, tuple(fields - {name})) for name in ("tokens", "embedding")):
             return prediction
         slots, dots = group(self.teacher.projector(tokens), self.teacher.prototypes, self.teacher_temperature)
         return replace(
             prediction,
+            # Cosines rather than their sharp softmax: the official `viz_slots.py` also upsamples cosines.
             masks=(dots + 1) / 2,
             mask_source="prototypes",
             slots=slots * presence(dots).unsqueeze(-1),
         )
 
     def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
-        """Tensors of a checkpoint file, official ones (with the training's arguments and optimiser) included."""
+        """Read the tensors of a checkpoint file; official files also hold arguments and optimiser state."""
         return read_checkpoint(path)
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the tensors of an official checkpoint; those of our own are returned unchanged.
+        """Rename the tensors of an official checkpoint; a checkpoint with our names is returned unchanged.
 
-        Raises UsageError when the checkpoint has another number of prototypes than the model.
+        Raises:
+            UsageError: the checkpoint and the model differ in the number of prototypes.
         """
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         if not any(name.startswith(("centre", "student.", "teacher.", "predictor.")) for name in state):
             state = rename_keys(state, OFFICIAL_NAMES)
-        theirs, ours = state.get("centre", self.centre).numel(), self.centre.numel()
-        if theirs != ours:
+        file_count, count = state.get("centre", self.centre).numel(), self.centre.numel()
+        if file_count != count:
             raise UsageError(
-                f"K differs: the checkpoint has {theirs} prototypes, the model {ours}; use --option prototypes={theirs}"
+                f"K differs: the checkpoint has {file_count} prototypes, the model {count}; "
+                f"use --option prototypes={file_count}"
             )
         return state
 
 
 def perceptron(inputs: int, hidden: int, outputs: int, *, pixels: bool) -> nn.Sequential:
-    """Three linear layers with batch norm and GELU between: of the pixels of (B, C, h, w), or of rows (N, C)."""
+    """Three linear layers with batch norm and GELU between: on the pixels of (B, C, h, w), or on rows (N, C).
+
+    Source: `DINOHead2d` (pixels) and `DINOHead` (rows) in the official `models/slotcon.py`, with their initialisation.
+    """
 
     def linear(before: int, after: int) -> nn.Module:
         layer = nn.Conv2d(before, after, 1) if pixels else nn.Linear(before, after)
@@ -310,7 +315,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"arch": "resnet50"},
     "embedded": {"arch": "small", "prototypes": 27, "hidden": 512, "dim": 64, "input_size": 128},
 }
-"""Options of the two sizes; the others are those of `SlotCon`. The paper's K is 256 for COCO, 2048 for ImageNet."""
+"""Options of the two sizes; `SlotCon` has the other defaults. The paper's K is 256 for COCO and 2048 for ImageNet."""
 
 SMALL: dict[str, Any] = {
     "blocks": (1, 1, 1),
@@ -326,17 +331,23 @@ SMALL: dict[str, Any] = {
 def build(
     *, preset: Literal["paper", "embedded"] = "paper", output_stride: Literal[32, 16] = 32, **options: Any
 ) -> SlotCon:
-    """Factory of the cards `slotcon` and `slotcon-paper`.
+    """Build the model of the cards `slotcon` and `slotcon-paper`.
 
-    output_stride: 16 dilates the last stage of an ImageNet-sized ResNet instead of striding: the same weights, maps of
-    twice the side. options: `arch` ("resnet50", "resnet34", "resnet18", or "small", which takes the options of
-    `layers.resnet.ResNet`, by default `SMALL`), and the keywords of `SlotCon`. Raises UsageError.
+    Args:
+        preset: the paper's size, or the embedded one.
+        output_stride: 16 dilates the last stage of an ImageNet-sized ResNet instead of striding. The weights are the
+            same and the maps have twice the side.
+        options: `arch` ("resnet50", "resnet34", "resnet18", or "small", which takes the options of
+            `layers.resnet.ResNet`, by default `SMALL`), and the keywords of `SlotCon`.
+
+    Raises:
+        UsageError: an option is unknown or out of range.
     """
-    _check_choice("preset", preset, tuple(PRESETS))
+    check_choice("preset", preset, tuple(PRESETS))
     options = {**PRESETS[preset], **options}
     arch = options.pop("arch")
-    _check_choice("arch", arch, (*ARCHITECTURES, "small"))
-    _check_choice("output_stride", output_stride, (32, 16))
+    check_choice("arch", arch, (*ARCHITECTURES, "small"))
+    check_choice("output_stride", output_stride, (32, 16))
     if arch != "small":
         return SlotCon(partial(resnet, arch, output_stride), **options).eval()
     if output_stride != 32:
@@ -346,17 +357,7 @@ def build(
 
 
 def build_random(*, seed: int = 0, **options: Any) -> SlotCon:
-    """The floor `slotcon-random`: the network of `build` with random weights, always the same for one seed."""
+    """Build the floor `slotcon-random`: the network of `build` with random weights, a pure function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(**options)
-
-
-def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"option {option}: {value!r} is unknown; use {' or '.join(map(str, allowed))}")
-
-
-def _check_range(option: str, value: object, valid: bool, expected: str) -> None:
-    if not valid:
-        raise UsageError(f"option {option}: {value!r} is invalid; use {expected}")

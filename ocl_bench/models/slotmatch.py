@@ -6,14 +6,14 @@
 
     total = reconstruction + alpha contrast + beta distillation
 
-Slots start from learnt vectors, so slot k of teacher and student can stand for the same query: the student begins with
-the teacher's. After training the student is used alone, exactly as a SlotContrast.
+Slots start from learnt vectors, and the student begins with the teacher's, so slot k is the same query in both. After
+training the student is used alone, exactly as a SlotContrast.
 
-*Our reconstruction*: no code of SlotMatch is public, and neither are the tables and the appendix that could be read
-here. From the abstract and the first pages: the three terms, the cosine of corresponding slots, the frozen teacher, a
-student 3.6 times smaller. Chosen by us, and options here: alpha, beta, which slots (the corrected ones of all frames),
-the mean over them, where the student's slots start, the projection where the slots differ in width. The paper says that
-distilling features or masks besides brings nothing; `feature_weight` and `mask_weight` make that testable.
+*This is our reconstruction.* SlotMatch has no public code, and the paper's tables and appendix could not be read. Its
+abstract and first pages say: the three terms, the cosine of corresponding slots, the frozen teacher, a student 3.6
+times smaller. We chose the following, most of it as options: alpha, beta, the distilled slots (the corrected ones of
+all frames), the mean over them, where the student's slots start, the projection for slots of another width. The paper
+says that distilling features or masks as well brings nothing; `feature_weight` and `mask_weight` make that testable.
 
 The training objective calls, in training mode, once per step:
 
@@ -22,8 +22,8 @@ The training objective calls, in training mode, once per step:
         "total" (with gradient), "reconstruction", "contrast", and where they are used "distillation",
         "feature_distillation", "mask_distillation" (all unweighted, without gradient)
 
-after `student.check_teacher(teacher)` and, for a fresh training, `student.begin_like(teacher)`. The teacher is no part
-of the student: it is in neither its state dict nor its parameters.
+after `student.check_teacher(teacher)` and, for a new training, `student.begin_like(teacher)`. The teacher is not a
+part of the student: it is neither in its state dict nor among its parameters.
 """
 
 from __future__ import annotations
@@ -35,55 +35,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from .losses import mask_distillation, slot_distillation
+from .options import check_choice, check_range
 from .ranks import RankOps
-from .slotcontrast import SlotContrast, assemble, check_choice, check_range
+from .slotcontrast import SlotContrast, assemble
 
 InitialSlots = Literal["copy", "fresh", "frozen-copy"]
 
 
-def slot_distillation(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine of slots with the same number, mean over all of them; a scalar in [0, 2].
-
-    student, teacher: (B, T, K, D). The teacher gets no gradient. In float32 or more, also under autocast.
-    """
-    with torch.autocast(student.device.type, enabled=False):
-        wide = torch.promote_types(student.dtype, torch.float32)
-        return (1 - F.cosine_similarity(student.to(wide), teacher.detach().to(wide), dim=-1)).mean()
-
-
-def mask_distillation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the student's masks from the teacher's, mean over tokens, in nats; a scalar.
-
-    student, teacher: (B, T, K, P), sums over the slots are 1. The teacher gets no gradient.
-    """
-    smallest = torch.finfo(student.dtype).tiny
-    teacher = teacher.detach().to(student.dtype)
-    divergence = teacher * (teacher.clamp_min(smallest).log() - student.clamp_min(smallest).log())
-    return divergence.sum(2).mean()
-
-
 @torch.no_grad()
 def teach(teacher: SlotContrast, features: Tensor, *, masks: bool = False) -> dict[str, Tensor]:
-    """What a teacher says of clips, as keywords of `SlotMatch.loss`. The teacher must be in evaluation mode.
+    """Run a teacher on clips and return its outputs as keywords of `SlotMatch.loss`.
 
-    features: (B, T, P, F) of the teacher's own encoder. masks: decode them, too.
+    Args:
+        teacher: the frozen model, in evaluation mode.
+        features: (B, T, P, F) of the teacher's own encoder.
+        masks: whether to decode masks as well, the costly part.
     """
     features = features.to(teacher.initial_slots.dtype)
-    found = teacher.recurrence(features)
-    said = {"teacher_slots": found.slots, "teacher_features": features}
+    recurrence = teacher.recurrence(features)
+    outputs = {"teacher_slots": recurrence.slots, "teacher_features": features}
     if masks:
-        said["teacher_masks"] = teacher.decode(found.slots, found.attention)[1]
-    return said
+        outputs["teacher_masks"] = teacher.decode(recurrence.slots, recurrence.attention)[1]
+    return outputs
 
 
 class SlotMatch(SlotContrast):
-    """A student; the keywords that are not here are those of `SlotContrast`, whose `contrast_weight` is alpha.
+    """A SlotContrast that is trained by distillation.
 
-    distillation_weight: beta; 0 is the undistilled student, which needs no teacher. feature_weight: of the mean squared
-    error between reconstruction and the teacher's features. mask_weight: of `mask_distillation`.
-    initial_slots: the student begins with the teacher's (`copy`), keeps them (`frozen-copy`), or begins with its own
-    (`fresh`). teacher_slot_dim, teacher_feature_dim: D and F of the teacher where they differ; a linear map, learnt
-    with the student, then leads from the student's slots or reconstruction to the teacher's.
+    Args:
+        encoder: see `SlotContrast`.
+        distillation_weight: beta; 0 is the student without distillation, which needs no teacher.
+        feature_weight: weight of the mean squared error between the reconstruction and the teacher's features.
+        mask_weight: weight of `losses.mask_distillation`.
+        initial_slots: the student begins with the teacher's (`copy`), keeps them (`frozen-copy`), or begins with
+            its own (`fresh`).
+        teacher_slot_dim, teacher_feature_dim: D and F of the teacher, where they differ from the student's. A linear
+            map, learnt with the student, then leads from the student's slots or reconstruction to the teacher's.
+        student: the keywords of `SlotContrast`; its `contrast_weight` is alpha.
+
+    Raises:
+        UsageError: an option is out of range or contradicts another one.
     """
 
     def __init__(
@@ -118,36 +110,38 @@ class SlotMatch(SlotContrast):
             self.feature_map = nn.Linear(self.feature_dim, self.teacher_feature_dim)
         if self.start != "fresh":
             same = self.teacher_slot_dim == self.slot_dim
+            # Slots of another width cannot be copied.
             check_range("initial_slots", self.start, same, "fresh, as teacher_slot_dim is not slot_dim")
         self.initial_slots.requires_grad_(self.start != "frozen-copy")
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether anything of a teacher is used in the loss."""
+        """Whether the loss uses any output of a teacher."""
         return bool(self.distillation_weight or self.feature_weight or self.mask_weight)
 
     def check_teacher(self, teacher: SlotContrast) -> None:
-        """Raises UsageError when K, D, F or the grid of a teacher is not what this student was made for."""
-        pairs = {"slots": (teacher.slots, self.slots)}
+        """Raise UsageError if K, D, F or the grid of a teacher does not fit this student's options."""
+        # Slots are compared by their number, so K must agree even where only features or masks are distilled.
+        sizes = {"slots": (teacher.slots, self.slots)}
         if self.distillation_weight or self.start != "fresh":
-            pairs["teacher_slot_dim"] = teacher.slot_dim, self.teacher_slot_dim
+            sizes["teacher_slot_dim"] = teacher.slot_dim, self.teacher_slot_dim
         if self.feature_weight:
-            pairs["teacher_feature_dim"] = teacher.feature_dim, self.teacher_feature_dim
-        for option, (theirs, ours) in pairs.items():
-            if theirs != ours:
+            sizes["teacher_feature_dim"] = teacher.feature_dim, self.teacher_feature_dim
+        for option, (actual, expected) in sizes.items():
+            if actual != expected:
                 raise UsageError(
-                    f"option {option}: the teacher has {theirs}, the student expects {ours}; "
-                    f"use --option {option}={theirs}"
+                    f"option {option}: the teacher has {actual}, the student expects {expected}; "
+                    f"use --option {option}={actual}"
                 )
         if (self.feature_weight or self.mask_weight) and teacher.grid != self.grid:
             raise UsageError(
-                f"option input_size: the teacher has {teacher.grid} tokens, the student {self.grid}; features and "
-                "masks can be distilled on one grid only"
+                f"option input_size: the teacher has {teacher.grid} tokens, the student {self.grid}; use an "
+                "input_size with the same grid, or set feature_weight and mask_weight to 0"
             )
 
     @torch.no_grad()
     def begin_like(self, teacher: SlotContrast) -> None:
-        """Take the teacher's initial slots, as `initial_slots` says. Raises UsageError where it does not fit."""
+        """Copy the teacher's initial slots, unless the option says `fresh`; UsageError if the teacher does not fit."""
         self.check_teacher(teacher)
         if self.start != "fresh":
             self.initial_slots.copy_(teacher.initial_slots)
@@ -161,19 +155,28 @@ class SlotMatch(SlotContrast):
         teacher_masks: Tensor | None = None,
         ranks: RankOps = RankOps(),
     ) -> dict[str, Tensor]:
-        """The training loss of B clips of T frames.
+        """Compute the training loss of B clips of T frames.
 
-        features: (B, T, P, F) of the student's encoder. teacher_slots: (B, T, K, D'), teacher_features: (B, T, P, F'),
-        teacher_masks: (B, T, K, P), from `teach`; only those that have a weight are looked at. ranks: as in
-        `SlotContrast.loss`. Returns scalars: "total", with gradient, and the terms; see the module. Raises UsageError
-        for a missing or ill-shaped one.
+        Args:
+            features: (B, T, P, F) of the student's encoder.
+            teacher_slots: (B, T, K, D') from `teach`. This and the next two are needed if their weight is not 0.
+            teacher_features: (B, T, P, F') from `teach`.
+            teacher_masks: (B, T, K, P) from `teach`.
+            ranks: as in `SlotContrast.loss`.
+
+        Returns:
+            Scalars: "total", with gradient, and the terms without weights; see the module.
+
+        Raises:
+            UsageError: an output of the teacher is missing or has another shape.
         """
-        terms, found, reconstruction, masks = self._terms(features, ranks)
+        terms, recurrence, reconstruction, masks = self._terms(features, ranks)
         if self.distillation_weight:
-            slots = found.slots if self.slot_map is None else self.slot_map(found.slots)
+            slots = recurrence.slots if self.slot_map is None else self.slot_map(recurrence.slots)
             distance = slot_distillation(slots, _given("teacher_slots", teacher_slots, slots))
             self._add(terms, "distillation", self.distillation_weight, distance)
         if self.feature_weight:
+            # The student reconstructs its own encoder's features; the teacher's are a second target.
             mapped = reconstruction if self.feature_map is None else self.feature_map(reconstruction)
             target = _given("teacher_features", teacher_features, mapped)
             distance = F.mse_loss(mapped, target.detach().to(mapped.dtype))
@@ -185,13 +188,13 @@ class SlotMatch(SlotContrast):
 
     @staticmethod
     def _add(terms: dict[str, Tensor], name: str, weight: float, value: Tensor) -> None:
-        """Add a weighted term to the total, and keep it by its name."""
+        """Add a weighted term to the total, and store it under its name."""
         terms["total"] = terms["total"] + weight * value
         terms[name] = value.detach()
 
 
 def _given(name: str, value: Tensor | None, like: Tensor) -> Tensor:
-    """What the teacher said, of the shape that the student's counterpart has. Raises UsageError."""
+    """Return a teacher's output; UsageError if it is missing or not of the shape of the student's counterpart."""
     if value is None:
         raise UsageError(f"{name} is missing, and its weight is not 0; give what `teach` returns")
     if value.shape != like.shape:
@@ -203,11 +206,17 @@ def _given(name: str, value: Tensor | None, like: Tensor) -> Tensor:
 
 
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> SlotMatch:
-    """Factory of the cards `slotmatch` and `slotmatch-paper`.
+    """Build the model of the cards `slotmatch` and `slotmatch-paper`.
 
-    With preset "paper", `variant` says whose student it is; all of it is the teacher's but the encoder, ViT-S/14.
-    Other options as in `slotcontrast.assemble`, and the keywords of `SlotMatch`. Raises UsageError.
+    Args:
+        preset: "paper" (option `variant` names the teacher) or "embedded".
+        options: as in `slotcontrast.assemble`, and the keywords of `SlotMatch`.
+
+    Raises:
+        UsageError: an option is unknown or out of range.
     """
     if preset == "paper":
+        # Our inference: the teacher with ViT-S/14 in place of ViT-B/14 has 3.57 to 3.62 times fewer parameters, and
+        # the paper says 3.6.
         options = {"variant": "movi_e", "encoder": "vit_small", **options}
     return assemble(SlotMatch, preset, options)

@@ -17,7 +17,8 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import PACKAGE
 from ocl_bench.core.types import Batch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
-from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_loss, distillation_weight, soften
+from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_weight, soften
+from ocl_bench.models.losses import distillation_loss
 from ocl_bench.models.odis import build as build_odis
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------
@@ -317,11 +318,11 @@ def test_the_encoder_may_be_the_vit_of_odis() -> None:
     model = build(encoder="vit", vit=vit, dim=16, input_size=64, slots=3, slot_dim=8, decoder_layers=1)
     model.encoder.load_state_dict(odis.as_encoder().state_dict())
     image = torch.rand(2, 3, 64, 64)
-    found = model.predict(Batch(("a", "b"), image))
+    prediction = model.predict(Batch(("a", "b"), image))
     tokens = odis.predict(Batch(("a", "b"), image)).tokens
-    assert tokens is not None and found.tokens is not None and found.masks is not None
-    assert torch.equal(found.tokens, tokens)
-    assert found.masks.shape == (2, 3, 8, 8)
+    assert tokens is not None and prediction.tokens is not None and prediction.masks is not None
+    assert torch.equal(prediction.tokens, tokens)
+    assert prediction.masks.shape == (2, 3, 8, 8)
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
 
 

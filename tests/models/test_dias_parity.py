@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from parity_case import DTYPES, Case
 from torch import Tensor, nn
 
-from ocl_bench.models.dias import DIAS, distillation_loss
+from ocl_bench.models.dias import DIAS
+from ocl_bench.models.losses import distillation_loss
 
 SCALARS = {
     "dias_decoder": {"train.mse": 4.745186513734999},

@@ -22,16 +22,16 @@ def clip_of(number: int = 0, frames: int = 7) -> torch.Tensor:
 
 
 def in_clips(model: Any, video: torch.Tensor, length: int) -> list[Prediction]:
-    found, state = [], None
+    outputs, state = [], None
     for start in range(0, video.shape[1], length):
         clip = video[:, start : start + length]
-        found.append(model.predict(Batch(("v",), clip[:, 0], video=clip, start=start, state=state)))
-        state = found[-1].state
-    return found
+        outputs.append(model.predict(Batch(("v",), clip[:, 0], video=clip, start=start, state=state)))
+        state = outputs[-1].state
+    return outputs
 
 
 def labels_of(predictions: list[Prediction]) -> torch.Tensor:
-    masks = torch.cat([found.masks for found in predictions if found.masks is not None], 1)[0]
+    masks = torch.cat([output.masks for output in predictions if output.masks is not None], 1)[0]
     return masks.argmax(1) if masks.is_floating_point() else masks
 
 
@@ -54,10 +54,10 @@ def test_without_linking_the_numbers_change() -> None:
 
 
 def test_slots_follow_their_masks() -> None:
-    found = in_clips(FrameByFrame(Colours()), clip_of(), 7)[0]
-    assert found.link == "slots" and found.slots is not None and found.masks is not None
-    assert torch.equal(found.slots[0], found.slots[0, :1].expand_as(found.slots[0]))
-    assert found.masks.shape == (1, 7, 3, 24, 24)
+    actual = in_clips(FrameByFrame(Colours()), clip_of(), 7)[0]
+    assert actual.link == "slots" and actual.slots is not None and actual.masks is not None
+    assert torch.equal(actual.slots[0], actual.slots[0, :1].expand_as(actual.slots[0]))
+    assert actual.masks.shape == (1, 7, 3, 24, 24)
 
 
 def test_an_object_that_comes_back_finds_its_track() -> None:
@@ -99,9 +99,9 @@ def test_new_labels_get_numbers_of_their_own() -> None:
     labels = torch.zeros(2, 4, 4, dtype=torch.int64)
     labels[1, :2] = 1  # a second segment appears
     model = FrameByFrame(_Fixed(labels))
-    found = labels_of(in_clips(model, torch.zeros(1, 2, 3, 4, 4), 2))
-    assert sorted(found[1].unique().tolist()) == [0, 1]
-    assert torch.equal(found[0], labels[0])
+    actual = labels_of(in_clips(model, torch.zeros(1, 2, 3, 4, 4), 2))
+    assert sorted(actual[1].unique().tolist()) == [0, 1]
+    assert torch.equal(actual[0], labels[0])
 
 
 class AnyNumber(Colours):
@@ -111,11 +111,11 @@ class AnyNumber(Colours):
         self.slots = slots
 
     def predict(self, batch: Batch) -> Prediction:
-        found = super().predict(batch)
-        assert found.masks is not None and found.slots is not None
+        prediction = super().predict(batch)
+        assert prediction.masks is not None and prediction.slots is not None
         empty = 1 + len(batch) % 3
-        masks = torch.nn.functional.pad(found.masks * 9 - 5, (0, 0, 0, 0, 0, empty), value=-20.0)
-        slots = torch.nn.functional.pad(found.slots, (0, 0, 0, empty))
+        masks = torch.nn.functional.pad(prediction.masks * 9 - 5, (0, 0, 0, 0, 0, empty), value=-20.0)
+        slots = torch.nn.functional.pad(prediction.slots, (0, 0, 0, empty))
         return Prediction(masks=masks, mask_source="decoder", slots=slots if self.slots else None)
 
 
@@ -124,8 +124,8 @@ def test_clips_may_differ_in_their_number_of_slots(slots: bool) -> None:
     """7 frames in clips of 5 (3 + 3 slots) and 2 (3 + 3), or of 4 (3 + 2) and 3 (3 + 1): fewer slots than before."""
     expected = labels_of(in_clips(FrameByFrame(Colours()), clip_of(), 7))
     for length in (5, 4, 3, 2):
-        found = in_clips(FrameByFrame(AnyNumber(slots)), clip_of(), length)
-        labels = torch.cat([one.masks[0].argmax(1) for one in found if one.masks is not None])
+        outputs = in_clips(FrameByFrame(AnyNumber(slots)), clip_of(), length)
+        labels = torch.cat([output.masks[0].argmax(1) for output in outputs if output.masks is not None])
         pairs = torch.stack([expected.flatten(), labels.flatten()]).unique(dim=1)
         assert pairs.shape[1] == 3, f"clips of {length}: a segment has several numbers"
 
@@ -150,10 +150,10 @@ def test_too_many_segments_are_refused() -> None:
 def test_slots_that_are_not_finite_fail_their_video_only() -> None:
     class Broken(Colours):
         def predict(self, batch: Batch) -> Prediction:
-            found = super().predict(batch)
-            assert found.slots is not None
-            found.slots[1] = float("nan")
-            return found
+            prediction = super().predict(batch)
+            assert prediction.slots is not None
+            prediction.slots[1] = float("nan")
+            return prediction
 
     clip = clip_of()
     with pytest.raises(SampleError, match="slots are not finite") as caught:
@@ -166,9 +166,9 @@ def test_slots_that_are_not_finite_fail_their_video_only() -> None:
     [torch.full((7, 4, 4), -1), torch.zeros(6, 3, 4, 4), torch.zeros(7, 4, 4), torch.zeros(7, 0, 4, 4)],
 )
 def test_what_is_no_mask_is_left_to_the_adapter(masks: torch.Tensor) -> None:
-    """It says what is wrong; linking would fail with a riddle, or hide a negative label."""
-    found = in_clips(FrameByFrame(_Fixed(masks)), clip_of(), 7)[0]
-    assert found.masks is not None and torch.equal(found.masks[0], masks) and found.link == ""
+    """The task's family reports the mistake; linking would fail obscurely or hide a negative label."""
+    actual = in_clips(FrameByFrame(_Fixed(masks)), clip_of(), 7)[0]
+    assert actual.masks is not None and torch.equal(actual.masks[0], masks) and actual.link == ""
 
 
 class _Fixed:
@@ -184,9 +184,9 @@ def test_what_numbers_its_slots_itself_is_left_alone() -> None:
     clip = clip_of(1, 4)
     batch = Batch(("v",), clip[:, 0], video=clip)
     for model in (FrameByFrame(build_oracle()), video_model(build_patch_oracle(12))):
-        found = model.predict(batch, truth)
-        assert found.link == "" and found.mask_source == "truth"
-        labels = labels_of([found])
+        prediction = model.predict(batch, truth)
+        assert prediction.link == "" and prediction.mask_source == "truth"
+        labels = labels_of([prediction])
         small = torch.from_numpy(np.stack([one.labels for one in truth]))
         if labels.shape == small.shape:
             assert torch.equal(labels, small.long())
@@ -195,8 +195,8 @@ def test_what_numbers_its_slots_itself_is_left_alone() -> None:
 
 
 def test_blind_floors_keep_their_grid() -> None:
-    found = labels_of(in_clips(video_model(build_grid(2, 2)), clip_of(), 3))
-    assert torch.equal(found, found[:1].expand_as(found))
+    actual = labels_of(in_clips(video_model(build_grid(2, 2)), clip_of(), 3))
+    assert torch.equal(actual, actual[:1].expand_as(actual))
 
 
 def test_only_one_video_at_a_time() -> None:

@@ -19,7 +19,8 @@ from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.loading import get_model
-from ocl_bench.models.odis import Odis, Views, build, cross_view_loss, patch_loss, targets
+from ocl_bench.models.losses import cross_view_loss, patch_loss, targets
+from ocl_bench.models.odis import Odis, Views, build
 from ocl_bench.models.ranks import RankOps
 
 TINY: dict = {"preset": "embedded", "dim": 16, "depth": 2, "heads": 2, "hidden": 16, "bottleneck": 8, "out_dim": 12}
@@ -80,8 +81,8 @@ def test_cross_view_loss_is_its_definition() -> None:
                     log = (student[view, image, token] / 0.1).log_softmax(0)
                     total -= weight * float((target[teacher_view, image, token] * log).sum()) / 2
     assert pairs == 8
-    found = cross_view_loss(student, target, present, 0.1)
-    torch.testing.assert_close(found, torch.tensor(total / pairs / 3).double())
+    loss = cross_view_loss(student, target, present, 0.1)
+    torch.testing.assert_close(loss, torch.tensor(total / pairs / 3).double())
 
 
 def test_patch_loss_is_its_definition() -> None:
@@ -94,8 +95,8 @@ def test_patch_loss_is_its_definition() -> None:
         places = hidden[view].nonzero().flatten().tolist()
         entropies = [-float((target[view, p] * (student[view, p] / 0.1).log_softmax(0)).sum()) for p in places]
         total += sum(entropies) / max(1, len(places))
-    found = patch_loss(student[hidden], target[hidden], hidden, 0.1)
-    torch.testing.assert_close(found, torch.tensor(total / 4).double())
+    loss = patch_loss(student[hidden], target[hidden], hidden, 0.1)
+    torch.testing.assert_close(loss, torch.tensor(total / 4).double())
 
 
 def test_the_whole_step_is_its_definition() -> None:
@@ -104,7 +105,7 @@ def test_the_whole_step_is_its_definition() -> None:
     for kind in ("object", "patch"):
         model._centre(kind).normal_()
     centres = {kind: model._centre(kind).clone() for kind in ("object", "patch")}
-    found = model.loss(given, epoch=3.0, momentum=1.0)
+    actual = model.loss(given, epoch=3.0, momentum=1.0)
     temperature = 0.04 + 0.03 * 3 / 29
     teacher = [model.teacher.backbone(given.globals[q], given.objects[q]) for q in range(2)]
     student = [model.student.backbone(given.globals[q], given.objects[q], given.hidden[q]) for q in range(2)]
@@ -113,16 +114,16 @@ def test_the_whole_step_is_its_definition() -> None:
     said = torch.stack([model.student.head(tokens[:, 1:2], "object") for tokens in student])
     target = targets(known, centres["object"], temperature)
     first = cross_view_loss(said, target, given.present, 0.1)
-    torch.testing.assert_close(found["object"], first.detach())
+    torch.testing.assert_close(actual["object"], first.detach())
     known = torch.cat([model.teacher.head(tokens[:, 2:], "patch") for tokens in teacher])
     said, hidden = torch.cat([model.student.head(t[:, 2:], "patch") for t in student[:2]]), given.hidden.flatten(0, 1)
     second = patch_loss(said[hidden], targets(known, centres["patch"], temperature)[hidden], hidden, 0.1)
-    torch.testing.assert_close(found["patch"], second.detach())
-    torch.testing.assert_close(found["total"], first + 0.5 * second)
+    torch.testing.assert_close(actual["patch"], second.detach())
+    torch.testing.assert_close(actual["total"], first + 0.5 * second)
     torch.testing.assert_close(model._centre("patch"), 0.9 * centres["patch"] + 0.1 * known.mean((0, 1)))
     entropy = -(target * target.log()).sum(-1).mean()
-    torch.testing.assert_close(found["entropy"], entropy)
-    assert found["coverage"] == 0.75
+    torch.testing.assert_close(actual["entropy"], entropy)
+    assert actual["coverage"] == 0.75
 
 
 def test_temperature_rises_by_epochs() -> None:
@@ -284,9 +285,9 @@ def test_pooling_instead_of_a_token() -> None:
     given = views()
     model = tiny(object_from="pool", masked_attention=False, patch_weight=0.0)
     tokens = model.student.backbone(given.globals[0])
-    found = model._describe(tokens, given.objects[0], "object")
+    actual = model._describe(tokens, given.objects[0], "object")
     for image, within in enumerate(given.objects[0, :, 0]):
-        torch.testing.assert_close(found[image, 0], tokens[image, 1:][within].mean(0))
+        torch.testing.assert_close(actual[image, 0], tokens[image, 1:][within].mean(0))
     assert torch.equal(model._describe(tokens, None, "object")[:, 0], tokens[:, 1:].mean(1))
     empty = torch.zeros_like(given.objects[0])
     torch.testing.assert_close(model._describe(tokens, empty, "object")[:, 0], tokens[:, 1:].mean(1))
@@ -327,13 +328,13 @@ def test_prediction_is_the_teachers_after_the_final_norm() -> None:
     with torch.no_grad():
         for parameter in model.student.parameters():
             parameter.add_(1)
-    found = model.predict(batch)
+    prediction = model.predict(batch)
     tokens = model.teacher.backbone(normalise(batch.image))
-    assert found.tokens is not None and found.embedding is not None and found.masks is None
-    assert torch.equal(found.embedding, tokens[:, 0]) and found.embedding_source == "token:obj"
-    assert torch.equal(found.tokens[1, :, 2, 3], tokens[1, 1 + 2 * 4 + 3])
+    assert prediction.tokens is not None and prediction.embedding is not None and prediction.masks is None
+    assert torch.equal(prediction.embedding, tokens[:, 0]) and prediction.embedding_source == "token:obj"
+    assert torch.equal(prediction.tokens[1, :, 2, 3], tokens[1, 1 + 2 * 4 + 3])
     alone = model.predict(Batch(batch.ids[1:2], batch.image[1:2]))
-    torch.testing.assert_close(alone.embedding, found.embedding[1:2])
+    torch.testing.assert_close(alone.embedding, prediction.embedding[1:2])
     larger = model.predict(batch_of(2, side=48))
     assert larger.tokens is not None and larger.tokens.shape == (2, 16, 6, 6)
     with pytest.raises(UsageError, match="images of 36x36 pixels: the sides must be multiples of the patch, 8"):
@@ -349,15 +350,15 @@ def test_boxes_restrict_the_object_token_and_odd_ones_are_counted() -> None:
         torch.tensor([[3.0, 3, 4, 4]]),
     )
     batch = batch_of(4, boxes)
-    found, plain = model.predict(batch), model.predict(batch_of(4))
+    covered, plain = model.predict(batch), model.predict(batch_of(4))
     image = normalise(batch.image)
     both = patches_of_boxes(boxes[0], (32, 32), 8).patches.any(0)
     assert both.nonzero().flatten().tolist() == [0, 1, 4, 5, 14]
     expected = model.teacher.backbone(image[:1], both.view(1, 1, 16))
-    torch.testing.assert_close(found.embedding[:1], expected[:, 0])  # type: ignore[index]
-    torch.testing.assert_close(found.embedding[1:3], plain.embedding[1:3])  # type: ignore[index]
-    assert not torch.allclose(found.embedding[3], plain.embedding[3])  # type: ignore[index]
-    counts = {name: value.tolist() for name, value in found.extra.items()}
+    torch.testing.assert_close(covered.embedding[:1], expected[:, 0])  # type: ignore[index]
+    torch.testing.assert_close(covered.embedding[1:3], plain.embedding[1:3])  # type: ignore[index]
+    assert not torch.allclose(covered.embedding[3], plain.embedding[3])  # type: ignore[index]
+    counts = {name: value.tolist() for name, value in covered.extra.items()}
     assert counts == {
         "boxes_inverted": [1, 0, 0, 0],
         "boxes_thin": [1, 0, 0, 1],
@@ -373,29 +374,37 @@ def test_boxes_restrict_the_object_token_and_odd_ones_are_counted() -> None:
 def test_tokens_of_the_embedding(token: str) -> None:
     model = tiny(layout="cls_obj", objects=2, token=token)
     boxes = (torch.tensor([[0.0, 0, 16, 8]]), torch.zeros(0, 4))
-    found = model.predict(batch_of(2, boxes))
+    prediction = model.predict(batch_of(2, boxes))
     mask = torch.ones(2, 2, 16, dtype=torch.bool)
     mask[0, :, 2:] = False
     tokens = model.teacher.backbone(normalise(batch_of(2).image), mask)
     pooled = torch.stack([tokens[0, 3:5].mean(0), tokens[1, 3:].mean(0)])
     parts = {"obj": tokens[:, 1:3].mean(1), "cls": tokens[:, 0], "mean": tokens[:, 3:].mean(1), "pool": pooled}
-    torch.testing.assert_close(found.embedding, torch.cat([parts[part] for part in token.split("+")], dim=1))
-    assert found.embedding_source == f"token:{token}"
+    torch.testing.assert_close(prediction.embedding, torch.cat([parts[part] for part in token.split("+")], dim=1))
+    assert prediction.embedding_source == f"token:{token}"
     assert model.reads_boxes == ("obj" in token or token == "pool")
 
 
 def test_attention_maps_are_masks_on_request() -> None:
-    found = tiny(attention=True).predict(batch_of(2, (torch.tensor([[0.0, 0, 16, 8]]), torch.zeros(0, 4))))
-    assert found.masks is not None and found.masks.shape == (2, 2, 4, 4) and found.mask_source == "attention"
-    assert (found.masks[0, :, 0, :2] > 0).all() and (found.masks[0, :, 1:] == 0).all() and (found.masks[1] > 0).all()
+    prediction = tiny(attention=True).predict(batch_of(2, (torch.tensor([[0.0, 0, 16, 8]]), torch.zeros(0, 4))))
+    assert (
+        prediction.masks is not None
+        and prediction.masks.shape == (2, 2, 4, 4)
+        and prediction.mask_source == "attention"
+    )
+    assert (
+        (prediction.masks[0, :, 0, :2] > 0).all()
+        and (prediction.masks[0, :, 1:] == 0).all()
+        and (prediction.masks[1] > 0).all()
+    )
 
 
 def test_baselines_attend_with_their_class_token() -> None:
     boxes = (torch.tensor([[0.0, 0, 16, 8]]),)
     model = tiny(**IBOT)
-    found, plain = model.predict(batch_of(1, boxes)), model.predict(batch_of(1))
-    assert model.reads_boxes and found.embedding_source == "token:cls"
-    assert not torch.allclose(found.embedding, plain.embedding)  # type: ignore[arg-type]
+    prediction, plain = model.predict(batch_of(1, boxes)), model.predict(batch_of(1))
+    assert model.reads_boxes and prediction.embedding_source == "token:cls"
+    assert not torch.allclose(prediction.embedding, plain.embedding)  # type: ignore[arg-type]
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
@@ -433,8 +442,8 @@ def test_cards_of_the_paper_size(name: str) -> None:
     small = {"arch": "small", "dim": 16, "heads": 2, "depth": 1, "hidden": 8, "bottleneck": 8, "out_dim": 16}
     loaded = get_model(name, options={**small, "input_size": 64})
     assert loaded.card.supervision == ("boxes" if name == "odis-paper" else "none")
-    found = loaded.model.predict(batch_of(1, side=64))
-    assert found.embedding_source == ("token:obj" if name == "odis-paper" else "token:cls")
+    prediction = loaded.model.predict(batch_of(1, side=64))
+    assert prediction.embedding_source == ("token:obj" if name == "odis-paper" else "token:cls")
     with torch.device("meta"):
         whole = build(**loaded.card.options)
     assert whole.student.head.last_layer.weight_v.shape[0] == (65536 if name == "dino-paper" else 8192)
@@ -449,7 +458,7 @@ def test_a_compiled_loss_is_not_compiled_again_at_every_step() -> None:
     step, frames = torch.compile(compiled.loss, backend=counter), []
     for number in range(4):
         schedule = {"epoch": 0.37 * number, "momentum": 0.9 + 0.01 * number}
-        found, expected = step(views(seed=number), **schedule), plain.loss(views(seed=number), **schedule)
-        torch.testing.assert_close(found, expected)
+        actual, expected = step(views(seed=number), **schedule), plain.loss(views(seed=number), **schedule)
+        torch.testing.assert_close(actual, expected)
         frames.append(counter.frame_count)
     assert frames[-1] == frames[1] > 0  # the second step shows that epoch and momentum are no constants

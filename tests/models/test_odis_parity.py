@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.layers.vit import DINO_OFFSET, VisionTransformer, resample_positions
-from ocl_bench.models.odis import Odis, cross_view_loss, patch_loss, targets
+from ocl_bench.models.losses import cross_view_loss, patch_loss, targets
+from ocl_bench.models.odis import Odis
 from ocl_bench.models.ranks import RankOps
 
 VIT: dict = {"grid": 4, "patch": 8, "dim": 24, "depth": 2, "heads": 3, "position_offset": DINO_OFFSET}
@@ -97,7 +98,7 @@ def check_gradients(case: Case, module: torch.nn.Module) -> None:
 
 
 def losses(dtype: torch.dtype, patch_weight: float) -> Odis:
-    """A model of which only the temperatures and the centres count."""
+    """A small model; only its temperatures and centres matter."""
     vit = {"patch": 8, "dim": 8, "depth": 1, "heads": 1}
     weights = {"object_weight": 0.0, "image_weight": 1.0, "patch_weight": patch_weight}
     return Odis(vit, layout="cls", **weights, input_size=32, out_dim=32, hidden=8, bottleneck=8).to(dtype)

@@ -20,8 +20,9 @@ from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.alignment import align
 from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import group_loss, slot_loss
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcon import SlotCon, build, group, group_loss, presence, slot_loss
+from ocl_bench.models.slotcon import SlotCon, build, group, presence
 
 OFFICIAL_PARTS = (
     ("center", "centre"),
@@ -304,9 +305,9 @@ def test_grouping_is_full_precision_under_autocast() -> None:
     maps, boxes, flips = torch.randn(2, 5, 3, 3), torch.tensor([[0.1, 0.2, 0.7, 1.0]] * 2), torch.tensor([True, False])
     expected = *group(z, prototypes, 0.07), align(maps, boxes, flips)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = *group(z, prototypes, 0.07), align(maps, boxes, flips)
+        actual = *group(z, prototypes, 0.07), align(maps, boxes, flips)
         rounded = group(z.bfloat16(), prototypes, 0.07)
-    assert all(torch.equal(one, two) for one, two in zip(expected, found, strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(expected, actual, strict=True))
     assert rounded[0].dtype == rounded[1].dtype == torch.float32
 
 
@@ -325,20 +326,20 @@ def batch_of(count: int, height: int = 64, width: int = 64) -> Batch:
 
 def test_prediction() -> None:
     model, batch = tiny(), batch_of(3, 60, 64)
-    found = model.predict(batch)
-    assert found.masks is not None and found.slots is not None and found.tokens is not None
-    assert found.embedding is not None
-    assert found.masks.shape == (3, 7, 8, 8) and found.mask_source == "prototypes"
-    assert found.tokens.shape == (3, 16, 8, 8) and found.slots.shape == (3, 7, 16)
-    torch.testing.assert_close(found.embedding, found.tokens.mean((2, 3)))
-    assert found.embedding_source == "pool:mean"
+    prediction = model.predict(batch)
+    assert prediction.masks is not None and prediction.slots is not None and prediction.tokens is not None
+    assert prediction.embedding is not None
+    assert prediction.masks.shape == (3, 7, 8, 8) and prediction.mask_source == "prototypes"
+    assert prediction.tokens.shape == (3, 16, 8, 8) and prediction.slots.shape == (3, 7, 16)
+    torch.testing.assert_close(prediction.embedding, prediction.tokens.mean((2, 3)))
+    assert prediction.embedding_source == "pool:mean"
     z = model.teacher(normalise(batch.image))
     cosines = F.cosine_similarity(z.unsqueeze(1), model.teacher.prototypes[None, :, :, None, None], dim=2)
-    torch.testing.assert_close(found.masks, (cosines + 1) / 2)
+    torch.testing.assert_close(prediction.masks, (cosines + 1) / 2)
     wins = F.one_hot(cosines.argmax(1), 7).flatten(1, 2).any(1)
-    assert torch.equal(found.slots.any(2), wins) and not wins.all()
+    assert torch.equal(prediction.slots.any(2), wins) and not wins.all()
     alone = model.predict(Batch(batch.ids[1:2], batch.image[1:2]))
-    torch.testing.assert_close(alone.masks, found.masks[1:2])
+    torch.testing.assert_close(alone.masks, prediction.masks[1:2])
 
 
 def test_prediction_is_the_teachers() -> None:
@@ -355,8 +356,8 @@ def test_prediction_leaves_out_what_is_not_read() -> None:
     model, batch = tiny(), batch_of(2)
     whole = model.predict(batch)
     for wanted in (("tokens",), ("embedding", "slots", "tokens")):
-        found = model.predict(replace(batch, any_of=wanted))
-        assert torch.equal(getattr(found, wanted[0]), getattr(whole, wanted[0])) and found.masks is None
+        prediction = model.predict(replace(batch, any_of=wanted))
+        assert torch.equal(getattr(prediction, wanted[0]), getattr(whole, wanted[0])) and prediction.masks is None
     assert model.predict(replace(batch, any_of=("slots", "tokens"))).slots is not None
 
 
@@ -428,7 +429,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message):
             load_weights(tiny(), tmp_path / "bad.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UsageError, match="no readable checkpoint"):
+    with pytest.raises(UsageError, match="not a readable checkpoint"):
         load_weights(tiny(), tmp_path / "broken.safetensors")
 
 

@@ -7,8 +7,9 @@ from parity_case import DTYPES, Case
 from torch import nn
 
 from ocl_bench.models.layers.alignment import align
+from ocl_bench.models.losses import group_loss, slot_loss
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcon import SlotCon, group, group_loss, perceptron, presence, slot_loss
+from ocl_bench.models.slotcon import SlotCon, group, perceptron, presence
 from ocl_bench.training.lars import LARS, teacher_momentum
 
 

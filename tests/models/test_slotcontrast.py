@@ -18,8 +18,9 @@ from ocl_bench.models import slotmatch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.layers.vit import Block, resample_positions
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import slot_contrast
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcontrast import DinoV2, SlotContrast, build, slot_contrast
+from ocl_bench.models.slotcontrast import SlotContrast, build, dinov2
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 
@@ -39,14 +40,14 @@ def as_batch(video: Tensor, start: int = 0, state: object = None) -> Batch:
 
 
 def streamed(model: SlotContrast, video: Tensor, pieces: list[int]) -> list[Prediction]:
-    found: list[Prediction] = []
+    actual: list[Prediction] = []
     start = 0
     for length in pieces:
-        state = found[-1].state if found else None
-        found.append(model.predict(as_batch(video[:, start : start + length], start, state)))
+        state = actual[-1].state if actual else None
+        actual.append(model.predict(as_batch(video[:, start : start + length], start, state)))
         start += length
     assert start == video.shape[1]
-    return found
+    return actual
 
 
 # --- contrast -------------------------------------------------------------------------------------------------------
@@ -64,8 +65,8 @@ def test_contrast_is_its_definition(batch_contrast: bool) -> None:
                 logits = torch.cosine_similarity(own, after.expand_as(own), dim=-1) / 0.2
                 total -= float(logits.log_softmax(0)[3 * video + k if batch_contrast else k])
                 count += 1
-    found = slot_contrast(slots, 0.2, batch_contrast)
-    torch.testing.assert_close(found, torch.tensor(total / count).double())
+    loss = slot_contrast(slots, 0.2, batch_contrast)
+    torch.testing.assert_close(loss, torch.tensor(total / count).double())
 
 
 def test_slots_that_stay_have_little_contrast_and_equal_ones_are_at_chance() -> None:
@@ -123,15 +124,15 @@ def test_ranks_give_the_loss_and_the_gradient_of_the_joint_batch(batch_contrast:
 
 def test_three_iterations_in_the_first_frame_of_a_video_and_two_after_it() -> None:
     model, features = tiny(), torch.randn(2, 3, 16, 12)
-    found, inputs = model.recurrence(features), model.project(features)
+    outputs, inputs = model.recurrence(features), model.project(features)
     slots = model.initial_slots.expand(2, -1, -1)
     for frame, rounds in enumerate((3, 2, 2)):
         now, maps = model.corrector(inputs[:, frame], slots, num_iter=rounds)
         slots = model.predictor(now)
-        assert torch.equal(found.slots[:, frame], now) and torch.equal(found.predicted[:, frame], slots)
-        assert torch.equal(found.attention[:, frame], maps[-1]) and len(maps) == rounds
+        assert torch.equal(outputs.slots[:, frame], now) and torch.equal(outputs.predicted[:, frame], slots)
+        assert torch.equal(outputs.attention[:, frame], maps[-1]) and len(maps) == rounds
     shorter = tiny(first_iterations=2).recurrence(features)
-    assert not torch.allclose(shorter.slots[:, 0], found.slots[:, 0])
+    assert not torch.allclose(shorter.slots[:, 0], outputs.slots[:, 0])
 
 
 def test_gradient_reaches_everything_but_the_encoder() -> None:
@@ -208,10 +209,10 @@ def test_chunks_change_nothing(chunk: int) -> None:
     torch.testing.assert_close(pieces.encode_frames(video, chunk), whole.encode_frames(video))
     seen: list[int] = []
     pieces.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    found, expected = pieces.predict(as_batch(video)), whole.predict(as_batch(video))
+    prediction, expected = pieces.predict(as_batch(video)), whole.predict(as_batch(video))
     assert max(seen) == chunk and sum(seen) == 10
     for field in ("masks", "slots", "tokens", "state"):
-        torch.testing.assert_close(getattr(found, field), getattr(expected, field))
+        torch.testing.assert_close(getattr(prediction, field), getattr(expected, field))
 
 
 def test_an_image_is_a_video_of_one_frame() -> None:
@@ -225,31 +226,31 @@ def test_an_image_is_a_video_of_one_frame() -> None:
 
 def test_masks_of_the_attention() -> None:
     model, batch = tiny(mask_source="attention"), as_batch(clip())
-    found = model.predict(batch)
+    prediction = model.predict(batch)
     attention = model.recurrence(model.encode_frames(clip())).attention
-    assert found.masks is not None and found.mask_source == "attention"
-    torch.testing.assert_close(found.masks.flatten(3), attention)
-    assert not torch.allclose(found.masks, tiny().predict(batch).masks)  # type: ignore[arg-type]
+    assert prediction.masks is not None and prediction.mask_source == "attention"
+    torch.testing.assert_close(prediction.masks.flatten(3), attention)
+    assert not torch.allclose(prediction.masks, tiny().predict(batch).masks)  # type: ignore[arg-type]
 
 
 def test_attention_prior_moves_the_masks_and_can_be_off() -> None:
     features = torch.randn(2, 3, 16, 12)
     model, plain = tiny(), tiny(attention_prior=False)
-    found = model.recurrence(features)
-    reconstruction, masks = plain.decode(found.slots)
-    _, moved = model.decode(found.slots, found.attention)
+    outputs = model.recurrence(features)
+    reconstruction, masks = plain.decode(outputs.slots)
+    _, moved = model.decode(outputs.slots, outputs.attention)
     odds = moved / moved[:, :, :1] / (masks / masks[:, :, :1])
-    torch.testing.assert_close(odds, found.attention / found.attention[:, :, :1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(odds, outputs.attention / outputs.attention[:, :, :1], rtol=1e-3, atol=1e-3)
     assert reconstruction.shape == (2, 3, 16, 12)
     with pytest.raises(UsageError, match="attention_prior: the decoder needs the attention"):
-        model.decode(found.slots)
+        model.decode(outputs.slots)
 
 
 def test_frames_of_another_size() -> None:
     """The decoder's positions are resampled, as the official code can do at evaluation; patches must fit."""
     model = tiny()
-    found = model.predict(as_batch(clip(side=48)))
-    assert found.masks is not None and found.masks.shape == (2, 5, 3, 6, 6)
+    prediction = model.predict(as_batch(clip(side=48)))
+    assert prediction.masks is not None and prediction.masks.shape == (2, 5, 3, 6, 6)
     tall = model.predict(as_batch(clip(side=32).repeat(1, 1, 1, 2, 1)))
     assert tall.masks is not None and tall.masks.shape == (2, 5, 3, 8, 4)
     with pytest.raises(UsageError, match="frames of 30x30 pixels: the sides must be multiples of 8"):
@@ -341,8 +342,8 @@ def flops(make: Callable[..., SlotContrast], variant: str) -> tuple[float, float
         with FlopCounterMode(display=False) as encoder:
             features = model.encode_frames(torch.empty(1, 1, 3, model.input_size, model.input_size))
         with FlopCounterMode(display=False) as rest:
-            found = model.recurrence(features)
-            model.decode(found.slots, found.attention)
+            outputs = model.recurrence(features)
+            model.decode(outputs.slots, outputs.attention)
     attention = encoder.get_flop_counts()["Global"][torch.ops.aten.bmm]
     whole = encoder.get_total_flops() + rest.get_total_flops()
     return (whole - attention) / 1e9, whole / 1e9
@@ -361,16 +362,16 @@ def test_operations_of_a_frame(variant: str, teacher: float, ratio: float, with_
 def test_paper_encoder_is_dinov2_before_the_final_norm() -> None:
     """ImageNet's statistics inside, timm's rule for positions, and no norm at the end."""
     torch.manual_seed(0)
-    encoder, image = DinoV2(dim=24, heads=3, depth=2, grid=5).eval(), torch.rand(2, 3, 42, 42)
-    vit, found = encoder.vit, encoder(image)
+    encoder, image = dinov2(dim=24, heads=3, depth=2, grid=5).eval(), torch.rand(2, 3, 42, 42)
+    vit, actual = encoder.vit, encoder(image)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     patches = vit.patch_embed((image - mean) / std).flatten(2).transpose(1, 2)
     positions = resample_positions(vit.pos_embed, (3, 3), prefix=1, antialias=True)
     x = torch.cat([vit.cls_token.expand(2, -1, -1), patches], dim=1) + positions
     for block in vit.blocks:
         x = block(x)
-    torch.testing.assert_close(found, x[:, 1:].transpose(1, 2).unflatten(2, (3, 3)))
-    assert cast(Block, vit.blocks[0]).norm1.eps == 1e-6 and found.shape == (2, 24, 3, 3)
+    torch.testing.assert_close(actual, x[:, 1:].transpose(1, 2).unflatten(2, (3, 3)))
+    assert cast(Block, vit.blocks[0]).norm1.eps == 1e-6 and actual.shape == (2, 24, 3, 3)
 
 
 def test_embedded_size_takes_any_encoder() -> None:
@@ -394,7 +395,7 @@ def test_own_weights_come_back(tmp_path_factory: pytest.TempPathFactory) -> None
             parameter.add_(0.1)
     save_weights(model, path, torch.float32)
     load_weights(other, path)
-    found, expected = other.predict(as_batch(clip())), model.predict(as_batch(clip()))
-    assert torch.equal(found.masks, expected.masks)  # type: ignore[arg-type]
+    prediction, expected = other.predict(as_batch(clip())), model.predict(as_batch(clip()))
+    assert torch.equal(prediction.masks, expected.masks)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="K differs: the checkpoint has 3 slots, the model 4; use --option slots=3"):
         load_weights(tiny(slots=4), path)

@@ -20,8 +20,9 @@ from ocl_bench.models.layers.decoders import BroadcastDecoder
 from ocl_bench.models.layers.initialisation import SharedGaussian
 from ocl_bench.models.layers.predictor import SlotPredictor
 from ocl_bench.models.layers.slot_attention import SlotAttention
+from ocl_bench.models.losses import slot_contrast
 from ocl_bench.models.ranks import RankOps
-from ocl_bench.models.slotcontrast import SlotContrast, slot_contrast
+from ocl_bench.models.slotcontrast import SlotContrast
 
 ENCODER = "encoder.module.backbone.model."
 
@@ -73,10 +74,10 @@ def test_parity_slot_attention(dtype: torch.dtype) -> None:
     module, slots = corrector(16, dtype), case.trainable("in.slots")
     module.load_state_dict(ours(case.weights, "corrector"), strict=True)
     for rounds in (1, 2, 3):
-        found, maps = module(case["in.features"], slots, num_iter=rounds)
-        case.check(f"out.n_iters_{rounds}.slots", found)
+        actual, maps = module(case["in.features"], slots, num_iter=rounds)
+        case.check(f"out.n_iters_{rounds}.slots", actual)
         case.check(f"out.n_iters_{rounds}.masks", maps[-1])
-    probe = (found * case["in.probe"]).sum()
+    probe = (actual * case["in.probe"]).sum()
     case.check("out.probe_loss", probe)
     probe.backward()
     case.check("grad.in.slots", slots.grad)
@@ -153,10 +154,10 @@ def test_parity_recurrence(dtype: torch.dtype) -> None:
     model.project = nn.Identity()  # type: ignore[assignment]
     model.load_state_dict(translate_official(case.weights), strict=False)
     model.initial_slots = nn.Parameter(case["in.initial"])
-    found = model.recurrence(case["in.features"])
-    case.check("out.state", found.slots)
-    case.check("out.state_predicted", found.predicted)
-    case.check("out.masks", found.attention)
+    outputs = model.recurrence(case["in.features"])
+    case.check("out.state", outputs.slots)
+    case.check("out.state_predicted", outputs.predicted)
+    case.check("out.masks", outputs.attention)
     case.all_checked()
 
 
@@ -167,10 +168,10 @@ def test_parity_full_model(dtype: torch.dtype) -> None:
     model = small(dtype).train()
     model.load_state_dict(model.translate_checkpoint(case.weights), strict=True)
     features = case["in.video"].flatten(3).transpose(2, 3)
-    terms, found, reconstruction, masks = model._terms(features, RankOps())
+    terms, actual, reconstruction, masks = model._terms(features, RankOps())
     case.check("out.features", model.project(features))
-    case.check("out.state", found.slots)
-    case.check("out.grouping_masks", found.attention)
+    case.check("out.state", actual.slots)
+    case.check("out.grouping_masks", actual.attention)
     case.check("out.reconstruction", reconstruction)
     case.check("out.decoder_masks", masks)
     case.check("out.loss_featrec", terms["reconstruction"])
@@ -180,7 +181,7 @@ def test_parity_full_model(dtype: torch.dtype) -> None:
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for key in [key for key in sorted(case.unchecked) if key.startswith("grad.")]:
         case.check(key, gradients[our_name(key.removeprefix("grad."))])
-    labels = {"decoder": masks.detach(), "grouping": found.attention.detach()}
+    labels = {"decoder": masks.detach(), "grouping": actual.attention.detach()}
     for name, soft in labels.items():
         maps = [[label_map(frame.unflatten(1, (4, 4)), (24, 24)) for frame in video] for video in soft]
         labels[name] = torch.as_tensor(np.array(maps))
@@ -240,15 +241,15 @@ def test_specified_recurrence() -> None:
     model.project = nn.Identity()  # type: ignore[assignment]
     model.initial_slots = nn.Parameter(drawn(1, 2, 3, 8))
     with torch.no_grad():
-        found = model.recurrence(drawn(2, 2, 3, 5, 8))
-        close(found.slots, [-4.22153, -5.0342, -4.65374, -6.28448, 4.82866, 2.41316], 2e-5)
-        assert float(found.slots.sum()) == pytest.approx(-155.7636, abs=2e-3)
-        assert float(found.slots.abs().sum()) == pytest.approx(580.0441, abs=2e-3)
-        close(found.slots[:, 2], [-0.99544, -7.03236, -2.9486], 2e-5)
-        assert float(found.slots[:, 2].sum()) == pytest.approx(-61.3383, abs=1e-3)
-        close(found.predicted, [-6.10467, -8.87567, -11.13123], 2e-5)
-        assert float(found.predicted.sum()) == pytest.approx(-195.0415, abs=2e-3)
-        close(found.attention, [0.51241, 0.04052, 0.52474], 1e-5)
+        outputs = model.recurrence(drawn(2, 2, 3, 5, 8))
+        close(outputs.slots, [-4.22153, -5.0342, -4.65374, -6.28448, 4.82866, 2.41316], 2e-5)
+        assert float(outputs.slots.sum()) == pytest.approx(-155.7636, abs=2e-3)
+        assert float(outputs.slots.abs().sum()) == pytest.approx(580.0441, abs=2e-3)
+        close(outputs.slots[:, 2], [-0.99544, -7.03236, -2.9486], 2e-5)
+        assert float(outputs.slots[:, 2].sum()) == pytest.approx(-61.3383, abs=1e-3)
+        close(outputs.predicted, [-6.10467, -8.87567, -11.13123], 2e-5)
+        assert float(outputs.predicted.sum()) == pytest.approx(-195.0415, abs=2e-3)
+        close(outputs.attention, [0.51241, 0.04052, 0.52474], 1e-5)
         model.predictor.attention.scale **= -1
         textbook = model.recurrence(drawn(2, 2, 3, 5, 8))
         close(textbook.slots[:, 2], [-1.01839, -7.0891, -2.94276], 2e-5)

@@ -13,9 +13,10 @@ from ocl_bench.core.types import Batch
 from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.models import slotcontrast
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.losses import mask_distillation, slot_distillation
 from ocl_bench.models.ranks import RankOps
 from ocl_bench.models.slotcontrast import SlotContrast
-from ocl_bench.models.slotmatch import SlotMatch, build, mask_distillation, slot_distillation, teach
+from ocl_bench.models.slotmatch import SlotMatch, build, teach
 
 TINY: dict = {"width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
 
@@ -44,13 +45,13 @@ def test_slot_distillation_is_its_definition() -> None:
     total = 0.0
     for a, b in zip(ours.detach().flatten(0, 2), theirs.detach().flatten(0, 2), strict=True):
         total += 1 - float(a @ b / (a.norm() * b.norm()))
-    found = slot_distillation(ours, theirs)
-    assert float(found.detach()) == pytest.approx(total / 24)
-    found.backward()
+    loss = slot_distillation(ours, theirs)
+    assert float(loss.detach()) == pytest.approx(total / 24)
+    loss.backward()
     assert theirs.grad is None and ours.grad is not None
     assert float(slot_distillation(ours.detach(), 3 * ours.detach())) == pytest.approx(0)
     assert float(slot_distillation(ours.detach(), -ours.detach())) == pytest.approx(2)
-    assert slot_distillation(ours, theirs.flip(2)) != found, "slots are compared by their number"
+    assert slot_distillation(ours, theirs.flip(2)) != loss, "slots are compared by their number"
 
 
 def test_mask_distillation_is_its_definition() -> None:
@@ -73,11 +74,11 @@ def test_loss_is_the_sum_of_its_terms() -> None:
     )
     features, signal = student.encode_frames(clips()), said(teacher, masks=True)
     terms = student.loss(features, **signal)
-    found = student.recurrence(features)
-    reconstruction, masks = student.decode(found.slots, found.attention)
+    outputs = student.recurrence(features)
+    reconstruction, masks = student.decode(outputs.slots, outputs.attention)
     assert student.feature_map is not None and student.slot_map is None
     expected = {
-        "distillation": slot_distillation(found.slots, signal["teacher_slots"]),
+        "distillation": slot_distillation(outputs.slots, signal["teacher_slots"]),
         "feature_distillation": nn.functional.mse_loss(
             student.feature_map(reconstruction), teacher.encode_frames(clips())
         ),
@@ -153,9 +154,9 @@ def test_slots_of_another_width_are_projected() -> None:
     student.begin_like(teacher)
     signal = said(teacher)
     terms = student.loss(student.encode_frames(clips()), **signal)
-    found = student.recurrence(student.encode_frames(clips()))
+    outputs = student.recurrence(student.encode_frames(clips()))
     assert isinstance(student.slot_map, nn.Linear)
-    expected = slot_distillation(student.slot_map(found.slots), signal["teacher_slots"])
+    expected = slot_distillation(student.slot_map(outputs.slots), signal["teacher_slots"])
     torch.testing.assert_close(terms["distillation"], expected.detach())
     terms["total"].backward()
     assert student.slot_map.weight.grad is not None
@@ -232,5 +233,5 @@ def test_card_and_contract() -> None:
     assert isinstance(loaded.model, SlotMatch) and loaded.model.reads_video
     checks = check_model("slotmatch-paper", "movi-c", options=options)
     assert all(check.passed for check in checks), [check for check in checks if not check.passed]
-    found = loaded.model.predict(Batch(("a",), torch.rand(1, 3, 32, 32)))
-    assert found.masks is not None and found.masks.shape == (1, 3, 4, 4)
+    prediction = loaded.model.predict(Batch(("a",), torch.rand(1, 3, 32, 32)))
+    assert prediction.masks is not None and prediction.masks.shape == (1, 3, 4, 4)

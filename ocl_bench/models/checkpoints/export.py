@@ -1,35 +1,38 @@
-"""SlotCon's encoder for the codes in which its transfer numbers were made: torchvision's and detectron2's names.
+"""Export of SlotCon's encoder under torchvision's or detectron2's names, for fine-tuning in other code.
 
-The numbers of the paper on detection and segmentation come from fine-tuning a ResNet-50 in detectron2 and
-mmsegmentation (docs/transfer.md). This takes the teacher's encoder out of an official checkpoint, as SlotCon's own
-converters do, checks that it is whole, and renames it.
+The paper's numbers on detection and segmentation come from fine-tuning a ResNet-50 in detectron2 and mmsegmentation
+(docs/transfer.md). Like the official `transfer/detection/convert_pretrain_to_d2.py` and
+`transfer/segmentation/convert_pretrain_to_mm.py`, this module takes the *teacher's* encoder out of a checkpoint. It
+also checks that the encoder is complete.
 """
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ...core.errors import UsageError
+from .names import read_content
 
 Target = Literal["torchvision", "detectron2"]
 
 _PREFIXES = ("module.encoder_k.", "encoder_k.", "teacher.encoder.", "backbone.", "")
+"""What may stand before the encoder's names: official (twice), ours, mmsegmentation, a bare ResNet-50."""
+
 _BLOCKS = (3, 4, 6, 3)
 _COUNTER = "num_batches_tracked"
+"""Batch norm's step counter, which no inference reads and detectron2 does not have."""
 
 
 def resnet50_names() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of torchvision's ResNet-50 without its classifier: 318 tensors, 53 of them counters."""
+    """Return names and shapes of torchvision's ResNet-50 without its classifier: 318 tensors, 53 of them counters."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **_norm("bn1", 64)}
     inputs = 64
     for stage, blocks in enumerate(_BLOCKS, start=1):
@@ -48,11 +51,15 @@ def resnet50_names() -> dict[str, tuple[int, ...]]:
 
 
 def export_encoder(state: Mapping[str, Tensor], to: Target) -> dict[str, Tensor]:
-    """The teacher's encoder of a SlotCon state dict under other names.
+    """Extract the teacher's encoder from a SlotCon state dict and rename its tensors.
 
-    state: names as in the official checkpoint (`module.encoder_k.`, `encoder_k.`), as in ours (`teacher.encoder.`), or
-    those of a bare ResNet-50. Batch norm counters may be missing; detectron2 gets none. Raises UsageError naming the
-    first tensor that is missing, left over or of another shape.
+    Args:
+        state: names as in the official checkpoint (`module.encoder_k.`, `encoder_k.`), as in ours
+            (`teacher.encoder.`), or those of a bare ResNet-50. Batch norm counters may be missing.
+        to: whose names the result has; detectron2's has no counters.
+
+    Raises:
+        UsageError: a tensor is missing, superfluous or of another shape; the message names it.
     """
     encoder = _teacher(state)
     expected = resnet50_names()
@@ -63,15 +70,15 @@ def export_encoder(state: Mapping[str, Tensor], to: Target) -> dict[str, Tensor]
             raise UsageError(f"tensor '{name}' has shape {tuple(encoder[name].shape)}, expected {shape}")
     extra = sorted(set(encoder) - set(expected) - {"fc.weight", "fc.bias"})
     if extra:
-        raise UsageError(f"tensor '{extra[0]}' is none of a ResNet-50's; {len(extra)} tensors are left over")
-    kept = {name: encoder[name] for name in expected if name in encoder}
+        raise UsageError(f"tensor '{extra[0]}' is not part of a ResNet-50 ({len(extra)} such tensors)")
+    tensors = {name: encoder[name] for name in expected if name in encoder}
     if to == "torchvision":
-        return kept
-    return {detectron2_name(name): tensor for name, tensor in kept.items() if not name.endswith(_COUNTER)}
+        return tensors
+    return {detectron2_name(name): tensor for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
 
 
 def detectron2_name(name: str) -> str:
-    """The name of a tensor of torchvision's ResNet in detectron2: `layer1.0.bn2.bias` is `res2.0.conv2.norm.bias`."""
+    """Translate a name of torchvision's ResNet to detectron2: `layer1.0.bn2.bias` is `res2.0.conv2.norm.bias`."""
     if not name.startswith("layer"):
         name = f"stem.{name}"
     name = re.sub(r"layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
@@ -80,10 +87,16 @@ def detectron2_name(name: str) -> str:
 
 
 def export_file(checkpoint: Path, out: Path, to: Target) -> Path:
-    """Read a checkpoint, write the renamed encoder.
+    """Read a checkpoint and write the renamed encoder.
 
-    For torchvision, safetensors (`.safetensors`) or a torch file of plain tensors. For detectron2, a pickle (`.pkl`) of
-    NumPy arrays with `matching_heuristics`, which is what its checkpointer reads. Raises UsageError.
+    Args:
+        checkpoint: a SlotCon checkpoint, see `export_encoder`.
+        out: for torchvision, `.safetensors` or a torch file of plain tensors (`.pth`, `.pt`); for detectron2, a pickle
+            (`.pkl`).
+        to: whose names the file has.
+
+    Raises:
+        UsageError: the checkpoint does not fit, or the file name has another suffix.
     """
     encoder = export_encoder(read_checkpoint(checkpoint), to)
     suffixes = {"torchvision": (".safetensors", ".pth", ".pt"), "detectron2": (".pkl",)}[to]
@@ -95,6 +108,7 @@ def export_file(checkpoint: Path, out: Path, to: Target) -> Path:
         save_file(tensors, out)
     elif out.suffix == ".pkl":
         arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+        # detectron2's checkpointer reads NumPy arrays from a pickle; `matching_heuristics` lets it add its own prefix.
         content = {"model": arrays, "__author__": "SlotCon", "matching_heuristics": True}
         out.write_bytes(pickle.dumps(content))
     else:
@@ -103,7 +117,7 @@ def export_file(checkpoint: Path, out: Path, to: Target) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a SlotCon checkpoint: its `model`, a `state_dict`, or a bare one. Nothing in the file is run."""
+    """Read the tensors of a SlotCon checkpoint: its `model`, its `state_dict`, or the tensors of a plain file."""
     content = read_content(path)
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
@@ -111,29 +125,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def read_content(path: Path) -> Mapping[Any, Any]:
-    """What a checkpoint file holds, tensors on the CPU. Nothing in the file is run. Raises UsageError.
-
-    Official files hold the training arguments as an `argparse.Namespace`, the one class that is let through.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such checkpoint file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path}: is no readable checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: holds a {type(content).__name__}, expected named tensors")
-    return content
-
-
 def _teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors behind the first prefix that is there; in a whole SlotCon model that is the teacher's encoder."""
+    """Select the tensors with the first known prefix; in a whole SlotCon model they are the teacher's encoder."""
     for prefix in _PREFIXES:
         if f"{prefix}conv1.weight" in state:
             return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -141,5 +134,6 @@ def _teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of one batch norm's tensors."""
     fields = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (width,))
     return {f"{name}.{field}": shape for field, shape in fields.items()} | {f"{name}.{_COUNTER}": ()}

@@ -1,7 +1,8 @@
-"""Weights on disk: strict, atomic, and never a pickle with code in it."""
+"""Reading and writing of weights: strictly, atomically, and without running code in a file."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -9,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, or of a torch file that holds nothing but tensors, on the CPU.
+def read_content(path: str | Path) -> Mapping[Any, Any]:
+    """Read a checkpoint file, tensors on the CPU, without running any code in it.
 
-    Raises UsageError for a missing or damaged file and for a pickle that would run code.
+    Raises:
+        UsageError: the file is missing or damaged, holds no mapping, or is a pickle that could run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,27 +32,39 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Official files of SlotCon, DINO and iBOT hold their training arguments as a Namespace, a class without code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path}: refused, it holds more than tensors and loading it could run code; save its state_dict instead"
-        ) from error
+        raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"{path}: not a readable checkpoint ({reason}); use safetensors or a torch state_dict"
         ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: holds a {type(content).__name__}, expected named tensors")
+    return content
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a file that holds nothing but named tensors; UsageError for any other file, see `read_content`."""
+    content = read_content(path)
+    if not all(isinstance(value, Tensor) for value in content.values()):
         raise UsageError(f"{path}: not a plain state_dict (name -> tensor); save model.state_dict() alone")
     return {str(key): value for key, value in content.items()}
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a model, strictly: every tensor of both sides must find its partner of the same shape.
+    """Load a checkpoint strictly: model and file must have the same names and shapes.
 
-    A model with a method `read_checkpoint(path) -> state` reads its official files, which may hold more than tensors;
-    one with `translate_checkpoint(state) -> state` may rename the tensors of official checkpoints first.
-    Values are converted to the dtype of the model. Raises UsageError naming the file and the first tensor at fault.
+    Args:
+        model: may have `read_checkpoint(path) -> state`, for official files that hold more than tensors, and
+            `translate_checkpoint(state) -> state`, which renames the tensors of official checkpoints.
+        path: the file. Its values are converted to the dtype of the model.
+
+    Raises:
+        UsageError: the file does not fit; the message names the file and the first wrong tensor.
     """
     state = getattr(model, "read_checkpoint", read_tensors)(Path(path))
     translate = getattr(model, "translate_checkpoint", None)
@@ -67,12 +82,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             )
     _refuse(path, "misses tensor", [key for key in expected if key not in state], expected)
     _refuse(path, "has unexpected tensor", [key for key in state if key not in expected], state)
-    broken = [key for key, value in state.items() if value.isnan().any()]  # infinities may be a mask's
+    broken = [key for key, value in state.items() if value.isnan().any()]  # infinities may be part of a mask
     _refuse(path, "has NaN in tensor", broken, state)
     model.load_state_dict(state, strict=True)
 
 
 def _refuse(path: str | Path, what: str, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise UsageError naming the first of these tensors, if there is any."""
     if keys:
         others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         raise UsageError(
@@ -81,18 +97,21 @@ def _refuse(path: str | Path, what: str, keys: Sequence[str], tensors: Mapping[s
 
 
 def save_weights(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write all parameters and buffers as safetensors, floating ones as `dtype`, atomically.
+    """Write all parameters and buffers as safetensors, atomically, with floating-point values as `dtype`.
 
-    Raises UsageError when a value does not fit into `dtype`: a checkpoint with infinities would load without a word.
+    Raises:
+        UsageError: a value is not finite or too large for `dtype`.
     """
     path = Path(path)
     state = {}
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().to(dtype) if value.is_floating_point() else value.detach().cpu()
+        # A checkpoint with infinities would load silently.
         if stored.is_floating_point() and not stored.isfinite().all():
             raise UsageError(f"{path}: tensor '{key}' is not finite as {dtype}; the training diverged or use float32")
         state[key] = stored.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its place and then moved: an interrupted run leaves the old file or the new one, never a part.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
@@ -104,15 +123,16 @@ def save_weights(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rename_keys(state: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """Rename every key by the first (pattern, replacement) whose pattern matches its start.
+    """Rename every key by the first of the rules (pattern, replacement) whose pattern matches its start.
 
-    Raises UsageError for a key without a rule and for two keys that would get the same name.
+    Raises:
+        UsageError: a key has no rule, or two keys would get the same name.
     """
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():

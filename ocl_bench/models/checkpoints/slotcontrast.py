@@ -1,4 +1,4 @@
-"""The official SlotContrast models (martius-lab/slotcontrast, commit 17b42b0): their sizes and the names of tensors."""
+"""The released SlotContrast models (martius-lab/slotcontrast, commit 17b42b0): their sizes and names of tensors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "movi_e": {"encoder": "vit_base", "slots": 15, "slot_dim": 128, "input_size": 336},
     "ytvis": {"encoder": "vit_base", "slots": 7, "slot_dim": 64, "input_size": 518},
 }
-"""Options of the models that were released, by the data set that they were trained on."""
+"""Options of the released models, by the data set of their training (from the official configs)."""
 
 BACKBONES: dict[str, dict[str, int]] = {"vit_small": {"dim": 384, "heads": 6}, "vit_base": {"dim": 768, "heads": 12}}
-"""DINOv2's transformers of 12 blocks and patches of 14 pixels."""
+"""Widths of DINOv2's transformers with 12 blocks."""
+
+PATCH = 14
+"""Side of DINOv2's patches in pixels."""
 
 OFFICIAL_NAMES = (
     (r"initializer\.slots$", "initial_slots"),
@@ -44,72 +47,82 @@ OFFICIAL_NAMES = (
     (r"decoder\.module\.pos_emb$", "decoder.positions"),
     (r"decoder\.module\.mlp\.layers\.", "decoder.mlp."),
 )
-"""Names of the official checkpoints -> names here; each pattern starts a key."""
+"""Names in official checkpoints -> names here; each pattern matches from a key's start.
+
+The file has no final norm of the backbone, because the official feature extractor prunes it.
+"""
 
 LIGHTNING_CLASSES = ((dict, "pytorch_lightning.utilities.parsing.AttributeDict"),)
-"""Classes that Lightning 1.9 may leave in its files, and what they are read as: nothing of Lightning is run."""
+"""Classes that Lightning 1.9 may leave in its files, and what they are read as. No code of Lightning is run."""
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """Tensors of a Lightning checkpoint (its `state_dict`) or of a file of plain tensors, on the CPU.
+    """Read the tensors of a Lightning checkpoint (its `state_dict`) or of a file of plain tensors, on the CPU.
 
-    Nothing in the file is run. Raises UsageError.
+    No code in the file is run; see `names.read_content`.
     """
     with torch.serialization.safe_globals(list(LIGHTNING_CLASSES)):
         return read_checkpoint(path)
 
 
 def translate_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Official names -> ours; a state dict with our names is returned unchanged. Raises UsageError for other names."""
+    """Rename official tensors; a state dict with our names is returned unchanged. UsageError for any other name."""
     if "initial_slots" in state:
         return state
     return rename_keys(state, OFFICIAL_NAMES)
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """K, D, P and F of a state dict with our names, from its shapes; without those whose tensor is missing."""
-    found: dict[str, int] = {}
+    """Read K, D, P and F from the shapes of a state dict with our names; a size without its tensor is left out."""
+    numbers: dict[str, int] = {}
     if "initial_slots" in state:
-        found["K"], found["D"] = state["initial_slots"].shape[-2:]
+        numbers["K"], numbers["D"] = state["initial_slots"].shape[-2:]
     if "decoder.positions" in state:
-        found["P"] = state["decoder.positions"].shape[-2]
+        numbers["P"] = state["decoder.positions"].shape[-2]
     if "project.0.weight" in state:
-        found["F"] = len(state["project.0.weight"])
-    return found
+        numbers["F"] = len(state["project.0.weight"])
+    return numbers
 
 
-def check_sizes(state: Mapping[str, Tensor], own: Mapping[str, Tensor], patch: int) -> None:
-    """Raises UsageError when a checkpoint's K, D, P or F is not the model's, with the option that makes it so.
+def check_sizes(state: Mapping[str, Tensor], model: Mapping[str, Tensor], patch: int) -> None:
+    """Compare the sizes of a checkpoint with those of a model.
 
-    state, own: of file and model, with our names. patch: side of a token in pixels.
+    Args:
+        state: tensors of the checkpoint, with our names.
+        model: tensors of the model.
+        patch: side of a token in pixels.
+
+    Raises:
+        UsageError: K, D, P or F differs; the message names the option that makes the model fit.
     """
-    theirs, ours = sizes(state), sizes(own)
-    variant = next((name for name in VARIANTS if sizes_of(name) == theirs), None)
-    for name, value in theirs.items():
-        if value == ours[name]:
+    file_sizes, model_sizes = sizes(state), sizes(model)
+    variant = next((name for name in VARIANTS if sizes_of(name) == file_sizes), None)
+    for name, value in file_sizes.items():
+        if value == model_sizes[name]:
             continue
-        option = (
-            f"variant={variant}" if variant and "encoder.vit.cls_token" in own else _option(name, value, own, patch)
-        )
+        # All four sizes of a released model at once are better advice than the first one that differs.
+        released = variant and "encoder.vit.cls_token" in model
+        option = f"variant={variant}" if released else _option(name, value, model, patch)
         meaning = {"K": "slots", "D": "channels of a slot", "P": "tokens of a frame", "F": "features of a token"}[name]
         raise UsageError(
-            f"{name} differs: the checkpoint has {value} {meaning}, the model {ours[name]}; use --option {option}"
+            f"{name} differs: the checkpoint has {value} {meaning}, the model {model_sizes[name]}; "
+            f"use --option {option}"
         )
 
 
 def sizes_of(variant: str) -> dict[str, int]:
-    """K, D, P and F of a released model."""
+    """Return K, D, P and F of a released model."""
     options = VARIANTS[variant]
-    tokens = (options["input_size"] // 14) ** 2
+    tokens = (options["input_size"] // PATCH) ** 2
     features = BACKBONES[options["encoder"]]["dim"]
     return {"K": options["slots"], "D": options["slot_dim"], "P": tokens, "F": features}
 
 
-def _option(name: str, value: int, own: Mapping[str, Tensor], patch: int) -> str:
-    """The option of `slotcontrast.build` that sets a size."""
+def _option(name: str, value: int, model: Mapping[str, Tensor], patch: int) -> str:
+    """Return the option of `slotcontrast.build` that sets a size, as NAME=VALUE."""
     if name == "P":
         return f"input_size={round(value**0.5) * patch}"
     if name == "F":
         encoder = next((key for key, shape in BACKBONES.items() if shape["dim"] == value), None)
-        return f"encoder={encoder}" if encoder and "encoder.vit.cls_token" in own else f"dim={value}"
+        return f"encoder={encoder}" if encoder and "encoder.vit.cls_token" in model else f"dim={value}"
     return f"{ {'K': 'slots', 'D': 'slot_dim'}[name] }={value}"

@@ -1,6 +1,6 @@
-"""Decoders: from slots back to the tokens of the encoder.
+"""Decoders reconstruct the encoder's tokens from slots.
 
-Both return the reconstruction (B, P, D) and soft masks (B, K, P) that sum to 1 over the slots of a token.
+Both return the reconstruction (B, P, D) and soft masks (B, K, P), which sum to 1 over the slots of a token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from .vit import resample_positions
 
 
 class _DecoderLayer(nn.Module):
-    """Pre-norm transformer decoder layer without biases; returns its cross-attention when asked."""
+    """Pre-norm transformer decoder layer without biases; returns its cross-attention on request.
+
+    Same as torch's `TransformerDecoderLayer(norm_first=True, bias=False)`, which the official code uses. That layer
+    hides its attention, so the official code fetches it with hooks.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -30,8 +34,17 @@ class _DecoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, memory: Tensor, ignored: Tensor | None, bias: Tensor | None, need_attention: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, P, D), memory (B, K, D), ignored (B, K), bias (B * heads, P, K) that is added to the logits of the
-        cross-attention -> tokens and, on request, attention (B, P, K).
+        """Apply self-attention, cross-attention and MLP.
+
+        Args:
+            tokens: (B, P, D).
+            memory: (B, K, D), embedded slots.
+            ignored: (B, K) bool, slots that get no attention.
+            bias: (B * heads, P, K), added to the logits of the cross-attention.
+            need_attention: whether to return the cross-attention.
+
+        Returns:
+            Tokens (B, P, D) and the attention (B, P, K), averaged over heads, or None.
         """
         normed = self.norm_self(tokens)
         tokens = tokens + self.self_attention(normed, normed, normed, need_weights=False)[0]
@@ -48,14 +61,21 @@ class _DecoderLayer(nn.Module):
 
 
 class RandomMaskDecoder(nn.Module):
-    """The decoder of DIAS (arXiv:2507.23755, there "generalised random auto-regressive").
+    """The decoder of DIAS (arXiv:2507.23755), there called "generalised random auto-regressive".
 
-    A random subset of the encoder's tokens is visible, the rest is replaced by a mask token, and a transformer fills
-    them in with the help of the slots: what it cannot see, the slots must tell it. There is no causal mask. The soft
-    masks are the cross-attention of the last layer, averaged over heads.
+    A random subset of the encoder's tokens is visible, a mask token replaces the others, and a transformer fills them
+    in from the visible tokens and the slots. The soft masks are the cross-attention of the last layer, averaged over
+    heads.
 
-    dim: D of the tokens, also the width of the transformer, whose residual stream is the reconstruction.
-    tokens: P, the length of the position table.
+    Source: `ARRandTransformerDecoder` in the official `object_centric_bench/model/dias.py`. Despite the name it has no
+    causal mask. It also shuffles the tokens together with their positions, which changes nothing without a causal
+    mask, so the shuffling is left out here.
+
+    Args:
+        dim: D of the tokens and width of the transformer; its residual stream is the reconstruction.
+        slot_dim: C.
+        tokens: P, length of the position table.
+        layers, heads: of the transformer.
     """
 
     def __init__(self, dim: int, slot_dim: int, tokens: int, layers: int = 4, heads: int = 4) -> None:
@@ -66,10 +86,10 @@ class RandomMaskDecoder(nn.Module):
         self.embed_slots = nn.Sequential(nn.Linear(slot_dim, dim, bias=False), nn.LayerNorm(dim))
         self.norm_in = nn.LayerNorm(dim, bias=False)
         self.heads = heads
-        # As in the official code, all layers start from the same random weights.
+        # All layers start from the same random weights: torch's `TransformerDecoder`, used officially, copies one.
         layer = _DecoderLayer(dim, heads)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(layers))
-        # The residual stream starts from the *normalised* query, so the first layer needs no norm of its own.
+        # The residual stream starts from the *normalised* query (official `norm0`), so the first layer has no norm.
         self.layers[0].norm_self = nn.Identity()
 
     def forward(
@@ -82,10 +102,17 @@ class RandomMaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Reconstruct the tokens from the slots and the visible tokens.
 
-        slots: (B, K, C). target: (B, P, D), the encoder's tokens. visible: (B, P) bool, None = all are visible, as in
-        evaluation. slot_mask: (B, K) bool, True = valid; the other slots get a mask of exactly 0. prior: (B, K, P)
-        positive weights whose logarithm is added to the cross-attention logits (not in the paper).
-        Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
+        Args:
+            slots: (B, K, C).
+            target: (B, P, D), the encoder's tokens.
+            visible: (B, P) bool; None = all. In evaluation all are visible, as officially: the reconstruction is then
+                trivial and only the masks are used.
+            slot_mask: (B, K) bool, True = valid; the masks of the other slots are exactly 0.
+            prior: (B, K, P) positive weights; their logarithm is added to the cross-attention logits (not in the
+                paper).
+
+        Returns:
+            The reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         tokens = self.embed_tokens(target)
         if visible is not None:
@@ -96,7 +123,7 @@ class RandomMaskDecoder(nn.Module):
         bias = None
         if prior is not None:
             bias = log_prior(prior, slot_mask).transpose(1, 2).repeat_interleave(self.heads, dim=0)
-            ignored = None  # the bias says it already
+            ignored = None  # the bias holds -inf for these slots
         attention = None
         for index, layer in enumerate(self.layers):
             tokens, attention = layer(tokens, memory, ignored, bias, need_attention=index == len(self.layers) - 1)
@@ -105,12 +132,17 @@ class RandomMaskDecoder(nn.Module):
 
 
 class BroadcastDecoder(nn.Module):
-    """The MLP decoder of DINOSAUR (Seitzer et al. 2023, arXiv:2209.14860).
+    """The MLP decoder of DINOSAUR (Seitzer et al. 2023, arXiv:2209.14860), also that of SlotContrast.
 
-    Every slot is copied to every position, an MLP turns it into a token and a logit, and the tokens are averaged with
-    the softmax of the logits over the slots. Those weights are the soft masks.
+    Every slot is copied to every position, and an MLP maps each copy to a token and a logit. The softmax of the logits
+    over the slots gives the soft masks, and the reconstruction is the mean of the tokens weighted by them.
 
-    layers: number of hidden layers. hidden: their width. position_std: of the position table at the start.
+    Args:
+        dim: D of the tokens.
+        slot_dim: C.
+        tokens: P, length of the position table.
+        layers, hidden: number and width of the hidden layers.
+        position_std: standard deviation of the position table at initialisation.
     """
 
     def __init__(
@@ -131,11 +163,18 @@ class BroadcastDecoder(nn.Module):
         prior: Tensor | None = None,
         grid: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Reconstruct the tokens from the slots alone (`target` and `visible` are ignored).
+        """Reconstruct the tokens from the slots alone.
 
-        slots: (B, K, C). slot_mask: (B, K) bool. prior: (B, K, P) positive weights whose logarithm is added to the
-        mask logits. grid: (height, width) of the tokens, for which the (square) position table is resampled as timm
-        does; None is that of the table. Returns the reconstruction (B, P, D) and the soft masks (B, K, P).
+        Args:
+            slots: (B, K, C).
+            target, visible: ignored; the transformer decoder needs them.
+            slot_mask: (B, K) bool, True = valid; the masks of the other slots are exactly 0.
+            prior: (B, K, P) positive weights; their logarithm is added to the mask logits (not in the papers).
+            grid: (height, width) of the tokens, to which the square position table is resampled as timm does; None =
+                the table's own.
+
+        Returns:
+            The reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         del target, visible
         positions: Tensor = self.positions
@@ -152,20 +191,23 @@ class BroadcastDecoder(nn.Module):
 
 
 def log_prior(prior: Tensor, slot_mask: Tensor | None) -> Tensor:
-    """Logarithm of the aggregation's attention (B, K, P), -inf at slots that are not valid; `slot_mask` is (B, K)."""
+    """Return the logarithm of attention (B, K, P), -inf at slots that `slot_mask` (B, K) excludes."""
+    # Clamped, because attention may underflow to 0 and -inf would keep the decoder from ever revising it.
     logits = prior.clamp_min(1e-6).log()
     return logits if slot_mask is None else logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
 
 
 def random_visible(batch: int, tokens: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw the visible tokens of a training step of `RandomMaskDecoder`: (B, P) bool on the CPU.
+    """Draw the visible tokens of a training step of `RandomMaskDecoder`, (B, P) bool on the CPU.
 
-    Per sample the number of visible tokens is, with probability 1/2 each, uniform in {0, ..., P - 2} or the constant
-    int(P / 10) - 1 (24 for the 256 tokens of the paper). Which tokens are visible is uniform.
+    For each sample, the number of visible tokens is with probability 1/2 uniform in {0, ..., P - 2}, and otherwise
+    the constant int(P / 10) - 1. Which tokens are visible is uniform.
     """
+    # The official code hard-codes the constant for its 256 tokens, as 24; the share is kept for other grids.
     uniform = torch.randint(0, max(tokens - 1, 1), (batch,), generator=generator)
     constant = max(int(tokens * 0.1) - 1, 0)
     use_uniform = torch.rand(batch, generator=generator) < 0.5
     count = torch.where(use_uniform, uniform, constant)
+    # Ranks of random numbers are a random permutation of each row.
     rank = torch.rand(batch, tokens, generator=generator).argsort(dim=1).argsort(dim=1)
     return rank < count.unsqueeze(1)

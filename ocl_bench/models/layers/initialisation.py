@@ -1,4 +1,4 @@
-"""Where slots start, a Gaussian shared by all slots (arXiv:2006.15055), and where the weights of DIAS start."""
+"""Initial slots from a Gaussian that all slots share (arXiv:2006.15055), and the initial biases of DIAS."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class SharedGaussian(nn.Module):
-    """Learnt mean and log standard deviation, one for all slots: no slot has a place or role of its own.
+    """A learnt mean and log standard deviation for all slots, so no slot has a place or role of its own.
 
-    The noise comes from outside, so that a prediction is a pure function of (weights, image, noise).
+    Source: `NormalShared` in the official code of DIAS. The noise is an argument here, so a prediction is a pure
+    function of weights, image and noise.
     """
 
     def __init__(self, slot_dim: int) -> None:
@@ -26,7 +27,7 @@ class SharedGaussian(nn.Module):
 
 @torch.no_grad()
 def zero_biases(module: nn.Module) -> None:
-    """Set the biases of all linear, convolution and GRU layers to 0 (the initialisation of DIAS)."""
+    """Set the biases of all linear, convolution and GRU layers to 0, as `reset_parameters` of DIAS does."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.GRUCell):
             for name, parameter in layer.named_parameters(recurse=False):

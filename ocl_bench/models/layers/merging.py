@@ -1,8 +1,9 @@
-"""Redundancy reduction: slots that say the same are merged. *Our reconstruction.*
+"""Redundancy reduction: slots that are similar are merged. *This is our reconstruction.*
 
-The abstract of DIAS (arXiv:2507.23755) describes a reduction of redundant slots followed by a re-initialised extra
-aggregation; the official release leaves both out. This follows the closest public ancestor of that code
-(complete-linkage clustering of the slots on cosine distance), with thresholds chosen by us.
+The abstract of DIAS (arXiv:2507.23755) describes a reduction of redundant slots, followed by a re-initialised extra
+aggregation. The official release contains neither. This module follows the closest public ancestor of that code
+(`object_centric_bench/model/initq.py` in lhj-lhj/MetaSlot, commit 38bfcd7): complete-linkage clustering of the slots
+on cosine distance. No configuration with its threshold is public, so ours are chosen by us.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from torch import Tensor
 def merge_slots(slots: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Replace every cluster of similar slots by its mean.
 
-    slots: (B, K, C). threshold: cosine distance in [0, 2]; all members of a cluster are closer than this to each other.
-    A sample that would keep 2 clusters or fewer is left as it is: a guard against collapse.
-    Returns the slots (B, K, C), with the mean at the place of the first member and zeros at the others, and the slot
-    mask (B, K), True = valid. Differentiable in the slots; the choice of clusters is not.
+    Args:
+        slots: (B, K, C).
+        threshold: cosine distance in [0, 2]; any two members of a cluster are closer than this.
+
+    Returns:
+        The slots (B, K, C), with the mean at the place of the first member and zeros at the other places, and the slot
+        mask (B, K), True = valid. Differentiable in the slots, but not in the choice of clusters.
     """
+    # In float64, so rounding hardly ever moves a distance across the threshold.
     directions = torch.nn.functional.normalize(slots.detach().double(), dim=-1)
     distances = (1 - directions @ directions.transpose(1, 2)).clamp_min(0).cpu().numpy()
     averages = np.stack([_averaging(sample, threshold) for sample in distances])
@@ -30,7 +35,7 @@ def merge_slots(slots: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def _averaging(distances: np.ndarray, threshold: float) -> np.ndarray:
-    """Distances (K, K) -> averaging matrix (K, K): row k averages the cluster whose first member is k, else is 0."""
+    """Distances (K, K) -> averaging matrix (K, K): row k averages the cluster whose first member is k, or is 0."""
     identity = np.eye(len(distances))
     if len(distances) < 2:
         return identity
@@ -38,7 +43,7 @@ def _averaging(distances: np.ndarray, threshold: float) -> np.ndarray:
     # `fcluster` joins at distances <= t; "closer than the threshold" needs the next smaller number.
     clusters = fcluster(tree, t=np.nextafter(threshold, -np.inf), criterion="distance")
     if len(np.unique(clusters)) <= 2:
-        return identity
+        return identity  # the ancestor's guard against collapse: such a sample is left as it is
     same = clusters[:, None] == clusters[None, :]
     is_first = same.argmax(axis=1) == np.arange(len(clusters))
     return is_first[:, None] * same / same.sum(axis=1, keepdims=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class _SharpAttention(nn.Module):
     """Multi-head self-attention of (B, K, C) whose logits are *multiplied* by the root of the head's width.
 
-    The official code divides queries by 1 / root(width) where it meant to multiply, and all released weights were
-    trained so. The textbook's scale is smaller by the factor `width`, and gives other slots.
+    The textbook divides by that root. The official code (`slotcontrast/modules/networks.py`) divides the queries by
+    1 / root(width), and all released weights were trained so. The textbook's scale gives other slots.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -19,7 +19,7 @@ class _SharpAttention(nn.Module):
         self.scale = (dim // heads) ** 0.5
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out_proj = nn.Linear(dim, dim)
-        for matrix in self.qkv.weight.detach().chunk(3):  # three square matrices, each with its own fan
+        for matrix in self.qkv.weight.detach().chunk(3):  # as three square matrices: their fans set the width
             nn.init.xavier_uniform_(matrix)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.qkv.bias)
@@ -34,9 +34,11 @@ class _SharpAttention(nn.Module):
 
 
 class SlotPredictor(nn.Module):
-    """One pre-norm transformer block over the slots: no positions, so it treats all slots alike; no final norm.
+    """One pre-norm transformer block over the slots, without positions and without a final norm.
 
-    dim: C, a multiple of `heads`. The feed-forward layer is 4 C wide, with ReLU.
+    Args:
+        dim: C, a multiple of `heads`. The feed-forward layer has width 4 C and ReLU.
+        heads: attention heads.
     """
 
     def __init__(self, dim: int, heads: int = 4) -> None:

@@ -1,6 +1,7 @@
 """The projection head of DINO (arXiv:2104.14294) and iBOT (arXiv:2111.07832): tokens -> logits of K prototypes.
 
-Parameters have the official names; `last_layer_obj` and `last_layer_patch` exist only where they are not shared.
+Source: `DINOHead` in DINO's `vision_transformer.py`, `iBOTHead` in iBOT's `models/head.py`. Parameters have the
+official names; `last_layer_obj` and `last_layer_patch` exist only where the last layer is not shared.
 """
 
 from __future__ import annotations
@@ -13,33 +14,39 @@ from torch import Tensor, nn
 
 from .vit import initialise_linear
 
-Kind = Literal["image", "object", "patch"]
+TokenKind = Literal["image", "object", "patch"]
 """What a token stands for: the whole image ([CLS]), an object ([OBJ]), or its patch."""
 
 
 class Prototypes(nn.Module):
-    """A linear layer (..., D) -> (..., K) without bias; row k is `weight_g[k]` long and points along `weight_v[k]`.
+    """A weight-normalised linear layer (..., D) -> (..., K) without bias.
 
-    fixed_gain: the lengths stay 1.
+    Row k has the length `weight_g[k]` and the direction of `weight_v[k]`. With `fixed_gain` the lengths stay 1.
     """
 
     def __init__(self, dim: int, count: int, *, fixed_gain: bool) -> None:
         super().__init__()
+        # Written out instead of torch's `weight_norm`, whose parameter names changed between versions.
         self.weight_g = nn.Parameter(torch.ones(count, 1), requires_grad=not fixed_gain)
         self.weight_v = nn.Parameter(nn.Linear(dim, count, bias=False).weight.detach())
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """x (..., D) -> (..., K). frozen: the rows get no gradient."""
+        """x (..., D) -> (..., K); with `frozen` the rows get no gradient."""
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
         return F.linear(x, weight.detach() if frozen else weight)
 
 
 class ProjectionHead(nn.Module):
-    """A trunk of three linear layers with GELU between, unit length, then prototypes.
+    """Three linear layers with GELU between, normalisation to unit length, then prototypes; no batch norm.
 
-    dim: of the tokens. out_dim: K. hidden, bottleneck: widths of the trunk and of what it gives. shared: one last layer
-    for all kinds of tokens; otherwise `objects` and `patches` say which kinds get their own, and patch_out_dim gives
-    that of the patches another K. norm_last_layer: prototypes keep the length 1.
+    Args:
+        dim: width of the tokens.
+        out_dim: K.
+        hidden, bottleneck: widths inside the trunk and of its output.
+        shared: one last layer for all kinds of tokens.
+        objects, patches: without `shared`, whether objects and patches have last layers of their own.
+        patch_out_dim: K of the patches' own last layer; None = `out_dim`.
+        norm_last_layer: prototypes keep the length 1. iBOT's help text advises it for ViT-B, not for ViT-S.
     """
 
     def __init__(
@@ -72,13 +79,17 @@ class ProjectionHead(nn.Module):
         x = self.mlp(tokens)
         return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
-    def logits(self, unit: Tensor, kind: Kind, *, frozen: bool = False) -> Tensor:
-        """Unit vectors (..., bottleneck) -> (..., K), linear and in their type. frozen: the prototypes do not learn."""
-        own = {"image": None, "object": self.last_layer_obj, "patch": self.last_layer_patch}[kind]
-        layer = own if own is not None else self.last_layer
+    def logits(self, unit: Tensor, kind: TokenKind, *, frozen: bool = False) -> Tensor:
+        """Unit vectors (..., bottleneck) -> logits (..., K), linear, in the same dtype.
+
+        With `frozen` the prototypes are not trained: DINO's `cancel_gradients_last_layer`, for the first epoch or so.
+        """
+        separate = {"image": None, "object": self.last_layer_obj, "patch": self.last_layer_patch}[kind]
+        layer = separate if separate is not None else self.last_layer
+        # In half precision, logits divided by a temperature of 0.04 would be too coarse.
         with torch.autocast(unit.device.type, enabled=False):
             return cast(Tensor, layer(unit, frozen))
 
-    def forward(self, tokens: Tensor, kind: Kind = "image", *, frozen: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, kind: TokenKind = "image", *, frozen: bool = False) -> Tensor:
         """Tokens (..., D) of one kind -> logits (..., K)."""
         return self.logits(self.project(tokens), kind, frozen=frozen)

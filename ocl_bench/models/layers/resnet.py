@@ -1,7 +1,8 @@
-"""The residual network (He et al., arXiv:1512.03385), "v1.5": a bottleneck strides in its 3x3 convolution.
+"""The residual network (He et al., arXiv:1512.03385) in the variant "v1.5": bottlenecks stride in the 3x3 convolution.
 
-No pooling and no classifier: the output is the map of the last stage. Tensors have torchvision's names
-(`layer1.0.bn2.weight`), so weights of a torchvision ResNet without `fc` load as they are.
+There is no pooling and no classifier; the output is the map of the last stage (`early_return` in SlotCon's official
+`models/resnet.py`). Tensors have torchvision's names (`layer1.0.bn2.weight`), so weights of a torchvision ResNet
+without `fc` load as they are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from ...core.errors import UsageError
 
 
 class _Block(nn.Module):
-    """Convolutions with batch norm, added to the shortcut, which is a strided 1x1 convolution where shapes differ.
+    """Convolutions with batch norm, added to a shortcut, which is a strided 1x1 convolution where shapes differ.
 
-    Bottleneck: 1x1 to `width`, 3x3, 1x1 to 4 `width`. Basic: two 3x3 of `width`. The last batch norm starts at 0, so
-    that a block starts as its shortcut.
+    A bottleneck has 1x1 to `width`, 3x3, and 1x1 to 4 `width`; a basic block has two 3x3 of `width`.
     """
 
     def __init__(self, inputs: int, width: int, bottleneck: bool, stride: int, dilation: int) -> None:
@@ -55,12 +55,18 @@ class _Block(nn.Module):
 class ResNet(nn.Module):
     """Normalised image (B, 3, H, W) -> features (B, channels, H / stride, W / stride), sides rounded up.
 
-    blocks, widths, strides, dilations: of the stages, any number of them. A stage of bottlenecks ends with four times
-    its width. In a dilated stage the first block takes half the dilation ("contracted", as in mmsegmentation).
-    stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2; "small" is a 3x3 convolution of
-    stride 1, for small images.
+    Args:
+        blocks, widths, strides, dilations: of the stages, any number of them.
+        bottleneck: whether blocks are bottlenecks; a stage then ends with four times its width.
+        stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2; "small" is a 3x3 convolution
+            of stride 1, for small images.
 
-    channels: of the output. stride: image pixels per output pixel. Raises UsageError.
+    Attributes:
+        channels: channels of the output.
+        stride: image pixels per output pixel.
+
+    Raises:
+        UsageError: the lists differ in length.
     """
 
     def __init__(
@@ -89,14 +95,15 @@ class ResNet(nn.Module):
         for stage, (count, width, stride, dilation) in enumerate(stages, start=1):
             layers = []
             for block in range(count):
+                # The first block of a dilated stage takes half the dilation: mmsegmentation's "contracted" dilation.
                 step, spread = (stride, max(1, dilation // 2)) if block == 0 else (1, dilation)
                 layers.append(_Block(channels, width, bottleneck, step, spread))
                 channels = 4 * width if bottleneck else width
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
         self.channels = channels
         self.stride = (1 if small else 4) * math.prod(strides)
-        # Channels last is faster, but with fewer than 16 channels torch 2.13 crashes on the CPU in the backward pass of
-        # a strided 1x1 convolution.
+        # Channels last is faster. With fewer than 16 channels, however, torch 2.13 crashes on the CPU in the backward
+        # pass of a strided 1x1 convolution.
         self.layout = torch.channels_last if min(widths) >= 16 else torch.contiguous_format
         _initialise(self)
 
@@ -118,10 +125,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def resnet(arch: str = "resnet50", output_stride: Literal[32, 16] = 32) -> ResNet:
-    """One of `ARCHITECTURES` without its classifier; ResNet-50 has 23,508,032 parameters and 2048 channels.
+    """Build one of `ARCHITECTURES` without its classifier; ResNet-50 has 23,508,032 parameters and 2048 channels.
 
-    output_stride: 16 turns the stride of the last stage into a dilation of 2, of 1 in its first block: the same weights
-    give a map of twice the side.
+    With the output stride 16 the last stage is dilated instead of strided, and the same weights give a map of twice
+    the side.
     """
     if output_stride == 16:
         return ResNet(**ARCHITECTURES[arch], strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
@@ -134,7 +141,9 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int
 
 
 def _initialise(network: nn.Module) -> None:
-    """Convolutions normal with variance 2 / (k k outputs); batch norms 1 and 0, the last one of each block 0 and 0."""
+    """Initialise convolutions normally with variance 2 / (k k outputs), and each block's last batch norm with 0."""
+    # A block whose last norm is 0 starts as its shortcut. Officially likewise, and as `zero_init_residual` of
+    # torchvision, where it is off by default.
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

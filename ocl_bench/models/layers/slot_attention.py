@@ -1,9 +1,10 @@
-"""Slot attention (Locatello et al. 2020, arXiv:2006.15055), with the numerical details of DIAS (arXiv:2507.23755).
-
-Those of SlotContrast (arXiv:2412.14295) are options.
+"""Slot attention (Locatello et al. 2020, arXiv:2006.15055, Algorithm 1).
 
 Slots compete for tokens: the softmax runs over the *slots*, so every token distributes one unit of attention among
-them. Each slot then takes the weighted mean of the tokens it won and a GRU folds that mean into its state.
+them. Each slot then takes the weighted mean of its tokens, and a GRU updates the slot with that mean.
+
+The numerical details are those of DIAS (arXiv:2507.23755; `object_centric_bench/model/ocl.py`). Those of SlotContrast
+(arXiv:2412.14295; `slotcontrast/modules/groupers.py`) are options.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from torch import Tensor, nn
 
 
 class SlotAttention(nn.Module):
-    """Iterative competitive attention; one set of weights for all iterations, hence for any number of slots.
+    """Iterative competitive attention with one set of weights for all iterations and any number of slots.
 
-    input_dim: D of the tokens. slot_dim: C of the slots. iterations: default number of rounds. activation: of the MLP.
-    normalised_state: the GRU folds into the *normalised* slot (SlotContrast), not into the slot itself (DIAS, the
-    paper). attention_floor: what each token adds to its attention, so that a slot which won nothing takes the mean of
-    all tokens (SlotContrast: 1e-8); None adds 1e-5 to the slot's sum, so that it takes (nearly) nothing (DIAS).
+    Args:
+        input_dim: D of the tokens.
+        slot_dim: C of the slots.
+        iterations: default number of rounds.
+        activation: of the MLP: GELU in DIAS, ReLU in SlotContrast and in the original paper.
+        normalised_state: whether the GRU's hidden state is the *normalised* slot (SlotContrast) or the slot itself
+            (DIAS, the original paper).
+        attention_floor: added to every token's attention (SlotContrast: 1e-8), so a slot that wins nothing takes the
+            mean of all tokens. None adds 1e-5 to the slot's sum instead (DIAS), so it takes nearly nothing.
     """
 
     def __init__(
@@ -49,13 +55,19 @@ class SlotAttention(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Refine the slots.
 
-        inputs: (B, P, D) tokens. slots: (B, K, C) initial slots. slot_mask: (B, K) bool, True = takes part.
-        num_iter: number of rounds, `iterations` by default.
-        Returns the slots (B, K, C) and the attention map (B, K, P) of *every* round (each sums to 1 over the slots).
+        Args:
+            inputs: (B, P, D) tokens.
+            slots: (B, K, C) initial slots.
+            slot_mask: (B, K) bool, True = takes part.
+            num_iter: number of rounds; None = `iterations`.
+
+        Returns:
+            The slots (B, K, C) and the attention map (B, K, P) of *every* round; each map sums to 1 over the slots.
         """
         tokens = self.norm_inputs(inputs)
         keys, values = self.to_keys(tokens), self.to_values(tokens)
         maps = []
+        # The gradient runs through all rounds; neither method truncates it.
         for _ in range(self.iterations if num_iter is None else num_iter):
             normed = self.norm_queries(slots)
             queries = self.to_queries(normed) * self.scale
@@ -63,18 +75,18 @@ class SlotAttention(nn.Module):
             if slot_mask is not None:
                 logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
             attention = logits.softmax(dim=1)
-            maps.append(attention)
+            maps.append(attention)  # before the small constant of `_shares`, as both official codes return it
             slots = self._update(normed if self.normalised_state else slots, self._shares(attention) @ values)
         return slots, maps
 
     def _shares(self, attention: Tensor) -> Tensor:
-        """The weights of the mean over tokens, from attention (B, K, P); a small constant guards empty slots."""
+        """Normalise attention (B, K, P) over the tokens; a small constant guards slots that won nothing."""
         if self.attention_floor is None:
             return attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
         raised = attention + self.attention_floor
         return raised / raised.sum(dim=2, keepdim=True)
 
     def _update(self, slots: Tensor, won: Tensor) -> Tensor:
-        """Fold what a slot won (B, K, C) into its state (B, K, C): a GRU, then a residual MLP."""
+        """Update slots (B, K, C) with the means that they won (B, K, C): a GRU, then a residual MLP."""
         state = self.gru(won.flatten(0, 1), slots.flatten(0, 1).to(won.dtype)).view_as(slots)
         return state + self.mlp(self.norm_update(state))

@@ -1,8 +1,8 @@
 """The vision transformer (arXiv:2010.11929), with registers (arXiv:2309.16588) and LayerScale (arXiv:2103.17239).
 
-One implementation for every model here: DINO and iBOT are the plain one, DINOv2 adds LayerScale and registers, ODIS
-(arXiv:2506.05409) object tokens whose attention can be restricted to the patches of a box.
-Parameters have the names of timm and DINO (`cls_token`, `blocks.0.attn.qkv.weight`, ...), so their weights load as is.
+One implementation serves every model: DINO and iBOT use the plain one, DINOv2 adds LayerScale and registers, and ODIS
+(arXiv:2506.05409) adds object tokens whose attention can be restricted to the patches of a box. Parameters have the
+names of timm and DINO (`cls_token`, `blocks.0.attn.qkv.weight`, ...), so their weights load as they are.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 
 DINO_OFFSET = 0.1
-"""Patches that DINO, iBOT and DINOv2 (without registers) add to a grid when they resample a position table to it."""
+"""Patches that DINO, iBOT and DINOv2 (without registers) add to a grid when they resample a position table to it.
+
+See `interpolate_pos_encoding` in DINO's `vision_transformer.py`; it guards against a rounding error in the size.
+"""
 
 WHOLE_MASKS = ("cpu",)
-"""Devices on which attention with a mask for all rows is as fast as without: +1 to 5 % of a step, where computing the
-object tokens' rows apart takes +4 to 14 % (measured, float32). It gives the same bits where it hides nothing."""
+"""Devices on which attention takes a mask of all rows.
+
+There it costs +1 to 5 % of a step, and computing the object tokens' rows apart costs +4 to 14 % (measured, float32).
+A mask that hides nothing gives the same bits as no mask.
+"""
 
 
 def resample_positions(
@@ -29,11 +35,19 @@ def resample_positions(
 ) -> Tensor:
     """Resample a position table to another grid, bicubic.
 
-    table: (1, prefix + n * n, D); the first `prefix` entries (class token) are kept. grid: new (height, width).
-    offset: None gives timm's rule: by size, in float32. A number gives that of DINO: by scale, (side + offset) / n, in
-    the table's own type (at least float32) and without antialias; 0.1 is theirs, and changes the result a little.
-    Returns (1, prefix + height * width, D). The same grid is returned unchanged.
+    Args:
+        table: (1, prefix + n * n, D).
+        grid: new (height, width).
+        prefix: number of entries at the start that are kept (class token, objects).
+        antialias: of timm's rule.
+        offset: None gives timm's rule: by target size, in float32. A number gives DINO's rule: by scale,
+            (side + offset) / n, in the table's dtype (at least float32), without antialias. DINO's number is 0.1.
+
+    Returns:
+        (1, prefix + height * width, D); a table that has the grid already is returned unchanged.
     """
+    # The two rules differ visibly: on a random table by 0.007 on average, at a standard deviation of 0.011. A model
+    # needs the rule of its training code.
     height, width = grid
     head, body = table[:, :prefix], table[:, prefix:]
     side = int(body.shape[1] ** 0.5)
@@ -50,10 +64,10 @@ def resample_positions(
 
 
 class _PatchEmbedding(nn.Module):
-    """Patches: (B, 3, H, W) -> (B, D, H / patch, W / patch).
+    """Image (B, 3, H, W) -> patches (B, D, H / patch, W / patch).
 
-    They do not overlap, unless `convolutional`: then 3 x 3 convolutions of stride 2, which see 2 * patch - 1 pixels
-    (arXiv:2106.14881, with group instead of batch norm, so that a moving average needs no statistics of its own).
+    Patches do not overlap, unless `convolutional`: then they are 3 x 3 convolutions of stride 2, which see
+    2 * patch - 1 pixels (arXiv:2106.14881).
     """
 
     def __init__(self, patch: int, dim: int, convolutional: bool = False) -> None:
@@ -65,16 +79,17 @@ class _PatchEmbedding(nn.Module):
 
 
 def _stem(patch: int, dim: int) -> nn.Sequential:
-    """One halving convolution for each factor 2 of the patch, widths doubling up to `dim`."""
+    """Build one convolution of stride 2 for each factor 2 of the patch, with widths doubling up to `dim`."""
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or not halvings or dim % 2**halvings:
         raise UsageError(f"option stem: patch {patch} must be a power of 2 that divides dim {dim}; or use stem: linear")
     layers: list[nn.Module] = []
     inputs = 3
     for width in (dim >> shift for shift in reversed(range(halvings))):
+        # Group norm, where the paper has batch norm: a teacher that is a moving average then needs no statistics.
         layers += [nn.Conv2d(inputs, width, 3, stride=2, padding=1), nn.GroupNorm(1, width), nn.GELU()]
         inputs = width
-    return nn.Sequential(*layers[:-2])
+    return nn.Sequential(*layers[:-2])  # no norm and no GELU after the last convolution
 
 
 class _Attention(nn.Module):
@@ -87,11 +102,10 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
-        """visible: (B, O, N) bool, what the O tokens from position `first` on may look at; the others see everything.
+        """Apply attention in which O tokens may be restricted.
 
-        Masks of all rows (O = N) go to the kernel. Otherwise, these few rows are computed once more: a mask for all
-        rows would rule out the fastest kernels of a GPU. A token that may see everything then keeps its first result,
-        so that a mask of everything changes no bit.
+        visible: (B, O, N) bool, the tokens to which the O tokens from position `first` on attend; all other tokens
+        attend to everything. With O = N it is the mask of all rows.
         """
         batch, length, dim = x.shape
         query, key, value = self._project(x)
@@ -99,15 +113,19 @@ class _Attention(nn.Module):
             mask = None if visible is None else visible.unsqueeze(1)
             x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         else:
-            own, count = query[:, :, first : first + visible.shape[1]], visible.shape[1]
-            own = F.scaled_dot_product_attention(own, key, value, attn_mask=visible.unsqueeze(1))
+            # The few restricted rows are computed a second time, with their mask. A mask of all rows would rule out
+            # the fastest kernels of a GPU.
+            count = visible.shape[1]
+            restricted = query[:, :, first : first + count]
+            restricted = F.scaled_dot_product_attention(restricted, key, value, attn_mask=visible.unsqueeze(1))
             x = F.scaled_dot_product_attention(query, key, value)
             before, rows, after = x.split([first, count, length - first - count], dim=2)
-            x = torch.cat([before, torch.where(visible.all(2)[:, None, :, None], rows, own), after], dim=2)
+            # A token that sees everything keeps its first result, so a mask that hides nothing changes no bit.
+            x = torch.cat([before, torch.where(visible.all(2)[:, None, :, None], rows, restricted), after], dim=2)
         return self.proj(x.transpose(1, 2).reshape(batch, length, dim))
 
     def weights(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
-        """The attention (B, heads, N, N) that `forward` applies; rows are queries and sum to 1."""
+        """Return the attention (B, heads, N, N) that `forward` applies; rows are queries and sum to 1."""
         query, key, _ = self._project(x)
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
         if visible is not None:
@@ -116,12 +134,14 @@ class _Attention(nn.Module):
         return logits.softmax(3)
 
     def _project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values, (3, B, heads, N, D / heads)."""
+        """Compute queries, keys and values, (3, B, heads, N, D / heads)."""
         batch, length, dim = x.shape
         return self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
 
 
 class _Mlp(nn.Module):
+    """Two linear layers with GELU between, under timm's names."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -132,6 +152,8 @@ class _Mlp(nn.Module):
 
 
 class _LayerScale(nn.Module):
+    """A learnt factor for each channel (arXiv:2103.17239)."""
+
     def __init__(self, dim: int, start: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), start))
@@ -143,7 +165,7 @@ class _LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + ls1(attention(norm1 x)), then x + ls2(mlp(norm2 x)).
 
-    drop_path: probability that, in training, a sample skips the attention, and independently that it skips the mlp.
+    drop_path: probability with which, in training, a sample skips the attention and, independently, the MLP.
     """
 
     def __init__(
@@ -159,12 +181,12 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if layer_scale is None else _LayerScale(dim, layer_scale)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
-        """Tokens (B, N, D) -> (B, N, D). visible: (B, O, N) bool, what the O tokens from `first` on may look at."""
+        """Tokens (B, N, D) -> (B, N, D); for `visible` and `first` see `_Attention.forward`."""
         x = x + self._dropped(self.ls1(self.attn(self.norm1(x), visible, first)))
         return x + self._dropped(self.ls2(self.mlp(self.norm2(x))))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        """Stochastic depth (arXiv:1603.09382): whole samples become 0, the others are scaled up."""
+        """Apply stochastic depth (arXiv:1603.09382): whole samples become 0, the others are scaled up."""
         if not self.training or self.drop_path == 0:
             return x
         keep = 1 - self.drop_path
@@ -174,14 +196,24 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Image (B, 3, H, W) -> tokens (B, prefix + P, D): class token, objects, registers, patches in row-major order.
 
-    grid: side of the position table in patches. objects: object tokens besides the class token, each with a position;
-    without them the class token is the one whose attention an object mask restricts. object_sees_class: whether object
-    tokens may then look at the class token. class_position: whether the table has an entry for the class token (DINO,
-    DINOv2 as published) or not (timm's register models). layer_scale: initial gamma, None = none. final_norm: LayerNorm
-    after the last block; without it the raw residual stream is returned, as DIAS wants it. mask_token: have the vector
-    `masked_embed` that hidden patches become. drop_path: stochastic depth of the last block, 0 in the first one.
-    position_offset: see `resample_positions`. stem: how patches become tokens, by one `linear` map each, as published,
-    or `convolutional`, with which small models learn in far fewer steps (arXiv:2106.14881).
+    Args:
+        grid: side of the position table in patches.
+        patch: side of a patch in pixels.
+        dim: D.
+        depth, heads, mlp_ratio: blocks, attention heads, width of the MLP as a multiple of D.
+        objects: object tokens besides the class token, each with a position. Without them, object masks restrict the
+            class token.
+        object_sees_class: whether object tokens attend to the class token.
+        registers: register tokens; they have no position.
+        layer_scale: initial gamma; None = no LayerScale.
+        class_position: whether the table has an entry for the class token (DINO, DINOv2 as published) or not (timm's
+            register models).
+        final_norm: LayerNorm after the last block. DIAS and SlotContrast want the raw residual stream.
+        mask_token: have the vector `masked_embed` that replaces hidden patches.
+        drop_path: stochastic depth of the last block; it rises linearly from 0 in the first one.
+        position_offset: see `resample_positions`.
+        stem: `linear`, as published, or `convolutional`, with which small models need far fewer training steps.
+        eps: of the layer norms; 1e-6 in DINO, iBOT and DINOv2, whatever Hugging Face's configurations say.
     """
 
     def __init__(
@@ -230,14 +262,14 @@ class VisionTransformer(nn.Module):
 
     @property
     def first_object(self) -> int:
-        """Position of the first token whose attention an object mask restricts: the class token without `objects`."""
+        """Position of the first token that an object mask restricts; without `objects` it is the class token."""
         return 1 if self.objects else 0
 
     def embed(self, image: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Image (B, 3, H, W), sides multiples of the patch -> tokens (B, N, D) before the first block.
+        """Embed an image (B, 3, H, W), sides multiples of the patch, into tokens (B, N, D) before the first block.
 
-        hidden: (B, P) bool, patches to be replaced by `masked_embed`, before they get their positions. The position
-        table is resampled when the image has another grid. Registers have no position.
+        The position table is resampled if the image has another grid. hidden: (B, P) bool, patches that `masked_embed`
+        replaces.
         """
         patches = self.patch_embed(image)
         grid = patches.shape[-2:]
@@ -245,14 +277,15 @@ class VisionTransformer(nn.Module):
         if hidden is not None:
             if self.masked_embed is None:
                 raise UsageError("option mask_token: hidden patches need it; set it to true")
+            # Before positions are added, as in iBOT: a hidden patch still knows its place.
             patches = torch.where(hidden.unsqueeze(2), self.masked_embed.to(patches.dtype), patches)
         prefix: Tensor = (
             self.cls_token if self.obj_token is None else torch.cat([self.cls_token, self.obj_token], dim=1)
         )
-        known = prefix.shape[1] if self.class_position else 0
-        positions = resample_positions(self.pos_embed, grid, prefix=known, offset=self.position_offset)
-        if known:
-            prefix, positions = prefix + positions[:, :known], positions[:, known:]
+        placed = prefix.shape[1] if self.class_position else 0
+        positions = resample_positions(self.pos_embed, grid, prefix=placed, offset=self.position_offset)
+        if placed:
+            prefix, positions = prefix + positions[:, :placed], positions[:, placed:]
         if self.reg_token is not None:
             prefix = torch.cat([prefix, self.reg_token], dim=1)
         return torch.cat([prefix.expand(len(image), -1, -1), patches + positions], dim=1)
@@ -260,10 +293,12 @@ class VisionTransformer(nn.Module):
     def forward(self, image: Tensor, object_mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
         """Image (B, 3, H, W) -> tokens (B, N, D).
 
-        object_mask: (B, O, P) bool, the patches that each object token may look at, in every block; it always sees
-        itself, with `object_sees_class` the class token, and no other token. All other tokens see everything. O is 1
-        without `objects`, and the mask is that of the class token. None: object tokens see everything, too.
-        hidden: (B, P) bool, see `embed`.
+        Args:
+            image: normalised, sides multiples of the patch.
+            object_mask: (B, O, P) bool, the patches to which each object token attends, in every block (ODIS). The
+                token also attends to itself and, with `object_sees_class`, to the class token, but to no other token.
+                Without `objects`, O is 1 and the mask restricts the class token. None = no restriction.
+            hidden: (B, P) bool, see `embed`.
         """
         x, (visible, first) = self.embed(image, hidden), self._visible(object_mask)
         for block in self.blocks:
@@ -271,14 +306,15 @@ class VisionTransformer(nn.Module):
         return self.norm(x)
 
     def _visible(self, object_mask: Tensor | None) -> tuple[Tensor | None, int]:
-        """What the object tokens may look at, (B, O, N) bool, from the patches that they may look at (B, O, P).
+        """Extend a mask of patches (B, O, P) to one of all tokens (B, O, N), and return the object tokens' position.
 
-        And the position of the first of these tokens. In `WHOLE_MASKS` the rows of all tokens, (B, N, N), from 0.
+        On the devices of `WHOLE_MASKS` it is the mask of all rows, (B, N, N), and the position is 0.
         """
         if object_mask is None:
             return None, 0
         count = max(1, self.objects)
         prefix = torch.zeros(count, self.prefix, dtype=torch.bool, device=object_mask.device)
+        # A token always sees itself, so no row is empty: a softmax over nothing would be NaN.
         prefix[:, self.first_object : self.first_object + count].fill_diagonal_(True)
         prefix[:, 0] |= bool(self.objects) and self.object_sees_class
         visible = torch.cat([prefix.expand(len(object_mask), -1, -1), object_mask], dim=2)
@@ -290,7 +326,7 @@ class VisionTransformer(nn.Module):
         return whole, 0
 
     def last_attention(self, image: Tensor, object_mask: Tensor | None = None) -> Tensor:
-        """Attention of the last block, (B, heads, N, N); rows are queries and sum to 1."""
+        """Return the attention of the last block, (B, heads, N, N); rows are queries and sum to 1."""
         x, (visible, first) = self.embed(image), self._visible(object_mask)
         for block in self.blocks[:-1]:
             x = block(x, visible, first)
@@ -298,17 +334,17 @@ class VisionTransformer(nn.Module):
         return last.attn.weights(last.norm1(x), visible, first)
 
     def patch_grid(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) -> patch tokens (B, D, H / patch, W / patch), all other tokens dropped."""
+        """Image (B, 3, H, W) -> patch tokens (B, D, H / patch, W / patch); all other tokens are dropped."""
         return self.to_grid(self(image), image)
 
     def to_grid(self, tokens: Tensor, image: Tensor) -> Tensor:
-        """The patches among tokens (B, N, D) of an image (B, 3, H, W) -> (B, D, H / patch, W / patch)."""
+        """Arrange the patches among tokens (B, N, D) of an image (B, 3, H, W) as (B, D, H / patch, W / patch)."""
         patches = tokens[:, self.prefix :].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], image.shape[-2] // self.patch, image.shape[-1] // self.patch)
 
 
 def initialise_linear(module: nn.Module) -> None:
-    """DINO's start of linear layers, for `Module.apply`: weights trunc_normal(0.02), biases 0."""
+    """Initialise a linear layer as DINO does: weights trunc_normal(0.02), biases 0. For `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -316,7 +352,11 @@ def initialise_linear(module: nn.Module) -> None:
 
 
 def dinov2_small_registers(grid: int = 16) -> VisionTransformer:
-    """DINOv2 ViT-S/14 with 4 registers as timm stores it, without the final norm: 21,629,184 parameters at grid 16."""
+    """Build DINOv2 ViT-S/14 with 4 registers as timm stores it, without the final norm.
+
+    It has 21,629,184 parameters at grid 16.
+    """
+    # timm adds the class token's position into `cls_token` when it converts the weights; hence no class position.
     return VisionTransformer(
         grid=grid,
         patch=14,

@@ -1,4 +1,4 @@
-"""Official checkpoints of SlotContrast: names and shapes of all 217 tensors, Lightning's files, what is refused."""
+"""Official checkpoints of SlotContrast: names and shapes of all 217 tensors, Lightning's files, refused files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ocl_bench.core.types import Batch
 from ocl_bench.models import slotmatch
 from ocl_bench.models.checkpoints.names import load_weights
 from ocl_bench.models.checkpoints.slotcontrast import BACKBONES, VARIANTS
-from ocl_bench.models.slotcontrast import DinoV2, SlotContrast, build
+from ocl_bench.models.slotcontrast import SlotContrast, build, dinov2
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -83,7 +83,7 @@ def small(**changes: object) -> SlotContrast:
     """A model with DINOv2's names, of 2 blocks of 12 features, 56 pixels: 4 x 4 tokens."""
     torch.manual_seed(0)
     shape = {"feature_dim": 12, "grid": (4, 4), "input_size": 56, "slots": 3, "slot_dim": 8, "hidden": 16} | changes
-    return SlotContrast(DinoV2(dim=12, heads=2, depth=2, grid=5), **shape).eval()  # type: ignore[arg-type]
+    return SlotContrast(dinov2(dim=12, heads=2, depth=2, grid=5), **shape).eval()  # type: ignore[arg-type]
 
 
 def random_state(seed: int = 1) -> dict[str, Tensor]:

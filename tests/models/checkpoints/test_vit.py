@@ -262,13 +262,13 @@ def test_models_of_transformers_load_and_agree(family: str, tmp_path: Path) -> N
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = 1e-6
-    found = ours.predict(batch)
+    prediction = ours.predict(batch)
     with torch.no_grad():
         expected = model(normalise(batch.image)).last_hidden_state
     prefix = 3 if family == "registers" else 1
-    torch.testing.assert_close(found.embedding, expected[:, 0], rtol=1e-5, atol=1e-5)
-    assert found.tokens is not None and found.embedding_source == "token:cls"
-    torch.testing.assert_close(found.tokens.flatten(2).transpose(1, 2), expected[:, prefix:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prediction.embedding, expected[:, 0], rtol=1e-5, atol=1e-5)
+    assert prediction.tokens is not None and prediction.embedding_source == "token:cls"
+    torch.testing.assert_close(prediction.tokens.flatten(2).transpose(1, 2), expected[:, prefix:], rtol=1e-5, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in ours.parameters())
     assert len(ours.checkpoint_sha256) == 64 and ours.reads_boxes and ours.input_size == 28
     assert ours.backbone.position_offset == (None if family == "registers" else 0.1)
@@ -322,7 +322,7 @@ def test_names_of_transformers_4_and_5_give_the_same_tensors() -> None:
 
 
 def test_a_dino_file_and_a_hub_model_are_the_same_model(tmp_path: Path) -> None:
-    """A state dict under transformers' names loads into the card's model, too."""
+    """A state dict under transformers' names also loads into the card's model."""
     model = theirs("vit")
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     size = {"dim": 24, "depth": 2, "heads": 3, "patch": 7, "input_size": 28}
@@ -339,7 +339,7 @@ def test_a_dino_file_and_a_hub_model_are_the_same_model(tmp_path: Path) -> None:
         ("missing", "tensor '.*' is missing"),
         ("type", "is a model of type 'bert'; supported are vit, dinov2"),
         ("act", "hidden_act is relu; only gelu is supported"),
-        ("side", "option input_size: 30 is no multiple of the patch"),
+        ("side", "option input_size: 30 is not a multiple of"),
         ("token", "the model has no 'obj' token; use cls"),
     ],
 )
@@ -365,5 +365,5 @@ def test_other_repositories_are_refused_and_missing_files_are_named(tmp_path: Pa
         UsageError, match=r"option repo: google/vit-base is neither facebook/dino-\* or facebook/dinov2-"
     ):
         hugging_face.build(repo="google/vit-base")
-    with pytest.raises(DataMissingError, match="cannot be had"):
+    with pytest.raises(DataMissingError, match="is not available"):
         hugging_face.build(repo=str(tmp_path))

@@ -74,10 +74,10 @@ def test_masked_attention_is_that_of_the_definition_with_gradients(objects: int,
         ours, theirs = images().requires_grad_(), images().requires_grad_()
         mask = masks(objects)
         mask[0, 0] = False  # an empty box
-        expected, found = written_by_hand(model, theirs, mask), model(ours, mask)
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        weights = torch.randn_like(found)
-        (found * weights).sum().backward()
+        expected, actual = written_by_hand(model, theirs, mask), model(ours, mask)
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+        weights = torch.randn_like(actual)
+        (actual * weights).sum().backward()
         (expected * weights).sum().backward()
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
 
@@ -160,13 +160,13 @@ def test_positions_of_named_tokens_are_kept_on_other_grids() -> None:
 def test_dino_positions_are_a_scale_and_not_a_size() -> None:
     """Oracle: bicubic sampling at the coordinates that follow from a scale of (14 + 0.1) / 7."""
     table = torch.randn(1, 50, 3, dtype=torch.float64)
-    found = resample_positions(table, (14, 5), offset=0.1)
-    assert torch.equal(found[:, 0], table[:, 0])
+    actual = resample_positions(table, (14, 5), offset=0.1)
+    assert torch.equal(actual[:, 0], table[:, 0])
     y, x = (2 * (torch.arange(count).double() + 0.5) / (count + 0.1) - 1 for count in (14, 5))
     grid = torch.stack([x.expand(14, 5), y[:, None].expand(14, 5)], dim=2)[None]
     square = table[:, 1:].transpose(1, 2).view(1, 3, 7, 7)
     expected = F.grid_sample(square, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    torch.testing.assert_close(found[:, 1:], expected.flatten(2).transpose(1, 2), rtol=0, atol=1e-12)
+    torch.testing.assert_close(actual[:, 1:], expected.flatten(2).transpose(1, 2), rtol=0, atol=1e-12)
     assert resample_positions(table.bfloat16(), (5, 5), offset=0.1).dtype == torch.bfloat16
 
 
@@ -213,11 +213,11 @@ def test_patches_of_boxes_are_those_that_any_pixel_touches(margin: int) -> None:
     corners = np.sort(draw.uniform(-4, 36, (60, 2, 2)), axis=1).round(1)
     boxes = np.concatenate([corners[:, 0], corners[:, 1]], axis=1)
     boxes = boxes[(boxes[:, 2:] - boxes[:, :2] > 0.5).all(1)]
-    found = patches_of_boxes(torch.from_numpy(boxes).view(-1, 1, 4), (24, 32), 8, margin)
-    for box, patches in zip(boxes.tolist(), found.patches[:, 0].view(-1, 3, 4).numpy(), strict=True):
+    covered = patches_of_boxes(torch.from_numpy(boxes).view(-1, 1, 4), (24, 32), 8, margin)
+    for box, patches in zip(boxes.tolist(), covered.patches[:, 0].view(-1, 3, 4).numpy(), strict=True):
         assert (patches == by_pixels(box, margin)).all(), box
-    assert 0 < found.outside.sum() < len(boxes)
-    assert torch.equal(found.outside, ~found.patches.any(-1))
+    assert 0 < covered.outside.sum() < len(boxes)
+    assert torch.equal(covered.outside, ~covered.patches.any(-1))
 
 
 def test_odd_boxes_are_clear_and_counted() -> None:
@@ -230,12 +230,12 @@ def test_odd_boxes_are_clear_and_counted() -> None:
         "absent": (math.nan,) * 4,
         "infinite": (0.0, 0.0, math.inf, 3.0),
     }
-    found = patches_of_boxes(torch.tensor(list(boxes.values())), (24, 32), 8)
-    sums = dict(zip(boxes, found.patches.sum(1).tolist(), strict=True))
+    covered = patches_of_boxes(torch.tensor(list(boxes.values())), (24, 32), 8)
+    sums = dict(zip(boxes, covered.patches.sum(1).tolist(), strict=True))
     assert sums == {"inverted": 6, "point": 1, "line": 4, "right": 0, "left": 0, "absent": 0, "infinite": 0}
-    assert found.patches[1, 5]
+    assert covered.patches[1, 5]
     for field, wanted in (("inverted", [0]), ("thin", [1, 2]), ("outside", [3, 4])):
-        assert getattr(found, field).nonzero().flatten().tolist() == wanted, field
+        assert getattr(covered, field).nonzero().flatten().tolist() == wanted, field
     empty = patches_of_boxes(torch.zeros(2, 0, 4), (24, 32), 8)
     assert empty.patches.shape == (2, 0, 12)
 
