@@ -22,7 +22,7 @@ from ocl_bench.data.scenes.salient import CLASSES
 from ocl_bench.models.loading import get_model
 from ocl_bench.training.neighbours import BOX_MODES, embeddings, top1
 from ocl_bench.training.odis_images import salient_samples
-from ocl_bench.training.recipe import Scenes
+from ocl_bench.training.recipe import SceneSelection
 
 SHAPES, KINDS, HUES = (sorted({getattr(one, name) for one in CLASSES}) for name in ("shape", "kind", "hue"))
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--bank", type=int, default=1008)
     parser.add_argument("--queries", type=int, default=480)
     asked = parser.parse_args()
-    scenes = Scenes(variant="salient", revision=1, split="train", count=4096)
+    scenes = SceneSelection(variant="salient", revision=1, split="train", count=4096)
     bank = salient_samples(scenes, range(asked.bank))
     queries = salient_samples(scenes, range(scenes.count, scenes.count + asked.queries))
     print(f"{'model':24}{'boxes':12}" + "".join(f"{name:>9}" for name in ATTRIBUTES))

@@ -24,8 +24,8 @@ from ..data.stand_ins.layouts import ensure_scenes
 from .crops import pillow_crop
 from .data import ChunkedArray, PaddedImages, held_out_scenes, hold_out, object_boxes, padded_scenes, scene_boxes
 from .object_crops import CropOptions, ObjectCrops, draw_object_crops
-from .odis_objective import OdisOptions, Source
-from .recipe import Recipe, Scenes
+from .odis_objective import OdisOptions, OdisSource
+from .recipe import Recipe, SceneSelection
 
 READERS = 4
 """Threads that decode and crop images of a reader."""
@@ -39,7 +39,7 @@ Boxes = Callable[[int, Sample], np.ndarray]
 
 @dataclass(frozen=True)
 class BoxedScenes:
-    """Scenes in one padded array: whole images go to the device and are cropped there. boxes: None without any."""
+    """SceneSelection in one padded array: whole images go to the device and are cropped there. boxes: None without any."""
 
     images: PaddedImages
     boxes: ChunkedArray | None
@@ -115,7 +115,7 @@ def boxes_of(index: int, sample: Sample) -> np.ndarray:
 class OdisImages:
     """What a training sees. bank: some of its images, queries: held-out ones of the same split. note: one line."""
 
-    source: Source
+    source: OdisSource
     bank: Sequence[Sample]
     queries: Sequence[Sample]
     note: str
@@ -141,8 +141,8 @@ def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) ->
     return OdisImages(source, bank, queries, scenes.note + (", boxes of all objects" if options.boxes else ""))
 
 
-def salient_samples(scenes: Scenes, numbers: range, *, progress: bool = True) -> list[Sample]:
-    """Scenes of one class each, with the boxes of all objects: for validation, which knows the classes."""
+def salient_samples(scenes: SceneSelection, numbers: range, *, progress: bool = True) -> list[Sample]:
+    """SceneSelection of one class each, with the boxes of all objects: for validation, which knows the classes."""
     store = ensure_scenes(open_store(scenes.variant, scenes.revision, scenes.split, 0), numbers.stop, progress=progress)
     shown = islice(enumerate(store), numbers.start, numbers.stop)  # a file holds many: in order, each is read once
     return [_salient_sample(f"{scenes.split}-{number}", scene) for number, scene in shown]

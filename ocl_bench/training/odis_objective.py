@@ -62,7 +62,7 @@ class OdisOptions(BaseModel):
         return batch // self.repeat
 
 
-class Source(Protocol):
+class OdisSource(Protocol):
     """Images to train on."""
 
     def __len__(self) -> int: ...
@@ -81,7 +81,7 @@ class OdisObjective:
     validator(model) returns the validation numbers. note: one line about the images.
     """
 
-    source: Source
+    source: OdisSource
     options: OdisOptions
     seed: int
     batch_size: int

@@ -19,8 +19,8 @@ from ..core.files import write_atomically
 from ..core.schedules import stream_seed
 from ..results.provenance import git_state
 from .checkpoint import export_weights
-from .following import flags, next_command, resume_command
-from .loop import Trained, fit
+from .follow_up import flags, next_command, resume_command
+from .loop import TrainingOutcome, fit
 from .objectives import build_objective
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
@@ -114,7 +114,7 @@ def build_untrained(card: ModelCard, seed: int) -> nn.Module:
 
 
 def _record(
-    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained, data: str
+    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: TrainingOutcome, data: str
 ) -> dict[str, Any]:
     """What a card's `training:` section records, and the share of the training that is done."""
     commit, dirty = git_state()

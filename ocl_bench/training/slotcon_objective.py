@@ -26,7 +26,7 @@ from ..families.discovery import label_map
 from ..metrics import semantic
 from ..models.layers.normalisation import normalise
 from ..models.ranks import RankOps
-from .crops import Looks, Pairs, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
+from .crops import CropPairs, Looks, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
 from .data import PaddedImages
 from .lars import teacher_momentum
 from .ranks import Ranks
@@ -59,11 +59,11 @@ class SlotConOptions(BaseModel):
     looks: Looks = Looks()
 
 
-Crops = tuple[dict[str, Tensor], Pairs]
+Crops = tuple[dict[str, Tensor], CropPairs]
 """What `SlotConObjective.views` needs of the images, one row per image, and the geometry of the crops."""
 
 
-class Source(Protocol):
+class SlotConSource(Protocol):
     """Images to train on."""
 
     def __len__(self) -> int: ...
@@ -114,7 +114,7 @@ class ReaderSource:
 class SlotConObjective:
     """Trains a `SlotCon`. validator(model) returns the validation numbers. note: one line about the images."""
 
-    source: Source
+    source: SlotConSource
     options: SlotConOptions
     seed: int
     batch_size: int

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.schedules import generator, sample_indices
 from ..models.ranks import RankOps
 from ..models.slotmatch import teach
-from .clips import Source, VideoOptions
+from .clips import VideoOptions, VideoSource
 from .ranks import Ranks
 
 
@@ -24,7 +24,7 @@ from .ranks import Ranks
 class VideoObjective:
     """Trains a `SlotContrast`, or with a teacher a `SlotMatch`. validator(model) returns the validation numbers."""
 
-    source: Source
+    source: VideoSource
     options: VideoOptions
     seed: int
     batch_size: int
@@ -43,7 +43,7 @@ class VideoObjective:
         return {"data": self.note}
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Clips of a step, one row each: see `Source.clips`."""
+        """Clips of a step, one row each: see `VideoSource.clips`."""
         draw = generator(self.seed, "clips", step)
         indices = sample_indices(self.seed, step, self.batch_size, len(self.source))
         uniform = torch.rand(self.batch_size, generator=draw, dtype=torch.float64).numpy()

@@ -28,7 +28,7 @@ from ocl_bench.metrics import semantic
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcon import group, presence
 from ocl_bench.training import data, run
-from ocl_bench.training.recipe import Recipe, Scenes, read_recipe
+from ocl_bench.training.recipe import Recipe, SceneSelection, read_recipe
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 
 
@@ -308,14 +308,14 @@ def test_models_of_scenes_refuse_a_data_root(tmp_path):
 
 
 def test_scenes_with_and_without_classes_are_padded(card):
-    padded = data.padded_scenes(Scenes(variant="things", count=20), progress=False)
+    padded = data.padded_scenes(SceneSelection(variant="things", count=20), progress=False)
     for index in (0, 5, 19):
         image = classed_scene(index).image
         height, width = padded.sizes[[index]][0].tolist()
         assert image.shape == (height, width, 3)
         stored = padded.images[[index]][0].permute(1, 2, 0).numpy()
         assert (stored[:height, :width] == image).all() and not stored[height:].any() and not stored[:, width:].any()
-    held_out = data.held_out_scenes(Scenes(variant="things", count=20), 3, progress=False)
+    held_out = data.held_out_scenes(SceneSelection(variant="things", count=20), 3, progress=False)
     assert (held_out[2].image == classed_scene(102).image).all() and held_out[2].truth.classes.max() < 27
 
 
