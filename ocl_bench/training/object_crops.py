@@ -1,9 +1,9 @@
 """The augmentation of ODIS (arXiv:2506.05409): both global crops of an image show the same object.
 
 The code of ODIS is not published; this follows the paper. For each image and step, one box is drawn among the boxes of
-*all* its objects, distractors included. Each of the two global crops is drawn again, up to `TRIES` times, until it shows
-this object; local crops ignore it. If no crop shows the object, the last crop is used and the object counts as absent
-from that view. Images without a usable box get plain crops.
+*all* its objects, distractors included. Each of the two global crops is drawn again, up to `TRIES` times, until it
+shows this object; local crops ignore it. If no crop shows the object, the last crop is used and the object counts as
+absent from that view. Images without a usable box get plain crops.
 
 The paper does not say when a crop shows an object. Here it must contain at least one patch of the view or the whole
 object, and at least the share `inside` of the box (1 means strict containment). All random choices come from a row of
@@ -104,7 +104,7 @@ def clean_boxes(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.nd
         usable boxes whose corners were swapped (N,).
     """
     given, finite = ~np.isnan(boxes).all(2), np.isfinite(boxes).all(2)
-    known = np.where(finite[..., None], boxes, 0).astype(np.float64)  # np.minimum would warn about NaN
+    known = np.where(finite[..., None], boxes, 0).astype(np.float64)  # `usable` excludes the zeros again
     limits = np.stack([sizes[:, 1], sizes[:, 0]], axis=1)[:, None].astype(np.float64)
     low = np.clip(np.minimum(known[..., :2], known[..., 2:]), 0, limits)
     high = np.clip(np.maximum(known[..., :2], known[..., 2:]), 0, limits)
