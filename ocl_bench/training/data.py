@@ -47,8 +47,6 @@ MOST_OBJECTS = 16
 READER_THREADS = 4
 """Threads that decode and crop the images or frames of a reader."""
 
-Renderer = Callable[..., Any]
-
 
 @dataclass(frozen=True)
 class ChunkedArray:
@@ -85,23 +83,20 @@ class TrainingScenes:
         return len(self.images)
 
 
-def training_scenes(
-    scenes: SceneSelection, *, workers: int | None = None, progress: bool = True, renderer: Renderer | None = None
-) -> TrainingScenes:
+def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progress: bool = True) -> TrainingScenes:
     """Open the training scenes. Missing chunks are rendered in parallel processes.
 
     Args:
         scenes: Which scenes.
         workers: Number of processes; by default the number of usable CPU cores.
         progress: Draw a progress bar.
-        renderer: Replacement for `data.scenes.render` in tests; it must be picklable.
 
     Raises:
         UsageError: The renderer does not know the variant or the revision.
     """
     folder = cache_root() / "training" / "scenes" / scenes.key
     missing = _missing_chunks(folder, "labels", scenes.count)
-    make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split, renderer)
+    make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split)
     try:
         _in_parallel(make, missing, workers, f"rendering {scenes.key}" if progress else "")
     except ValueError as error:
@@ -113,22 +108,17 @@ def training_scenes(
     )
 
 
-def _render_chunk(folder: str, variant: str, revision: int, split: str, renderer: Renderer | None, chunk: int) -> None:
+def _render_chunk(folder: str, variant: str, revision: int, split: str, chunk: int) -> None:
     """Render one chunk and store it. Labels are written last: a chunk with labels is complete."""
+    from ..data.scenes import render  # loads the ray caster only when something has to be rendered
+
     torch.set_num_threads(1)  # the processes already use all cores
     indices = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
-    rendered = (renderer or _default_renderer())(variant, revision, split, indices, size=RENDERED)
+    rendered = render(variant, revision, split, indices, size=RENDERED)
     margin = (RENDERED - CROPPED) // 2
     crop = slice(margin, margin + CROPPED)
     _save_chunk(Path(folder), "images", chunk, rendered.image[:, :, crop, crop])
     _save_chunk(Path(folder), "labels", chunk, rendered.labels[:, crop, crop])
-
-
-def _default_renderer() -> Renderer:
-    """`data.scenes.render`, imported only when something has to be rendered."""
-    from ..data.scenes import render
-
-    return render
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..core.schedules import generator, sample_indices
 from ..models.dias import distillation_weight
 from ..models.layers.decoders import random_visible
 from .data import ChunkedArray
+from .validation import ValidatedObjective
 
 
 class SlotOptions(BaseModel):
@@ -39,7 +40,7 @@ class SlotOptions(BaseModel):
 
 
 @dataclass
-class SlotObjective:
+class SlotObjective(ValidatedObjective):
     """Trains a slot model with `loss(features, *, noise, visible, merge_coin, distill_weight)`.
 
     Attributes:
@@ -92,7 +93,3 @@ class SlotObjective:
             merge_coin=0.0 if inputs["merge"] else 1.0,
             distill_weight=torch.tensor(weight, device=inputs["noise"].device),
         )
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on the validation split."""
-        return self.validator(model)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..core.schedules import generator, sample_indices
 from .data import CROPPED, MOST_OBJECTS, TrainingScenes, object_boxes
+from .validation import ValidatedObjective
 from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
 
 Gather = Callable[[Tensor], Tensor]
@@ -183,7 +184,7 @@ def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.G
 
 
 @dataclass
-class EncoderObjective:
+class EncoderObjective(ValidatedObjective):
     """Trains an `Encoder` on rendered scenes.
 
     Attributes:
@@ -245,10 +246,6 @@ class EncoderObjective:
         key = group if self.options.kind == "boxes" else number
         total = compare(anchors, candidates, positive, key, self.gather(key), self.options.temperature)
         return {"total": total}
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on the validation split."""
-        return self.validator(model)
 
 
 def _rows(tokens: Tensor, indices: Tensor) -> Tensor:

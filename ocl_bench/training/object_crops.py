@@ -212,9 +212,8 @@ def _shows(crops: np.ndarray, target: np.ndarray, options: CropOptions, patch: i
     visible = _visible_part(crops, target)
     area = np.clip(visible[..., 2] - visible[..., 0], 0, None) * np.clip(visible[..., 3] - visible[..., 1], 0, None)
     whole = (target[..., 2] - target[..., 0]) * (target[..., 3] - target[..., 1])
-    zoom = options.size**2 / np.maximum(
-        crops[..., 2] * crops[..., 3], 1
-    )  # to pixels of the view; attempts may have no area
+    # The area is compared in pixels of the view. Attempts that do not fit may have no area.
+    zoom = options.size**2 / np.maximum(crops[..., 2] * crops[..., 3], 1)
     exact = 1 - 1e-9  # corners are fractions of pixels: a whole object may miss its own area by rounding
     enough = (area * zoom >= patch**2) | (area >= exact * whole)
     shown: np.ndarray = (area > 0) & enough & (area >= exact * options.inside * whole)

@@ -27,6 +27,7 @@ from .lars import teacher_momentum
 from .object_crops import CropOptions, ObjectCrops, draw_object_looks
 from .patch_masks import PatchMaskOptions, draw_patch_masks
 from .ranks import Ranks
+from .validation import ValidatedObjective
 
 _COUNTS = ("images", "without_box", "missed", "redraws", "boxes_left_out", "boxes_inverted", "boxes_thin")
 """Counts in the log: images, images without a usable box, images whose object is missing in a global view, redraws of
@@ -97,7 +98,7 @@ class OdisSource(Protocol):
 
 
 @dataclass
-class OdisObjective:
+class OdisObjective(ValidatedObjective):
     """Trains an `Odis` model.
 
     Attributes:
@@ -126,11 +127,6 @@ class OdisObjective:
 
     def __post_init__(self) -> None:
         self.options.images_of(self.batch_size)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Values that must be equal for a resume, besides the recipe: the images."""
-        return {"data": self.note}
 
     def batch(self, step: int) -> dict[str, Any]:
         """Images with geometry and looks of all views, object masks and hidden patches, one row per image."""
@@ -208,7 +204,3 @@ class OdisObjective:
         totals = inputs["counts"].sum(0)
         names = _COUNTS if self.options.boxes else _COUNTS[:1]
         return {**terms, **{f"count_{name}": total for name, total in zip(names, totals, strict=False)}}
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on images that are not in the training data."""
-        return self.validator(model)

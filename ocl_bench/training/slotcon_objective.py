@@ -30,6 +30,7 @@ from .crops import CropPairs, Looks, apply_looks, draw_looks, draw_pairs, draw_u
 from .data import PaddedImages, reader_pool
 from .lars import teacher_momentum
 from .ranks import Ranks
+from .validation import ValidatedObjective
 
 STAND_IN_CLASSES = 27
 """Number of classes of the rendered scenes, for tasks that do not define classes."""
@@ -119,7 +120,7 @@ class ReaderSource:
 
 
 @dataclass
-class SlotConObjective:
+class SlotConObjective(ValidatedObjective):
     """Trains a `SlotCon` model.
 
     Attributes:
@@ -139,11 +140,6 @@ class SlotConObjective:
     validator: Callable[[nn.Module], dict[str, float]]
     ranks: Ranks
     note: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Values that must be equal for a resume, besides the recipe: the images."""
-        return {"data": self.note}
 
     def batch(self, step: int) -> dict[str, Any]:
         """Images with the geometry and the looks of two views each. Every tensor has one row per image."""
@@ -183,10 +179,6 @@ class SlotConObjective:
         if "without_slots" in terms:  # every rank has the count of all ranks, and the log sums over ranks
             terms["count_without_slots"] = terms.pop("without_slots") / ranks.size
         return terms
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on images that are not in the training data."""
-        return self.validator(model)
 
 
 def validate_vocabulary(

@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..cards.task import TaskSpec
 from ..data.base import OpenData
 
 CLUSTERS = 7
 """Number of clusters K in the validation of an encoder."""
+
+
+class ValidatedObjective:
+    """Base class of the objectives: what they train on, and validation by a function that they are given.
+
+    Attributes:
+        validator: Returns the validation numbers of a model.
+    """
+
+    validator: Callable[[nn.Module], dict[str, float]]
+
+    @property
+    def note(self) -> str:
+        """One line that describes the training data; empty for rendered scenes, which the recipe describes."""
+        return ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Values that must be equal for a resume, besides the recipe: the training data."""
+        return {"data": self.note} if self.note else {}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on samples that are not in the training data."""
+        return self.validator(model)
 
 
 def validate_masks(

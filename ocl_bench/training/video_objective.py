@@ -18,10 +18,11 @@ from ..models.ranks import RankOps
 from ..models.slotmatch import teach
 from .clips import VideoOptions, VideoSource
 from .ranks import Ranks
+from .validation import ValidatedObjective
 
 
 @dataclass
-class VideoObjective:
+class VideoObjective(ValidatedObjective):
     """Trains a `SlotContrast`, or a `SlotMatch` with or without a teacher.
 
     Attributes:
@@ -46,11 +47,6 @@ class VideoObjective:
     def note(self) -> str:
         """One line that describes the videos."""
         return self.source.note
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Values that must be equal for a resume, besides the recipe: the videos."""
-        return {"data": self.note}
 
     def batch(self, step: int) -> dict[str, Any]:
         """Clips of a step, one row each, see `VideoSource.clips`."""
@@ -84,7 +80,3 @@ class VideoObjective:
         """The teacher's slots, and its masks if the student's loss uses them."""
         features = self._features(self.teacher, inputs, "teacher_features")
         return teach(self.teacher, features, masks=model.mask_weight > 0)
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on videos that are not in the training data."""
-        return self.validator(model)

@@ -42,7 +42,9 @@ def small_chunks(monkeypatch):
 
 
 def open_scenes(count, **changes):
-    return training_scenes(SceneSelection(count=count, **changes), workers=1, progress=False, renderer=fake_render)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocl_bench.data.scenes.render", fake_render)
+        return training_scenes(SceneSelection(count=count, **changes), workers=1, progress=False)
 
 
 def test_scenes_are_cropped_and_read_in_any_order(small_chunks):
