@@ -103,7 +103,7 @@ def clean_boxes(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.nd
         Boxes (N, M, 4) float64, NaN where absent or unusable; the number of unusable boxes (N,); and the number of
         usable boxes whose corners were swapped (N,).
     """
-    given, finite = ~np.isnan(boxes).all(2), np.isfinite(boxes).all(2)
+    present, finite = ~np.isnan(boxes).all(2), np.isfinite(boxes).all(2)
     known = np.where(finite[..., None], boxes, 0).astype(np.float64)  # `usable` excludes the zeros again
     limits = np.stack([sizes[:, 1], sizes[:, 0]], axis=1)[:, None].astype(np.float64)
     low = np.clip(np.minimum(known[..., :2], known[..., 2:]), 0, limits)
@@ -111,7 +111,7 @@ def clean_boxes(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.nd
     usable = finite & (high > low).all(2)
     inverted = usable & (known[..., :2] > known[..., 2:]).any(2)
     cleaned = np.where(usable[..., None], np.concatenate([low, high], axis=2), np.nan)
-    return cleaned, (given & ~usable).sum(1), inverted.sum(1)
+    return cleaned, (present & ~usable).sum(1), inverted.sum(1)
 
 
 def draw_object_crops(
