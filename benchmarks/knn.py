@@ -6,8 +6,8 @@
 The peer is DINO's loop, written here from its description; it shares no code with the original. For each k it repeats
 all work: queries in 100 blocks, the product with the whole bank, top-k, a one-hot tensor of the neighbours' labels,
 weights exp(cosine / 0.07), the sum over neighbours and a sort of all classes. Ours searches once for all k. The script
-stops unless top-1 and top-5 hits are equal for every query and k. For top-5, a class without votes is no hit: the order
-in which the peer sorts such classes is arbitrary. Both read the bank from memory. Times are the best of several runs.
+stops unless top-1 and top-5 hits are equal for every query and k. For top-5, a class without votes is not a hit: the
+peer sorts such classes in an arbitrary order. Both read the bank from memory. Times are the best of several runs.
 
 Afterwards a separate process measures the peak memory of a search through a memory-mapped bank of 300 000 x 1024.
 """

@@ -195,7 +195,7 @@ def _global_crops(
         The first crop (N, 4) that shows the target, or the last of `TRIES` crops; and how many were drawn (N,).
     """
     drawn, _, fits = draw_attempts(uniform, sizes, *options.scale)
-    # An attempt that does not fit into the image is no crop and does not count as a try.
+    # An attempt that does not fit into the image is not a crop and does not count as a try.
     counted = fits & (fits.cumsum(1) <= TRIES)
     last = np.where(counted, np.arange(_DRAWN), -1).max(1)
     fallback = np.take_along_axis(drawn, np.maximum(last, 0)[:, None, None], axis=1)[:, 0]

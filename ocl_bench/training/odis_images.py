@@ -104,7 +104,7 @@ class BoxedReader:
             sides = [options.size] * 2 + [options.local_size] * options.locals
             places = zip(drawn.crops[row], drawn.flips[row].tolist(), sides, strict=True)
             views = [pillow_crop(read[row][0], crop, flip, side) for crop, flip, side in places]
-            # `torch.stack` refuses an empty list; the extra view gives the result its shape where there are no locals.
+            # `torch.stack` refuses an empty list; the extra view gives the result its shape if there are no locals.
             extra = torch.zeros(3, options.local_size, options.local_size, dtype=torch.uint8)
             return torch.stack(views[:2]), torch.stack([*views[2:], extra])[:-1]
 

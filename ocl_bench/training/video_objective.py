@@ -53,7 +53,7 @@ class VideoObjective(ValidatedObjective):
         draw = generator(self.seed, "clips", step)
         indices = sample_indices(self.seed, step, self.batch_size, len(self.source))
         uniform = torch.rand(self.batch_size, generator=draw, dtype=torch.float64).numpy()
-        # Drawn also without `flip`, so that the option does not shift later draws of the stream.
+        # Drawn also without `flip`, otherwise the option would shift later draws of the stream.
         flips = (torch.rand(self.batch_size, generator=draw) < (0.5 if self.options.flip else 0.0)).numpy()
         return self.source.clips(indices, uniform, flips, self.options.clip)
 

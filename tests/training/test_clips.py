@@ -65,7 +65,7 @@ def frozen_encoders(model: SlotContrast) -> FrozenEncoders:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VideoStore:
-    """Four videos of noise, of 5, 4, 3 and 1 frames, in a cache of their own."""
+    """Four videos of noise with 5, 4, 3 and 1 frames, in a separate cache."""
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     for split in ("train", "val"):
         for index, frames in enumerate((5, 4, 3, 1)):
@@ -78,7 +78,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VideoStore:
 
 
 def test_cached_features_are_those_of_the_frames(store: VideoStore) -> None:
-    """And a clip of a reader, encoded when it is asked for, is the clip of the cache, mirrored or not."""
+    """A clip of a reader, encoded at once, equals the clip of the cache, mirrored or not."""
     model = tiny_model()
     recipe = Recipe(steps=1, validate_limit=2, scenes=SceneSelection(variant="motion", count=4))
     task = get_task("movi-c")
@@ -153,7 +153,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_videos_of_a_data_set_are_trained_on(
     tmp_path: Path, store: VideoStore, small_card: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """In its official layout; the card's task validates on a video of the same split that is not trained on."""
+    """The data has its official layout. The task validates on a held-out video of the same split."""
     # Of so few videos all would be those of validation.
     monkeypatch.setattr("ocl_bench.data.readers.ytvis._VALIDATION", 0)
     layout, folder, split = READERS[name]

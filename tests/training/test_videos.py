@@ -200,7 +200,7 @@ TRAIN = {"steps": 2, "batch": 2, "validate_limit": 2, "log_every": 1, "precision
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Rendered videos by hand in a cache, encoders, and small cards by name."""
+    """Hand-made rendered videos in a cache, encoders, and small cards by name."""
     out = tmp_path_factory.mktemp("videos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCL_BENCH_CACHE", str(out / "cache"))
