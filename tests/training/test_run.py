@@ -104,7 +104,7 @@ def test_an_encoder_is_followed_by_a_model_that_uses_it(encoder, following):
 
 
 def test_what_was_asked_for_is_asked_for_again(tmp_path, cards, monkeypatch):
-    """The command that a stopped visit prints continues the same training, also with options that differ from the card."""
+    """The command that a stopped visit prints continues the same training, also with changed options."""
     make_small(monkeypatch, tmp_path / "cache", cards)
     asked = [
         "--option",

@@ -127,7 +127,7 @@ def test_crops_without_overlap_are_counted_and_harmless(tmp_path):
 
 
 def test_a_batch_without_shared_slots_is_counted_and_finite(tmp_path):
-    """The teacher has one other prototype. It is opposite to the student's and is not updated."""
+    """The teacher has the student's two opposite prototypes in the other order and does not follow the student."""
     model = tiny_model(prototypes=2, use_group_loss=False)
     with torch.no_grad():
         model.student.prototypes[1] = -model.student.prototypes[0]
