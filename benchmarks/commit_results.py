@@ -1,11 +1,12 @@
-"""Copy whole, complete results from a results folder into leaderboards/results, under stable names.
+"""Copy complete results from a results folder into leaderboards/results, under stable names.
 
     python benchmarks/commit_results.py results --task clevrtex
     python benchmarks/commit_results.py --rewrite
 
-`dias:1` becomes dias-seed1.json with dias-seed1.parquet beside it. Limited, partial and fresh-seed results are left
-out, and so are results of plug-ins; of several results of one model the newest is taken. `--rewrite` writes the
-committed results again in today's format, after a better way to store rows was found: values stay as they are.
+`dias:1` becomes dias-seed1.json with dias-seed1.parquet beside it. The script skips results with a limit, partial
+results, results on freshly seeded stand-ins, and results of plug-ins. If a model has several results, it takes the
+newest one. `--rewrite` writes the committed results again in the current format, for example after the storage of rows
+was improved. Values do not change.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from ocl_bench.results.rows import write_rows
 
 
 def committable(result: Result) -> bool:
-    """Whether a result may stand in the repository."""
+    """Whether a result may be committed."""
     whole = result.data.limit is None and result.data.stand_in_seed is None and result.identity.status == "complete"
     return whole and result.model.name.partition(":")[0] in model_names()
 
 
 def copy(results: Path, task: str, folder: Path) -> None:
-    """The newest committable result of each model on the task."""
+    """Copy the newest committable result of each model on a task into `folder`."""
     newest: dict[str, tuple[Result, Path]] = {}
     for path in sorted((results / task).glob("*/*.json")):
         result = read_result(path)
@@ -42,20 +43,21 @@ def copy(results: Path, task: str, folder: Path) -> None:
 
 
 def rewrite(path: Path) -> int:
-    """Write a result again where it lies; returns the bytes that this frees.
+    """Write a committed result again in place. Returns the number of bytes that this saves.
 
-    Raises UsageError before anything is written when the rows are not those that the result recorded, or would change.
+    Raises:
+        UsageError: The rows differ from those that the result recorded, or would change. Nothing is written then.
     """
     result = read_result(path)
     parquet = path.parent / result.rows.file
     if hashlib.sha256(parquet.read_bytes()).hexdigest() != result.rows.sha256:
-        raise UsageError(f"{parquet}: field 'rows.sha256' of {path.name} is another; evaluate again")
+        raise UsageError(f"{parquet}: field 'rows.sha256' of {path.name} has another value; evaluate again")
     rows, size = read_rows(parquet), parquet.stat().st_size
     with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / parquet.name
+        trial = Path(folder) / parquet.name  # a trial in another folder, before the committed file is replaced
         write_rows(rows, trial)
         if not rows.equals(read_rows(trial)):
-            raise UsageError(f"{parquet}: its rows do not survive being written; left as they are")
+            raise UsageError(f"{parquet}: its rows change when they are written; the file was left unchanged")
     write_result(result, rows, path.parent, stem=path.stem)
     return size - parquet.stat().st_size
 
@@ -64,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Copy results into leaderboards/results.")
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("--task")
-    parser.add_argument("--rewrite", action="store_true", help="write the committed results again, in today's format")
+    parser.add_argument("--rewrite", action="store_true", help="write committed results in the current format")
     arguments = parser.parse_args()
     folder = bundled("leaderboards") / "results"
     if arguments.rewrite:

@@ -25,32 +25,32 @@ NAMES = {
 
 
 def strip(tiles: list[np.ndarray]) -> np.ndarray:
-    """Tiles (H, W, 3) beside each other with white gaps."""
+    """Put tiles (H, W, 3) beside each other, with white gaps between them."""
     white = np.full((tiles[0].shape[0], GAP, 3), 255, dtype=np.uint8)
     return np.concatenate([part for tile in tiles for part in (tile, white)][:-1], axis=1)
 
 
 def masks(labels: Tensor) -> list[np.ndarray]:
-    """Label maps (N, H, W) in colours, the ground in dark grey."""
+    """Colour label maps (N, H, W). The background is dark grey."""
     colours = np.concatenate([[[60, 60, 60]], PALETTE]).astype(np.uint8)
     return list(colours[labels.numpy()])
 
 
 def classes(scenes: Scenes) -> list[np.ndarray]:
-    """Class maps in colours, darker for stuff."""
+    """Colour class maps. Stuff is darker than things."""
     generator = np.random.default_rng(5)
     colours = np.concatenate([generator.integers(120, 255, (12, 3)), generator.integers(20, 130, (15, 3))])
     tiles = []
     for labels, stuff, objects in zip(scenes.labels.numpy(), scenes.stuff.numpy(), scenes.objects, strict=True):
-        named = stuff.copy()
+        class_map = stuff.copy()
         for number, entry in enumerate(objects, start=1):
-            named[labels == number] = entry["category"]
-        tiles.append(colours[named].astype(np.uint8))
+            class_map[labels == number] = entry["category"]
+        tiles.append(colours[class_map].astype(np.uint8))
     return tiles
 
 
 def draw(path: Path) -> None:
-    """Two rows for each variant, images above masks; the first validation scenes, not a choice."""
+    """Draw two rows for each variant, images above masks. The scenes are the first ones of `val`, not a selection."""
     with style():
         figure = new_figure(9.0, 9.6)
         for block, variant in enumerate(VARIANTS):

@@ -1,10 +1,10 @@
-"""What an evaluation costs beyond the model: the whole corridor against the bare forward passes of the same batches.
+"""Measure the overhead of an evaluation: the time of the whole corridor against that of the forward passes alone.
 
     python benchmarks/corridor.py                       # paper scale: DIAS with ViT-S/14, 256 x 256, random weights
     python benchmarks/corridor.py --model dias          # an embedded model
 
-Both run in one process with the same threads, alternately; the corridor reads, crops, predicts, upsamples, scores and
-writes rows. Also printed: the peak of resident memory after 1x and 4x the images, which must not grow with them.
+Both run alternately in one process, with the same threads and batches. The corridor reads, crops, predicts, upsamples,
+scores and writes rows. The script also prints the peak of resident memory after 1x and 4x the images; it must not grow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAPER = {"encoder": "dinov2s14reg", "slot_dim": 256, "slots": 7, "merge_threshol
 
 
 def plan_of(arguments: argparse.Namespace, images: int) -> Plan:
-    """The evaluation of the first images of the task's stand-in."""
+    """Plan the evaluation of the first images of the task's data."""
     task = get_task(arguments.task)
     data = open_data(task, limit=images)
     options = {} if arguments.model != "paper" else PAPER
@@ -49,19 +49,19 @@ def corridor(plan: Plan) -> float:
 
 
 def forward(plan: Plan, batches: list[torch.Tensor]) -> float:
-    """Seconds of the forward passes alone, images already in memory."""
+    """Seconds of the forward passes alone. The images are already in memory."""
     model = plan.model.model
     with torch.inference_mode(), fixed_arithmetic(plan.threads):
         start = time.perf_counter()
         for image in batches:
             model.predict(Batch(tuple(map(str, range(len(image)))), image))
-        if plan.device.startswith("cuda"):
+        if plan.device.startswith("cuda"):  # kernels run asynchronously
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
 
 def read_batches(plan: Plan) -> list[torch.Tensor]:
-    """The images as the model sees them."""
+    """Batches of prepared images on the device of the plan."""
     runner, ids = Runner(plan), range(len(plan.data.ids))
     starts = range(0, len(ids), plan.batch_size)
     batches = [runner.read(ids[start : start + plan.batch_size])[0] for start in starts]
@@ -82,7 +82,7 @@ def main() -> None:
     corridor(plan), forward(plan, batches)  # warm-up
     pairs = [(corridor(plan), forward(plan, batches)) for _ in range(arguments.runs)]
     whole, bare = (min(times) for times in zip(*pairs, strict=True))
-    before = peak_memory_mb()
+    before = peak_memory_mb()  # the peak of a process only grows: the small evaluation must come first
     corridor(plan_of(arguments, 4 * arguments.images))
     print(f"{arguments.model} on {arguments.task}, {arguments.images} images, {plan.threads} threads, {plan.device}")
     for name, seconds in (("evaluation", whole), ("forward passes alone", bare)):

@@ -1,12 +1,13 @@
-"""Speed of average precision and recall against pycocotools and faster-coco-eval, on the same detections.
+"""Compare the speed of average precision and recall with pycocotools and faster-coco-eval, on the same detections.
 
     python benchmarks/detection.py                # boxes and masks
     python benchmarks/detection.py --images 200
 
-2000 images with 45 000 detections, class-agnostic, as the detection adapter calls it: matching of each image and
-accumulation over the set, for average precision and recall. The peers get their objects indexed and loaded; only
-`evaluate` and `accumulate` are timed, as everybody calls them (four area ranges, three limits), and once more with the
-one area range and the one limit that we compute. All numbers are asserted to be equal. Best of several runs.
+The data are 2000 images with 45 000 detections, class-agnostic. Our time covers what the detection family calls: the
+matching of each image and the accumulation over the set, for average precision and recall. The peers get their objects
+indexed and loaded. Only their `evaluate` and `accumulate` are timed: once with the default parameters (four area
+ranges, three limits), and once with the single area range and limit that we compute. The script stops unless all
+numbers are equal. Times are the best of several runs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Values = tuple[float, float]
 
 
 def blob(box: np.ndarray, phase: float) -> dict[str, Any]:
-    """A wavy ellipse in a box xyxy, as run-length code."""
+    """Run-length code of a wavy ellipse inside a box xyxy."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     radius = 0.5 * (1 - 0.15 * np.sin(3 * angle + phase) ** 2)
     centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
@@ -46,17 +47,17 @@ def blob(box: np.ndarray, phase: float) -> dict[str, Any]:
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 4) xyxy, sides log-uniform."""
+    """Random boxes (count, 4) xyxy whose sides are log-uniform."""
     size = np.exp(generator.uniform(np.log(16), np.log(300), (count, 2)))
     corner = generator.uniform(0, 1, (count, 2)) * (np.array([WIDTH, HEIGHT]) - size)
     return np.hstack([corner, corner + size])
 
 
 def data(images: int, detections: int, seed: int) -> tuple[list[Truth], list[Detections]]:
-    """Objects, and detections of which half are jittered objects."""
+    """Objects of images, and detections. Half of the detections are jittered copies of objects."""
     generator = np.random.default_rng(seed)
     per_image = np.bincount(np.arange(detections) % images, minlength=images)
-    truth, found = [], []
+    truth, predictions = [], []
     for count in per_image:
         boxes = random_boxes(generator, int(generator.poisson(OBJECTS_PER_IMAGE)))
         phases = generator.uniform(0, 2, len(boxes))
@@ -76,56 +77,58 @@ def data(images: int, detections: int, seed: int) -> tuple[list[Truth], list[Det
             guesses[copied] = jittered[copied]
         guesses = guesses.round(2)
         encoded = tuple(blob(box, 0.0) for box in guesses)
-        found.append(Detections(guesses, generator.random(count), np.zeros(count, np.int64), encoded))
-    return truth, found
+        predictions.append(Detections(guesses, generator.random(count), np.zeros(count, np.int64), encoded))
+    return truth, predictions
 
 
-def loaded(api: Any, truth: list[Truth], found: list[Detections]) -> tuple[Any, Any]:
+def load_coco(api: Any, truth: list[Truth], predictions: list[Detections]) -> tuple[Any, Any]:
     """Truth and detections as objects of a peer's `COCO` class."""
     names = [f"{number:012d}" for number in range(1, len(truth) + 1)]
     annotations = [
         {
             "image_id": image,
-            "category_id": one.category,
-            "bbox": [one.box[0], one.box[1], one.box[2] - one.box[0], one.box[3] - one.box[1]],
-            "segmentation": one.mask,
-            "area": one.area,
-            "iscrowd": int(one.crowd),
+            "category_id": instance.category,
+            "bbox": [*instance.box[:2], instance.box[2] - instance.box[0], instance.box[3] - instance.box[1]],
+            "segmentation": instance.mask,
+            "area": instance.area,
+            "iscrowd": int(instance.crowd),
         }
         for image, image_truth in enumerate(truth, start=1)
-        for one in image_truth.instances
+        for instance in image_truth.instances
     ]
     coco = api()
     coco.dataset = {
         "images": [{"id": image, "height": HEIGHT, "width": WIDTH} for image in range(1, len(truth) + 1)],
         "categories": [{"id": 1, "name": "object"}],
-        "annotations": [{"id": number} | one for number, one in enumerate(annotations, start=1)],
+        "annotations": [{"id": number} | fields for number, fields in enumerate(annotations, start=1)],
     }
     coco.createIndex()
-    return coco, coco.loadRes(coco_results(found, names, [1]))
+    return coco, coco.loadRes(coco_results(predictions, names, [1]))
 
 
-def ours(truth: list[Truth], found: list[Detections], kind: Kind) -> Values:
-    matches = match_images(truth, found, kind)
+def ours(truth: list[Truth], predictions: list[Detections], kind: Kind) -> Values:
+    """Average precision and recall of this package."""
+    matches = match_images(truth, predictions, kind)
     return float(average_precision(matches)[0]), float(average_recall(matches)[0])
 
 
 def peer(evaluator: Any, coco: tuple[Any, Any], kind: Kind, whole: bool) -> Values:
-    """Average precision and recall; whole: with the default area ranges and limits."""
+    """Average precision and recall of a peer. `whole` keeps its default area ranges and limits."""
     evaluation = evaluator(*coco, IOU_TYPE[kind])
-    evaluation.params.useCats = 0
+    evaluation.params.useCats = 0  # class-agnostic
     if not whole:
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
     evaluation.evaluate()
     evaluation.accumulate()
+    # Last two axes: the first area range is "all", the last limit is 100. -1 marks entries without truth.
     tables = (np.asarray(evaluation.eval[name])[..., 0, -1] for name in ("precision", "recall"))
     precision, recall = (float(table[table > -1].mean()) for table in tables)
     return precision, recall
 
 
 def timed(function: Callable[[], Values], repeats: int) -> tuple[float, Values]:
-    """Best seconds of a call, and its values."""
+    """Shortest time of a call in seconds, and its values."""
     best, values = float("inf"), (0.0, 0.0)
     for _ in range(repeats):
         start = time.perf_counter()
@@ -141,12 +144,13 @@ def main() -> None:
     parser.add_argument("--detections-per-image", type=float, default=22.5)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    truth, found = data(options.images, int(options.images * options.detections_per_image), seed=0)
-    print(f"{options.images} images, {sum(map(len, found))} detections, {sum(len(t.instances) for t in truth)} objects")
+    truth, predictions = data(options.images, int(options.images * options.detections_per_image), seed=0)
+    detections, objects = sum(map(len, predictions)), sum(len(image.instances) for image in truth)
+    print(f"{options.images} images, {detections} detections, {objects} objects")
     with contextlib.redirect_stdout(io.StringIO()):
-        slow, fast = loaded(COCO, truth, found), loaded(FasterCOCO, truth, found)
+        slow, fast = load_coco(COCO, truth, predictions), load_coco(FasterCOCO, truth, predictions)
     for kind in KINDS:
-        seconds, values = timed(lambda kind=kind: ours(truth, found, kind), options.repeats)  # type: ignore[misc]
+        seconds, values = timed(lambda kind=kind: ours(truth, predictions, kind), options.repeats)  # type: ignore[misc]
         print(f"{IOU_TYPE[kind]}: ap {values[0]:.4f}, ar100 {values[1]:.4f}\n  ocl-bench         {seconds:7.3f} s")
         ratios = []
         for name, evaluator, coco in (("pycocotools", COCOeval, slow), ("faster-coco-eval", COCOeval_faster, fast)):

@@ -1,9 +1,9 @@
-"""What neighbours share: k-NN of shape, texture and hue besides the class, on held-out scenes of the training split.
+"""Measure which attributes an embedding holds: k-NN of class, shape, texture and hue on held-out training scenes.
 
     python benchmarks/knn_attributes.py --model odis-random --model odis --model ibot
 
-A class of the salient scenes is a shape with a texture, and shares its hue with others (`scenes/salient.py`): these
-numbers say which of them an embedding holds. Chance is 1/24, 1/4, 1/6 and 1/4. The rules are those of the k-NN tasks.
+A class of the salient scenes is a combination of shape and texture; several classes share a hue (`scenes/salient.py`).
+Chance levels are 1/24, 1/4, 1/6 and 1/4. The protocol is that of the k-NN tasks.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ocl_bench.data.scenes.salient import CLASSES
 from ocl_bench.models.loading import get_model
 from ocl_bench.training.neighbours import BOX_MODES, embeddings, top1
 from ocl_bench.training.odis_images import salient_samples
-from ocl_bench.training.recipe import Scenes
+from ocl_bench.training.recipe import SceneSelection
 
-SHAPES, KINDS, HUES = (sorted({getattr(one, name) for one in CLASSES}) for name in ("shape", "kind", "hue"))
+SHAPES, KINDS, HUES = (sorted({getattr(entry, name) for entry in CLASSES}) for name in ("shape", "kind", "hue"))
 
 ATTRIBUTES: dict[str, Callable[[int], int]] = {
     "class": lambda label: label,
@@ -34,15 +34,26 @@ ATTRIBUTES: dict[str, Callable[[int], int]] = {
 }
 
 
-def shared(model: Any, bank: Sequence[Sample], queries: Sequence[Sample], boxes: str | None) -> dict[str, float]:
-    """Top-1 of each attribute by the votes of the 20 nearest images of the bank. boxes: a use of them, or None."""
+def attribute_accuracy(
+    model: Any, bank: Sequence[Sample], queries: Sequence[Sample], boxes: str | None
+) -> dict[str, float]:
+    """Top-1 accuracy of each attribute by the votes of the 20 nearest images of the bank.
+
+    Args:
+        model: Model with embeddings.
+        bank: Images that vote.
+        queries: Images to classify.
+        boxes: How the k-NN protocol uses the boxes of the images; None ignores them.
+    """
     rules = get_task("imagenet-knn").protocol.model_copy(update={"boxes": boxes})
-    of_bank, asked = (embeddings(model, samples, rules, "cpu") for samples in (bank, queries))
-    found = {}
+    bank_vectors, query_vectors = (embeddings(model, samples, rules, "cpu") for samples in (bank, queries))
+    accuracy = {}
     for name, attribute in ATTRIBUTES.items():
-        own, target = (np.array([attribute(_label(one)) for one in samples]) for samples in (bank, queries))
-        found[name] = top1(of_bank, asked, own, target, rules)
-    return found
+        bank_values, target = (
+            np.array([attribute(_label(sample)) for sample in samples]) for samples in (bank, queries)
+        )
+        accuracy[name] = top1(bank_vectors, query_vectors, bank_values, target, rules)
+    return accuracy
 
 
 def _label(sample: Sample) -> int:
@@ -55,18 +66,18 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="a card, or card=checkpoint; repeatable")
     parser.add_argument("--bank", type=int, default=1008)
     parser.add_argument("--queries", type=int, default=480)
-    asked = parser.parse_args()
-    scenes = Scenes(variant="salient", revision=1, split="train", count=4096)
-    bank = salient_samples(scenes, range(asked.bank))
-    queries = salient_samples(scenes, range(scenes.count, scenes.count + asked.queries))
+    arguments = parser.parse_args()
+    scenes = SceneSelection(variant="salient", revision=1, split="train", count=4096)
+    bank = salient_samples(scenes, range(arguments.bank))
+    queries = salient_samples(scenes, range(scenes.count, scenes.count + arguments.queries))
     print(f"{'model':24}{'boxes':12}" + "".join(f"{name:>9}" for name in ATTRIBUTES))
     with fixed_arithmetic(thread_count()):
-        for text in asked.model:
+        for text in arguments.model:
             name, _, checkpoint = text.partition("=")
             model = get_model(name, checkpoint=Path(checkpoint) if checkpoint else None).model
             for boxes in (None, *BOX_MODES.values()):
-                found = shared(model, bank, queries, boxes)
-                print(f"{name:24}{boxes or 'none':12}" + "".join(f"{value:9.3f}" for value in found.values()))
+                accuracy = attribute_accuracy(model, bank, queries, boxes)
+                print(f"{name:24}{boxes or 'none':12}" + "".join(f"{value:9.3f}" for value in accuracy.values()))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Speed of the mask metrics against the algorithm of the official codes and against scikit-learn.
+"""Compare the speed of the mask metrics with the algorithm of the official codes and with scikit-learn.
 
     python benchmarks/metrics.py
 
-ARI, FG-ARI, mBO and mIoU of 256 x 256 label maps with 11 x 11 segments, in milliseconds per image, best of several
-runs. The peer is the algorithm that DIAS and its relatives run on GPUs: one-hot both maps, contract the pixel axis with
-`einsum` in float64, once per metric. It is written here from its description; it shares no code with them.
+The script prints milliseconds per image for ARI, FG-ARI, mBO and mIoU of 256 x 256 label maps with 11 x 11 segments, as
+the best of several runs. The peer is the algorithm that DIAS and related codes run on GPUs: encode both maps as one-hot
+masks and contract the pixel axis with `einsum` in float64, once per metric. It is written here from its description and
+shares no code with them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NAMES = ("ari", "fg_ari", "mbo_all", "miou_all")
 
 
 def label_maps(images: int, size: int, segments: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Discs on a background and a shifted, renamed, noisy copy: (images, size, size) uint8 each."""
+    """Discs on a background, and a prediction: a shifted, relabelled, noisy copy. Both (images, size, size) uint8."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     truth = np.zeros((images, size, size), np.uint8)
@@ -41,12 +42,12 @@ def label_maps(images: int, size: int, segments: int, seed: int) -> tuple[np.nda
 
 
 def contract(truth: Tensor, prediction: Tensor) -> Tensor:
-    """(B, P, G) counts of one-hot masks (B, pixels, G) and (B, pixels, P), in float64."""
+    """Joint pixel counts (B, P, G) of one-hot masks (B, pixels, G) and (B, pixels, P), computed in float64."""
     return torch.einsum("bnp,bng->bpg", prediction.double(), truth.double()).long()
 
 
 def peer_ari(truth: Tensor, prediction: Tensor) -> Tensor:
-    """ARI from one contraction, sums of pairs in int64."""
+    """ARI (B,) from one contraction. Numbers of pairs are int64."""
     counts = contract(truth, prediction)
     rows, columns = counts.sum(1), counts.sum(2)
     total = rows.sum(1)
@@ -56,24 +57,26 @@ def peer_ari(truth: Tensor, prediction: Tensor) -> Tensor:
 
 
 def peer_iou(truth: Tensor, prediction: Tensor) -> Tensor:
-    """(B, P, G) IoU from one contraction."""
+    """IoU (B, P, G) of all pairs of segments, from one contraction."""
     shared = contract(truth, prediction)
     union = prediction.sum(1)[:, :, None] + truth.sum(1)[:, None, :] - shared
     return shared / union.clip(1)
 
 
 def peer_mbo(truth: Tensor, prediction: Tensor) -> Tensor:
+    """mBO (B,): best IoU of each truth segment, averaged over the segments that exist."""
     return peer_iou(truth, prediction).amax(1).sum(1) / truth.any(1).sum(1)
 
 
 def peer_miou(truth: Tensor, prediction: Tensor) -> Tensor:
+    """mIoU (B,): IoU after Hungarian matching, averaged over the truth segments that exist."""
     overlap = peer_iou(truth, prediction)
     matched = [image[linear_sum_assignment(image, maximize=True)].sum() for image in overlap.numpy()]
     return torch.tensor(np.array(matched)) / truth.any(1).sum(1)
 
 
 def peer_all(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """The four metrics as the official code calls them: every metric gets one-hot masks and contracts them itself."""
+    """The four metrics as the official code calls them: each metric contracts the one-hot masks again."""
     masks = one_hot(torch.from_numpy(truth).flatten(1).long()).bool()
     slots = one_hot(torch.from_numpy(prediction).flatten(1).long()).bool()
     scores = (
@@ -86,7 +89,7 @@ def peer_all(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]
 
 
 def milliseconds(function: Callable[[], object], images: int, repeats: int) -> float:
-    """Best time of one call, per image."""
+    """Shortest time of a call in milliseconds per image, after one warm-up call."""
     times = []
     function()
     for _ in range(repeats):
@@ -119,14 +122,14 @@ def main() -> None:
     wide = [maps.astype(np.int64) for maps in (truth, prediction)]
     us_wide = milliseconds(lambda: compute(NAMES, *wide), options.images, options.repeats)
     peer = milliseconds(lambda: peer_all(truth, prediction), options.images, options.repeats)
-    one = milliseconds(sklearn_ari, options.images, options.repeats)
+    sklearn = milliseconds(sklearn_ari, options.images, options.repeats)
     size, segments = options.size, options.segments
     print(f"{options.images} images, {size} x {size}, {segments} segments, threads: {options.threads}")
     print(f"ocl-bench     {', '.join(NAMES)}: {us:8.3f} ms an image (uint8 maps), {us_wide:.3f} ms (int64 maps)")
     print(f"one-hot peer  {', '.join(NAMES)}: {peer:8.3f} ms an image")
-    print(f"scikit-learn  adjusted_rand_score alone: {one:8.3f} ms an image")
+    print(f"scikit-learn  adjusted_rand_score alone: {sklearn:8.3f} ms an image")
     print(f"ratio: {peer / us:.1f} (one-hot peer / ocl-bench)")
-    print(f"ratio: {one / us:.1f} (scikit-learn's ARI alone / ocl-bench, all four)")
+    print(f"ratio: {sklearn / us:.1f} (scikit-learn's ARI alone / ocl-bench, all four)")
 
 
 if __name__ == "__main__":

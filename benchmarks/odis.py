@@ -1,12 +1,13 @@
-"""What masked attention costs: a training step of ODIS against one in which [OBJ] attends to everything.
+"""Measure the cost of masked attention: a training step of ODIS against a step whose [OBJ] attends to all patches.
 
     python benchmarks/odis.py
 
-Same weights, views, boxes and hidden patches, same device and dtype; a step is the loss with teacher and centres, the
-backward pass and AdamW. Steps are taken in turns, the order changes every time; the ratio masked / plain is the median
-over neighbouring steps, as other work on the machine slows both, and should be at most 1.05. First, both must give
-equal losses where the box is the whole view. On a CPU a small network runs in float32 on one thread (seconds of the
-processor); on a GPU ViT-S/16 with ten local views runs under bfloat16 autocast.
+Both get the same weights, views, boxes and hidden patches, on the same device and in the same dtype. A step consists of
+the loss with teacher and centres, the backward pass and AdamW. The two models take turns, in alternating order. The
+ratio masked / plain is the median over neighbouring steps, because other work on the machine slows both; it should be
+at most 1.05. Before that, both must give equal losses if the box is the whole view. On a CPU, a small network runs in
+float32 on one thread, and CPU seconds are counted. On a GPU, ViT-S/16 with ten local views runs under bfloat16
+autocast.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def make_views(batch: int, crops: CropOptions, patch: int, device: str) -> Views:
-    """Views of photographs of 480 x 640 with three objects each; noise stands for the pixels."""
+    """Views as of photographs of 480 x 640 with three objects each. The pixels are noise."""
     draw = np.random.default_rng(0)
     corners = draw.uniform(0, 1, (batch, 3, 2, 2)) * [640, 480]
     boxes = np.concatenate([corners.min(2), corners.max(2) + 8], axis=2)
@@ -65,11 +66,11 @@ class Steps:
         self.device = device
 
     def precision(self) -> AbstractContextManager[Any]:
-        """bfloat16 on a GPU."""
+        """Autocast to bfloat16 on a GPU."""
         return torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
 
     def take(self, views: Views) -> tuple[float, float]:
-        """One step: its seconds and its loss."""
+        """Take one step. Returns its seconds and its loss."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter() if self.device == "cuda" else time.process_time()
@@ -83,9 +84,9 @@ class Steps:
 
 
 def check_equal(device: str, views: Views) -> None:
-    """Where every patch is in the box, masked attention must be plain attention."""
+    """Check that masked attention equals plain attention if every patch is in the box."""
     whole = replace(views, objects=torch.ones_like(views.objects))
-    masked, plain = (Steps(device, one).take(whole)[1] for one in (True, False))
+    masked, plain = (Steps(device, is_masked).take(whole)[1] for is_masked in (True, False))
     assert abs(masked - plain) <= TOLERANCE[device] * abs(plain), (masked, plain)
     print(f"whole view as box: losses {masked:.5f} and {plain:.5f}")
 
@@ -108,12 +109,12 @@ def main() -> None:
     for number in range(arguments.steps + 3):
         for name in sorted(runs, reverse=bool(number % 2)):
             spent, _ = runs[name].take(views)
-            if number >= 3:  # first allocations
+            if number >= 3:  # the first steps allocate memory
                 seconds[name].append(spent)
-    median = {name: 1000 * float(np.median(own)) for name, own in seconds.items()}
+    median = {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
     for name, spent in median.items():
         print(f"{name:18} {spent:8.1f} ms a step, on {device}")
-    masked, plain = (np.array(own) for own in seconds.values())
+    masked, plain = (np.array(times) for times in seconds.values())
     print(f"ratio: {np.median(masked / plain):.3f}")
 
 

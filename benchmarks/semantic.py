@@ -1,11 +1,11 @@
-"""Speed of semantic mIoU over a set against the usual loop over classes.
+"""Compare the speed of semantic mIoU over a set with the usual loop over classes.
 
     python benchmarks/semantic.py
 
-Maps of 150 classes, 512 x 512, with void, each image with a dozen classes as in ADE20K. The peer asks of every image
-and every class how many pixels are in the prediction, in the truth and in both, with boolean masks (the algorithm of
-many evaluation scripts, written here from its description). Both add up over the set; the numbers are asserted to be
-equal. Milliseconds per image, best of several runs, one thread.
+The maps have 150 classes, 512 x 512 pixels and void; each image has a dozen classes, as in ADE20K. For every image and
+class, the peer counts the pixels in the prediction, in the truth and in both, with boolean masks. This is the algorithm
+of many evaluation scripts, written here from its description. Both sum the counts over the set, and the script stops
+unless the numbers are equal. It prints milliseconds per image on one thread, as the best of several runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLASSES, PRESENT = 150, 12
 
 
 def label_maps(images: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truth (images, size, size) int16 with void -1, and a prediction that is right on two thirds of its blocks."""
+    """Truth (images, size, size) int16 with void -1, and a prediction that is right on two thirds of the blocks."""
     generator = np.random.default_rng(seed)
     blocks = size // 32
     truth, prediction = [], []
@@ -30,7 +30,9 @@ def label_maps(images: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarra
         names = generator.choice(CLASSES, PRESENT, replace=False)
         coarse = generator.choice(names, (blocks, blocks))
         wrong = np.where(generator.random(coarse.shape) < 1 / 3, generator.choice(names, coarse.shape), coarse)
-        whole, guess = (np.kron(one, np.ones((32, 32), np.int16)).astype(np.int16) for one in (coarse, wrong))
+        whole, guess = (
+            np.kron(blocks_map, np.ones((32, 32), np.int16)).astype(np.int16) for blocks_map in (coarse, wrong)
+        )
         whole[generator.random(whole.shape) < 0.05] = -1
         truth.append(whole)
         prediction.append(guess)
@@ -38,25 +40,25 @@ def label_maps(images: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def ours(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """One pass over the pixels of each image."""
+    """mIoU of this package: one pass over the pixels of each image."""
     total = sum(confusion(t, p, CLASSES) for t, p in zip(truth, prediction, strict=True))
     return float(miou_sem(np.asarray(total)))
 
 
 def class_loop(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Three counts for each image and class."""
+    """mIoU of the peer: three counts for each image and class."""
     both, union = np.zeros(CLASSES), np.zeros(CLASSES)
     for t, p in zip(truth, prediction, strict=True):
         known = t >= 0
-        for one in range(CLASSES):
-            in_truth, in_prediction = t == one, (p == one) & known
-            both[one] += (in_truth & in_prediction).sum()
-            union[one] += (in_truth | in_prediction).sum()
+        for label in range(CLASSES):
+            in_truth, in_prediction = t == label, (p == label) & known
+            both[label] += (in_truth & in_prediction).sum()
+            union[label] += (in_truth | in_prediction).sum()
     return float((both[union > 0] / union[union > 0]).mean())
 
 
 def best_time(function: Callable[[], float], runs: int) -> tuple[float, float]:
-    """Smallest seconds of several runs, and the value."""
+    """Shortest time of several calls in seconds, and the value."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()

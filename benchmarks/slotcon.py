@@ -1,13 +1,14 @@
-"""Speed of a training step of SlotCon against the straightforward algorithm of the paper.
+"""Compare the speed of a training step of SlotCon with a straightforward implementation of the paper.
 
     python benchmarks/slotcon.py
 
-Both get the same weights, views, boxes and flips; a step is the loss with the teacher's update, the backward pass and
-LARS. The peer is written here from the paper and the description of the official code (no code of it is used): one
-Python loop over the samples to undo flips, `grid_sample` in place of RoI-align, one-hot maps of the winners, all slots
-of all images as keys before those that are absent are dropped, loops over parameters for the teacher and for LARS.
-Losses are asserted to be equal step by step. On a CPU both run in float32 on one thread; on a GPU both run under
-bfloat16 autocast, ours compiled. Milliseconds a step, median of steps taken in turns.
+Both get the same weights, views, boxes and flips. A step consists of the loss with the teacher's update, the backward
+pass and LARS. The peer is written here from the paper and from the description of the official code; no code of it is
+used. It undoes flips in a Python loop over the samples, uses `grid_sample` instead of RoI-align and one-hot maps of the
+winners, takes the slots of all images as keys before it drops the absent ones, and loops over parameters for the
+teacher and for LARS. The script stops unless the losses are equal at each step. On a CPU, both run in float32 on one
+thread. On a GPU, both run under bfloat16 autocast, and ours is compiled. The script prints milliseconds per step: the
+median of steps taken in turns.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ MOMENTUM, TOLERANCE = 0.99, {"cpu": 1e-3, "cuda": 5e-2}
 
 
 def peer_loss(model: SlotCon, views: tuple[Tensor, Tensor], boxes: tuple[Tensor, Tensor], flips: Any) -> Tensor:
-    """The loss of one step; moves teacher and centre."""
+    """Loss of one step. Also updates the teacher and the centre, as `SlotCon.loss` does."""
     z_student = [model.student(view) for view in views]
     with torch.no_grad():
-        for ours, theirs in zip(model.teacher.parameters(), model.student.parameters(), strict=True):
-            ours.data = ours.data * MOMENTUM + theirs.data * (1 - MOMENTUM)
+        for teacher_p, student_p in zip(model.teacher.parameters(), model.student.parameters(), strict=True):
+            teacher_p.data = teacher_p.data * MOMENTUM + student_p.data * (1 - MOMENTUM)
         z_teacher = [model.teacher(view) for view in views]
     student = [peer_group(z, model.student.prototypes, model.teacher_temperature) for z in z_student]
     aligned = [peer_align(dots, box, flip) for (_, dots), box, flip in zip(student, boxes, flips, strict=True)]
@@ -63,7 +64,7 @@ def peer_group(z: Tensor, prototypes: Tensor, temperature: float) -> tuple[Tenso
 
 
 def peer_align(dots: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
-    """The part of each map that both views show."""
+    """Resample the part of each map that both views show. Maps without such a part become 0."""
     height, width = dots.shape[2:]
     x1, y1, x2, y2 = boxes.unbind(1)
     steps_x, steps_y = ((torch.arange(n, device=dots.device) + 0.5) / n for n in (width, height))
@@ -72,18 +73,18 @@ def peer_align(dots: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
     grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=3) * 2 - 1
     maps = F.grid_sample(dots, grid, mode="bilinear", padding_mode="border", align_corners=False)
     maps = maps * ((x2 > x1) & (y2 > y1)).view(-1, 1, 1, 1)
-    return torch.stack([one.flip(2) if flip else one for one, flip in zip(maps, flips, strict=True)])
+    return torch.stack([image.flip(2) if flip else image for image, flip in zip(maps, flips, strict=True)])
 
 
 def peer_group_loss(model: SlotCon, student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross entropy over rows of K."""
+    """Cross entropy between the prototype distributions of teacher and student at each position."""
     q = student.permute(0, 2, 3, 1).flatten(0, 2) / model.student_temperature
     k = (teacher.permute(0, 2, 3, 1).flatten(0, 2) - model.centre) / model.teacher_temperature
     return -(k.softmax(1) * q.log_softmax(1)).sum(1).mean()
 
 
 def peer_slot_loss(model: SlotCon, student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
-    """InfoNCE of the slots that both views have."""
+    """InfoNCE loss of the slots that are present in both views."""
     (queries, student_dots), (keys, teacher_dots) = student, teacher
     count = keys.shape[1]
     present = []
@@ -93,10 +94,11 @@ def peer_slot_loss(model: SlotCon, student: tuple[Tensor, Tensor], teacher: tupl
     chosen = (present[0] & present[1]).flatten()
     predicted = F.normalize(model.predictor(queries.flatten(0, 1)[chosen]).float(), dim=1)
     keys = F.normalize(keys.flatten(0, 1), dim=1)
-    there = present[1].flatten()
-    labels = (there.long().cumsum(0) - 1)[chosen.nonzero()[:, 0]]
+    in_teacher = present[1].flatten()
+    # Position of each query's own key after the absent keys are dropped.
+    labels = (in_teacher.long().cumsum(0) - 1)[chosen.nonzero()[:, 0]]
     with torch.autocast(keys.device.type, enabled=False):
-        logits = torch.einsum("nd,md->nm", predicted, keys[there]) / model.slot_temperature
+        logits = torch.einsum("nd,md->nm", predicted, keys[in_teacher]) / model.slot_temperature
     return F.cross_entropy(logits, labels) * 2 * model.slot_temperature
 
 
@@ -117,15 +119,15 @@ class PeerLARS:
             if p.ndim != 1:
                 gradient = gradient + 1e-5 * p
                 size, slope = p.norm(), gradient.norm()
-                one = torch.ones_like(size)
-                ratio = torch.where(size > 0, torch.where(slope > 0, 0.001 * size / slope, one), one)
+                ones = torch.ones_like(size)
+                ratio = torch.where(size > 0, torch.where(slope > 0, 0.001 * size / slope, ones), ones)
                 gradient = gradient * ratio
             moment.mul_(0.9).add_(gradient)
             p.sub_(self.lr * moment)
 
 
 def make_inputs(batch: int, crop: int, device: str) -> tuple[Any, Any, Any]:
-    """Views, boxes and flips of photographs of 480 x 640; noise stands for the pixels."""
+    """Views, boxes and flips as of photographs of 480 x 640. The pixels are smooth noise."""
     pairs = draw_pairs(draw_uniform(0, 0, np.arange(batch)), np.repeat([[480, 640]], batch, 0), 0.08)
     draw = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, batch, 3, crop // 8, crop // 8, generator=draw).flatten(0, 1)
@@ -134,7 +136,7 @@ def make_inputs(batch: int, crop: int, device: str) -> tuple[Any, Any, Any]:
 
 
 def build(device: str, prototypes: int) -> SlotCon:
-    """ResNet-50 and the paper's widths on a GPU, a network of a hundredth of the work on a CPU."""
+    """Build ResNet-50 with the paper's widths for a GPU, or a network with a hundredth of the work for a CPU."""
     torch.manual_seed(0)
     if device == "cuda":
         return SlotCon(lambda: resnet("resnet50"), prototypes=prototypes).to(device).train()
@@ -145,7 +147,7 @@ def build(device: str, prototypes: int) -> SlotCon:
 def stepper(
     loss: Callable[[], Tensor], optimizer: Any, model: SlotCon, device: str
 ) -> Callable[[], tuple[float, float]]:
-    """A function that takes one step and returns its seconds and its loss."""
+    """Return a function that takes one step and returns its seconds and its loss."""
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     if device == "cuda":
         precision = lambda: torch.autocast("cuda", dtype=torch.bfloat16)  # noqa: E731
@@ -190,14 +192,14 @@ def main() -> None:
     for number in range(arguments.steps + 3):
         (spent, value), (peer_spent, peer_value) = steps[0](), steps[1]()
         assert abs(value - peer_value) < TOLERANCE[device] * abs(peer_value), (number, value, peer_value)
-        if number >= 3:  # compilation and first allocations
+        if number >= 3:  # the first steps compile and allocate memory
             seconds[0].append(spent)
             seconds[1].append(peer_spent)
-    mean = [1000 * float(np.median(one)) for one in seconds]
-    for name, spent in zip(("ocl-bench", "straightforward"), mean, strict=True):
+    median = [1000 * float(np.median(times)) for times in seconds]
+    for name, spent in zip(("ocl-bench", "straightforward"), median, strict=True):
         print(f"{name:18} {spent:8.1f} ms a step")
     print(f"loss {value:.4f} and {peer_value:.4f} after {arguments.steps + 3} steps, on {device}")
-    print(f"ratio: {mean[1] / mean[0]:.2f}")
+    print(f"ratio: {median[1] / median[0]:.2f}")
 
 
 if __name__ == "__main__":

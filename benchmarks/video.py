@@ -1,19 +1,19 @@
-"""Speed and memory of the video metrics against the algorithms of the official codes.
+"""Compare speed and memory of the video metrics with the algorithms of the official codes.
 
     python benchmarks/video.py
-    python benchmarks/video.py --threads 2     # of the peers' matrix products; ours use one
+    python benchmarks/video.py --threads 2     # threads of the peers' matrix products; ours use one
 
 1. FG-ARI and mBO of tubes and of frames, 24 frames of 336 x 336, 11 truth labels and 11 slots. The peer is
-   SlotContrast's algorithm: four metrics, each contracts the pixels of one-hot masks in float64. It gets the masks,
-   without the background, for nothing and is spared the official checks of its input.
+   SlotContrast's algorithm: four metrics, each of which contracts the pixels of one-hot masks in float64. Its time does
+   not include the making of the masks (without background) and the official checks of its input.
 2. J and F of DAVIS, 10 frames of 480 x 854, 3 objects and 15 proposals. The peer follows the official evaluation: for
-   each pair, J of all frames, then F frame by frame with two boundary maps and two dilations. It dilates with OpenCV as
-   the official code does where that is installed (`pip install opencv-python-headless`), else with scipy, which takes
-   30 times as long.
-3. Memory of our tables for 24, 240 and 1000 frames, as the largest size while they are filled 8 frames at a time.
+   each pair, J of all frames, then F frame by frame with two boundary maps and two dilations. It dilates with OpenCV,
+   like the official code, if that is installed (`pip install opencv-python-headless`). Otherwise it uses scipy, which
+   takes 30 times as long.
+3. Memory of our tables for 24, 240 and 1000 frames: the largest size while they are filled with 8 frames at a time.
 
-Both peers are written here from descriptions and share no code with the official ones. Equal numbers are asserted.
-Best of several runs.
+Both peers are written here from descriptions and share no code with the official ones. The script stops unless the
+numbers are equal. Times are the best of several runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHUNK = 8
 
 
 def label_maps(frames: int, height: int, width: int, labels: int, seed: int) -> np.ndarray:
-    """(T, H, W) uint8: discs 1..labels that move over a background 0 and hide each other."""
+    """Label maps (T, H, W) uint8: discs 1..labels that move over the background 0 and hide each other."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     maps = np.zeros((frames, height, width), np.uint8)
@@ -54,7 +54,7 @@ def label_maps(frames: int, height: int, width: int, labels: int, seed: int) -> 
 
 
 def guesses(truth: np.ndarray, slots: int, seed: int) -> np.ndarray:
-    """(T, H, W) uint8: other discs, under the objects of the truth shifted by some pixels."""
+    """Predictions (T, H, W) uint8: the objects of the truth, shifted by some pixels, over other discs."""
     frames, height, width = truth.shape
     prediction = label_maps(frames, height, width, slots - 1, seed)
     moved = np.roll(truth, (3, 5), (1, 2))
@@ -63,6 +63,7 @@ def guesses(truth: np.ndarray, slots: int, seed: int) -> np.ndarray:
 
 
 def peer_ari(truth: Tensor, slots: Tensor) -> Tensor:
+    """ARI (B,) of one-hot masks (B, pixels, G) and (B, pixels, P)."""
     counts = torch.einsum("bng,bnp->bgp", truth.double(), slots.double())
     rows, columns = counts.sum(2), counts.sum(1)
     total = rows.sum(1)
@@ -73,6 +74,7 @@ def peer_ari(truth: Tensor, slots: Tensor) -> Tensor:
 
 
 def peer_mbo(truth: Tensor, slots: Tensor) -> Tensor:
+    """mBO of one-hot masks as in `peer_ari`, for the rows that have an object."""
     truth, slots = truth.double(), slots.double()
     shared = torch.einsum("bng,bnp->bgp", truth, slots)
     areas = truth.sum(1)
@@ -82,7 +84,7 @@ def peer_mbo(truth: Tensor, slots: Tensor) -> Tensor:
 
 
 def peer_video(truth: Tensor, slots: Tensor) -> dict[str, float]:
-    """The four metrics of (T, H, W, G) one-hot masks of objects and (T, H, W, P) of slots, bool."""
+    """The four metrics of one-hot bool masks (T, H, W, G) of objects and (T, H, W, P) of slots."""
     scores = {}
     for name in VIDEO_METRICS:
         shape = (1, -1) if name.endswith("video") else (len(truth), -1)
@@ -92,7 +94,7 @@ def peer_video(truth: Tensor, slots: Tensor) -> dict[str, float]:
 
 
 def peer_boundary(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the mask differs from its right, lower or lower right neighbour."""
+    """Boundary (H, W) bool: where the mask differs from its right, lower or lower right neighbour."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     different: np.ndarray = (mask ^ right) | (mask ^ below) | (mask ^ across)
@@ -100,7 +102,7 @@ def peer_boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def peer_f(truth: np.ndarray, segment: np.ndarray, disk: np.ndarray, dilate: Dilate) -> float:
-    """F of two (H, W) masks."""
+    """Boundary F measure of two (H, W) masks."""
     of_truth, of_segment = peer_boundary(truth), peer_boundary(segment)
     truth_met, segment_met = of_truth & dilate(of_segment, disk), of_segment & dilate(of_truth, disk)
     n_truth, n_segment = of_truth.sum(), of_segment.sum()
@@ -111,7 +113,7 @@ def peer_f(truth: np.ndarray, segment: np.ndarray, disk: np.ndarray, dilate: Dil
 
 
 def peer_davis(truth: np.ndarray, segments: np.ndarray, dilate: Dilate) -> dict[str, float]:
-    """Mean J and F over objects of (G, T, H, W) and (P, T, H, W) bool masks, P >= G, after one matching."""
+    """Mean J and F over objects after one matching. The bool masks are (G, T, H, W) and (P, T, H, W), P >= G."""
     radius = int(np.ceil(0.008 * np.linalg.norm(truth.shape[2:])))
     offsets = np.arange(-radius, radius + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
@@ -126,7 +128,7 @@ def peer_davis(truth: np.ndarray, segments: np.ndarray, dilate: Dilate) -> dict[
 
 
 def installed_dilation() -> tuple[str, Dilate]:
-    """Name and function of the fastest dilation that is installed."""
+    """Name and function of the dilation: OpenCV if it is installed, otherwise scipy."""
     if not importlib.util.find_spec("cv2"):
         return "scipy", lambda mask, disk: binary_dilation(mask, disk)
     cv2 = importlib.import_module("cv2")
@@ -135,12 +137,14 @@ def installed_dilation() -> tuple[str, Dilate]:
 
 
 def ours_video(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """FG-ARI and mBO of this package."""
     tables = VideoTables()
     tables.add(truth, prediction)
     return {name: value for name, (value, _) in tables.scores().items()}
 
 
 def ours_davis(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """J and F of this package."""
     objects = VideoObjects()
     objects.add(truth, prediction)
     scores = objects.scores()
@@ -148,7 +152,7 @@ def ours_davis(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
 
 
 def timed(function: Callable[[], dict[str, float]], repeats: int) -> tuple[float, dict[str, float]]:
-    """Best seconds of a call, and its values."""
+    """Shortest time of a call in seconds, and its values."""
     best, values = float("inf"), dict[str, float]()
     for _ in range(repeats):
         start = time.perf_counter()
@@ -158,7 +162,7 @@ def timed(function: Callable[[], dict[str, float]], repeats: int) -> tuple[float
 
 
 def compare(what: str, ours: Callable[[], dict[str, float]], name: str, peer: Callable[[], dict[str, float]]) -> None:
-    """Print the times of ours and of the peer, and their ratio; stop where a number differs."""
+    """Print our time, the time of the peer, and their ratio. Raises SystemExit if a number differs."""
     seconds, values = timed(ours, 7)
     peer_seconds, expected = timed(peer, 2)
     print(what, ", ".join(f"{key} {value:.4f}" for key, value in values.items()), sep="\n  ")
@@ -170,6 +174,7 @@ def compare(what: str, ours: Callable[[], dict[str, float]], name: str, peer: Ca
 
 
 def compare_video(frames: int, size: int) -> None:
+    """Part 1: FG-ARI and mBO."""
     truth = label_maps(frames, size, size, 10, seed=0)
     prediction = guesses(truth, 11, seed=1)
     masks, slots = (one_hot(torch.from_numpy(maps).long(), 11).bool() for maps in (truth, prediction))
@@ -183,6 +188,7 @@ def compare_video(frames: int, size: int) -> None:
 
 
 def compare_davis(frames: int, height: int) -> None:
+    """Part 2: J and F."""
     width = int(height * 854 / 480)
     truth = label_maps(frames, height, width, 3, seed=2)
     prediction = guesses(truth, 15, seed=3)
@@ -197,7 +203,7 @@ def compare_davis(frames: int, height: int) -> None:
 
 
 def memory(kind: type[VideoTables] | type[VideoObjects], frames: int, size: int) -> tuple[float, float]:
-    """Largest and final MB while a video of `frames` frames is added and scored, its pixels not included."""
+    """Largest and final size in MB of the tables of a video, while its frames are added and scored, without pixels."""
     truth = label_maps(CHUNK, size, size, 3, seed=0)
     prediction = guesses(truth, 11, seed=1)
     tracemalloc.start()
@@ -205,11 +211,11 @@ def memory(kind: type[VideoTables] | type[VideoObjects], frames: int, size: int)
     video = kind()
     for _ in range(0, frames, CHUNK):
         video.add(truth, prediction)
-    kept = tracemalloc.get_traced_memory()[0] - before
+    final = tracemalloc.get_traced_memory()[0] - before
     video.scores()
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
-    return peak / 1e6, kept / 1e6
+    return peak / 1e6, final / 1e6
 
 
 def main() -> None:
@@ -227,8 +233,8 @@ def main() -> None:
     for kind in (VideoTables, VideoObjects):
         print(f"memory of {kind.__name__}, {options.size} x {options.size}")
         for frames in options.lengths:
-            peak, kept = memory(kind, frames, options.size)
-            print(f"  {frames:5d} frames: at most {peak:7.2f} MB, of which {kept:6.2f} MB are kept")
+            peak, final = memory(kind, frames, options.size)
+            print(f"  {frames:5d} frames: at most {peak:7.2f} MB, of which {final:6.2f} MB are kept")
 
 
 if __name__ == "__main__":

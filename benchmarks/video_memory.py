@@ -1,9 +1,9 @@
-"""Does the memory of a video evaluation grow with the number or the length of videos?
+"""Measure whether the memory of a video evaluation grows with the number or the length of the videos.
 
     python benchmarks/video_memory.py --model dias
 
-Evaluates the floor `grid`, or `--model`, each time in a process of its own, on generated videos of 256 x 256 pixels:
-few short ones, many short ones, and long ones. Prints the peak of resident memory of each.
+The script evaluates the floor `grid`, or `--model`, on generated videos of 256 x 256 pixels: few short ones, many short
+ones, and long ones. Each evaluation runs in its own process. The script prints the peak of resident memory of each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 256
-CASES = ((2, 24), (20, 24), (2, 480), (2, 960))  # videos, frames of each
+CASES = ((2, 24), (20, 24), (2, 480), (2, 960))  # number of videos, frames per video
 CARD = """name: memory
 version: 1
 family: video
@@ -32,7 +32,7 @@ main: mbo_video
 
 
 def write_videos(root: Path, count: int, frames: int) -> None:
-    """Videos of two squares that move through noise; frames repeat after 24, so that writing them is quick."""
+    """Write videos of two squares that move through noise. Frames repeat after 24, which makes writing fast."""
     generator = np.random.default_rng(0)
     pictures = []
     for position in range(24):
@@ -51,7 +51,7 @@ def write_videos(root: Path, count: int, frames: int) -> None:
 
 
 def peak(model: str, count: int, frames: int) -> float:
-    """Peak of resident memory in MB of one evaluation."""
+    """Peak of resident memory of one evaluation in MB."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_videos(root, count, frames)

@@ -1,4 +1,4 @@
-"""Checkpoints: one atomic file to resume from, one float16 file to ship."""
+"""Checkpoints: `last.pt` to resume a training from, and a float16 safetensors file to ship."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from ..core.files import write_atomically
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a resume needs: batches are pure functions of (seed, step), so no generator state is kept.
+    """Everything that a resume needs. Batches are pure functions of (seed, step), so no generator state is stored.
 
-    step: number of finished steps. model: trainable and frozen tensors by name. optimizer: its state dict.
-    identity: what must be equal for a resume to be the same training (recipe and seed). seconds: spent so far.
+    Attributes:
+        step: Number of finished steps.
+        model: State dict of the model, frozen tensors included.
+        optimizer: State dict of the optimiser.
+        identity: Recipe, seed and data; a resume is refused unless they are equal.
+        seconds: Training time over all visits so far.
     """
 
     step: int
@@ -32,7 +36,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `last.pt` atomically: plain tensors, numbers and strings, readable with `weights_only=True`."""
+    """Write `last.pt` atomically. It holds tensors, numbers and strings only, so `weights_only=True` can read it."""
     content = {
         "step": checkpoint.step,
         "model": {name: tensor.detach().cpu() for name, tensor in checkpoint.model.items()},
@@ -45,7 +49,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read `last.pt`. Raises UsageError for anything that is not such a file, a pickle with code in it included."""
+    """Read `last.pt`.
+
+    Raises:
+        UsageError: The file is not such a checkpoint. This includes pickles that contain code, which is not run.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
@@ -55,20 +63,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
             identity=json.loads(content["identity"]),
             seconds=float(content["seconds"]),
         )
-    except Exception as error:
+    except Exception as error:  # torch, pickle and zipfile raise many unrelated types for a damaged file
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UsageError(f"{path}: not a training checkpoint ({reason}); remove it or choose another --out") from error
 
 
 def export_weights(model: nn.Module, path: Path) -> str:
-    """Write the model's tensors (floating ones as float16) as safetensors, atomically; returns the file's SHA-256.
+    """Write the whole state dict as safetensors, floating-point tensors as float16, and return the file's SHA-256.
 
-    The whole state dict is written, a frozen encoder included, so that one file is one model.
+    A frozen encoder is included: one file is one complete model.
+
+    Raises:
+        UsageError: A tensor is not finite in float16.
     """
     tensors = {
         name: (tensor.detach().half() if tensor.is_floating_point() else tensor.detach()).cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()
-    }
+    }  # clone: safetensors refuses tensors that share memory
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UsageError(f"{path}: tensor '{name}' is not finite in float16; the training diverged, lower `lr`")
@@ -79,11 +90,11 @@ def export_weights(model: nn.Module, path: Path) -> str:
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(tensors, path)
-    path.chmod(0o644)  # safetensors makes files that only their owner may read
+    path.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -92,9 +103,9 @@ def file_sha256(path: Path) -> str:
 
 
 def state_sha256(model: nn.Module) -> str:
-    """SHA-256 of a model's tensors in float16 (names, shapes, values): the key of features that it computed.
+    """SHA-256 of a model's tensors (names, shapes, float16 values). Cached features are stored under this key.
 
-    Weights that went through the shipped float16 file hash like the weights before, and so do their float32 copies.
+    The rounding makes the hash the same before a model is exported in float16 and after it is loaded again.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

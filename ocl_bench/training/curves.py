@@ -1,4 +1,4 @@
-"""Loss and validation curves from the JSON-lines log of a training run."""
+"""Reads the JSON-lines log of a training and draws its loss and validation curves."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ Curve = dict[int, float]
 def read_log(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
     """Loss curves and validation curves of a training log, by name.
 
-    Lines are `{"step": 10, "loss": 0.3, "loss_distill": 0.1, ...}` and `{"step": 500, "val": {"mbo_fg": 0.4}}`; every
-    key that begins with `loss` is a curve. A step that a resumed run wrote again counts once, with its last value. An
-    unfinished last line is what a killed run leaves and is passed over; any other broken line raises UsageError.
+    Lines are `{"step": 10, "loss": 0.3, "loss_distill": 0.1, ...}` and `{"step": 500, "val": {"mbo_fg": 0.4}}`. Every
+    key that begins with `loss` is a curve. If a resumed run logged a step again, the last value counts. An unfinished
+    last line, which a killed run leaves behind, is skipped.
+
+    Raises:
+        UsageError: The file cannot be read, or another line is broken.
     """
     losses: dict[str, Curve] = {}
     metrics: dict[str, Curve] = {}
@@ -46,18 +49,19 @@ def read_log(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
 
 
 def write_curves(path: Path, log_jsonl: Path, *, title: str = "") -> Path:
-    """Draw the losses (raw pale, smoothed strong) and the validation metrics of a log as one PNG.
+    """Draw the losses (raw in pale, smoothed in full colour) and the validation metrics of a log into one PNG.
 
-    Raises UsageError when the log has neither a loss nor a validation value.
+    Raises:
+        UsageError: The log has neither a loss nor a validation value.
     """
     losses, metrics = read_log(log_jsonl)
-    parts = [(draw, curves) for draw, curves in ((_draw_losses, losses), (_draw_metrics, metrics)) if curves]
-    if not parts:
+    panels = [(draw, curves) for draw, curves in ((_draw_losses, losses), (_draw_metrics, metrics)) if curves]
+    if not panels:
         raise UsageError(f"{log_jsonl}: holds no 'loss' and no 'val' yet; nothing to draw")
     with style():
-        figure = new_figure(3.5 * len(parts), 2.6)
-        for index, (draw, curves) in enumerate(parts, start=1):
-            axes = figure.add_subplot(1, len(parts), index)
+        figure = new_figure(3.5 * len(panels), 2.6)
+        for index, (draw, curves) in enumerate(panels, start=1):
+            axes = figure.add_subplot(1, len(panels), index)
             draw(axes, curves)
             axes.set_xlabel("training step")
             axes.grid(axis="y", linewidth=0.4, color="#dddddd")
@@ -76,7 +80,7 @@ def _draw_losses(axes: Any, curves: dict[str, Curve]) -> None:
         axes.plot(steps, smooth(values), color=colour, linewidth=1.3, label=name)
     finite = np.concatenate([_arrays(curve)[1] for curve in curves.values()])
     finite = finite[np.isfinite(finite)]
-    if len(finite) and finite.min() > 0:
+    if len(finite) and finite.min() > 0:  # some losses are negative and have no logarithm
         axes.set_yscale("log")
         _plain_log_ticks(axes)
     axes.set_ylabel("training loss")
@@ -85,6 +89,7 @@ def _draw_losses(axes: Any, curves: dict[str, Curve]) -> None:
 
 
 def _plain_log_ticks(axes: Any) -> None:
+    """Label the logarithmic axis at 1, 2 and 5 of each decade with plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
@@ -104,7 +109,7 @@ def _draw_metrics(axes: Any, curves: dict[str, Curve]) -> None:
 
 
 def _label_ends(axes: Any, ends: list[tuple[float, str, Any]]) -> None:
-    """Names beside the last points, pushed apart so that none covers another."""
+    """Write each name beside its last point, at a distance that keeps names from overlapping."""
     low, high = axes.get_ylim()
     gap, last = 0.075 * (high - low), -math.inf
     for value, name, colour in sorted(ends, key=lambda end: end[0]):
@@ -121,12 +126,13 @@ def _label_ends(axes: Any, ends: list[tuple[float, str, Any]]) -> None:
 
 
 def _arrays(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in ascending order, and their values."""
     steps = np.array(sorted(curve))
     return steps, np.array([curve[int(step)] for step in steps], dtype=np.float64)
 
 
 def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
-    """Centred moving mean (N,) over `share` of the curve, shorter at both ends; NaN are left out of the mean."""
+    """Centred moving mean (N,) over `share` of the curve, over fewer points at both ends. NaN are ignored."""
     half = max(1, int(len(values) * share / 2))
     good = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0))])

@@ -1,14 +1,14 @@
-"""Training scenes and frozen features, cached in chunks that are written atomically and read through memory maps.
+"""Caches rendered training scenes and their frozen features in chunks. Chunks are written atomically and memory-mapped.
 
-A chunk holds `CHUNK` consecutive scenes. Scene i is a pure function of (variant, revision, split, i), so chunks are
-shared by every training that uses the same revision, whatever number of scenes it asks for.
+A chunk holds `CHUNK` consecutive scenes. Scene i is a pure function of (variant, revision, split, i). All trainings on
+one revision therefore share its chunks, whatever number of scenes they use.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -28,25 +28,30 @@ from ..data.base import OpenData, subset
 from ..data.scenes.salient import SIZE as SALIENT_SIZE
 from ..data.scenes.store import SIZE, open_store
 from ..data.stand_ins.layouts import ensure_scenes
-from .recipe import Scenes
+from .recipe import SceneSelection
 
 CHUNK = 64
+"""Scenes in one file of the cache."""
+
 RENDERED = 160
+"""Side of rendered scenes in pixels."""
+
 CROPPED = 128
-"""Side in pixels after the official central crop of 0.8: 128 of 160, without resampling."""
+"""Side after CLEVRTEX's official central crop of 0.8. Scenes are rendered so small that no resampling is needed."""
 
 SIDES = {"things": SIZE, "salient": SALIENT_SIZE}
-"""Scenes with classes and their largest side in pixels."""
+"""Variant with classes -> largest side of its scenes in pixels."""
 
 MOST_OBJECTS = 16
-"""More objects than any training scene has."""
+"""Upper bound on the number of objects in a training scene."""
 
-Renderer = Callable[..., Any]
+READER_THREADS = 4
+"""Threads that decode and crop the images or frames of a reader."""
 
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """N rows in files of `CHUNK` rows each, as memory maps; `array[indices]` copies the asked rows."""
+    """N rows in memory maps of `CHUNK` rows each. `array[indices]` copies the chosen rows."""
 
     chunks: tuple[np.ndarray, ...]
     count: int
@@ -55,7 +60,7 @@ class ChunkedArray:
         return self.count
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Rows (n, ...) in the order asked."""
+        """Rows (n, ...) in the order of `indices`."""
         rows = [self.chunks[int(i) // CHUNK][int(i) % CHUNK] for i in indices]
         return torch.from_numpy(np.stack(rows))
 
@@ -64,8 +69,11 @@ class ChunkedArray:
 class TrainingScenes:
     """Cropped training scenes.
 
-    images: (N, 3, 128, 128) uint8. labels: (N, 128, 128) uint8, 0 background; only objectives whose model card says
-    `supervision: boxes` may look at them. key: name of the scenes, part of the key of cached features.
+    Attributes:
+        images: (N, 3, 128, 128) uint8.
+        labels: (N, 128, 128) uint8, 0 is background. Only objectives whose model card declares `supervision: boxes`
+            may read them.
+        key: Name of the scenes; part of the path of cached features.
     """
 
     images: ChunkedArray
@@ -76,52 +84,52 @@ class TrainingScenes:
         return len(self.images)
 
 
-def training_scenes(
-    scenes: Scenes, *, workers: int | None = None, progress: bool = True, renderer: Renderer | None = None
-) -> TrainingScenes:
-    """Open the training scenes, rendering the missing chunks in parallel processes.
+def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progress: bool = True) -> TrainingScenes:
+    """Open the training scenes. Missing chunks are rendered in parallel processes.
 
-    renderer: a picklable stand-in for `data.scenes.render` (tests). Raises UsageError for a variant or revision
-    that the renderer refuses.
+    Args:
+        scenes: Which scenes.
+        workers: Number of processes; by default the number of usable CPU cores.
+        progress: Draw a progress bar.
+
+    Raises:
+        UsageError: The renderer does not know the variant or the revision.
     """
-    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
-    folder = cache_root() / "training" / "scenes" / key
-    chunk_count = -(-scenes.count // CHUNK)
-    missing = [chunk for chunk in range(chunk_count) if not _chunk_path(folder, "labels", chunk).exists()]
-    make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split, renderer)
+    folder = cache_root() / "training" / "scenes" / scenes.key
+    missing = _missing_chunks(folder, "labels", scenes.count)
+    make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split)
     try:
-        _in_parallel(make, missing, workers, f"rendering {key}" if progress else "")
+        _in_parallel(make, missing, workers, f"rendering {scenes.key}" if progress else "")
     except ValueError as error:
         raise UsageError(f"field 'train.scenes': {error}") from error
     return TrainingScenes(
         images=_open_chunks(folder, "images", scenes.count),
         labels=_open_chunks(folder, "labels", scenes.count),
-        key=key,
+        key=scenes.key,
     )
 
 
-def _render_chunk(folder: str, variant: str, revision: int, split: str, renderer: Renderer | None, chunk: int) -> None:
-    """Render one chunk and store it; labels are written last, so a chunk with labels is complete."""
-    torch.set_num_threads(1)
+def _render_chunk(folder: str, variant: str, revision: int, split: str, chunk: int) -> None:
+    """Render one chunk and store it. Labels are written last: a chunk with labels is complete."""
+    from ..data.scenes import render  # loads the ray caster only when something has to be rendered
+
+    torch.set_num_threads(1)  # the processes already use all cores
     indices = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
-    rendered = (renderer or _default_renderer())(variant, revision, split, indices, size=RENDERED)
+    rendered = render(variant, revision, split, indices, size=RENDERED)
     margin = (RENDERED - CROPPED) // 2
     crop = slice(margin, margin + CROPPED)
     _save_chunk(Path(folder), "images", chunk, rendered.image[:, :, crop, crop])
     _save_chunk(Path(folder), "labels", chunk, rendered.labels[:, crop, crop])
 
 
-def _default_renderer() -> Renderer:
-    from ..data.scenes import render
-
-    return render
-
-
 @dataclass(frozen=True)
 class PaddedImages:
-    """Images of several sizes, each in the upper left corner of a square.
+    """Images of different sizes, each in the upper left corner of a square.
 
-    images: (N, 3, S, S) uint8, black beyond the image. sizes: (N, 2) int64 height and width. key: name of the images.
+    Attributes:
+        images: (N, 3, S, S) uint8, black outside the image.
+        sizes: (N, 2) int64 height and width.
+        key: Name of the images.
     """
 
     images: ChunkedArray
@@ -132,29 +140,28 @@ class PaddedImages:
         return len(self.images)
 
 
-def padded_scenes(scenes: Scenes, *, progress: bool = True) -> PaddedImages:
-    """The images of training scenes in the sizes in which evaluation shows them, without any label.
+def padded_scenes(scenes: SceneSelection, *, progress: bool = True) -> PaddedImages:
+    """Images of training scenes, without labels, in the sizes that evaluation uses.
 
-    Scenes with classes (`things`, `salient`) have several sizes, others are those of `training_scenes`.
+    Scenes with classes (`things`, `salient`) have several sizes. All others are those of `training_scenes`.
     """
     if scenes.variant not in SIDES:
         square = training_scenes(scenes, progress=progress)
         side = np.full((CHUNK, 2), CROPPED, dtype=np.int64)
         return PaddedImages(square.images, ChunkedArray((side,) * len(square.images.chunks), scenes.count), square.key)
-    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
-    folder = cache_root() / "training" / "images" / key
+    folder = cache_root() / "training" / "images" / scenes.key
     pad = partial(_pad_chunk, folder, SIDES[scenes.variant])
     chunks_of_scenes(scenes, folder, "sizes", pad, progress=progress)
-    return PaddedImages(_open_chunks(folder, "images", scenes.count), _open_chunks(folder, "sizes", scenes.count), key)
+    images, sizes = (_open_chunks(folder, kind, scenes.count) for kind in ("images", "sizes"))
+    return PaddedImages(images, sizes, scenes.key)
 
 
-def scene_boxes(scenes: Scenes, *, progress: bool = True) -> ChunkedArray:
+def scene_boxes(scenes: SceneSelection, *, progress: bool = True) -> ChunkedArray:
     """Boxes of all visible objects of training scenes: rows (`MOST_OBJECTS`, 4) float32 xyxy pixels, NaN where absent.
 
-    Only objectives whose model card says `supervision: boxes` may look at them.
+    Only objectives whose model card declares `supervision: boxes` may read them.
     """
-    key = f"{scenes.variant}-r{scenes.revision}-{scenes.split}"
-    folder = cache_root() / "training" / "boxes" / key
+    folder = cache_root() / "training" / "boxes" / scenes.key
     if scenes.variant in SIDES:
         chunks_of_scenes(scenes, folder, "boxes", partial(_box_chunk, folder), progress=progress)
     else:
@@ -167,13 +174,22 @@ def scene_boxes(scenes: Scenes, *, progress: bool = True) -> ChunkedArray:
 
 
 def chunks_of_scenes(
-    scenes: Scenes, folder: Path, last: str, save: Callable[[int, list[Any]], None], *, progress: bool = True
+    scenes: SceneSelection, folder: Path, last: str, save: Callable[[int, list[Any]], None], *, progress: bool = True
 ) -> None:
-    """Hand the scenes of each chunk that `folder` lacks to `save(chunk, scenes)`, which writes array `last` last."""
-    missing = [c for c in range(-(-scenes.count // CHUNK)) if not _chunk_path(folder, last, c).exists()]
+    """Call `save(chunk, scenes)` for each chunk that is not yet in `folder`.
+
+    Args:
+        scenes: Which scenes.
+        folder: Folder of the cached arrays.
+        last: Name of the array that `save` writes last; a chunk is complete when this file exists.
+        save: Writes the arrays of one chunk.
+        progress: Draw a progress bar.
+    """
+    missing = _missing_chunks(folder, last, scenes.count)
     if not missing:
         return
     rendered: list[Any] = []
+    # Whole chunks are rendered, also beyond `scenes.count`: a training with more scenes can use them.
     store = ensure_scenes(open_scenes(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
     for index, scene in enumerate(store):
         rendered = [*rendered, scene] if index % CHUNK else [scene]
@@ -181,28 +197,31 @@ def chunks_of_scenes(
             save(index // CHUNK, rendered)
 
 
-def held_out_scenes(scenes: Scenes, count: int, *, progress: bool = True) -> list[Sample]:
-    """Scenes of the same variant from the split `val`, which neither training nor any evaluation shows."""
+def held_out_scenes(scenes: SceneSelection, count: int, *, progress: bool = True) -> list[Sample]:
+    """Scenes of the same variant from split `val`. Neither training nor evaluation uses this split."""
     store = ensure_scenes(open_scenes(scenes, "val"), count, progress=progress)
     return [
-        Sample(f"val-{index}", one.image, Truth(one.objects.astype(np.int16), classes=one.semantic.astype(np.int16)))
-        for index, one in enumerate(store)
+        Sample(f"val-{i}", scene.image, Truth(scene.objects.astype(np.int16), classes=scene.semantic.astype(np.int16)))
+        for i, scene in enumerate(store)
     ]
 
 
 def hold_out(data: OpenData, split: str, count: int) -> tuple[OpenData, OpenData]:
-    """Opened data of a training split in two: what is trained on, and `count` samples, evenly spread, that validate.
+    """Split the data of a training split into training data and `count` validation samples, evenly spread.
 
-    Raises UsageError where nothing would be left to train on.
+    Raises:
+        UsageError: No sample would be left to train on.
     """
     if len(data) <= count:
-        raise UsageError(f"{data.root}: split {split} has {len(data)} samples, {count} are held out")
+        raise UsageError(
+            f"{data.root}: split {split} has {len(data)} samples, {count} are held out; lower `validate_limit`"
+        )
     held = [position * len(data) // count for position in range(count)]
     return subset(data, sorted(set(range(len(data))) - set(held))), subset(data, held)
 
 
-def open_scenes(scenes: Scenes, split: str) -> Any:
-    """The store of training scenes, or of another split of them. Raises UsageError for a variant without one."""
+def open_scenes(scenes: SceneSelection, split: str) -> Any:
+    """The store of a split of the scenes. Raises UsageError for a variant that has no store."""
     try:
         return open_store(scenes.variant, scenes.revision, split, 0)
     except ValueError as error:
@@ -210,7 +229,7 @@ def open_scenes(scenes: Scenes, split: str) -> Any:
 
 
 def _pad_chunk(folder: Path, side: int, chunk: int, scenes: Sequence[Any]) -> None:
-    """Sizes are written last, so a chunk with sizes is complete."""
+    """Pad the images of one chunk and store them. Sizes are written last: a chunk with sizes is complete."""
     padded = np.zeros((len(scenes), 3, side, side), dtype=np.uint8)
     for row, scene in zip(padded, scenes, strict=True):
         row[:, : scene.image.shape[0], : scene.image.shape[1]] = scene.image.transpose(2, 0, 1)
@@ -220,12 +239,12 @@ def _pad_chunk(folder: Path, side: int, chunk: int, scenes: Sequence[Any]) -> No
 
 
 def _box_chunk(folder: Path, chunk: int, scenes: Sequence[Any]) -> None:
-    """Boxes of scenes that know their own, else those of their objects' pixels."""
+    """Store the boxes of one chunk: those of the scene where it has boxes, otherwise those of its objects' pixels."""
     rows = torch.full((len(scenes), MOST_OBJECTS, 4), float("nan"))
     for row, scene in zip(rows, scenes, strict=True):
         if hasattr(scene, "boxes"):
-            own = torch.tensor([box for _, box in scene.boxes]).view(-1, 4)
-            row[: len(own)] = own
+            boxes = torch.tensor([box for _, box in scene.boxes]).view(-1, 4)
+            row[: len(boxes)] = boxes
         else:
             row.copy_(object_boxes(torch.from_numpy(scene.objects)[None].int(), MOST_OBJECTS)[0])
     _save_chunk(folder, "boxes", chunk, rows)
@@ -240,13 +259,18 @@ def frozen_features(
     flip: bool = False,
     progress: bool = True,
 ) -> ChunkedArray:
-    """Features of the training scenes by a frozen encoder: rows (P, D) float16, cached under its hash and the scenes'.
+    """Features of the training scenes by a frozen encoder: rows (P, D) float16, computed in float32 and cached.
 
-    encode: (B, 3, H, W) float32 in [0, 1] -> (B, D, h, w). flip: features of the mirrored images instead.
-    Computed in float32 on `device`.
+    Args:
+        encode: Maps (B, 3, H, W) float32 in [0, 1] to (B, D, h, w).
+        scenes: The scenes to encode.
+        encoder_key: Hash of the encoder, see `state_sha256`. It names the folder in the cache.
+        device: Where features are computed.
+        flip: Encode the mirrored images instead.
+        progress: Draw a progress bar.
     """
     folder = cache_root() / "training" / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
-    missing = [c for c in range(len(scenes.images.chunks)) if not _chunk_path(folder, "features", c).exists()]
+    missing = _missing_chunks(folder, "features", len(scenes))
     for chunk in track(missing, "encoding scenes" if progress and missing else ""):
         images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
         with torch.no_grad():
@@ -258,12 +282,13 @@ def frozen_features(
 def object_boxes(labels: Tensor, most: int) -> Tensor:
     """Boxes of the objects in label maps: (B, H, W) integers -> (B, most, 4) float32 xyxy pixels, NaN where absent.
 
-    Row k is label k + 1; x2 and y2 are exclusive.
+    Row k belongs to label k + 1. x2 and y2 are exclusive.
     """
     height, width = labels.shape[-2:]
     present = labels.unsqueeze(1) == torch.arange(1, most + 1, device=labels.device).view(1, most, 1, 1)
     columns, rows = present.any(2), present.any(3)
     x, y = torch.arange(width, device=labels.device), torch.arange(height, device=labels.device)
+    # The smallest and largest place where a label occurs; absent pixels get a value that never wins.
     sides = [
         torch.where(columns, x, width).amin(2),
         torch.where(rows, y, height).amin(2),
@@ -278,6 +303,11 @@ def _chunk_path(folder: Path, kind: str, chunk: int) -> Path:
     return folder / f"{kind}-{chunk:06d}.npy"
 
 
+def _missing_chunks(folder: Path, kind: str, count: int) -> list[int]:
+    """Numbers of the chunks of `count` rows that are not yet in the cache."""
+    return [chunk for chunk in range(-(-count // CHUNK)) if not _chunk_path(folder, kind, chunk).exists()]
+
+
 def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
     array = np.ascontiguousarray(rows.cpu().numpy())
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,28 +315,38 @@ def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
 
 
 def save_array(array: np.ndarray, path: Path) -> None:
-    """Write an array as a file that memory maps can read."""
-    with path.open("wb") as file:
+    """Write an array as a file that can be memory-mapped."""
+    with path.open("wb") as file:  # np.save would append .npy to the name of a temporary file
         np.save(file, array, allow_pickle=False)
 
 
 def _open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
-    chunks = []
-    for chunk in range(-(-count // CHUNK)):
-        path = _chunk_path(folder, kind, chunk)
-        try:
-            chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); remove it, it is made again") from error
+    chunks = (open_array(_chunk_path(folder, kind, chunk)) for chunk in range(-(-count // CHUNK)))
     return ChunkedArray(tuple(chunks), count)
 
 
+def open_array(path: Path) -> np.ndarray:
+    """Memory map of a cached array. Raises UsageError for a damaged file."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); remove it, it will be written again") from error
+    return array
+
+
+def reader_pool() -> ThreadPoolExecutor:
+    """Threads for the images of a reader."""
+    return ThreadPoolExecutor(READER_THREADS)
+
+
 def _in_parallel(work: Callable[[int], None], chunks: list[int], workers: int | None, title: str) -> None:
+    """Call `work` for every chunk, in several processes where there is more than one chunk and core."""
     workers = min(len(chunks), workers or len(os.sched_getaffinity(0)))
     if workers <= 1:
         for chunk in track(chunks, title if chunks else ""):
             work(chunk)
         return
+    # spawn: a forked child of a process with torch threads can deadlock
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for _ in track(pool.map(work, chunks), title, total=len(chunks)):
             pass

@@ -1,7 +1,7 @@
-"""What the slot models learn (dias, slot-attention, dinosaur): to explain the cached tokens of a frozen encoder.
+"""The objective of the slot models (dias, slot-attention, dinosaur): reconstruct the cached tokens of a frozen encoder.
 
-Everything random in a step (slot noise, visible tokens, the coin of the merging, mirrored images) is drawn on the CPU
-from (seed, step) and handed to `model.loss`, which is a pure function.
+All random choices of a step (slot noise, visible tokens, whether slots merge, mirrored images) are drawn on the CPU
+from (seed, step). They are passed to `model.loss`, which is a pure function.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from ..core.schedules import generator, sample_indices
 from ..models.dias import distillation_weight
 from ..models.layers.decoders import random_visible
 from .data import ChunkedArray
+from .validation import ValidatedObjective
 
 
 class SlotOptions(BaseModel):
     """Options of `train.objective` for the kind `slots`.
 
-    encoder: card of the frozen encoder; encoder_checkpoint: its weights instead of the bundled ones. flip: half of
-    the images are mirrored. distill_peak: weight of the self-distillation at the end of the training.
+    Attributes:
+        encoder: Card of the frozen encoder.
+        encoder_checkpoint: File with its weights, instead of the bundled ones.
+        flip: Mirror half of the images.
+        distill_peak: Weight of the self-distillation at the end of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,12 +40,19 @@ class SlotOptions(BaseModel):
 
 
 @dataclass
-class SlotObjective:
+class SlotObjective(ValidatedObjective):
     """Trains a slot model with `loss(features, *, noise, visible, merge_coin, distill_weight)`.
 
-    features: cached tokens, rows (P, D) float16, of the images as they are and, where given, mirrored.
-    slots, slot_dim: shape (K, C) of a sample's slot noise. merge_probability: share of the steps that merge slots.
-    validator(model) returns the validation numbers.
+    Attributes:
+        features: Cached tokens of the images, rows (P, D) float16.
+        mirrored: Cached tokens of the mirrored images; None trains without mirroring.
+        options: Options of the recipe.
+        seed: Seed of the training.
+        batch_size: Images per step, all ranks together.
+        slots: Number of slots K.
+        slot_dim: Length C of a slot.
+        merge_probability: Share of the steps that merge slots.
+        validator: Returns the validation numbers of a model.
     """
 
     features: ChunkedArray
@@ -55,8 +66,9 @@ class SlotObjective:
     validator: Callable[[nn.Module], dict[str, float]]
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Tokens (B, P, D) float16, slot noise (B, K, C), visible (B, P) bool, and whether this step merges."""
+        """Tokens (B, P, D) float16, slot noise (B, K, C), visible tokens (B, P) bool, and whether this step merges."""
         source = generator(self.seed, "slots", step)
+        # The order of the draws below is part of the random stream: another order would be another training.
         indices = sample_indices(self.seed, step, self.batch_size, len(self.features))
         flip = torch.rand(self.batch_size, generator=source) < 0.5
         features = self.features[indices]
@@ -70,17 +82,14 @@ class SlotObjective:
         }
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
-        """The model's own loss terms."""
+        """Loss terms of the model. The weight of the distillation grows with `step_fraction`."""
         weight = self.options.distill_peak * distillation_weight(step_fraction, 1)
         return model.loss(  # type: ignore[operator]
             inputs["features"].float(),
             noise=inputs["noise"],
             visible=inputs["visible"],
-            # two values only, and the weight as a tensor: a compiled model is not compiled again at every step
+            # torch.compile compiles again for each new Python number: the coin has two values only, and the weight,
+            # which changes at every step, is a tensor.
             merge_coin=0.0 if inputs["merge"] else 1.0,
             distill_weight=torch.tensor(weight, device=inputs["noise"].device),
         )
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on the validation split."""
-        return self.validator(model)

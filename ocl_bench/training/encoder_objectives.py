@@ -1,12 +1,12 @@
-"""What the small encoder learns: two photometric views of a scene, and which tokens belong together.
+"""The objectives of the small encoder: tokens that belong together get similar features in two views of a scene.
 
-Two variants, both an InfoNCE loss over L2-normalised tokens (van den Oord et al., arXiv:1807.03748):
+Both are InfoNCE losses over L2-normalised tokens (van den Oord et al., arXiv:1807.03748):
 
-* `neighbour`, label-free: a token's positive is a token of the other view a few positions away; its negatives are
-  tokens of *other* images. The critic then estimates the pointwise mutual information of local appearances, which is
-  high inside an object and low across its border (Isola et al., arXiv:1511.06811).
-* `boxes`, weakly supervised: the positive is a token inside the same single box (or outside all boxes); the negatives
-  are all tokens but those of the same image with the same box. Its card says `supervision: boxes`.
+* `neighbour` needs no labels. The positive of a token is a token of the other view a few positions away; the negatives
+  are tokens of *other* images. The critic then estimates the pointwise mutual information of local appearances, which
+  is high inside an object and low across its border (Isola et al., arXiv:1511.06811).
+* `boxes` is weakly supervised. The positive is a token inside the same single box, or one outside all boxes; the
+  negatives are all tokens except those of the same image and box. Its card declares `supervision: boxes`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,29 @@ from torch import Tensor, nn
 
 from ..core.schedules import generator, sample_indices
 from .data import CROPPED, MOST_OBJECTS, TrainingScenes, object_boxes
+from .validation import ValidatedObjective
 from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
 
 Gather = Callable[[Tensor], Tensor]
+"""Concatenates the rows of all ranks, with gradients, see `Ranks.gather`."""
 
 
 class EncoderOptions(BaseModel):
     """Options of `train.objective` for the kinds `neighbour` and `boxes`.
 
-    anchors: sampled tokens per image. temperature: tau. radius: largest distance of a positive in tokens (`neighbour`).
-    balance: 0 draws anchors uniformly over tokens, 1 uniformly over boxes (`boxes`). zoom: smallest side of the crop
-    that both views share, as a share of the image. jitter, noise: strengths of the photometric views.
-    stride: pixels per token side. views: 2 compares two photometric views, 1 compares a view with itself at half the
-    cost (light and shadow inside a scene already vary the looks of one surface).
+    Attributes:
+        kind: Which of the two objectives.
+        anchors: Number of sampled tokens per image.
+        temperature: Temperature of the softmax.
+        radius: Largest distance of a positive in tokens (`neighbour`).
+        balance: 0 draws anchors uniformly over tokens, 1 uniformly over boxes (`boxes`).
+        zoom: Smallest side of the crop that both views share, as a share of the image side.
+        flip: Mirror half of the images.
+        jitter: Strength of the colour changes.
+        noise: Largest standard deviation of the noise.
+        stride: Side of a token in pixels.
+        views: 2 compares two photometric views. 1 compares a view with itself at half the cost; light and shadow inside
+            a scene already vary the appearance of one surface.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,12 +62,16 @@ class EncoderOptions(BaseModel):
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
-    """Mean over anchors of -log softmax of the positive's similarity; a scalar.
+    """InfoNCE loss (arXiv:1807.03748), averaged over anchors: -log softmax of the similarity to the positive.
 
-    anchors: (N, D) and candidates: (M, D), L2-normalised. positive: (N,) index of each anchor's positive.
-    excluded: (N, M) bool, candidates that are not negatives; the positive always takes part.
+    Args:
+        anchors: (N, D), L2-normalised.
+        candidates: (M, D), L2-normalised.
+        positive: (N,) index of each anchor's positive among the candidates.
+        excluded: (N, M) bool, candidates that are not negatives. The positive always takes part.
+        temperature: Divides the cosine similarities.
     """
-    logits = anchors.float() @ candidates.float().T / temperature
+    logits = anchors.float() @ candidates.float().T / temperature  # float32 also under autocast's bfloat16 tokens
     excluded = excluded.scatter(1, positive.unsqueeze(1), False)
     return F.cross_entropy(logits.masked_fill(excluded, float("-inf")), positive)
 
@@ -65,7 +79,13 @@ def info_nce(anchors: Tensor, candidates: Tensor, positive: Tensor, excluded: Te
 def neighbour_loss(
     anchors: Tensor, candidates: Tensor, positive: Tensor, image: Tensor, candidate_image: Tensor, temperature: float
 ) -> Tensor:
-    """InfoNCE whose negatives come from other images only. image: (N,), candidate_image: (M,) image numbers."""
+    """InfoNCE with negatives from other images only.
+
+    Args:
+        anchors, candidates, positive, temperature: See `info_nce`.
+        image: (N,) number of each anchor's image.
+        candidate_image: (M,) number of each candidate's image.
+    """
     excluded = image.unsqueeze(1) == candidate_image.unsqueeze(0)
     return info_nce(anchors, candidates, positive, excluded, temperature)
 
@@ -73,9 +93,12 @@ def neighbour_loss(
 def boxes_loss(
     anchors: Tensor, candidates: Tensor, positive: Tensor, group: Tensor, candidate_group: Tensor, temperature: float
 ) -> Tensor:
-    """InfoNCE against all tokens but those of the anchor's own group. group: (N,), candidate_group: (M,).
+    """InfoNCE with negatives from all groups except the anchor's own. A group is one label of one image.
 
-    A group is one image and one label, numbered so that no two images share one.
+    Args:
+        anchors, candidates, positive, temperature: See `info_nce`.
+        group: (N,) number of each anchor's group; different images have different numbers.
+        candidate_group: (M,) number of each candidate's group.
     """
     excluded = group.unsqueeze(1) == candidate_group.unsqueeze(0)
     return info_nce(anchors, candidates, positive, excluded, temperature)
@@ -84,33 +107,47 @@ def boxes_loss(
 def draw_neighbours(
     images: int, grid: int, anchors: int, radius: int, source: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Anchor tokens and their positives: two (B, A) int64, positives 1..radius tokens away (the larger of dy, dx).
+    """Draw anchor tokens and their positives: two (B, A) int64 tensors of token numbers.
 
-    Positives that would fall off the grid are mirrored to the other side of the anchor. Needs grid > radius.
+    A positive is 1 to `radius` tokens away, measured by the larger of |dy| and |dx|. A positive outside the grid is
+    mirrored to the other side of the anchor; this needs grid > radius.
+
+    Args:
+        images: Number of images B.
+        grid: Tokens along one side.
+        anchors: Number of anchors A per image.
+        radius: Largest distance.
+        source: Random generator.
     """
     row, column = (torch.randint(0, grid, (images, anchors), generator=source) for _ in range(2))
     window = torch.tensor([(y, x) for y in range(-radius, radius + 1) for x in range(-radius, radius + 1) if y or x])
     chosen = window[torch.randint(0, len(window), (images, anchors), generator=source)]
-    other_row, other_column = (_mirror(a, d, grid) for a, d in ((row, chosen[..., 0]), (column, chosen[..., 1])))
-    return row * grid + column, other_row * grid + other_column
+    positive_row, positive_column = _move(row, chosen[..., 0], grid), _move(column, chosen[..., 1], grid)
+    return row * grid + column, positive_row * grid + positive_column
 
 
-def _mirror(at: Tensor, distance: Tensor, grid: int) -> Tensor:
-    there = at + distance
-    return torch.where((there < 0) | (there >= grid), at - distance, there).clamp(0, grid - 1)
+def _move(start: Tensor, distance: Tensor, grid: int) -> Tensor:
+    """`start + distance`, or `start - distance` where that would leave the grid."""
+    end = start + distance
+    return torch.where((end < 0) | (end >= grid), start - distance, end).clamp(0, grid - 1)
 
 
 def token_labels(boxes: Tensor, geometry: Geometry, grid: int) -> Tensor:
-    """Which single box holds the centre of each token: (B, grid * grid) int64; 0 none, k box k - 1, -1 several.
+    """Box that holds the centre of each token: (B, grid * grid) int64. 0 means none, k means box k - 1, -1 several.
 
-    boxes: (B, K, 4) xyxy as shares of the image side, NaN where absent. geometry: the crop and flip of the views.
+    Args:
+        boxes: (B, K, 4) xyxy as shares of the image side, NaN where absent.
+        geometry: Crop and flip of the views.
+        grid: Tokens along one side.
     """
+    # Token centres are moved into the uncropped image, where the boxes are.
     centre = (torch.arange(grid) + 0.5) / grid
     x = geometry.left.unsqueeze(1) + geometry.side.unsqueeze(1) * torch.where(
         geometry.flip.unsqueeze(1), 1 - centre, centre
     )
     y = geometry.top.unsqueeze(1) + geometry.side.unsqueeze(1) * centre
     x1, y1, x2, y2 = boxes.unsqueeze(-1).unbind(2)
+    # Comparisons with NaN are False: an absent box holds no token.
     in_columns = (x.unsqueeze(1) >= x1) & (x.unsqueeze(1) < x2)
     in_rows = (y.unsqueeze(1) >= y1) & (y.unsqueeze(1) < y2)
     inside = (in_rows.unsqueeze(3) & in_columns.unsqueeze(2)).flatten(2)
@@ -120,14 +157,22 @@ def token_labels(boxes: Tensor, geometry: Geometry, grid: int) -> Tensor:
 
 
 def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Anchor tokens and positives with the same label: two (B, A) int64. labels: (B, P), -1 is never drawn.
+    """Draw anchor tokens and positives with the same label: two (B, A) int64 tensors of token numbers.
 
-    A token is its own positive only where it is the only one of its label: with one view it would teach nothing.
-    An image without any usable token (all in several boxes) raises ValueError.
+    A token is its own positive only if no other token has its label. With one view such a pair teaches nothing.
+
+    Args:
+        labels: (B, P) labels of `token_labels`; tokens with -1 are never drawn.
+        anchors: Number of anchors A per image.
+        balance: 0 draws anchors uniformly over tokens, 1 uniformly over labels.
+        source: Random generator.
+
+    Raises:
+        ValueError: All tokens of an image lie in several boxes.
     """
     usable = labels >= 0
     if not bool(usable.any(1).all()):
-        raise ValueError("a training scene has all its tokens in several boxes")
+        raise ValueError("all tokens of a training scene lie in several boxes")
     same = (labels.unsqueeze(1) == labels.unsqueeze(2)) & usable.unsqueeze(1)
     size = same.sum(2).clamp(min=1).float()
     anchor = torch.multinomial(usable / size**balance, anchors, replacement=True, generator=source)
@@ -139,8 +184,17 @@ def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.G
 
 
 @dataclass
-class EncoderObjective:
-    """Trains an `Encoder` on rendered scenes. `validator(model)` returns the validation numbers."""
+class EncoderObjective(ValidatedObjective):
+    """Trains an `Encoder` on rendered scenes.
+
+    Attributes:
+        scenes: The rendered scenes.
+        options: Options of the recipe.
+        seed: Seed of the training.
+        batch_size: Images per step, all ranks together.
+        validator: Returns the validation numbers of a model.
+        gather: Concatenates the candidates of all ranks.
+    """
 
     scenes: TrainingScenes
     options: EncoderOptions
@@ -150,7 +204,7 @@ class EncoderObjective:
     gather: Gather = lambda rows: rows
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Scenes, views and token pairs of a step; every tensor has one row per image."""
+        """Scenes, view parameters and token pairs of a step. Every tensor has one row per image."""
         options, source = self.options, generator(self.seed, "encoder", step)
         indices = sample_indices(self.seed, step, self.batch_size, len(self.scenes))
         geometry = draw_geometry(self.batch_size, options.zoom, options.flip, source)
@@ -175,7 +229,7 @@ class EncoderObjective:
         }
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
-        """InfoNCE of this rank's anchors against the candidates of all ranks."""
+        """InfoNCE loss of this rank's anchors against the candidates of all ranks."""
         image = shared_geometry(inputs["image"].float() / 255, Geometry.unstack(inputs["geometry"]))
         names = ("view_a", "view_b")[: self.options.views]
         views = [photometric_view(image, Photometry.unstack(inputs[name])) for name in names]
@@ -183,19 +237,17 @@ class EncoderObjective:
         first, second = tokens.chunk(2) if len(views) == 2 else (tokens, tokens)
         anchors = _rows(first, inputs["anchor"])
         number = inputs["number"].repeat_interleave(self.options.anchors)
-        own = inputs["group"].flatten() + (MOST_OBJECTS + 1) * number
+        group = inputs["group"].flatten() + (MOST_OBJECTS + 1) * number  # labels are 0..MOST_OBJECTS in each image
+        # Candidates of all ranks are concatenated in rank order, so the global number of this rank's first image says
+        # where its own positives begin.
         positive = inputs["number"][0] * self.options.anchors + torch.arange(len(anchors), device=anchors.device)
         candidates = self.gather(_rows(second, inputs["positive"]))
         compare = boxes_loss if self.options.kind == "boxes" else neighbour_loss
-        key = own if self.options.kind == "boxes" else number
+        key = group if self.options.kind == "boxes" else number
         total = compare(anchors, candidates, positive, key, self.gather(key), self.options.temperature)
         return {"total": total}
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on the validation split."""
-        return self.validator(model)
-
 
 def _rows(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Tokens (B, P, D) at (B, A) positions -> (B * A, D)."""
+    """Pick tokens (B, P, D) at positions (B, A); returns (B * A, D)."""
     return torch.gather(tokens, 1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])).flatten(0, 1)

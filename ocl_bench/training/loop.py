@@ -1,11 +1,10 @@
-"""The one training loop. What is learnt is an `Objective`; how it is learnt is a `Recipe`; where it runs is `Ranks`.
+"""The training loop. An `Objective` gives batches and losses, a `Recipe` the schedule, `Ranks` the devices.
 
-Batch t is a pure function of (seed, t), so weights, optimiser state and t are all that a resume needs.
+Batch t is a pure function of (seed, t). A resume therefore needs only the weights, the optimiser state and t.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -20,38 +19,55 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.files import write_atomically
-from ..core.log import logger
 from ..core.schedules import cosine, learning_rate
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
+from .log_file import LogFile
+from .progress import training_progress
 from .ranks import Ranks
 from .recipe import Recipe
 
 
 class Objective(Protocol):
-    """What is learnt."""
+    """Supplies the batches, the loss and the validation of a training."""
 
     def batch(self, step: int) -> dict[str, Any]:
-        """The global batch of a step, a pure function of (seed, step): CPU tensors with one row per image, and plain
-        numbers that all ranks share."""
+        """The batch of a step, for all ranks together. It must be a pure function of (seed, step).
+
+        Returns:
+            CPU tensors with one row per image, which are split over the ranks, and plain numbers that all ranks share.
+        """
         ...
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
-        """Loss terms of this rank's rows, scalars, `total` among them; their mean over ranks is that of the batch.
+        """Loss terms of this rank's rows. Their mean over the ranks must be the loss of the whole batch.
 
-        Terms named `count_..` are no losses: the log has their sums over ranks and over the steps since its last line.
+        Args:
+            model: The model in training mode.
+            inputs: This rank's rows of the batch, on its device.
+            step_fraction: Share of the training that is done, in [0, 1).
+
+        Returns:
+            Scalars by name. `total` is minimised. Names that begin with `count_` are counts, not losses: the log
+            contains their sums over the ranks and over the steps since its last line.
         """
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on the validation split, the most telling one first."""
+        """Numbers on the validation split. The progress bar shows the first one."""
         ...
 
 
 @dataclass
-class Trained:
-    """How a training ended. steps: finished ones. numbers: last validation. seconds: over all visits."""
+class TrainingOutcome:
+    """How a training ended.
+
+    Attributes:
+        steps: Number of finished steps.
+        finished: Whether that is the whole training.
+        numbers: Result of the last validation.
+        seconds: Training time over all visits.
+    """
 
     steps: int
     finished: bool
@@ -60,7 +76,9 @@ class Trained:
 
 
 @dataclass
-class _Progress:
+class _TrainingState:
+    """Position in the training: finished steps, seconds of earlier visits, last validation, start of this visit."""
+
     step: int = 0
     seconds: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
@@ -68,6 +86,7 @@ class _Progress:
 
     @property
     def spent(self) -> float:
+        """Training time in seconds over all visits."""
         return self.seconds + time.monotonic() - self.started
 
 
@@ -84,12 +103,26 @@ def fit(
     resume: bool = True,
     compile_model: bool = False,
     progress: bool = True,
-) -> Trained:
-    """Train to `recipe.steps`, or for `minutes` of this visit, and leave `last.pt` and `log.jsonl` in `out`.
+) -> TrainingOutcome:
+    """Train a model up to `recipe.steps` and write `last.pt` and `log.jsonl` into `out`.
 
-    resume: continue from `out/last.pt` when it is there. identity: what else makes this training another one, such
-    as the model's options. Raises UsageError when `last.pt` belongs to another recipe, seed or identity, when the
-    batch cannot be split over the ranks, and when the loss is not finite.
+    Args:
+        model: The model; it is trained in place.
+        objective: Batches, loss and validation.
+        recipe: Schedule, optimiser and intervals.
+        seed: Seed of the training.
+        out: Folder for checkpoint and log.
+        ranks: Device, precision and processes.
+        identity: Further values that must be equal for a resume, such as the options of the model.
+        minutes: Stop this visit after so many minutes, with a checkpoint.
+        resume: Continue from `out/last.pt` if it exists.
+        compile_model: Use `torch.compile`.
+        progress: Draw a progress bar.
+
+    Raises:
+        UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
+            ranks, or the loss is not finite.
+        KeyboardInterrupt: Ctrl-C was pressed; the finished step is in `last.pt`.
     """
     if recipe.batch % ranks.size:
         raise UsageError(f"field 'train.batch': {recipe.batch} images cannot be split over {ranks.size} ranks evenly")
@@ -97,40 +130,41 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     run = _Run(model, objective, recipe, ranks, out, parameters, _optimizer(recipe, parameters))
     run.identity = {**recipe.identity, "seed": seed, **(identity or {})}
-    at = run.at = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _Progress()
-    log = _Log(out / "log.jsonl", at.step, ranks.main)
+    state = run.state = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _TrainingState()
+    log = LogFile(out / "log.jsonl", state.step, ranks.main)
     if compile_model:
         _compile(model)
-    deadline = None if minutes is None else at.started + 60 * minutes
-    saved, stop = at.step, False
+    deadline = None if minutes is None else state.started + 60 * minutes
+    saved, stop = state.step, False
     with (
-        _bar(recipe.steps, at.step, progress and ranks.main) as show,
-        _Batches(objective, at.step) as batches,
-        _interrupts(ranks.size == 1) as interrupted,
+        training_progress(recipe.steps, state.step, progress and ranks.main) as show,
+        _Batches(objective, state.step) as batches,
+        _interrupts(ranks.size == 1) as interrupted,  # a rank that stopped alone would leave the others waiting
     ):
-        while at.step < recipe.steps and not stop:
+        while state.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
-            if at.step % recipe.log_every == 0 or at.step == recipe.steps - 1:
-                log.train(at.step, _finite(terms, at.step, ranks, out), run.rate, run.counted())
-            at.step += 1
-            show(at.step, log.last, at.numbers)
+            if state.step % recipe.log_every == 0 or state.step == recipe.steps - 1:
+                log.train(state.step, _finite(terms, state.step, ranks, out), run.rate, run.counted())
+            state.step += 1
+            show(state.step, log.last, state.numbers)
+            # The clocks of ranks differ: all ranks stop as soon as one of them has reached the deadline.
             stop = interrupted() or (deadline is not None and ranks.any(time.monotonic() >= deadline))
-            if at.step % recipe.checkpoint_every == 0:
+            if state.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
-                saved = at.step
-            if at.step % recipe.validate_every == 0 and at.step < recipe.steps and not stop:
-                log.validation(at.step, run.validate())
-    if saved != at.step:
+                saved = state.step
+            if state.step % recipe.validate_every == 0 and state.step < recipe.steps and not stop:
+                log.validation(state.step, run.validate())
+    if saved != state.step:
         run.checkpoint()
     if interrupted():
         raise KeyboardInterrupt
-    log.validation(at.step, run.validate())
-    return Trained(at.step, at.step >= recipe.steps, at.numbers, at.spent)
+    log.validation(state.step, run.validate())
+    return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
 
 @dataclass
 class _Run:
-    """What the steps of one training share."""
+    """The objects that all steps of one training share, and the step itself."""
 
     model: nn.Module
     objective: Objective
@@ -140,7 +174,7 @@ class _Run:
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     identity: dict[str, Any] = field(default_factory=dict)
-    at: _Progress = field(default_factory=_Progress)
+    state: _TrainingState = field(default_factory=_TrainingState)
     counts: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -148,20 +182,21 @@ class _Run:
         """Learning rate of the current step."""
         r = self.recipe
         return learning_rate(
-            self.at.step, r.steps, r.lr, warmup=r.warmup_steps, schedule=r.schedule, floor=r.floor, start=r.start
+            self.state.step, r.steps, r.lr, warmup=r.warmup_steps, schedule=r.schedule, floor=r.floor, start=r.start
         )
 
     def step(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """One update; returns this rank's loss terms, detached."""
+        """Update the weights once. Returns this rank's loss terms, detached, without counts."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
             if self.recipe.weight_decay_end is not None and group["decayed"]:
-                fraction = self.at.step / self.recipe.steps
+                fraction = self.state.step / self.recipe.steps
                 group["weight_decay"] = cosine(self.recipe.weight_decay, self.recipe.weight_decay_end, fraction)
         self.optimizer.zero_grad(set_to_none=True)
         with self.ranks.autocast():
-            terms = self.objective.loss(self.model, self.ranks.share(inputs), self.at.step / self.recipe.steps)
+            terms = self.objective.loss(self.model, self.ranks.share(inputs), self.state.step / self.recipe.steps)
         terms["total"].backward()
+        # Gradients are averaged before they are clipped: the norm is that of the whole batch on any number of ranks.
         self.ranks.average_gradients(self.parameters)
         if self.recipe.clip_each:
             clip_each(self.parameters, self.recipe.clip_each)
@@ -173,63 +208,68 @@ class _Run:
         return {name: value.detach() for name, value in terms.items()}
 
     def counted(self) -> dict[str, int]:
-        """The counts of all ranks since the last call."""
+        """Sums of the counts over all ranks since the last call."""
         counts, self.counts = self.counts, {}
         return {name: int(self.ranks.sum(counts[name].float())) for name in sorted(counts)}
 
     def checkpoint(self) -> None:
-        """The main rank writes `last.pt`, the others wait."""
+        """Write `last.pt` on the main rank while the other ranks wait."""
         if self.ranks.main:
             model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
             save_checkpoint(
-                self.out / "last.pt", Checkpoint(self.at.step, model, optimizer, self.identity, self.at.spent)
+                self.out / "last.pt", Checkpoint(self.state.step, model, optimizer, self.identity, self.state.spent)
             )
         self.ranks.state.wait_for_everyone()
 
     def validate(self) -> dict[str, float]:
-        """Validate in evaluation mode on the main rank while the others wait; the numbers stay in `at`."""
+        """Validate in evaluation mode on the main rank while the others wait, and remember the numbers."""
         if self.ranks.main:
             self.model.eval()
             with torch.no_grad():
-                self.at.numbers = self.objective.validate(self.model)
+                self.state.numbers = self.objective.validate(self.model)
             self.model.train()
         self.ranks.state.wait_for_everyone()
-        return self.at.numbers
+        return self.state.numbers
 
 
 @contextmanager
 def _interrupts(enabled: bool) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: the step is finished and kept in a checkpoint. A second Ctrl-C ends it at once."""
-    asked = False
+    """Handle Ctrl-C; yields a function that says whether it was pressed.
+
+    The first Ctrl-C lets the loop finish its step and write a checkpoint. The second one stops the program at once.
+    """
+    pressed = False
     if not enabled or threading.current_thread() is not threading.main_thread():
-        yield lambda: asked
+        yield lambda: pressed
         return
     before = signal.getsignal(signal.SIGINT)
 
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
+    def remember(number: int, frame: object) -> None:
+        nonlocal pressed
+        pressed = True
         signal.signal(signal.SIGINT, before)
 
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, remember)
     try:
-        yield lambda: asked
+        yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dict[str, float]:
+    """Loss terms averaged over the ranks, as numbers. Raises UsageError when one of them is not finite."""
     names = sorted(terms)
     values = ranks.mean(torch.stack([terms[name].float() for name in names])).tolist()
     numbers = dict(zip(names, values, strict=True))
-    if not all(abs(value) < float("inf") for value in values):
+    if not all(abs(value) < float("inf") for value in values):  # False for NaN as well
         raise UsageError(f"{out}: loss is not finite at step {step} ({numbers}); lower `lr` or use --precision fp32")
     return numbers
 
 
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of the recipe. `decayed` marks the groups whose weight decay follows the schedule."""
     if not parameters:
-        raise UsageError("this model has no trainable parameters; nothing to train")
+        raise UsageError("this model has no trainable parameters; there is nothing to train")
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "lars": LARS}[recipe.optimizer]
     groups: list[dict[str, Any]] = [{"params": parameters, "decayed": True}]
     if recipe.decay == "matrices":
@@ -243,17 +283,21 @@ def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Op
 
 @torch.no_grad()
 def clip_each(parameters: Sequence[nn.Parameter], most: float) -> None:
-    """Scale the gradient of each parameter down to an L2 norm of `most`, by itself, as DINO does."""
+    """Scale the gradient of each single parameter down to an L2 norm of at most `most`, as in DINO's code."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
+    # 1e-6 is DINO's guard against a norm of 0; foreach avoids one kernel launch per parameter.
     factors = [(most / (norm + 1e-6)).clamp(max=1) for norm in torch._foreach_norm(gradients)]
     torch._foreach_mul_(gradients, factors)
 
 
-def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> _Progress:
+def _restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+) -> _TrainingState:
+    """Load `last.pt` into model and optimiser. Raises UsageError for a checkpoint of another training."""
     if not path.exists():
-        return _Progress()
+        return _TrainingState()
     checkpoint = load_checkpoint(path)
     for name, value in identity.items():
         if checkpoint.identity.get(name) != value:
@@ -266,11 +310,11 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ide
         optimizer.load_state_dict(checkpoint.optimizer)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{path}: does not fit the model ({str(error).splitlines()[-1].strip()[:160]})") from error
-    return _Progress(step=checkpoint.step, seconds=checkpoint.seconds)
+    return _TrainingState(step=checkpoint.step, seconds=checkpoint.seconds)
 
 
 def _compile(model: nn.Module) -> None:
-    """Compile what the loop calls: `model.loss` where there is one, else `forward`."""
+    """Compile the function that the loop calls: `model.loss` if it exists, otherwise `forward`."""
     loss = getattr(model, "loss", None)
     if callable(loss):
         model.loss = torch.compile(loss)  # type: ignore[assignment]
@@ -279,7 +323,7 @@ def _compile(model: nn.Module) -> None:
 
 
 class _Batches:
-    """Makes the next batch in a thread while the current one is learnt from."""
+    """Prepares the next batch in a thread while the model is trained on the current one."""
 
     def __init__(self, objective: Objective, first: int) -> None:
         self.objective, self.step = objective, first
@@ -290,7 +334,7 @@ class _Batches:
         return self
 
     def take(self, end: int) -> dict[str, Any]:
-        """The batch of the current step; starts the one after it unless that is step `end`."""
+        """The batch of the current step. Starts to prepare the next one unless the training ends at it."""
         inputs = self.next.result()
         self.step += 1
         if self.step < end:
@@ -299,72 +343,3 @@ class _Batches:
 
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Log:
-    """`log.jsonl`: one line per logged step, after a resume without the lines that the checkpoint does not know."""
-
-    def __init__(self, path: Path, step: int, enabled: bool) -> None:
-        self.path, self.enabled = path, enabled
-        self.last: dict[str, float] = {}
-        if enabled:
-            lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() and step else []
-            kept = [line for line in lines if _logged_before(line, step)]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
-
-    def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
-        """Append the loss terms of a step: `loss` is the total, `loss_NAME` its parts."""
-        self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
-        self._append({"step": step, **self.last, "lr": rate, **counts})
-
-    def validation(self, step: int, numbers: dict[str, float]) -> None:
-        """Append validation numbers after `step` steps."""
-        self._append({"step": step, "val": numbers})
-
-    def _append(self, row: dict[str, Any]) -> None:
-        if self.enabled:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _logged_before(line: str, step: int) -> bool:
-    """True for complete lines of training steps before `step` and of validations up to it."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return False  # a kill in the middle of a line
-    return bool(row["step"] < step or ("val" in row and row["step"] == step))
-
-
-def _log_validation(step: int, steps: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
-    """A line in the log for each validation: nobody watches a bar there."""
-    if numbers:
-        values = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-        logger.info("training: step %d of %d, loss %.4f, validation: %s", step, steps, terms.get("loss", 0.0), values)
-
-
-@contextmanager
-def _bar(steps: int, done: int, enabled: bool) -> Iterator[Callable[[int, dict[str, float], dict[str, float]], None]]:
-    """A progress bar on stderr with the loss and the first validation number; yields its update function."""
-    if not enabled:
-        yield lambda step, terms, numbers: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not Console(stderr=True).is_terminal:
-        logger.info("training: step %d of %d", done, steps)
-        yield lambda step, terms, numbers: _log_validation(step, steps, terms, numbers)
-        return
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=steps, completed=done, told="")
-
-        def show(step: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
-            told = [f"loss {terms['loss']:.4f}"] if terms else []
-            told += [f"val {name} {value:.3f}" for name, value in list(numbers.items())[:1]]
-            bar.update(task, completed=step, told="  ".join(told))
-
-        yield show

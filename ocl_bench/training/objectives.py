@@ -1,4 +1,4 @@
-"""From the `train.objective` of a model card to an objective with its data, its frozen networks and its validation."""
+"""Builds the objective that `train.objective` of a model card names, with its data, frozen encoders and validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
 from .checkpoint import state_sha256
-from .clips import CachedVideos, Networks, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
+from .clips import CachedVideos, FrozenEncoders, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
 from .data import TrainingScenes, frozen_features, held_out_scenes, hold_out, padded_scenes, training_scenes
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
@@ -37,8 +37,19 @@ from .video_objective import VideoObjective
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What every objective is built from. model: on any device, with fresh weights."""
+class BuildContext:
+    """The arguments from which every objective is built.
+
+    Attributes:
+        model: The model with fresh weights, on any device.
+        card: Its card.
+        task: Task whose protocol validates the training.
+        recipe: Recipe of the training.
+        seed: Seed of the training.
+        ranks: Device and processes.
+        progress: Whether the user wants progress bars.
+        data_root: Folder with the images or videos of the task, if it is not the default one.
+    """
 
     model: Any
     card: ModelCard
@@ -51,16 +62,16 @@ class Setting:
 
     @property
     def shown(self) -> bool:
-        """Whether this process draws progress bars."""
+        """True in the process that draws progress bars."""
         return self.progress and self.ranks.main
 
     @property
     def device(self) -> str:
-        """Type of the device."""
+        """Type of the device: `cpu` or `cuda`."""
         return self.ranks.device.type
 
     def options(self, kind: Callable[..., Any]) -> Any:
-        """The objective's options, checked. Raises UsageError naming the card and the field."""
+        """Checked options of the objective. Raises UsageError that names the card and the field."""
         from pydantic import ValidationError
 
         try:
@@ -70,11 +81,11 @@ class Setting:
             text = f"field 'train.objective.{field}': {problem}"
             raise UsageError(f"model card {self.card.name}: {text}") from error
 
-    def needs_boxes(self) -> None:
-        """Raise UsageError unless the card says that boxes are looked at."""
+    def require_boxes(self) -> None:
+        """Raise UsageError if the card claims that its training uses no labels."""
         if self.card.supervision == "none":
-            what = "the objective sees boxes; set `supervision: boxes` in the card"
-            raise UsageError(f"model card {self.card.name}: {what}")
+            problem = "the objective sees boxes; set `supervision: boxes` in the card"
+            raise UsageError(f"model card {self.card.name}: {problem}")
 
 
 def build_objective(
@@ -88,10 +99,23 @@ def build_objective(
     progress: bool = True,
     data_root: Path | str | None = None,
 ) -> Objective:
-    """The objective that `train.objective.kind` names.
+    """Build the objective that `train.objective.kind` names.
 
-    Renders missing scenes and encodes them on the first rank of each machine. Raises UsageError, also when the
-    objective looks at boxes and the card does not say so.
+    Missing scenes are rendered and encoded on the first rank of each machine while its other ranks wait.
+
+    Args:
+        model: Model with fresh weights. The weights of its frozen encoder are loaded into it.
+        card: Card of the model.
+        task: Task whose protocol validates the training, and whose images or videos a reader supplies.
+        recipe: Recipe of the training.
+        seed: Seed of the training.
+        ranks: Device and processes.
+        progress: Draw progress bars.
+        data_root: Folder with the data of the task; only for the kinds `slotcon`, `odis` and `video`.
+
+    Raises:
+        UsageError: An option is wrong, weights or data are missing, or the objective reads boxes although the card
+            declares no supervision.
     """
     kind = recipe.objective.get("kind")
     if kind not in _BUILDERS:
@@ -99,24 +123,25 @@ def build_objective(
     if data_root is not None and kind not in ("slotcon", "odis", "video"):
         raise UsageError(f"--data-root {data_root}: model {card.name} is trained on rendered scenes only")
     root = Path(data_root) if data_root is not None else None
-    return _BUILDERS[kind](Setting(model, card, task, recipe, seed, ranks, progress, root))
+    return _BUILDERS[kind](BuildContext(model, card, task, recipe, seed, ranks, progress, root))
 
 
-def _scenes(at: Setting) -> TrainingScenes:
-    with at.ranks.state.local_main_process_first():
-        return training_scenes(at.recipe.scenes, progress=at.shown)
+def _scenes(context: BuildContext) -> TrainingScenes:
+    """Open the rendered scenes of the recipe."""
+    with context.ranks.state.local_main_process_first():
+        return training_scenes(context.recipe.scenes, progress=context.shown)
 
 
-def _encoder_objective(at: Setting) -> EncoderObjective:
-    scenes, options = _scenes(at), at.options(EncoderOptions)
+def _encoder_objective(context: BuildContext) -> EncoderObjective:
+    scenes, options = _scenes(context), context.options(EncoderOptions)
     if options.kind == "boxes":
-        at.needs_boxes()
-    validator = partial(validate_encoder, task=at.task, limit=at.recipe.validate_limit, device=at.device)
-    return EncoderObjective(scenes, options, at.seed, at.recipe.batch, validator, at.ranks.gather)
+        context.require_boxes()
+    validator = partial(validate_encoder, task=context.task, limit=context.recipe.validate_limit, device=context.device)
+    return EncoderObjective(scenes, options, context.seed, context.recipe.batch, validator, context.ranks.gather)
 
 
 def _trained_model(field: str, name: str, checkpoint: str) -> Any:
-    """The model of a card with trained weights. Raises UsageError where it would have random ones."""
+    """Load the model of a card. Raises UsageError if it has no trained weights."""
     loaded = get_model(name, checkpoint=checkpoint or None)
     if not checkpoint and not loaded.card.weights:
         remedy = f"train it and give --set objective.{field}_checkpoint=FILE"
@@ -124,98 +149,104 @@ def _trained_model(field: str, name: str, checkpoint: str) -> Any:
     return loaded.model
 
 
-def _take_encoder(at: Setting, card: str, checkpoint: str) -> Any:
-    """Load the encoder of a card into the model and freeze it there; returns it on the device, in evaluation mode."""
+def _take_encoder(context: BuildContext, card: str, checkpoint: str) -> Any:
+    """Load the encoder of a card into the model and freeze it. Returns it on the device, in evaluation mode."""
     encoder = _trained_model("encoder", card, checkpoint)
+    # A model that is not a plain encoder, such as SlotCon, offers its backbone by `as_encoder`.
     encoder = encoder.as_encoder() if hasattr(encoder, "as_encoder") else encoder
     try:
-        at.model.encoder.load_state_dict(encoder.state_dict())
+        context.model.encoder.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()[:160]
-        raise UsageError(f"model {at.card.name}: its encoder is not that of card {card} ({reason})") from error
-    at.model.encoder.requires_grad_(False)
-    return at.model.encoder.to(at.ranks.device).eval()
+        name = context.card.name
+        raise UsageError(f"model {name}: its encoder does not accept the weights of card {card} ({reason})") from error
+    context.model.encoder.requires_grad_(False)
+    return context.model.encoder.to(context.ranks.device).eval()
 
 
-def _slot_objective(at: Setting) -> SlotObjective:
-    options, model = at.options(SlotOptions), at.model
-    scenes = _scenes(at)
-    model.requires_grad_(True)
-    frozen = _take_encoder(at, options.encoder, options.encoder_checkpoint)
-    make = partial(frozen_features, frozen, scenes, state_sha256(frozen), device=at.ranks.device, progress=at.shown)
-    with at.ranks.state.local_main_process_first():
-        features = make()
-        mirrored = make(flip=True) if options.flip else None
+def _slot_objective(context: BuildContext) -> SlotObjective:
+    options, model = context.options(SlotOptions), context.model
+    scenes = _scenes(context)
+    model.requires_grad_(True)  # all but the encoder, which the next line freezes again
+    frozen = _take_encoder(context, options.encoder, options.encoder_checkpoint)
+    key, device = state_sha256(frozen), context.ranks.device
+    encode_scenes = partial(frozen_features, frozen, scenes, key, device=device, progress=context.shown)
+    with context.ranks.state.local_main_process_first():
+        features = encode_scenes()
+        mirrored = encode_scenes(flip=True) if options.flip else None
+    validator = partial(validate_masks, task=context.task, limit=context.recipe.validate_limit, device=context.device)
     return SlotObjective(
         features,
         mirrored,
         options,
-        at.seed,
-        at.recipe.batch,
+        context.seed,
+        context.recipe.batch,
         slots=model.slots,
         slot_dim=model.slot_dim,
         merge_probability=model.merge_probability if model.merge_threshold is not None else 0.0,
-        validator=partial(validate_masks, task=at.task, limit=at.recipe.validate_limit, device=at.device),
+        validator=validator,
     )
 
 
-def _slotcon_objective(at: Setting) -> SlotConObjective:
-    options: SlotConOptions = at.options(SlotConOptions)
-    recipe, task = at.recipe, at.task
+def _slotcon_objective(context: BuildContext) -> SlotConObjective:
+    options: SlotConOptions = context.options(SlotConOptions)
+    recipe, task = context.recipe, context.task
     held_out: Sequence[Sample] = []
     source: SceneSource | ReaderSource
-    with at.ranks.state.local_main_process_first():
+    with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            source, note = SceneSource(padded_scenes(recipe.scenes, progress=at.shown)), recipe.scenes.note
-            if recipe.scenes.variant == "things":
-                held_out = held_out_scenes(recipe.scenes, recipe.validate_limit, progress=at.shown)
+            source, note = SceneSource(padded_scenes(recipe.scenes, progress=context.shown)), recipe.scenes.note
+            if recipe.scenes.variant == "things":  # only these scenes have class maps to validate on
+                held_out = held_out_scenes(recipe.scenes, recipe.validate_limit, progress=context.shown)
         else:
-            data = open_data(task, data_root=at.data_root, split=options.split, progress=at.shown)
-            trained, kept = hold_out(data, options.split, recipe.validate_limit)
-            note = f"{len(trained)} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
-            source, held_out = ReaderSource(trained), kept.reader  # type: ignore[assignment]
-    if at.ranks.size > 1:
-        synchronise(at.model)
-    validator = partial(validate_vocabulary, samples=held_out, rules=task.protocol, device=at.device)
-    return SlotConObjective(source, options, at.seed, recipe.batch, validator, at.ranks, note)
+            data = open_data(task, data_root=context.data_root, split=options.split, progress=context.shown)
+            train_data, held_out_data = hold_out(data, options.split, recipe.validate_limit)
+            note = f"{len(train_data)} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
+            source, held_out = ReaderSource(train_data), held_out_data.reader  # type: ignore[assignment]
+    if context.ranks.size > 1:
+        synchronise(context.model)
+    validator = partial(validate_vocabulary, samples=held_out, rules=task.protocol, device=context.device)
+    return SlotConObjective(source, options, context.seed, recipe.batch, validator, context.ranks, note)
 
 
-def _odis_objective(at: Setting) -> OdisObjective:
-    options: OdisOptions = at.options(OdisOptions)
-    recipe = at.recipe
-    options.images_of(recipe.batch)  # refused before scenes are rendered
+def _odis_objective(context: BuildContext) -> OdisObjective:
+    options: OdisOptions = context.options(OdisOptions)
+    recipe = context.recipe
+    options.images_of(recipe.batch)  # raises UsageError before minutes are spent on rendering scenes
     if options.boxes:
-        at.needs_boxes()
-    with at.ranks.state.local_main_process_first():
+        context.require_boxes()
+    with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            images = images_of_scenes(recipe, options, progress=at.shown)
+            images = images_of_scenes(recipe, options, progress=context.shown)
         else:
-            images = images_of_reader(at.task, recipe, options, at.data_root, progress=at.shown)
-    validator = partial(
-        validate_neighbours, bank=images.bank, queries=images.queries, rules=at.task.protocol, device=at.device
-    )
+            images = images_of_reader(context.task, recipe, options, context.data_root, progress=context.shown)
+    rules, device = context.task.protocol, context.device
+    validator = partial(validate_neighbours, bank=images.bank, queries=images.queries, rules=rules, device=device)
     return OdisObjective(
         images.source,
         options,
-        at.seed,
+        context.seed,
         recipe.batch,
-        patch=at.model.patch,
-        objects=at.model.objects,
+        patch=context.model.patch,
+        objects=context.model.objects,
         steps=recipe.steps,
         validator=validator,
-        ranks=at.ranks,
+        ranks=context.ranks,
         note=images.note,
     )
 
 
-def _take_teacher(at: Setting, options: VideoOptions) -> Any:
-    """The trained teacher of a SlotMatch, frozen on the device; None where there is none to learn from.
+def _take_teacher(context: BuildContext, options: VideoOptions) -> Any:
+    """Load the trained teacher of a SlotMatch and freeze it on the device; None for a training without a teacher.
 
-    The student begins with its initial slots where its options say so. Raises UsageError when it does not fit.
+    The student takes over the teacher's initial slots if its options demand it.
+
+    Raises:
+        UsageError: The teacher is missing, does not fit the student, or the student is not a SlotMatch.
     """
-    name, student = at.card.name, isinstance(at.model, SlotMatch)
+    name, student = context.card.name, isinstance(context.model, SlotMatch)
     if not options.teacher:
-        if student and (at.model.needs_teacher or at.model.start != "fresh"):
+        if student and (context.model.needs_teacher or context.model.start != "fresh"):
             remedy = "name one, or set distillation_weight 0 and initial_slots fresh"
             raise UsageError(f"model card {name}: field 'train.objective.teacher' is empty; {remedy}")
         return None
@@ -223,35 +254,38 @@ def _take_teacher(at: Setting, options: VideoOptions) -> Any:
         raise UsageError(f"model card {name}: field 'train.objective.teacher': only a SlotMatch has one; leave it out")
     teacher = _trained_model("teacher", options.teacher, options.teacher_checkpoint)
     if not isinstance(teacher, SlotContrast):
-        raise UsageError(f"field 'train.objective.teacher': {options.teacher} is no SlotContrast; name one")
-    if teacher.input_size != at.model.input_size:
-        sizes = f"{teacher.input_size} pixels a side, the student {at.model.input_size}"
+        raise UsageError(f"field 'train.objective.teacher': {options.teacher} is not a SlotContrast; name one")
+    if teacher.input_size != context.model.input_size:
+        sizes = f"{teacher.input_size} pixels a side, the student {context.model.input_size}"
         raise UsageError(f"field 'train.objective.teacher': {options.teacher} sees {sizes}; both see the same clip")
-    at.model.begin_like(teacher)
-    return teacher.requires_grad_(False).to(at.ranks.device).eval() if at.model.needs_teacher else None
+    context.model.begin_like(teacher)
+    return teacher.requires_grad_(False).to(context.ranks.device).eval() if context.model.needs_teacher else None
 
 
-def _video_objective(at: Setting) -> VideoObjective:
-    options: VideoOptions = at.options(VideoOptions)
-    recipe, task = at.recipe, at.task
+def _video_objective(context: BuildContext) -> VideoObjective:
+    options: VideoOptions = context.options(VideoOptions)
+    recipe, task = context.recipe, context.task
     if find_family(task.family).unit != "videos":
-        raise UsageError(f"--task {task.name}: model {at.card.name} is validated by a task of the family video")
-    if not isinstance(at.model, SlotContrast):
-        raise UsageError(f"model card {at.card.name}: field 'train.objective.kind': video is for SlotContrast models")
-    frozen = _take_encoder(at, options.encoder, options.encoder_checkpoint)
-    teacher = _take_teacher(at, options)
+        raise UsageError(f"--task {task.name}: model {context.card.name} is validated on videos; choose a video task")
+    if not isinstance(context.model, SlotContrast):
+        field = "field 'train.objective.kind'"
+        raise UsageError(f"model card {context.card.name}: {field}: 'video' trains SlotContrast models only")
+    frozen = _take_encoder(context, options.encoder, options.encoder_checkpoint)
+    teacher = _take_teacher(context, options)
     source: CachedVideos | ReadVideos
-    networks = Networks(frozen, None if teacher is None else teacher.encoder, at.model.input_size, at.ranks.device)
-    with at.ranks.state.local_main_process_first():
+    teacher_encoder = None if teacher is None else teacher.encoder
+    encoders = FrozenEncoders(frozen, teacher_encoder, context.model.input_size, context.ranks.device)
+    shown, root = context.shown, context.data_root
+    with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            source, held_out = videos_of_scenes(task, recipe, options, networks, progress=at.shown)
+            source, held_out = videos_of_scenes(task, recipe, options, encoders, progress=shown)
         else:
-            source, held_out = videos_of_reader(task, recipe, options, networks, at.data_root, progress=at.shown)
-    validator = partial(validate_masks, task=task, limit=recipe.validate_limit, device=at.device, data=held_out)
-    return VideoObjective(source, options, at.seed, recipe.batch, teacher, validator, at.ranks)
+            source, held_out = videos_of_reader(task, recipe, options, encoders, root, progress=shown)
+    validator = partial(validate_masks, task=task, limit=recipe.validate_limit, device=context.device, data=held_out)
+    return VideoObjective(source, options, context.seed, recipe.batch, teacher, validator, context.ranks)
 
 
-_BUILDERS: dict[str, Callable[[Setting], Objective]] = {
+_BUILDERS: dict[str, Callable[[BuildContext], Objective]] = {
     "slots": _slot_objective,
     "neighbour": _encoder_objective,
     "boxes": _encoder_objective,

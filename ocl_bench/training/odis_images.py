@@ -1,4 +1,4 @@
-"""Images with boxes that ODIS learns from: rendered scenes, or those of a reader; and those that validate it."""
+"""Supplies the training images of ODIS with their boxes, from scenes or a reader, and its validation images."""
 
 from __future__ import annotations
 
@@ -22,24 +22,35 @@ from ..data.readers.imagenet_boxes import open_table
 from ..data.scenes.store import open_store
 from ..data.stand_ins.layouts import ensure_scenes
 from .crops import pillow_crop
-from .data import ChunkedArray, PaddedImages, held_out_scenes, hold_out, object_boxes, padded_scenes, scene_boxes
+from .data import (
+    ChunkedArray,
+    PaddedImages,
+    held_out_scenes,
+    hold_out,
+    object_boxes,
+    padded_scenes,
+    reader_pool,
+    scene_boxes,
+)
 from .object_crops import CropOptions, ObjectCrops, draw_object_crops
-from .odis_objective import OdisOptions, Source
-from .recipe import Recipe, Scenes
+from .odis_objective import OdisOptions, OdisSource
+from .recipe import Recipe, SceneSelection
 
-READERS = 4
-"""Threads that decode and crop images of a reader."""
-
-ASKED = 64
-"""Images of a reader, spread evenly, of which one at least must have a box."""
+CHECKED_IMAGES = 64
+"""Images of a reader, evenly spread, that are searched for a box before the training starts."""
 
 Boxes = Callable[[int, Sample], np.ndarray]
-"""Boxes (M, 4) of all objects of image `index`, xyxy pixels of the stored image, given its sample."""
+"""Function of the number of an image and its sample: boxes (M, 4) of all its objects, xyxy pixels of that image."""
 
 
 @dataclass(frozen=True)
 class BoxedScenes:
-    """Scenes in one padded array: whole images go to the device and are cropped there. boxes: None without any."""
+    """Scenes in one padded array. Whole images go to the device and are cropped there.
+
+    Attributes:
+        images: The padded images.
+        boxes: Boxes of all objects, see `scene_boxes`; None for a training without boxes.
+    """
 
     images: PaddedImages
     boxes: ChunkedArray | None
@@ -50,7 +61,7 @@ class BoxedScenes:
     def crops(
         self, indices: np.ndarray, uniform: np.ndarray, options: CropOptions, patch: int
     ) -> tuple[dict[str, Tensor], ObjectCrops]:
-        """`image` (B, 3, S, S) uint8, `crops` (B, 2 + L, 4) and `flips` (B, 2 + L)."""
+        """Return `image` (B, 3, S, S) uint8, `crops` (B, 2 + L, 4) and `flips` (B, 2 + L), and the drawn crops."""
         boxes = np.full((len(indices), 0, 4), np.nan) if self.boxes is None else self.boxes[indices].numpy()
         drawn = draw_object_crops(uniform, self.images.sizes[indices].numpy(), boxes, options, patch)
         return {"image": self.images.images[indices], "crops": drawn.crops, "flips": drawn.flips}, drawn
@@ -58,97 +69,125 @@ class BoxedScenes:
 
 @dataclass(frozen=True)
 class BoxedReader:
-    """Images of any size from a reader: decoded and cropped by Pillow in threads. A broken file raises SampleError.
+    """Images of any size from a reader, decoded and cropped by Pillow in threads. A broken file raises SampleError.
 
-    boxes: of image `index` with its sample -> (M, 4) xyxy pixels, or None where they are not to be seen.
+    Attributes:
+        data: The images.
+        boxes: Gives the boxes of an image; None for a training without boxes.
     """
 
     data: OpenData
-    boxes: Callable[[int, Sample], np.ndarray] | None
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS))
+    boxes: Boxes | None
+    pool: ThreadPoolExecutor = field(default_factory=reader_pool)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) uint8 and its boxes (M, 4)."""
         sample = self.data.reader[int(index)]
         return sample.image, np.zeros((0, 4)) if self.boxes is None else self.boxes(int(index), sample)
 
     def crops(
         self, indices: np.ndarray, uniform: np.ndarray, options: CropOptions, patch: int
     ) -> tuple[dict[str, Tensor], ObjectCrops]:
-        """`globals` (B, 2, 3, S, S) and `locals` (B, L, 3, s, s) uint8."""
+        """Return `globals` (B, 2, 3, S, S) and `locals` (B, L, 3, s, s) uint8, and the drawn crops."""
         read = list(self.pool.map(self._read, indices))
         sizes = np.array([image.shape[:2] for image, _ in read])
-        boxes = np.full((len(read), max(len(own) for _, own in read), 4), np.nan)
-        for row, (_, own) in zip(boxes, read, strict=True):
-            row[: len(own)] = own
+        boxes = np.full((len(read), max(len(image_boxes) for _, image_boxes in read), 4), np.nan)
+        for row, (_, image_boxes) in zip(boxes, read, strict=True):
+            row[: len(image_boxes)] = image_boxes
         drawn = draw_object_crops(uniform, sizes, boxes, options, patch)
 
-        def cut(row: int) -> tuple[Tensor, Tensor]:
+        def cut_views(row: int) -> tuple[Tensor, Tensor]:
+            """Global and local views of one image."""
             sides = [options.size] * 2 + [options.local_size] * options.locals
             places = zip(drawn.crops[row], drawn.flips[row].tolist(), sides, strict=True)
             views = [pillow_crop(read[row][0], crop, flip, side) for crop, flip, side in places]
-            side = options.local_size
-            return torch.stack(views[:2]), torch.stack([*views[2:], torch.zeros(3, side, side, dtype=torch.uint8)])[:-1]
+            # `torch.stack` refuses an empty list; the extra view gives the result its shape if there are no locals.
+            extra = torch.zeros(3, options.local_size, options.local_size, dtype=torch.uint8)
+            return torch.stack(views[:2]), torch.stack([*views[2:], extra])[:-1]
 
-        both = list(self.pool.map(cut, range(len(read))))
+        rows = list(self.pool.map(cut_views, range(len(read))))
         return {
-            "globals": torch.stack([one for one, _ in both]),
-            "locals": torch.stack([two for _, two in both]),
+            "globals": torch.stack([global_views for global_views, _ in rows]),
+            "locals": torch.stack([local_views for _, local_views in rows]),
         }, drawn
 
 
 def boxes_of(index: int, sample: Sample) -> np.ndarray:
-    """Boxes (M, 4) of all objects of a sample: its instances without crowds, else those of its label map."""
-    del index
+    """Boxes (M, 4) of all objects of a sample: its instances without crowds, or those of its label map."""
+    del index  # only tables of boxes need the number of the image
     if sample.truth.instances:
-        return np.array([one.box for one in sample.truth.instances if not one.crowd], dtype=np.float64).reshape(-1, 4)
+        return _as_rows([instance.box for instance in sample.truth.instances if not instance.crowd])
     labels = torch.from_numpy(sample.truth.labels.astype(np.int64))
     most = max(0, int(labels.max())) if labels.numel() else 0
-    found = object_boxes(labels[None], most)[0].double().numpy()
-    present: np.ndarray = found[~np.isnan(found).any(1)]
+    boxes = object_boxes(labels[None], most)[0].double().numpy()
+    present: np.ndarray = boxes[~np.isnan(boxes).any(1)]
     return present
+
+
+def _as_rows(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """Boxes as an array (M, 4), also for M = 0."""
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
 class OdisImages:
-    """What a training sees. bank: some of its images, queries: held-out ones of the same split. note: one line."""
+    """The images of a training.
 
-    source: Source
+    Attributes:
+        source: Images to train on.
+        bank: Some of them, which vote in the k-NN validation.
+        queries: Held-out images of the same split, which are classified.
+        note: One line that describes the images.
+    """
+
+    source: OdisSource
     bank: Sequence[Sample]
     queries: Sequence[Sample]
     note: str
 
 
 def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) -> OdisImages:
-    """Rendered scenes. Those with a salient object are validated on the scenes after the last one that is trained on.
+    """Rendered scenes to train and validate on.
 
-    Raises UsageError for a table of boxes, which scenes do not need.
+    Scenes with a salient object are validated on the scenes that follow the last training scene.
+
+    Raises:
+        UsageError: The options name a table of boxes. Scenes have their own boxes.
     """
     if options.boxes_file is not None:
         raise UsageError("field 'train.objective.boxes_file': scenes have their own boxes; set objective.images=reader")
-    scenes, kept = recipe.scenes, recipe.validate_limit
+    scenes, held_out = recipe.scenes, recipe.validate_limit
     boxes = scene_boxes(scenes, progress=progress) if options.boxes else None
     source = BoxedScenes(padded_scenes(scenes, progress=progress), boxes)
     bank: Sequence[Sample] = ()
     queries: Sequence[Sample] = ()
     if scenes.variant == "salient":
         bank = salient_samples(scenes, range(min(options.bank, scenes.count)), progress=progress)
-        queries = salient_samples(scenes, range(scenes.count, scenes.count + kept), progress=progress)
+        queries = salient_samples(scenes, range(scenes.count, scenes.count + held_out), progress=progress)
     elif scenes.variant == "things":
-        queries = held_out_scenes(scenes, kept, progress=progress)
+        queries = held_out_scenes(scenes, held_out, progress=progress)
     return OdisImages(source, bank, queries, scenes.note + (", boxes of all objects" if options.boxes else ""))
 
 
-def salient_samples(scenes: Scenes, numbers: range, *, progress: bool = True) -> list[Sample]:
-    """Scenes of one class each, with the boxes of all objects: for validation, which knows the classes."""
+def salient_samples(scenes: SceneSelection, numbers: range, *, progress: bool = True) -> list[Sample]:
+    """Scenes with their class and the boxes of all objects. Only validation may use the classes.
+
+    Args:
+        scenes: Variant, revision and split.
+        numbers: Numbers of the scenes; missing scenes are rendered, also beyond `scenes.count`.
+        progress: Draw a progress bar.
+    """
     store = ensure_scenes(open_store(scenes.variant, scenes.revision, scenes.split, 0), numbers.stop, progress=progress)
-    shown = islice(enumerate(store), numbers.start, numbers.stop)  # a file holds many: in order, each is read once
-    return [_salient_sample(f"{scenes.split}-{number}", scene) for number, scene in shown]
+    # A file holds many scenes. Iterating in order reads each file once; indexing would read it for every scene.
+    selection = islice(enumerate(store), numbers.start, numbers.stop)
+    return [_salient_sample(f"{scenes.split}-{number}", scene) for number, scene in selection]
 
 
 def _salient_sample(sample_id: str, scene: Any) -> Sample:
+    """A scene as a sample with its class and boxes, without masks."""
     instances = tuple(
         Instance(category, box, None, (box[2] - box[0]) * (box[3] - box[1])) for category, box in scene.boxes
     )
@@ -159,16 +198,19 @@ def _salient_sample(sample_id: str, scene: Any) -> Sample:
 def images_of_reader(
     task: TaskSpec, recipe: Recipe, options: OdisOptions, data_root: Path | None, *, progress: bool
 ) -> OdisImages:
-    """Images of a task's data; every so-many-th one, `validate_limit` in all, is held out.
+    """Images of a task's data to train on; `validate_limit` images, evenly spread, are held out for validation.
 
-    Boxes are the reader's own (of masks, where it has no boxes) or those of a table. Raises UsageError for a split with
-    too few images, and where boxes are asked for and none is found.
+    Boxes come from the table `options.boxes_file`, or from the reader: its boxes, or those around its masks.
+
+    Raises:
+        UsageError: The split has too few images, or the training needs boxes and none are found.
     """
+    # ImageNet's reader reads the table itself, because its boxes belong to the class of each image.
     own_table = options.boxes_file is not None and task.data.reader != "imagenet"
     if options.boxes and task.data.reader == "imagenet":
         table = {"boxes_file": options.boxes_file} if options.boxes_file else {}
-        given = {**task.data.options, "boxes": "labelled", **table}
-        task = task.model_copy(update={"data": task.data.model_copy(update={"options": given})})
+        reader_options = {**task.data.options, "boxes": "labelled", **table}
+        task = task.model_copy(update={"data": task.data.model_copy(update={"options": reader_options})})
     data = open_data(task, data_root=data_root, split=options.split, progress=progress)
     trained, held_out = hold_out(data, options.split, recipe.validate_limit)
     boxes = None
@@ -176,28 +218,28 @@ def images_of_reader(
         boxes = _table_boxes(Path(str(options.boxes_file)), trained, options.split) if own_table else boxes_of
         _check_boxes(trained, boxes)
     bank = spread(trained, options.bank)
-    where = f"{options.boxes_file}" if options.boxes_file else "the data"
+    origin = f"{options.boxes_file}" if options.boxes_file else "the data"
     note = f"{len(trained)} images of task {task.name}, {options.split} split, {data.kind} {data.revision}"
-    note += f", boxes of {where}" if options.boxes else ""
+    note += f", boxes of {origin}" if options.boxes else ""
     return OdisImages(BoxedReader(trained, boxes), bank.reader, held_out.reader, note)  # type: ignore[arg-type]
 
 
 def _table_boxes(path: Path, data: OpenData, split: str) -> Boxes:
-    """Boxes of a table for a reader that knows none."""
+    """Boxes of a table, for a reader that does not read tables itself."""
     table = open_table(path, split, data.ids, np.zeros(len(data), np.int16), {})
 
     def boxes(index: int, sample: Sample) -> np.ndarray:
-        found = table.read(index, sample.id, 0, sample.image.shape[:2])
-        return np.array([one.box for one in found], dtype=np.float64).reshape(-1, 4)
+        return _as_rows([instance.box for instance in table.read(index, sample.id, 0, sample.image.shape[:2])])
 
     return boxes
 
 
 def _check_boxes(data: OpenData, boxes: Boxes) -> None:
-    asked = min(ASKED, len(data))
-    positions = (place * len(data) // asked for place in range(asked))
+    """Raise UsageError if no image of a sample has a box: the training would silently be one without boxes."""
+    count = min(CHECKED_IMAGES, len(data))
+    positions = (number * len(data) // count for number in range(count))
     if not any(len(boxes(position, data.reader[position])) for position in positions):
         raise UsageError(
-            f"{data.root}: none of {asked} images has a box; give --set objective.boxes_file=FILE, or a model "
+            f"{data.root}: none of {count} images has a box; give --set objective.boxes_file=FILE, or a model "
             "that needs none (ibot)"
         )

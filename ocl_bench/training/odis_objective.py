@@ -1,8 +1,8 @@
-"""What ODIS learns (arXiv:2506.05409): views of one object agree, told by an [OBJ] token that attends within its box.
+"""The objective of ODIS (arXiv:2506.05409): views of one object get the same [OBJ] token, which attends to its box.
 
-Boxes are seen, classes are not. The same objective without boxes trains iBOT (arXiv:2111.07832) and DINO. Images are
-rendered scenes, which are cropped on the model's device, or those of any reader, which Pillow crops. Either way views,
-looks and hidden patches are pure functions of (seed, step, sample).
+The training uses boxes but no classes. Without boxes the same objective trains iBOT (arXiv:2111.07832) and DINO. Images
+are rendered scenes, which are cropped on the model's device, or images of any reader, which Pillow crops. In both cases
+views, looks and hidden patches are pure functions of (seed, step, sample).
 """
 
 from __future__ import annotations
@@ -27,17 +27,30 @@ from .lars import teacher_momentum
 from .object_crops import CropOptions, ObjectCrops, draw_object_looks
 from .patch_masks import PatchMaskOptions, draw_patch_masks
 from .ranks import Ranks
+from .validation import ValidatedObjective
+
+_COUNTS = ("images", "without_box", "missed", "redraws", "boxes_left_out", "boxes_inverted", "boxes_thin")
+"""Counts in the log: images, images without a usable box, images whose object is missing in a global view, redraws of
+global crops, boxes that were left out, boxes whose corners were swapped, images with a box thinner than a patch."""
 
 
 class OdisOptions(BaseModel):
     """Options of `train.objective` for the kind `odis`.
 
-    boxes: whether the boxes of the training images are seen; False for iBOT and DINO. images: `scenes` (those of the
-    recipe) or `reader` (those of the task). split: of the reader. boxes_file: table of boxes in place of the reader's
-    own. margin: patches around the box that still belong to the object. local_present: a local view takes part in the
-    object loss where it shows a pixel of the object's box (`seen`), or always (`always`). momentum: of the teacher at
-    the first step, 1 at the last one. repeat: how often each image is in a batch, every time with an object and views
-    of its own. bank: images of the training that k-NN votes with in validation.
+    Attributes:
+        boxes: Use the boxes of the training images; False for iBOT and DINO.
+        images: `scenes` trains on the rendered scenes of the recipe, `reader` on the images of the task.
+        split: Split of the reader.
+        boxes_file: Table of boxes, instead of those of the reader.
+        crops: How views are cropped.
+        looks: How strongly the colours of views change.
+        hidden: How many patches are hidden from the student.
+        margin: Number of patches around the box that still belong to the object.
+        local_present: Which local views take part in the object loss: those that show a pixel of the object's box
+            (`seen`), or all (`always`).
+        momentum: Momentum of the teacher at the first step; it grows to 1 at the last one.
+        repeat: How often each image is in a batch. Each copy has its own object and views.
+        bank: Number of training images that vote in the k-NN validation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,13 +69,13 @@ class OdisOptions(BaseModel):
     bank: int = Field(default=1008, gt=0)
 
     def images_of(self, batch: int) -> int:
-        """How many images are in a batch. Raises UsageError for one that is not made of whole repetitions."""
+        """Number of different images in a batch. Raises UsageError unless `repeat` divides the batch."""
         if batch % self.repeat:
-            raise UsageError(f"field 'train.objective.repeat': {self.repeat} does not divide batch {batch}")
+            raise UsageError(f"field 'train.objective.repeat': {self.repeat} does not divide batch {batch}; change one")
         return batch // self.repeat
 
 
-class Source(Protocol):
+class OdisSource(Protocol):
     """Images to train on."""
 
     def __len__(self) -> int: ...
@@ -70,18 +83,38 @@ class Source(Protocol):
     def crops(
         self, indices: np.ndarray, uniform: np.ndarray, options: CropOptions, patch: int
     ) -> tuple[dict[str, Tensor], ObjectCrops]:
-        """What `OdisObjective.views` needs of these images, one row each, and their crops."""
+        """Crop the chosen images.
+
+        Args:
+            indices: (B,) numbers of the images.
+            uniform: (B, options.columns) rows of `draw_uniform`.
+            options: How to crop.
+            patch: Side of a patch in pixels of the view.
+
+        Returns:
+            The tensors from which `OdisObjective.views` makes views, one row per image, and the drawn crops.
+        """
         ...
 
 
 @dataclass
-class OdisObjective:
-    """Trains an `Odis`. patch: side of its patches. objects: number of [OBJ] tokens. steps: of the whole training.
+class OdisObjective(ValidatedObjective):
+    """Trains an `Odis` model.
 
-    validator(model) returns the validation numbers. note: one line about the images.
+    Attributes:
+        source: Images to train on.
+        options: Options of the recipe.
+        seed: Seed of the training.
+        batch_size: Images per step, all ranks and repetitions together.
+        patch: Side of the model's patches in pixels.
+        objects: Number of [OBJ] tokens.
+        steps: Steps of the whole training.
+        validator: Returns the validation numbers of a model.
+        ranks: Device and processes.
+        note: One line that describes the images.
     """
 
-    source: Source
+    source: OdisSource
     options: OdisOptions
     seed: int
     batch_size: int
@@ -95,13 +128,8 @@ class OdisObjective:
     def __post_init__(self) -> None:
         self.options.images_of(self.batch_size)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes it another training, besides the recipe: the images."""
-        return {"data": self.note}
-
     def batch(self, step: int) -> dict[str, Any]:
-        """Images with geometry and looks of all views, object masks, hidden patches; one row per image."""
+        """Images with geometry and looks of all views, object masks and hidden patches, one row per image."""
         crops = self.options.crops
         indices, draws = self._drawn(step)
         uniform = draw_uniform(self.seed, step, draws, crops.columns, "object-crops")
@@ -110,6 +138,7 @@ class OdisObjective:
         present = drawn.present
         if self.options.local_present == "always":
             present = torch.cat([present[:, :2], (drawn.target >= 0)[:, None].expand(-1, crops.locals)], dim=1)
+        # One column for each name in `_COUNTS`, in that order.
         counts = [
             torch.ones_like(drawn.target),
             drawn.target < 0,
@@ -125,18 +154,21 @@ class OdisObjective:
             "objects": covered.patches[:, :, None].expand(-1, -1, self.objects, -1),
             "present": present,
             "hidden": draw_patch_masks(self.seed, step, draws, 2, crops.size // self.patch, self.options.hidden),
-            "counts": torch.stack([one.long() for one in counts], dim=1),
+            "counts": torch.stack([count.long() for count in counts], dim=1),
         }
 
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images of a batch, and numbers for their random draws: a repeated image has another one each time."""
+        """Numbers of the images of a batch, and numbers for their random streams.
+
+        Each copy of a repeated image has its own stream; the first copy has that of the image itself.
+        """
         repeat, count = self.options.repeat, len(self.source)
         images = sample_indices(self.seed, step, self.options.images_of(self.batch_size), count)
         return np.tile(images, repeat), np.concatenate([images + count * number for number in range(repeat)])
 
     @torch.no_grad()
     def views(self, inputs: dict[str, Any]) -> Views:
-        """The views of a batch on its device, as the model's loss takes them."""
+        """Views of a batch, on its device, in the form that the model's loss expects."""
         crops = self.options.crops
         sides = [crops.size] * 2 + [crops.local_size] * crops.locals
         pixels = [normalise(self._view(inputs, number, side)) for number, side in enumerate(sides)]
@@ -150,6 +182,7 @@ class OdisObjective:
         )
 
     def _view(self, inputs: dict[str, Any], number: int, side: int) -> Tensor:
+        """One view (B, 3, side, side) in [0, 1]: cropped here from whole images, or already cropped by Pillow."""
         if "image" in inputs:
             pixels = resized_crops(inputs["image"], inputs["crops"][:, number], inputs["flips"][:, number], side)
         elif number < 2:
@@ -159,24 +192,15 @@ class OdisObjective:
         return apply_looks(pixels / 255, inputs["looks"][:, number])
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
-        """The model's own terms and counts.
-
-        Counted are images, images without a usable box, images whose object is missing in a global view, redraws of
-        global crops, boxes left out, boxes with swapped corners, and images with a box thinner than a patch.
-        """
+        """Loss terms of the model, and the counts of `_COUNTS`."""
         step = round(step_fraction * self.steps)
-        torch.manual_seed(stream_seed(self.seed, f"drop-path-{self.ranks.rank}", step))  # not kept in checkpoints
+        torch.manual_seed(stream_seed(self.seed, f"drop-path-{self.ranks.rank}", step))  # no checkpoint stores it
         terms: dict[str, Tensor] = model.loss(  # type: ignore[operator]
             self.views(inputs),
             epoch=step * self.batch_size / len(self.source),
             momentum=teacher_momentum(step_fraction, 1, self.options.momentum),
             ranks=RankOps(self.ranks.size, self.ranks.rank, self.ranks.gather_all, self.ranks.mean),
         )
-        names = ("images", "without_box", "missed", "redraws", "boxes_left_out", "boxes_inverted", "boxes_thin")
         totals = inputs["counts"].sum(0)
-        chosen = names if self.options.boxes else names[:1]
-        return {**terms, **{f"count_{name}": total for name, total in zip(chosen, totals, strict=False)}}
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Numbers on images that are not trained on."""
-        return self.validator(model)
+        names = _COUNTS if self.options.boxes else _COUNTS[:1]
+        return {**terms, **{f"count_{name}": total for name, total in zip(names, totals, strict=False)}}

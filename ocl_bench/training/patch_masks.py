@@ -1,4 +1,4 @@
-"""Which patches of a view are hidden from the student, as in iBOT (arXiv:2111.07832) and BEiT (arXiv:2106.08254)."""
+"""Draws the patches that are hidden from the student, as in iBOT (arXiv:2111.07832) and BEiT (arXiv:2106.08254)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor
 from .crops import sample_generators
 
 ATTEMPTS = 10
-"""Blocks that are tried before the next one is given up."""
+"""Blocks that are tried before the mask is accepted as it is."""
 
 ASPECT = 0.3
-"""Smallest height of a block as a share of its width; the largest is its inverse."""
+"""Smallest ratio of height to width of a block; the largest is its inverse."""
 
 
 class PatchMaskOptions(BaseModel):
-    """How much is hidden.
+    """How many patches are hidden. The defaults are iBOT's: none in half of the views, 10 to 50 % in the others.
 
-    ratio, variation: one pair of them is drawn for each view, then the share of hidden patches in ratio +- variation;
-    the defaults are iBOT's: nothing in half of the views, 0.1 to 0.5 in the others. shape: `block` hides rectangles,
-    whose sum may fall short of the share; `random` hides single patches.
+    Attributes:
+        ratio: Middle of the share of hidden patches. One entry is drawn for each view.
+        variation: The share is uniform in ratio +- variation, with the entry that belongs to the drawn ratio.
+        shape: `block` hides rectangles, which may cover less than the drawn share. `random` hides single patches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,15 +37,25 @@ class PatchMaskOptions(BaseModel):
 def draw_patch_masks(
     seed: int, step: int, samples: np.ndarray, views: int, grid: int, options: PatchMaskOptions
 ) -> Tensor:
-    """(N, views, grid * grid) bool, True = hidden; a pure function of (seed, step, sample)."""
-    drawn = [
+    """Draw which patches are hidden: (N, views, grid * grid) bool, True for hidden.
+
+    Args:
+        seed: Seed of the training.
+        step: Number of the step.
+        samples: (N,) numbers of the samples.
+        views: Number of views of each sample.
+        grid: Patches along one side of a view.
+        options: How many patches to hide.
+    """
+    masks = [
         [_draw(rng, grid, options).reshape(-1) for _ in range(views)]
         for rng in sample_generators(seed, "patch-masks", step, samples)
     ]
-    return torch.from_numpy(np.array(drawn))
+    return torch.from_numpy(np.array(masks))
 
 
 def _draw(rng: np.random.Generator, grid: int, options: PatchMaskOptions) -> np.ndarray:
+    """The hidden patches of one view: (grid, grid) bool."""
     choice = int(rng.integers(len(options.ratio)))
     middle, reach = options.ratio[choice], options.variation[min(choice, len(options.variation) - 1)]
     wanted = (middle + reach * (2 * rng.random() - 1)) * grid * grid
@@ -56,22 +67,23 @@ def _draw(rng: np.random.Generator, grid: int, options: PatchMaskOptions) -> np.
 
 
 def block_mask(rng: np.random.Generator, grid: int, wanted: float) -> np.ndarray:
-    """(grid, grid) bool with at most `wanted` patches hidden in rectangles.
+    """Hide at most `wanted` patches in rectangles: (grid, grid) bool.
 
-    A rectangle has at least (grid // 3)^2 patches before rounding, so a small `wanted` may hide nothing.
+    A rectangle has at least (grid // 3)^2 patches before rounding. A small `wanted` may therefore hide nothing.
     """
     mask = np.zeros((grid, grid), dtype=bool)
     least = (grid // 3) ** 2
     while mask.sum() < wanted:
         room = wanted - mask.sum()
         for _ in range(ATTEMPTS):
-            area = least + (room - least) * rng.random()
+            area = least + (room - least) * rng.random()  # room < least interpolates downwards, as in iBOT
             aspect = math.exp(math.log(ASPECT) * (1 - 2 * rng.random()))
             height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if not (0 < height < grid and 0 < width < grid):
                 continue
             top, left = int(rng.integers(grid - height + 1)), int(rng.integers(grid - width + 1))
             block = mask[top : top + height, left : left + width]
+            # Accept a rectangle only if it hides new patches, and not more than are still wanted.
             if 0 < height * width - block.sum() <= room:
                 block[:] = True
                 break

@@ -1,7 +1,7 @@
-"""Devices, precision and ranks: what the loop needs of `accelerate`, and the sums over ranks.
+"""Devices, precision and communication between the processes (ranks) of a training.
 
-The global batch is split by rank and gradients are averaged by hand after the backward pass, so an objective may call
-any method of the model (wrappers of data-parallel training see `forward` only).
+The global batch is split by rank, and gradients are averaged explicitly after the backward pass. An objective may
+therefore call any method of the model; a wrapper for data-parallel training would intercept only `forward`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from .recipe import Precision
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process of a training. rank: 0..size-1. device: where its model lives. bf16: autocast to bfloat16."""
+    """One process of a training, and its view of the others.
+
+    Attributes:
+        state: State of `accelerate`.
+        rank: Number of this process, 0 to size - 1.
+        size: Number of processes.
+        device: Device of the model.
+        bf16: Whether autocast to bfloat16 is on.
+    """
 
     state: PartialState
     rank: int
@@ -33,23 +41,24 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """True in the one process that writes files and talks to the user."""
+        """True in the one process that writes files and prints."""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 autocast where the precision asks for it."""
+        """Context with bfloat16 autocast, if it is on."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
     def share(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """This rank's rows of a global batch, on its device. Rows are split evenly in order, numbers stay."""
+        """This rank's rows of a global batch, on its device. Values that are not tensors are passed on unchanged."""
         return {name: self._rows(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
     def _rows(self, value: Tensor) -> Tensor:
+        """This rank's rows: consecutive, the same number for every rank."""
         rows = len(value) // self.size
         return value[self.rank * rows : (self.rank + 1) * rows].to(self.device, non_blocking=True)
 
     def sum(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over the ranks (no gradient)."""
+        """Sum of a tensor over the ranks, without gradient."""
         if self.size == 1:
             return value
         total = value.detach().clone()
@@ -57,40 +66,42 @@ class Ranks:
         return total
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over the ranks (no gradient)."""
+        """Mean of a tensor over the ranks, without gradient."""
         return value if self.size == 1 else self.sum(value) / self.size
 
     def gather_all(self, rows: Tensor) -> Tensor:
-        """Rows (n, ...) of every rank in rank order (no gradient), where each rank has its own n, which may be 0."""
+        """Rows (n, ...) of all ranks in rank order, without gradient. Ranks may have different n, also 0."""
         if self.size == 1:
             return rows
-        own = torch.tensor(len(rows), device=rows.device)
-        counts = torch.stack(_all(own, self.size)).tolist()
+        count = torch.tensor(len(rows), device=rows.device)
+        counts = torch.stack(_all(count, self.size)).tolist()
+        # all_gather needs equal shapes: rows are padded to the longest rank and cut again.
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows.detach()
         return torch.cat([part[:count] for part, count in zip(_all(padded, self.size), counts, strict=True)])
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the ranks, in one message."""
+        """Replace each gradient by its mean over the ranks. All gradients travel in one message."""
         if self.size == 1:
             return
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = self.mean(torch.cat([part.flatten() for part in parts]))
         for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            # A parameter that no rank used keeps grad None: optimisers skip it, and do not decay it.
             if parameter.grad is not None or bool(gradient.any()):
                 parameter.grad = gradient.view_as(parameter).clone()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows (n, ...) of every rank, concatenated in rank order, with gradients back to their owners."""
+        """Rows (n, ...) of all ranks in rank order, with gradients. All ranks must have the same n."""
         return rows if self.size == 1 else _Gather.apply(rows, self.rank, self.size)  # type: ignore[no-any-return]
 
     def any(self, flag: bool) -> bool:
-        """True on every rank when it is true on one."""
+        """True on every rank if `flag` is true on at least one rank."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose backward sums the gradients that all ranks have for a rank's rows."""
+    """all_gather with a gradient: the backward pass sums the gradients of all ranks with respect to a rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, rank: int, size: int) -> Tensor:
@@ -105,17 +116,22 @@ class _Gather(torch.autograd.Function):
 
 
 def _all(value: Tensor, size: int) -> list[Tensor]:
-    """A tensor of the same shape from every rank."""
+    """This tensor of every rank, in rank order. All must have the same shape."""
     parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(size)]
     torch.distributed.all_gather(parts, value.contiguous())
     return parts
 
 
 def start_ranks(device: str = "auto", precision: Precision = "auto", world_size: int | None = None) -> Ranks:
-    """Join the process group that `torchrun` started (gloo on the CPU, nccl on GPUs), or be alone.
+    """Join the process group that `torchrun` started (gloo on CPUs, nccl on GPUs), or run as a single process.
 
-    device: auto | cpu | cuda. world_size: the number of ranks that was asked for; None accepts torchrun's.
-    Raises UsageError when the real number of ranks differs, or the device does not exist.
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto` uses bfloat16 where the hardware accelerates it.
+        world_size: Expected number of ranks; None accepts the number of torchrun.
+
+    Raises:
+        UsageError: The number of ranks differs, or the device does not exist.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: unknown; choose auto, cpu or cuda")
@@ -126,27 +142,25 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu)
     atexit.register(_leave_gloo)
-    asked = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != asked:
+    expected = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != expected:
         raise UsageError(
-            f"--world-size {asked}: {state.num_processes} rank(s) are running; "
-            f"start with `torchrun --nproc-per-node {asked} -m ocl_bench.cli train ... --world-size {asked}`"
+            f"--world-size {expected}: {state.num_processes} rank(s) are running; "
+            f"start with `torchrun --nproc-per-node {expected} -m ocl_bench.cli train ... --world-size {expected}`"
         )
     place = torch.device("cpu") if on_cpu else state.device
-    if place.type != state.device.type:
-        place = torch.device(place.type)
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(place))
     return Ranks(state, state.process_index, state.num_processes, place, bf16)
 
 
 def _leave_gloo() -> None:
-    """Joins gloo's worker threads: one that frees a tensor while Python shuts down would abort a finished training."""
+    """Stop gloo's threads before Python exits. A thread that frees a tensor during the exit aborts the process."""
     if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 autocast is an acceleration here: GPUs that have it, CPUs with avx512_bf16 or AMX."""
+    """Whether bfloat16 autocast is fast: on GPUs that support it, and on CPUs with avx512_bf16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     try:

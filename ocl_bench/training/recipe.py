@@ -1,4 +1,4 @@
-"""A training recipe: the `train:` mapping of a model card, checked, with overrides."""
+"""Reads and checks training recipes: the `train:` mapping of a model card, with overrides from the command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..core.schedules import Schedule
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-class Scenes(BaseModel):
-    """Which rendered scenes are trained on. Evaluation splits are refused by name."""
+class SceneSelection(BaseModel):
+    """Which rendered scenes a training uses. Only split `train` is accepted: no evaluation shows it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     variant: str = "full"
@@ -24,21 +24,43 @@ class Scenes(BaseModel):
 
     @property
     def note(self) -> str:
-        """One line about them, for records."""
+        """One line that describes the scenes, for records."""
         kind = "videos" if self.variant == "motion" else "scenes"
         return f"{self.count} embedded {kind} of {self.variant} r{self.revision}, {self.split} split"
+
+    @property
+    def key(self) -> str:
+        """Name of the scenes in the cache. It has no count, because scene i is the same for every count."""
+        return f"{self.variant}-r{self.revision}-{self.split}"
 
 
 class Recipe(BaseModel):
     """How a model is trained.
 
-    lr: peak learning rate. warmup: steps, or a share of `steps` when below 1. start, floor: first (of a warm-up) and
-    last learning rate as shares of the peak. clip: largest global L2 norm of the gradient, 0 = off. clip_each: the same
-    for the gradient of each parameter by itself (DINO). weight_decay_end: where a cosine takes the weight decay to,
-    None keeps it. decay: `all` parameters, or `matrices`: none with one axis (biases, norms). batch: images of
-    all ranks together. objective: `kind` and the options of that objective. options: model options of the training,
-    where those of the card were chosen afterwards and need no other weights (the number of slots, say). task: by whose
-    protocol it is validated, where nobody says another. The `*_every` fields are in steps and change no number.
+    Attributes:
+        steps: Number of optimiser steps.
+        task: Task whose protocol validates the training, unless `ocl-bench train --task` names another.
+        batch: Images per step, all ranks together.
+        lr: Peak learning rate.
+        warmup: Steps of the warm-up; a share of `steps` when below 1.
+        schedule: Shape of the learning rate after the warm-up.
+        start: Learning rate at the first step of the warm-up, as a share of the peak.
+        floor: Learning rate at the last step, as a share of the peak.
+        clip: Largest global L2 norm of the gradient; 0 switches clipping off.
+        clip_each: Largest L2 norm of the gradient of each single parameter, as in DINO; 0 switches it off.
+        optimizer: Kind of the optimiser.
+        weight_decay: Weight decay at the first step.
+        weight_decay_end: Weight decay at the last step, reached along a cosine; None keeps it constant.
+        decay: Which parameters decay: `all`, or `matrices` (not those with one axis: biases, norms).
+        precision: `auto` uses bfloat16 where the hardware accelerates it.
+        scenes: The rendered scenes to train on.
+        objective: `kind` of the objective, and the options of that kind.
+        options: Model options that hold during training only. A card may change options afterwards that need no new
+            weights, such as the number of slots.
+        validate_every: Steps between validations. Like the next three fields it does not influence the weights.
+        validate_limit: Number of validation samples.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of the log.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +79,7 @@ class Recipe(BaseModel):
     weight_decay_end: float | None = Field(default=None, ge=0)
     decay: Literal["all", "matrices"] = "all"
     precision: Precision = "auto"
-    scenes: Scenes = Scenes()
+    scenes: SceneSelection = SceneSelection()
     objective: dict[str, Any] = {}
     options: dict[str, Any] = {}
     validate_every: int = Field(default=500, gt=0)
@@ -67,25 +89,32 @@ class Recipe(BaseModel):
 
     @property
     def warmup_steps(self) -> int:
-        """Warm-up in steps."""
+        """Length of the warm-up in steps."""
         return round(self.warmup * self.steps if self.warmup < 1 else self.warmup)
 
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
         left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision", "task"}
-        later = ("start", "clip_each", "weight_decay_end", "decay")  # as it was before these fields existed
+        # Checkpoints from before these fields existed must still be accepted: a default value is not compared.
+        later = ("start", "clip_each", "weight_decay_end", "decay")
         left_out |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude=left_out)
 
 
 def read_recipe(train: dict[str, Any], where: str | Path, **overrides: Any) -> Recipe:
-    """Check a card's `train:` mapping after overrides (`lr=1e-3`, dotted: `{"scenes.count": 100}`; None = keep).
+    """Check the `train:` mapping of a model card after applying overrides.
 
-    Raises UsageError naming the card and the field.
+    Args:
+        train: The mapping; it is not changed.
+        where: Name of the card, for error messages.
+        **overrides: Values by dotted field name, such as `{"scenes.count": 100}`. None keeps the value of the card.
+
+    Raises:
+        UsageError: Names the card and the wrong field.
     """
     if not train:
-        raise UsageError(f"{where}: field 'train' is empty; this model has no training recipe")
+        raise UsageError(f"{where}: field 'train' is empty; this model has no training recipe, choose another --model")
     merged = _merge(train, {name: value for name, value in overrides.items() if value is not None})
     try:
         return Recipe.model_validate(merged)
@@ -95,13 +124,14 @@ def read_recipe(train: dict[str, Any], where: str | Path, **overrides: Any) -> R
 
 
 def _merge(train: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `train` with the overrides at their dotted places."""
     merged = {name: dict(value) if isinstance(value, dict) else value for name, value in train.items()}
     for dotted, value in overrides.items():
         *parents, last = dotted.split(".")
-        place = merged
+        mapping = merged
         for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
+            mapping = mapping.setdefault(parent, {})
+            if not isinstance(mapping, dict):
                 raise UsageError(f"--set {dotted}: '{parent}' is not a mapping; see docs/training.md")
-        place[last] = value
+        mapping[last] = value
     return merged

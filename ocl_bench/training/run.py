@@ -1,4 +1,4 @@
-"""`ocl-bench train`: from the name of a model card to weights, a log and the record of how they were made."""
+"""`ocl-bench train`: trains the model of a card and writes its weights, a log and a record of the training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..core.files import write_atomically
 from ..core.schedules import stream_seed
 from ..results.provenance import git_state
 from .checkpoint import export_weights
-from .following import flags, next_command, resume_command
-from .loop import Trained, fit
+from .follow_up import flags, next_command, resume_command
+from .loop import TrainingOutcome, fit
 from .objectives import build_objective
 from .ranks import Ranks, start_ranks
 from .recipe import Recipe, read_recipe
@@ -45,24 +45,44 @@ def train(
     resume: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train a bundled model by the recipe of its card, or go on with a training that was stopped.
+    """Train a bundled model by the recipe of its card, or continue a stopped training.
 
-    task: validates, by default `train.task` of the card.
-    data_root: train on the task's images in this folder instead of rendered scenes (`slotcon` and `odis`).
-    minutes: stop this visit after so long, with a checkpoint; the same command goes on later. out: folder, by default
-    `runs/<model>-seed<seed>`. overrides: recipe fields by dotted name, such as {"lr": 1e-3, "objective.radius": 3}.
-    options: options of the model instead of its card's, such as {"slots": 7}.
-    Writes `last.pt`, `log.jsonl`, `<model>.safetensors` (float16), `training.json` and `curves.png` into `out`;
-    returns the content of `training.json` with `main_rank`, `weights` (path) and `next` (command). Raises UsageError.
+    Writes `last.pt`, `log.jsonl`, `<model>.safetensors` (float16), `training.json` and `curves.png` into `out`.
+
+    Args:
+        model_name: Name of a model card.
+        task: Task whose protocol validates the training; by default `train.task` of the card.
+        steps: Steps of the whole training, instead of the card's.
+        minutes: Stop this visit after so many minutes, with a checkpoint. The same command continues later.
+        seed: Seed of the weights and of all random choices.
+        out: Folder for the results, by default `runs/<model>-seed<seed>`.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `fp32` or `bf16`, instead of the card's.
+        compile_model: Use `torch.compile`.
+        world_size: Expected number of ranks.
+        scenes: Number of rendered scenes, instead of the card's.
+        data_root: Train on the data of the task in this folder instead of rendered scenes. This works for the
+            objectives `slotcon`, `odis` and `video`.
+        overrides: Recipe fields by dotted name, such as `{"lr": 1e-3, "objective.radius": 3}`.
+        options: Options of the model that replace those of the card, such as `{"slots": 7}`.
+        resume: Continue from `last.pt` in `out` if it exists.
+        progress: Draw progress bars.
+
+    Returns:
+        The content of `training.json`, with `main_rank`, `weights` (path) and `next` (the command to run next).
+
+    Raises:
+        UsageError: A name, an option or the data are wrong, or `last.pt` belongs to another training.
     """
     card = get_card(model_name)
-    trained_with = {**card.options, **card.train.get("options", {}), **(options or {})}
-    card = card.model_copy(update={"options": trained_with})
+    model_options = {**card.options, **card.train.get("options", {}), **(options or {})}
+    card = card.model_copy(update={"options": model_options})
     named = {"steps": steps, "precision": precision, "scenes.count": scenes}
     changes = {**(overrides or {}), **{field: value for field, value in named.items() if value is not None}}
-    asked = [*flags("option", options or {}), *flags("set", changes)]
+    # The arguments are collected before task and data are added to the changes: they have flags of their own.
+    arguments = [*flags("option", options or {}), *flags("set", changes)]
     if data_root is not None:
-        asked += ["--data-root", str(data_root)]
+        arguments += ["--data-root", str(data_root)]
         changes["objective.images"] = "reader"
     if task is not None:
         changes["task"] = task.name if isinstance(task, TaskSpec) else task
@@ -94,14 +114,18 @@ def train(
         write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
         _draw_curves(out, f"{card.name}, seed {seed}")
     if trained.finished:
-        following = next_command(card, spec.name, weights, options or {})
+        command = next_command(card, spec.name, weights, options or {})
     else:
-        following = resume_command(card, spec.name, seed, out, asked)
-    return {**record, "main_rank": ranks.main, "weights": str(weights), "next": following}
+        command = resume_command(card, spec.name, seed, out, arguments)
+    return {**record, "main_rank": ranks.main, "weights": str(weights), "next": command}
 
 
 def build_untrained(card: ModelCard, seed: int) -> nn.Module:
-    """The card's model with fresh weights, a pure function of the seed. Raises UsageError when it cannot be trained."""
+    """The card's model with fresh weights, which depend on the seed alone.
+
+    Raises:
+        UsageError: The options do not fit, or the model is not a torch module.
+    """
     module, attribute = card.source.split(":")
     torch.manual_seed(stream_seed(seed, "weights", 0))
     try:
@@ -109,14 +133,14 @@ def build_untrained(card: ModelCard, seed: int) -> nn.Module:
     except TypeError as error:
         raise UsageError(f"model {card.name}: {error}; see `ocl-bench show {card.name}` for its options") from error
     if not isinstance(model, nn.Module):
-        raise UsageError(f"model {card.name}: is no torch module, there is nothing to train")
+        raise UsageError(f"model {card.name}: not a torch module, there is nothing to train; choose another --model")
     return model
 
 
 def _record(
-    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: Trained, data: str
+    card: ModelCard, task: TaskSpec, recipe: Recipe, seed: int, ranks: Ranks, trained: TrainingOutcome, data: str
 ) -> dict[str, Any]:
-    """What a card's `training:` section records, and the share of the training that is done."""
+    """The record of a training. `benchmarks/bundle.py` copies most of it to the `training:` section of the card."""
     commit, dirty = git_state()
     return {
         "model": card.name,
@@ -137,6 +161,7 @@ def _record(
 
 
 def _machine(ranks: Ranks) -> str:
+    """One line that describes processor, ranks and torch."""
     if ranks.device.type == "cuda":
         name = torch.cuda.get_device_name(ranks.device)
     else:
@@ -147,6 +172,7 @@ def _machine(ranks: Ranks) -> str:
 
 
 def _draw_curves(out: Path, title: str) -> None:
+    """Draw `curves.png`. matplotlib is imported only here, because that is slow."""
     from .curves import write_curves
 
     write_curves(out / "curves.png", out / "log.jsonl", title=title)

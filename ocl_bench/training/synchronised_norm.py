@@ -1,9 +1,9 @@
-"""Batch normalisation over the rows of all ranks, on the CPU (gloo) and on GPUs; torch's own refuses the CPU.
+"""Batch normalisation over the rows of all ranks, on CPUs (gloo) and GPUs. `torch.nn.SyncBatchNorm` needs GPUs.
 
-Mean and variance are those of the joint batch, computed in two passes like those of one process; ranks may hold
-different numbers of rows, none included. The backward pass adds up the two sums of the joint batch over the ranks, so
-each rank gets the gradient of the *sum* of all ranks' losses with respect to its own rows, as an all-gather gives it;
-`Ranks.average_gradients` then makes it that of their mean.
+Mean and variance are those of the joint batch. They are computed in two passes, as in one process. Ranks may have
+different numbers of rows, also none. The backward pass sums its two statistics over the ranks. Each rank therefore gets
+the gradient of the *sum* of all ranks' losses with respect to its own rows, as with an all-gather;
+`Ranks.average_gradients` turns it into the gradient of their mean.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch.nn.functional import batch_norm
 class SynchronisedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (N, C) or (N, C, ...), with the parameters, buffers and names of `nn.BatchNorm1d`.
 
-    In training mode every rank must call it equally often, each with as many rows as it has. One joint value per
-    channel is normalised to 0 where torch's raises; no value at all on any rank changes nothing.
+    In training mode, all ranks must call it equally often, each with its own number of rows. Differences from torch:
+    a single joint value per channel is normalised to 0 instead of raising ValueError, and a call without any value on
+    any rank changes no statistics.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Same shape and dtype as the input; updates the running statistics in training mode."""
+        """Normalised input, same shape and dtype. Updates the running statistics in training mode."""
         if not self.training:
             return batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -35,11 +36,12 @@ class SynchronisedBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Running statistics with the unbiased variance of the joint batch; kept where there are no rows at all."""
+        """Update the running statistics with the mean and the unbiased variance of the joint batch, if it has rows."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        # `count` stays a tensor: reading it would make the CPU wait for the GPU at every layer.
         weight = torch.where(count > 0, self.running_mean.new_tensor(share), 0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
         unbiased = variance * count / (count - 1).clamp(min=1)
@@ -47,17 +49,19 @@ class SynchronisedBatchNorm(nn.BatchNorm1d):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over all ranks; also returns the joint statistics."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over all ranks. Also returns mean, variance and row count."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        # Statistics need float32 also under autocast; float64 stays for tests of gradients.
         values = x.double() if x.dtype == torch.float64 else x.float()
         axes = [axis for axis in range(x.ndim) if axis != 1]
         rows = values.new_tensor([x.numel() // x.shape[1]])
-        total = _over_ranks(torch.cat([values.sum(axes), rows]))
+        total = _over_ranks(torch.cat([values.sum(axes), rows]))  # one message for the sums and the count
         count = total[-1]
         mean = total[:-1] / count.clamp(min=1)
         centred = values - _along(mean, x)
+        # The second pass sums centred squares: E[x^2] - mean^2 would cancel for a large mean.
         variance = _over_ranks((centred * centred).sum(axes)) / count.clamp(min=1)
         scale = (variance + eps).rsqrt()
         normal = centred * _along(scale, x)
@@ -70,29 +74,32 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         normal, weight, scale, count = ctx.saved_tensors
-        given = gradient.to(normal.dtype)
-        of_bias, of_weight = given.sum(ctx.axes), (given * normal).sum(ctx.axes)
+        upstream = gradient.to(normal.dtype)
+        of_bias, of_weight = upstream.sum(ctx.axes), (upstream * normal).sum(ctx.axes)
+        # Gradients of weight and bias stay those of this rank; `Ranks.average_gradients` combines them later.
         joint = _over_ranks(torch.stack([of_bias, of_weight])) / count.clamp(min=1)
-        inner = given - _along(joint[0], given) - normal * _along(joint[1], given)
-        of_input = inner * _along(weight * scale, given)
+        inner = upstream - _along(joint[0], upstream) - normal * _along(joint[1], upstream)
+        of_input = inner * _along(weight * scale, upstream)
         return of_input.to(gradient.dtype), of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
+    """Values (C,) in a shape that broadcasts along axis 1 of `like`."""
     return values.view(1, -1, *[1] * (like.ndim - 2))
 
 
 def _over_ranks(values: Tensor) -> Tensor:
-    """Sum over the ranks; the values themselves in one process."""
+    """Sum over the ranks, in place. In a single process the values are returned unchanged."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(values)
     return values
 
 
 def synchronise(model: nn.Module) -> int:
-    """Replace each BatchNorm1d and BatchNorm2d inside a model by a synchronised one; returns how many.
+    """Replace each BatchNorm1d and BatchNorm2d of a model by a synchronised one. Returns the number of replacements.
 
-    Parameters and buffers are shared with the old modules, so names, values and the optimiser's list stay.
+    The new modules share the parameters and buffers of the old ones. Names and values do not change, and an optimiser
+    that already has the parameters stays valid.
     """
     replaced = 0
     for parent in list(model.modules()):

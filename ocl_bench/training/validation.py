@@ -1,32 +1,64 @@
-"""Validation while a model is learnt: the metrics of a task on a few samples that it is not trained on."""
+"""Validates a model during training: the metrics of a task on a few samples that are not in the training data."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..cards.task import TaskSpec
 from ..data.base import OpenData
 
 CLUSTERS = 7
-"""K of the feature clustering that validates an encoder."""
+"""Number of clusters K in the validation of an encoder."""
+
+
+class ValidatedObjective:
+    """Base class of the objectives: what they train on, and validation by a function that they are given.
+
+    Attributes:
+        validator: Returns the validation numbers of a model.
+    """
+
+    validator: Callable[[nn.Module], dict[str, float]]
+
+    @property
+    def note(self) -> str:
+        """One line that describes the training data; empty for rendered scenes, which the recipe describes."""
+        return ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Values that must be equal for a resume, besides the recipe: the training data."""
+        return {"data": self.note} if self.note else {}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on samples that are not in the training data."""
+        return self.validator(model)
 
 
 def validate_masks(
     model: Any, *, task: TaskSpec, limit: int, device: str, data: OpenData | None = None
 ) -> dict[str, float]:
-    """The task's metrics on the first `limit` samples of its validation split, the main metric first.
+    """Metrics of a task, the main metric first.
 
-    data: samples instead of these.
+    Args:
+        model: Any model of the suite.
+        task: Task to score on.
+        limit: Number of samples.
+        device: Device of the model.
+        data: Samples to score on; by default the first ones of the task's split `val`.
     """
     from ..evaluation.plan import make_plan
     from ..evaluation.run import run
 
-    with tempfile.TemporaryDirectory() as results, _alone():
+    # A result in the user's folder would look like an evaluation; and one noise seed is enough for a curve.
+    with tempfile.TemporaryDirectory() as results, _without_ranks():
         plan = make_plan(
             model,
             task,
@@ -44,8 +76,8 @@ def validate_masks(
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Hide torchrun's names: `evaluate` would split the samples over ranks, but only the first rank validates."""
+def _without_ranks() -> Iterator[None]:
+    """Hide torchrun's variables. Only the main rank validates; the evaluation would wait for shards of the others."""
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
     try:
         yield
@@ -54,9 +86,17 @@ def _alone() -> Iterator[None]:
 
 
 def validate_encoder(model: Any, *, task: TaskSpec, limit: int, device: str) -> dict[str, float]:
-    """The same for clusters of an encoder's tokens: farthest-point seeds (`fps_*`) and k-means (`kmeans_*`), K = 7.
+    """Metrics of a task for clusters of an encoder's tokens, K = `CLUSTERS`.
 
-    The main metric, ARI and FG-ARI only, so that the curves can be read.
+    Args:
+        model: The encoder.
+        task: Task to score on.
+        limit: Number of samples.
+        device: Device of the encoder.
+
+    Returns:
+        `fps_NAME` for clusters around farthest-point seeds and `kmeans_NAME` for k-means. NAME is the main metric, ARI
+        or FG-ARI; more curves would make the plot unreadable.
     """
     from ..models.clustering import build_fps_features, build_kmeans_features
 

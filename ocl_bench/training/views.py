@@ -1,7 +1,7 @@
-"""Two views of a scene: one shared crop and flip, and a brightness, contrast, colour and noise of their own.
+"""Two views of a scene: crop and flip are shared, brightness, contrast, colour and noise differ.
 
-Everything random is drawn on the CPU as parameters, one row per image, and applied wherever the images are: a view
-does not depend on the device or on how a batch is split over ranks.
+Random parameters are drawn on the CPU, one row per image, and applied on the device of the images. A view does not
+depend on the device or on how a batch is split over ranks.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BANK = 512
-"""Side of the periodic noise picture; a view's noise is a window of it at a random place."""
+"""Side of the periodic noise picture. The noise of a view is a window of it at a random place."""
 
 
 class _Rows:
-    """Parameters that travel as one (B, n) float32 tensor, one column per field."""
+    """Parameters that are packed into one (B, n) float32 tensor, one column per field."""
 
     def stack(self) -> Tensor:
-        """All fields as (B, n) float32."""
+        """Pack all fields into (B, n) float32."""
         return torch.stack([getattr(self, f.name).float() for f in fields(self)], dim=1)  # type: ignore[arg-type]
 
     @classmethod
     def unstack(cls, rows: Tensor) -> Self:
-        """The inverse of `stack`."""
+        """Invert `stack`."""
         return cls(*rows.unbind(1))
 
 
 @dataclass(frozen=True)
 class Geometry(_Rows):
-    """A square crop per image, in shares of the image side: left, top, side, each (B,); flip (B,) is left-right."""
+    """A square crop of each image. left, top, side: (B,) shares of the image side. flip: (B,), left to right."""
 
     left: Tensor
     top: Tensor
@@ -42,7 +42,18 @@ class Geometry(_Rows):
 
 @dataclass(frozen=True)
 class Photometry(_Rows):
-    """Per image (B,): brightness added, contrast factor, gain of each channel, noise strength and its place."""
+    """Parameters (B,) of a photometric view.
+
+    Attributes:
+        brightness: Value that is added.
+        contrast: Factor around the mean of the image.
+        red: Factor of the red channel.
+        green: Factor of the green channel.
+        blue: Factor of the blue channel.
+        noise: Standard deviation of the noise.
+        noise_row: First row of the window in the noise picture.
+        noise_column: Its first column.
+    """
 
     brightness: Tensor
     contrast: Tensor
@@ -55,15 +66,17 @@ class Photometry(_Rows):
 
 
 def draw_geometry(images: int, zoom: float, flip: bool, source: torch.Generator) -> Geometry:
-    """Crops of side uniform in [zoom, 1] at a uniform place, mirrored with probability 1/2."""
+    """Draw square crops: side uniform in [zoom, 1], place uniform, mirrored with probability 1/2 if `flip`."""
     size, x, y, coin = torch.rand(4, images, generator=source)
     side = zoom + (1 - zoom) * size
     return Geometry(x * (1 - side), y * (1 - side), side, (coin < 0.5) & flip)
 
 
 def draw_photometry(images: int, jitter: float, noise: float, source: torch.Generator) -> Photometry:
-    """Uniform draws: brightness within +- jitter / 2, contrast within 1 +- jitter, channel gains within
-    1 +- jitter / 2, standard deviation of the noise up to `noise`.
+    """Draw photometric views. All parameters are uniform.
+
+    The ranges are +- jitter / 2 for the brightness, 1 +- jitter for the contrast, 1 +- jitter / 2 for the gain of each
+    channel, and [0, noise] for the standard deviation of the noise.
     """
     draws = torch.rand(6, images, generator=source)
     centred = 2 * draws - 1
@@ -82,9 +95,10 @@ def draw_photometry(images: int, jitter: float, noise: float, source: torch.Gene
 
 
 def shared_geometry(image: Tensor, geometry: Geometry) -> Tensor:
-    """Crop, flip and resize back, bilinearly: (B, 3, H, W) -> (B, 3, H, W)."""
+    """Crop and flip images (B, 3, H, W), and resize the crops bilinearly to the same size."""
     sign = 1 - 2 * geometry.flip.to(image.dtype)
     zero = torch.zeros_like(geometry.side)
+    # `affine_grid` has coordinates from -1 to 1: x and y are the centre of the crop there.
     x = 2 * geometry.left + geometry.side - 1
     y = 2 * geometry.top + geometry.side - 1
     rows = [torch.stack([sign * geometry.side, zero, x], dim=1), torch.stack([zero, geometry.side, y], dim=1)]
@@ -93,7 +107,7 @@ def shared_geometry(image: Tensor, geometry: Geometry) -> Tensor:
 
 
 def photometric_view(image: Tensor, view: Photometry) -> Tensor:
-    """Apply a photometric view to images (B, 3, H, W) in [0, 1]; stays in [0, 1]."""
+    """Apply photometric views to images (B, 3, H, W) in [0, 1]. The result stays in [0, 1]."""
     gain = torch.stack([view.red, view.green, view.blue], dim=1).view(-1, 3, 1, 1)
     mean = image.mean((1, 2, 3), keepdim=True)
     changed = (image - mean) * view.contrast.view(-1, 1, 1, 1) + mean + view.brightness.view(-1, 1, 1, 1)
@@ -101,6 +115,7 @@ def photometric_view(image: Tensor, view: Photometry) -> Tensor:
 
 
 def _noise(image: Tensor, view: Photometry) -> Tensor:
+    """Standard normal noise (B, 3, H, W): windows of the noise picture, which continues periodically."""
     bank = _noise_bank(image.device)
     row = (view.noise_row.long().view(-1, 1) + torch.arange(image.shape[2], device=image.device)) % BANK
     column = (view.noise_column.long().view(-1, 1) + torch.arange(image.shape[3], device=image.device)) % BANK
@@ -111,7 +126,10 @@ _BANKS: dict[torch.device, Tensor] = {}
 
 
 def _noise_bank(device: torch.device) -> Tensor:
-    """Standard normal (3, BANK, BANK), the same on every device."""
+    """Standard normal picture (3, BANK, BANK).
+
+    It is drawn on the CPU, because GPUs have other generators: the same numbers are needed on every device.
+    """
     if device not in _BANKS:
         _BANKS[device] = torch.randn(3, BANK, BANK, generator=torch.Generator("cpu").manual_seed(0)).to(device)
     return _BANKS[device]

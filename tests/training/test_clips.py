@@ -22,7 +22,7 @@ from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
 from ocl_bench.training import run
 from ocl_bench.training.clips import (
-    Networks,
+    FrozenEncoders,
     ReadVideos,
     VideoOptions,
     cached_features,
@@ -31,7 +31,7 @@ from ocl_bench.training.clips import (
     videos_of_reader,
     videos_of_scenes,
 )
-from ocl_bench.training.recipe import Recipe, Scenes
+from ocl_bench.training.recipe import Recipe, SceneSelection
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def tiny_model() -> SlotContrast:
     return assemble(SlotContrast, "embedded", {**SMALL, "input_size": 128})
 
 
-def networks(model: SlotContrast) -> Networks:
-    return Networks(model.encoder, None, model.input_size, torch.device("cpu"))
+def frozen_encoders(model: SlotContrast) -> FrozenEncoders:
+    return FrozenEncoders(model.encoder, None, model.input_size, torch.device("cpu"))
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VideoStore:
-    """Four videos of noise, of 5, 4, 3 and 1 frames, in a cache of their own."""
+    """Four videos of noise with 5, 4, 3 and 1 frames, in a separate cache."""
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     for split in ("train", "val"):
         for index, frames in enumerate((5, 4, 3, 1)):
@@ -78,11 +78,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VideoStore:
 
 
 def test_cached_features_are_those_of_the_frames(store: VideoStore) -> None:
-    """And a clip of a reader, encoded when it is asked for, is the clip of the cache, mirrored or not."""
+    """A clip of a reader, encoded at once, equals the clip of the cache, mirrored or not."""
     model = tiny_model()
-    recipe = Recipe(steps=1, validate_limit=2, scenes=Scenes(variant="motion", count=4))
+    recipe = Recipe(steps=1, validate_limit=2, scenes=SceneSelection(variant="motion", count=4))
     task = get_task("movi-c")
-    cached, held_out = videos_of_scenes(task, recipe, VideoOptions(kind="video"), networks(model), progress=False)
+    cached, held_out = videos_of_scenes(
+        task, recipe, VideoOptions(kind="video"), frozen_encoders(model), progress=False
+    )
     assert held_out.ids == ("val-00000", "val-00001") and cached.note == "4 embedded videos of motion r1, train split"
     assert held_out.reader[1].frames[0].truth.labels.max() == 1
     read = ReadVideos(rendered_data(store, task), task.protocol, 128, "the same")
@@ -99,31 +101,31 @@ def test_cached_features_are_those_of_the_frames(store: VideoStore) -> None:
 
 def test_features_are_computed_once_for_each_encoder(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    first = cached_features(model.encoder, store, networks(model), True, progress=False)
+    first = cached_features(model.encoder, store, frozen_encoders(model), True, progress=False)
     monkeypatch.setattr(VideoStore, "__getitem__", None)  # no frame is read again
-    again = cached_features(model.encoder, store, networks(model), True, progress=False)
+    again = cached_features(model.encoder, store, frozen_encoders(model), True, progress=False)
     assert all(np.array_equal(a, b) for a, b in zip(first.plain, again.plain, strict=True))
-    plain = cached_features(model.encoder, store, networks(model), False, progress=False)
+    plain = cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
     assert plain.mirrored is None and first.mirrored is not None
     with torch.no_grad():
         next(model.encoder.parameters()).add_(1)
     with pytest.raises(TypeError):  # another encoder needs the frames
-        cached_features(model.encoder, store, networks(model), False, progress=False)
+        cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
 
 
 def test_frames_of_another_size_are_refused(store: VideoStore) -> None:
-    other = replace(networks(tiny_model()), input_size=64)
+    other = replace(frozen_encoders(tiny_model()), input_size=64)
     with pytest.raises(UsageError, match="128 pixels a side, not 64"):
         cached_features(tiny_model().encoder, store, other, False, progress=False)
 
 
 def test_a_damaged_file_of_features_is_named(store: VideoStore) -> None:
     model = tiny_model()
-    cached_features(model.encoder, store, networks(model), False, progress=False)
+    cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
     path = next((store.folder.parents[2] / "training").rglob("00002.npy"))
     path.write_bytes(b"no array")
     with pytest.raises(UsageError, match=r"00002\.npy: cannot be read .* remove it"):
-        cached_features(model.encoder, store, networks(model), False, progress=False)
+        cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
 
 
 def card_with(options: dict[str, Any]) -> Any:
@@ -151,7 +153,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_videos_of_a_data_set_are_trained_on(
     tmp_path: Path, store: VideoStore, small_card: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """In its official layout; the card's task validates on a video of the same split that is not trained on."""
+    """The data has its official layout. The task validates on a held-out video of the same split."""
     # Of so few videos all would be those of validation.
     monkeypatch.setattr("ocl_bench.data.readers.ytvis._VALIDATION", 0)
     layout, folder, split = READERS[name]
@@ -243,6 +245,6 @@ def test_videos_that_validate_are_not_trained_on(tmp_path: Path) -> None:
     recipe = Recipe(steps=1, validate_limit=2)
     options = VideoOptions(kind="video", images="reader")
     trained, held_out = videos_of_reader(
-        folder_task(), recipe, options, networks(tiny_model()), tmp_path, progress=False
+        folder_task(), recipe, options, frozen_encoders(tiny_model()), tmp_path, progress=False
     )
     assert held_out.ids == ("v0", "v2") and trained.data.ids == ("v1", "v3", "v4")

@@ -120,7 +120,7 @@ def test_crops_that_do_not_meet_have_boxes_without_area():
 
 
 def test_aligned_views_show_the_same_place():
-    """Views of a picture of its own coordinates, flips included, cut to their common part."""
+    """Each pixel of the picture holds its own coordinates: aligned views must have equal pixels, flips included."""
     rows, columns = np.mgrid[0:120, 0:160]
     picture = torch.from_numpy(np.stack([rows, columns, 0 * rows])).to(torch.uint8).expand(64, -1, -1, -1)
     pairs = draw_pairs(draw_uniform(0, 0, np.arange(64)), np.repeat([[120, 160]], 64, 0), 0.2)

@@ -10,7 +10,7 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.data.scenes import render
 from ocl_bench.training import data
 from ocl_bench.training.data import frozen_features, object_boxes, training_scenes
-from ocl_bench.training.recipe import Scenes
+from ocl_bench.training.recipe import SceneSelection
 
 
 @dataclass
@@ -42,7 +42,9 @@ def small_chunks(monkeypatch):
 
 
 def open_scenes(count, **changes):
-    return training_scenes(Scenes(count=count, **changes), workers=1, progress=False, renderer=fake_render)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocl_bench.data.scenes.render", fake_render)
+        return training_scenes(SceneSelection(count=count, **changes), workers=1, progress=False)
 
 
 def test_scenes_are_cropped_and_read_in_any_order(small_chunks):
@@ -82,7 +84,7 @@ def test_a_revision_that_is_gone_is_a_usage_error(small_chunks):
 
 def test_the_crop_is_that_of_the_protocol(small_chunks):
     scene = render("full", 1, "train", [1])
-    scenes = training_scenes(Scenes(count=2), workers=1, progress=False)
+    scenes = training_scenes(SceneSelection(count=2), workers=1, progress=False)
     assert torch.equal(scenes.images[[1]], scene.image[:, :, 16:144, 16:144])
     assert torch.equal(scenes.labels[[1]], scene.labels[:, 16:144, 16:144])
 

@@ -72,7 +72,7 @@ def test_goes_on_from_its_state() -> None:
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.02), (1, 0.0596), (50, 2.0), (51, 1.99978), (200, 1e-6)])
 def test_learning_rate_is_the_official_one(step: int, rate: float) -> None:
-    """Batch 512, 20 epochs of 10 steps of which 5 are warm-up: the values of the official scheduler."""
+    """Batch 512, 20 epochs of 10 steps, 5 epochs of warm-up: the values of the official scheduler."""
     ours = learning_rate(step, 200, 2.0, warmup=50, floor=1e-6 / 2.0, start=0.01)
     assert ours == pytest.approx(rate, rel=1e-5)
 

@@ -103,7 +103,7 @@ def test_crops_equal_the_loop(picture, inside, step):
 
 
 def test_both_global_views_show_the_target_or_say_so():
-    """Ten thousand draws; twenty small crops miss an object in a corner now and then."""
+    """Over ten thousand draws, twenty small crops sometimes miss an object in a corner."""
     source = np.random.default_rng(0)
     boxes, sizes = [], []
     for _ in range(10_000):

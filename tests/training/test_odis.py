@@ -131,7 +131,7 @@ class FakeData:
 
 
 def with_boxes(rows):
-    """The tiny images with these boxes for every one of them."""
+    """The tiny images, all with the same boxes."""
     plain = tiny_source()
     table = np.tile(np.array(rows, dtype=np.float32), (data.CHUNK, 1, 1))
     return BoxedScenes(plain.images, ChunkedArray((table,), len(plain)))
@@ -263,7 +263,7 @@ def test_unknown_options_are_refused():
 
 
 class Knower:
-    """Knows the class of an image by its first pixel; with boxes by their place."""
+    """Predicts the class of an image from its first pixel, or from the place of its boxes."""
 
     input_size = 32
 
@@ -310,7 +310,7 @@ def salient_scene(number):
 
 @pytest.fixture
 def cards(monkeypatch, tmp_path):
-    """The bundled cards, small; scenes by hand in a cache of its own."""
+    """Small versions of the bundled cards, and hand-made scenes in a separate cache."""
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(data, "CHUNK", 16)
     for chunk in range(3):
@@ -367,7 +367,7 @@ def test_the_cards_train_on_scenes_and_evaluate(tmp_path, cards, model):
 
 
 def test_same_steps_and_images_for_all_cards():
-    """What an ablation changes, and nothing else."""
+    """An ablation changes its own setting and nothing else."""
     whole = get_card("odis")
     changed = {
         "ibot": {"layout", "object_weight", "image_weight", "masked_attention", "boxes", "repeat"},
@@ -427,7 +427,7 @@ def test_masks_give_boxes_and_so_does_a_table(tmp_path, cards):
     record = invoke(tmp_path / "table", *arguments, task="coco-discovery")
     assert record["data"].endswith(f", boxes of {table}")
     found = log_rows(tmp_path / "table")
-    assert found[0]["count_images"] + found[1]["count_images"] == 8  # 12 images, of which at most 3 have a box
+    assert found[0]["count_images"] + found[1]["count_images"] == 8  # of 12 images, at most 3 have a box
     assert sum(row["count_without_box"] for row in found) >= 5
     table.write_text("".join(json.dumps({**row, "boxes": []}) + "\n" for row in rows))
     with pytest.raises(UsageError, match="have no box inside of the images of train"):

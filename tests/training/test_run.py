@@ -14,8 +14,8 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.models.loading import get_model
 from ocl_bench.training import data, objectives, run, validation
 from ocl_bench.training.checkpoint import file_sha256
-from ocl_bench.training.following import next_command
-from ocl_bench.training.recipe import Scenes
+from ocl_bench.training.follow_up import next_command
+from ocl_bench.training.recipe import SceneSelection
 
 ENCODER_OPTIONS = {"width": 8, "dim": 8, "blocks": [1]}
 DIAS_OPTIONS = {**ENCODER_OPTIONS, "slots": 3, "slot_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
@@ -104,7 +104,7 @@ def test_an_encoder_is_followed_by_a_model_that_uses_it(encoder, following):
 
 
 def test_what_was_asked_for_is_asked_for_again(tmp_path, cards, monkeypatch):
-    """The command of a stopped visit goes on with the same training, whatever made it another one than the card's."""
+    """The command that a stopped visit prints continues the same training, also with changed options."""
     make_small(monkeypatch, tmp_path / "cache", cards)
     asked = [
         "--option",
@@ -163,4 +163,4 @@ def test_wrong_commands_are_one_line_and_exit_2(model, arguments, told, monkeypa
 
 def test_scenes_of_an_evaluation_split_cannot_be_asked_for():
     with pytest.raises(ValueError, match="split"):
-        Scenes(split="test")
+        SceneSelection(split="test")

@@ -28,7 +28,7 @@ from ocl_bench.metrics import semantic
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcon import group, presence
 from ocl_bench.training import data, run
-from ocl_bench.training.recipe import Recipe, Scenes, read_recipe
+from ocl_bench.training.recipe import Recipe, SceneSelection, read_recipe
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 
 
@@ -50,7 +50,7 @@ def test_student_teacher_and_centre_all_learn(whole):
 
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
-    """Ranks hold different numbers of shared slots here, as the assertion at the end makes sure."""
+    """The ranks have different numbers of shared slots; the last assertion checks this."""
     assert_ranks_learn_the_joint_batch("tiny_slotcon_training.py", run_double, tmp_path)
     for rank in range(2):
         gathered = torch.load(tmp_path / "two" / f"gathered{rank}.pt", weights_only=True)
@@ -127,7 +127,7 @@ def test_crops_without_overlap_are_counted_and_harmless(tmp_path):
 
 
 def test_a_batch_without_shared_slots_is_counted_and_finite(tmp_path):
-    """The teacher's only other prototype is the student's opposite, and it does not follow."""
+    """The teacher has the student's two opposite prototypes in the other order and does not follow the student."""
     model = tiny_model(prototypes=2, use_group_loss=False)
     with torch.no_grad():
         model.student.prototypes[1] = -model.student.prototypes[0]
@@ -182,7 +182,7 @@ def test_unknown_options_are_refused():
 
 
 class Namer:
-    """Prototypes that name the classes of a sample in another order."""
+    """Prototypes that are the classes of a sample in another order."""
 
     input_size = 32
 
@@ -233,7 +233,7 @@ TRAIN = {"steps": 2, "batch": 4, "scenes": {"variant": "things", "count": 20}, "
 
 @pytest.fixture
 def card(monkeypatch, tmp_path):
-    """The bundled card, small; scenes by hand in a cache of its own."""
+    """A small version of the bundled card, and hand-made scenes in a separate cache."""
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(data, "CHUNK", 16)
     for split in ("train", "val"):
@@ -308,19 +308,19 @@ def test_models_of_scenes_refuse_a_data_root(tmp_path):
 
 
 def test_scenes_with_and_without_classes_are_padded(card):
-    padded = data.padded_scenes(Scenes(variant="things", count=20), progress=False)
+    padded = data.padded_scenes(SceneSelection(variant="things", count=20), progress=False)
     for index in (0, 5, 19):
         image = classed_scene(index).image
         height, width = padded.sizes[[index]][0].tolist()
         assert image.shape == (height, width, 3)
         stored = padded.images[[index]][0].permute(1, 2, 0).numpy()
         assert (stored[:height, :width] == image).all() and not stored[height:].any() and not stored[:, width:].any()
-    held_out = data.held_out_scenes(Scenes(variant="things", count=20), 3, progress=False)
+    held_out = data.held_out_scenes(SceneSelection(variant="things", count=20), 3, progress=False)
     assert (held_out[2].image == classed_scene(102).image).all() and held_out[2].truth.classes.max() < 27
 
 
 def test_the_card_names_the_task_that_validates(tmp_path, card):
-    """Its protocol, and not that of clevrtex; whoever names another one gets it, and may still go on."""
+    """The card's task validates, not clevrtex. The user can name another task and can still resume."""
     small = ["train", "--model", "slotcon", "--device", "cpu", "--json", "--out", str(tmp_path / "out")]
     record = json.loads(CliRunner().invoke(app, small).stdout)
     assert record["validation"]["task"] == record["recipe"]["task"] == "cocostuff-segmentation"

@@ -14,7 +14,7 @@ JOINT = [step for step, split in enumerate(SPLITS) if sum(split) > 1]
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What two ranks saw."""
+    """The results of two ranks."""
     out = tmp_path_factory.mktemp("norm")
     run_two_ranks(HELPERS / "tiny_batch_norm.py", out)
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
@@ -22,7 +22,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_with_unequal_rows_are_one_joint_batch(ranks, case):
-    """Step after step, so the running statistics pass through the steps with a single row or none."""
+    """The running statistics are compared after each step, also after steps with a single row or none."""
     net = network(case)
     for step in range(len(SPLITS)):
         one, two = (rank[f"{case} {step}"] for rank in ranks)

@@ -200,7 +200,7 @@ TRAIN = {"steps": 2, "batch": 2, "validate_limit": 2, "log_every": 1, "precision
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Rendered videos by hand in a cache, encoders, and small cards by name."""
+    """Hand-made rendered videos in a cache, encoders, and small cards by name."""
     out = tmp_path_factory.mktemp("videos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCL_BENCH_CACHE", str(out / "cache"))
@@ -287,12 +287,12 @@ OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
     [
         ("slotmatch", ["--set", 'objective.teacher=""'], "objective.teacher' is empty"),
         ("slotcontrast", ["--set", "objective.teacher=slotcontrast"], "only a SlotMatch has one"),
-        ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=slotcon"], "slotcon is no SlotContrast"),
+        ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=slotcon"], "slotcon is not a SlotContrast"),
         ("slotmatch", ["--option", "slots=4"], "option slots: the teacher has 3, the student expects 4"),
         ("slotmatch", ["--option", "slot_dim=4"], "option teacher_slot_dim: the teacher has 8, the student expects 4"),
         ("slotmatch", ["--option", "input_size=64"], "sees 128 pixels a side, the student 64"),
         ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=grid"], "no weights of grid are bundled; train it"),
-        ("slotcontrast", ["--option", "width=16"], "its encoder is not that of card encoder-large"),
+        ("slotcontrast", ["--option", "width=16"], "its encoder does not accept the weights of card encoder-large"),
         ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use motion"),
         ("slotcontrast", ["--task", "clevrtex"], "family video"),
         ("slotcontrast", ["--set", "objective.frames=3"], "train.objective.frames"),

@@ -1,0 +1,51 @@
+"""Writes the log of a training: `log.jsonl`, one JSON object per line. `curves.py` reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..core.files import write_atomically
+
+
+class LogFile:
+    """Appends to `log.jsonl`.
+
+    Args:
+        path: The file.
+        step: Finished steps of the checkpoint that is resumed, 0 for a new training. Lines from beyond it are removed.
+        enabled: False on all ranks but one.
+    """
+
+    def __init__(self, path: Path, step: int, enabled: bool) -> None:
+        self.path, self.enabled = path, enabled
+        self.last: dict[str, float] = {}
+        if enabled:
+            lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() and step else []
+            known = [line for line in lines if _logged_before(line, step)]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: temporary.write_text("".join(known), encoding="utf-8"))
+
+    def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
+        """Append the loss terms of a step: `loss` is the total, `loss_NAME` the other terms."""
+        self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
+        self._append({"step": step, **self.last, "lr": rate, **counts})
+
+    def validation(self, step: int, numbers: dict[str, float]) -> None:
+        """Append the validation numbers after `step` steps."""
+        self._append({"step": step, "val": numbers})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.enabled:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _logged_before(line: str, step: int) -> bool:
+    """True for complete lines of training steps before `step` and of validations up to it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return False  # the process was killed while it wrote the line
+    return bool(row["step"] < step or ("val" in row and row["step"] == step))
