@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """A result, the floors and ceilings to print below it, what was written, and what to do next."""
 
     result: Result
@@ -44,7 +44,7 @@ def evaluate_and_report(
     pictures: bool = True,
     say: Callable[[str], None] = lambda line: None,
     **keywords: Any,
-) -> Report:
+) -> EvaluationReport:
     """Evaluate, then gather everything that the command line prints. keywords: those of `make_plan`.
 
     say: gets one line at a time about where the data comes from and what is reused.
@@ -73,7 +73,7 @@ def evaluate_and_report(
         paths["leaderboard"] = _leaderboard(plan, root)
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
-    return Report(result, references, paths, _next_command(model, task, result))
+    return EvaluationReport(result, references, paths, _next_command(model, task, result))
 
 
 def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.matrix import Cell
     from ..results.record import Result
-    from ..tables.gate.report import Report
+    from ..tables.gate.report import GateReport
     from ..tables.validation.examine import Validation
 
 
@@ -136,7 +136,7 @@ def print_matrix(cells: Sequence[Cell], json: bool) -> None:
             typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
 
 
-def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
+def print_gate(report: GateReport, json: bool, annotations: Annotations) -> None:
     """The report of the gate, and its findings as annotations on stderr, so that they never spoil JSON."""
     from dataclasses import asdict
 

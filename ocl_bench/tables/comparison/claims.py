@@ -80,7 +80,7 @@ class Better(_Strict):
         return self.model_copy(update={"their_task": best, "their_tasks": {}, "protocols_differ": said})
 
 
-class Ratio(_Strict):
+class ClaimRatio(_Strict):
     """A measured ratio of `against` to `ours` (2 is half the time), from a committed figure of `quantity`."""
 
     kind: Literal["ratio"]
@@ -98,7 +98,7 @@ class Untested(_Strict):
     why: str = Field(min_length=1)
 
 
-Test = Annotated[Better | Ratio | Untested, Field(discriminator="kind")]
+Test = Annotated[Better | ClaimRatio | Untested, Field(discriminator="kind")]
 
 
 class Claim(_Strict):
@@ -131,7 +131,7 @@ class Claims(_Strict):
 class Outcome:
     """What came of one test. data: what it was decided on, empty where nothing was; found: the numbers behind it."""
 
-    test: Better | Ratio | Untested
+    test: Better | ClaimRatio | Untested
     verdict: Verdict
     why: str = ""
     data: str = ""
@@ -237,11 +237,11 @@ def inputs(claims: Claims, folders: Sequence[Path], path: Path) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _try(test: Better | Ratio | Untested, folders: Sequence[Path], figures: Path) -> Outcome:
+def _try(test: Better | ClaimRatio | Untested, folders: Sequence[Path], figures: Path) -> Outcome:
     """The outcome of a test that needs no correction, or the measured difference of one that does."""
     if isinstance(test, Better):
         return _measured(test, folders)
-    if isinstance(test, Ratio):
+    if isinstance(test, ClaimRatio):
         return _ratio(test, figures / test.figure)
     verdicts: Mapping[str, Verdict] = {
         "construction": "by construction",
@@ -284,7 +284,7 @@ def _same_data(
     return next(iter(ours.values())), next(iter(theirs.values()))
 
 
-def _decided(test: Better | Ratio | Untested, found: Comparison) -> Outcome:
+def _decided(test: Better | ClaimRatio | Untested, found: Comparison) -> Outcome:
     """The verdict by the rule, after the correction for all claims of the file."""
     holds = found.verdict == "better"
     if test.kind == "not_below":
@@ -294,7 +294,7 @@ def _decided(test: Better | Ratio | Untested, found: Comparison) -> Outcome:
     return Outcome(test, verdict, why, found.data, found)
 
 
-def _ratio(test: Ratio, path: Path) -> Outcome:
+def _ratio(test: ClaimRatio, path: Path) -> Outcome:
     if not path.is_file():
         return Outcome(test, "not tested here", f"no committed figure of {test.quantity} ({path.name})")
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from .claims import Better, Claims, Judged, Outcome, Ratio
+from .claims import Better, Claims, Judged, Outcome, ClaimRatio
 from .comparison_page import interval_text, p_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def verdict_text(verdict: str, data: str) -> str:
 
 def _measured(one: Judged, outcome: Outcome) -> str:
     test, found = outcome.test, outcome.found
-    if isinstance(test, Ratio) and outcome.figure:
+    if isinstance(test, ClaimRatio) and outcome.figure:
         figure = outcome.figure
         ratio = f"{figure.ratio:.2f} times [{figure.low:.2f}, {figure.high:.2f}], claimed {test.at_least:g}"
         cells = [test.quantity, f"`{test.ours}`", f"`{test.against}`", ratio, "-", "-", "-", outcome.verdict]
@@ -114,7 +114,7 @@ def _name(outcome: Outcome) -> str:
     test = outcome.test
     if isinstance(test, Better):
         return f"`{test.ours}` and `{test.against}`, `{test.task}`: "
-    return f"{test.quantity}: " if isinstance(test, Ratio) else ""
+    return f"{test.quantity}: " if isinstance(test, ClaimRatio) else ""
 
 
 def _unequal(outcome: Outcome) -> list[str]:

@@ -33,7 +33,7 @@ from ...results.methods import DataKey, data_key, find_method, is_file, read_fil
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import default_folders
-from .pairing import Pairs, Side, pair
+from .pairing import PairedResults, ComparedMethod, pair
 
 ALPHA = 0.05
 ROUNDING = 1e-12
@@ -145,7 +145,7 @@ def difference(
     return pair(ours, theirs, metric, other_metric).difference()
 
 
-def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
+def measure(pairs: PairedResults, *, permute: bool = True) -> Comparison:
     """Every number of one comparison; `corrected` adds what depends on how many there are: p_holm and the verdict."""
     found = pairs.difference()
     images = pairs.image_differences()
@@ -182,7 +182,7 @@ def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
     )
 
 
-def _remarks(pairs: Pairs) -> tuple[str, ...]:
+def _remarks(pairs: PairedResults) -> tuple[str, ...]:
     """Why results are not ranked, each reason of a result once."""
     results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
     found = (f"{one.model.name}: {reason.message}" for one in results.values() for reason in _against(one))
@@ -210,7 +210,7 @@ def _judged(one: Comparison, p_holm: float | None) -> Comparison:
     return replace(one, p_holm=p_holm, separable=separable, verdict=verdict)
 
 
-def _side(key: str, side: Side, value: float) -> dict[str, Any]:
+def _side(key: str, side: ComparedMethod, value: float) -> dict[str, Any]:
     first = side.results[0]
     return {
         key: side.name,
@@ -234,7 +234,7 @@ def _per_image(images: NDArray[np.float64] | None) -> dict[str, Any]:
     }
 
 
-def _permutation(pairs: Pairs, images: NDArray[np.float64] | None) -> tuple[float, int]:
+def _permutation(pairs: PairedResults, images: NDArray[np.float64] | None) -> tuple[float, int]:
     """p-value and number of draws; NaN and 0 where swapping images means nothing."""
     if images is not None:
         return sign_flip_p_value(images), PERMUTATIONS
@@ -242,7 +242,7 @@ def _permutation(pairs: Pairs, images: NDArray[np.float64] | None) -> tuple[floa
     return (np.nan, 0) if both is None else (swap_p_value(both, pairs.n), RESAMPLES)
 
 
-def _standard_error(pairs: Pairs, found: Difference, images: NDArray[np.float64] | None) -> float:
+def _standard_error(pairs: PairedResults, found: Difference, images: NDArray[np.float64] | None) -> float:
     """Of two checkpoints and a mean it is known exactly; else it is that of the bootstrap."""
     if images is None or len(pairs.ours.results) > 1 or pairs.n < 2:
         return found.se

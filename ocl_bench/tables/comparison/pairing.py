@@ -33,7 +33,7 @@ _MODEL_PART = ("mask:", "from:")  # of a signature: where the model's part comes
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedMethod:
     """One method: its results, one for each training seed, the metric and the card that it is scored by."""
 
     results: tuple[Result, ...]
@@ -58,15 +58,15 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedResults:
     """Results of two methods, paired by training seed, on the images that count for all of them.
 
     rows: of each side and pair, sorted by image. values: (2, S, n) per image, None for a metric that is no mean of
     them. failed: images that a model could not be scored on; without_value: those on which a metric is not valid.
     """
 
-    ours: Side
-    theirs: Side
+    ours: ComparedMethod
+    theirs: ComparedMethod
     rows: tuple[tuple[pandas.DataFrame, ...], tuple[pandas.DataFrame, ...]]
     values: NDArray[np.float64] | None
     ids: tuple[str, ...]
@@ -151,7 +151,7 @@ def pair(
     *,
     card: TaskSpec | None = None,
     their_card: TaskSpec | None = None,
-) -> Pairs:
+) -> PairedResults:
     """Join two methods on their images. Training seeds that only one of them has are left out; a floor meets each seed.
 
     card: the task's, by default the bundled one of that name. their_card: only where theirs is deliberately scored by
@@ -170,7 +170,7 @@ def pair(
     for together in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
         _check_fit(together)
     ours, theirs = _paired(ours, theirs)
-    sides = Side(tuple(ours), metric, card), Side(tuple(theirs), their_metric or metric, their_card or card)
+    sides = ComparedMethod(tuple(ours), metric, card), ComparedMethod(tuple(theirs), their_metric or metric, their_card or card)
     return _join(*sides)
 
 
@@ -243,7 +243,7 @@ def _paired(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[
     return [seeds_a[seed] for seed in common], [seeds_b[seed] for seed in common]
 
 
-def _join(ours: Side, theirs: Side) -> Pairs:
+def _join(ours: ComparedMethod, theirs: ComparedMethod) -> PairedResults:
     sides = [(side, one) for side in (ours, theirs) for one in side.results]
     tables = [_rows(side, one) for side, one in sides]
     scored = set.intersection(*(set(table["id"]) for table in tables))
@@ -268,10 +268,10 @@ def _join(ours: Side, theirs: Side) -> Pairs:
     failed = len({failure.id for _, one in sides for failure in one.counts.failed})
     without = attempted - failed - len(valid)
     rows = tuple(tables[:half]), tuple(tables[half:])
-    return Pairs(ours, theirs, rows, values, tuple(sorted(valid)), failed, without)
+    return PairedResults(ours, theirs, rows, values, tuple(sorted(valid)), failed, without)
 
 
-def _rows(side: Side, result: Result) -> pandas.DataFrame:
+def _rows(side: ComparedMethod, result: Result) -> pandas.DataFrame:
     if side.metric not in result.metrics:
         raise UsageError(
             f"{result.model.name}: no metric '{side.metric}' in its result; it has {', '.join(result.metrics)}"
@@ -281,7 +281,7 @@ def _rows(side: Side, result: Result) -> pandas.DataFrame:
     return rows_of(result)
 
 
-def _is_mean(side: Side, rows: pandas.DataFrame) -> bool:
+def _is_mean(side: ComparedMethod, rows: pandas.DataFrame) -> bool:
     """Whether the metric is the mean of its own column; that of a whole set is not, even if it has such a column."""
     statistic = set_statistic(rows, side.card, side.metric)
     if statistic is None:

@@ -45,7 +45,7 @@ class GoldenTask(_Section):
     hash: str
 
 
-class Recipe(_Section):
+class GoldenRecipe(_Section):
     """How to measure again. scenes: data root below the baseline folder, empty for the rendered stand-in."""
 
     scenes: str = Field(default="", pattern=r"^[\w-]*$")
@@ -90,7 +90,7 @@ class Golden(_Section):
     schema_: Literal[1] = Field(alias="schema", default=1)
     task: GoldenTask
     model: str
-    recipe: Recipe
+    recipe: GoldenRecipe
     made: Made
     tolerance: Tolerance
     tolerances: dict[str, Tolerance] = {}

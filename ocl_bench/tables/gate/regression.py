@@ -34,7 +34,7 @@ from .golden import (
     GoldenMetric,
     GoldenTask,
     Made,
-    Recipe,
+    GoldenRecipe,
     Tolerance,
     as_column,
     golden_files,
@@ -42,7 +42,7 @@ from .golden import (
     read_golden,
     write_golden,
 )
-from .report import Checked, Finding, Report
+from .report import CheckedGolden, Finding, GateReport
 
 if TYPE_CHECKING:
     import pandas
@@ -71,7 +71,7 @@ def regress(
     device: str = "cpu",
     limit: int = 64,
     tolerance: Tolerance = FIRST_TOLERANCE,
-) -> Report:
+) -> GateReport:
     """Compare every golden file of `baseline` with what its model measures now.
 
     task, model: only the golden files of these, as the files name them. candidate: a folder with results to compare
@@ -82,7 +82,7 @@ def regress(
     if accept and not reason.strip():
         raise UsageError("--accept needs --why TEXT: it is written into the golden files")
     baseline = Path(baseline)
-    report = Report()
+    report = GateReport()
     if accept and task and model and not golden_path(baseline, task, model).is_file():
         made = make_golden(task, model, baseline, limit=limit, tolerance=tolerance, reason=reason.strip())
         report.accepted.append(made)
@@ -95,7 +95,7 @@ def regress(
         else:
             report.findings += [replace(finding, file=path) for finding in findings]
         seconds = time.perf_counter() - start
-        report.checked.append(Checked(golden.name, len(golden.ids), len(golden.metrics), seconds))
+        report.checked.append(CheckedGolden(golden.name, len(golden.ids), len(golden.metrics), seconds))
     return report
 
 
@@ -233,7 +233,7 @@ def _equal(a: float, b: float, rounding: float) -> bool:
     return (math.isnan(a) and math.isnan(b)) or abs(a - b) <= rounding * max(1.0, abs(b))
 
 
-def measure(task: str, model: str, recipe: Recipe, baseline: Path, device: str = "cpu") -> Measurement:
+def measure(task: str, model: str, recipe: GoldenRecipe, baseline: Path, device: str = "cpu") -> Measurement:
     """Evaluate a model as `recipe` says. Nothing is reused from earlier runs, and `OCL_BENCH_DATA` plays no part."""
     from ...evaluation.run import evaluate
 
@@ -305,7 +305,7 @@ def make_golden(
 
     scenes: data root below `baseline` with stored scenes, empty for the first `limit` scenes of the stand-in.
     """
-    recipe = Recipe(scenes=scenes, limit=limit, noise_seeds=get_task(task).noise_seeds)
+    recipe = GoldenRecipe(scenes=scenes, limit=limit, noise_seeds=get_task(task).noise_seeds)
     measured = measure(task, model, recipe, Path(baseline))
     limits = _Limits(recipe, tolerance, tolerances or {})
     earlier = golden_path(Path(baseline), measured.result.task.name, model)
@@ -325,7 +325,7 @@ def _accepted(before: Golden, measured: Measurement, reason: str) -> Golden:
 class _Limits:
     """What a golden file keeps when its numbers are accepted anew."""
 
-    recipe: Recipe
+    recipe: GoldenRecipe
     tolerance: Tolerance
     tolerances: dict[str, Tolerance]
 

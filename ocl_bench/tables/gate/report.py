@@ -18,7 +18,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedGolden:
     """One golden file that was compared."""
 
     golden: str
@@ -28,10 +28,10 @@ class Checked:
 
 
 @dataclass
-class Report:
+class GateReport:
     """What the gate found."""
 
-    checked: list[Checked] = field(default_factory=list)
+    checked: list[CheckedGolden] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     accepted: list[Path] = field(default_factory=list)
 

@@ -27,7 +27,7 @@ from ...results.ranks_with import Reference, reasons_against_ranking, reference_
 from ...results.record import Result
 from ...results.store import default_folders, rows_of, search, task_names_in
 from .facts import NOT_RECORDED, facts_of
-from .ranking import Board, Cell, Excluded, Group, Row, rank
+from .ranking import Board, BoardCell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         metric = result.metrics[name]
         if metric.value is not None:
             low, high = metric.ci95 or (None, None)
-            cells[name] = Cell(metric.value, low, high, None, metric.n_valid)
+            cells[name] = BoardCell(metric.value, low, high, None, metric.n_valid)
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]

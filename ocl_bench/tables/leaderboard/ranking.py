@@ -54,7 +54,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Cell:
+class BoardCell:
     """One number. low, high: 95 % interval over images; sd: sample deviation over training seeds."""
 
     value: float
@@ -80,7 +80,7 @@ class Row:
     role: str
     privilege: str
     group: Group
-    cells: dict[str, Cell]
+    cells: dict[str, BoardCell]
     training_seeds: tuple[int, ...]
     noise_seeds: tuple[int, ...]
     options: str
@@ -175,7 +175,7 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
             else:
                 interval = bootstrap_mean(values[name].to_numpy())
                 n_valid = int(values[name].notna().sum())
-            cells[name] = Cell(
+            cells[name] = BoardCell(
                 float(np.mean(numbers)), interval.low, interval.high, float(np.std(numbers, ddof=1)), n_valid
             )
     first = min(seeds, key=lambda row: row.training_seeds)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import UsageError
 from ...metrics.statistics import Statistic, bootstrap_mean, bootstrap_statistic
-from .ranking import Board, Cell, Excluded, Group, Row
+from .ranking import Board, BoardCell, Excluded, Group, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -87,7 +87,7 @@ class StratifiedRow:
     """One row of a board with its main metric in each stratum (None: not valid on any image there)."""
 
     row: Row
-    cells: tuple[Cell | None, ...]
+    cells: tuple[BoardCell | None, ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _positions(values: pandas.Series, stratum: Stratum) -> NDArray[np.intp]:
     return np.flatnonzero((numbers >= stratum.low) & (numbers < stratum.high))
 
 
-def _cell(row: Row, metric: str, ids: pandas.Index) -> Cell | None:
+def _cell(row: Row, metric: str, ids: pandas.Index) -> BoardCell | None:
     """Value, interval, deviation over training seeds and number of images of one row on those with these ids."""
     positions = np.flatnonzero(row.values.index.isin(ids))
     if metric not in row.cells or not len(positions):
@@ -161,7 +161,7 @@ def _cell(row: Row, metric: str, ids: pandas.Index) -> Cell | None:
     if np.isnan(value):
         return None
     low, high = (None, None) if np.isnan(interval.low) else (float(interval.low), float(interval.high))
-    return Cell(value, low, high, _deviation([_value(seed, metric, positions) for seed in row.seeds]), n_valid)
+    return BoardCell(value, low, high, _deviation([_value(seed, metric, positions) for seed in row.seeds]), n_valid)
 
 
 def _value(row: Row, metric: str, positions: NDArray[np.intp]) -> float:
