@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from .claims import Better, Claims, Judged, Outcome, ClaimRatio
+from .claims import Better, ClaimRatio, Claims, Judged, Outcome
 from .comparison_page import interval_text, p_text
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from ...results.methods import DataKey, data_key, find_method, is_file, read_fil
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import default_folders
-from .pairing import PairedResults, ComparedMethod, pair
+from .pairing import ComparedMethod, PairedResults, pair
 
 ALPHA = 0.05
 ROUNDING = 1e-12

@@ -170,7 +170,10 @@ def pair(
     for together in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
         _check_fit(together)
     ours, theirs = _paired(ours, theirs)
-    sides = ComparedMethod(tuple(ours), metric, card), ComparedMethod(tuple(theirs), their_metric or metric, their_card or card)
+    sides = (
+        ComparedMethod(tuple(ours), metric, card),
+        ComparedMethod(tuple(theirs), their_metric or metric, their_card or card),
+    )
     return _join(*sides)
 
 

@@ -67,10 +67,10 @@ def facts_of(result: Result, task: TaskSpec | None) -> Facts:
     built = card if card is not None and dict(card.options) == model.options else None
     trained = _card_of_checkpoint(model.checkpoint_sha256, card)
     training = trained.training if trained is not None else None
-    # A floor clusters features of an encoder that was not trained here, so its card alone tells the pretraining.
     speed = result.cost.images_per_second
     return Facts(
         backbone=built.backbone if built is not None else "",
+        # Other weights than those of a card may come from another start. A floor has no weights of its own to differ.
         pretraining=built.pretraining if built is not None and (training or model.role == "floor") else "",
         slots=next((str(model.options[name]) for name in _NUMBER_OF_SEGMENTS if model.options.get(name)), ""),
         input_size=str(_input_size(model.options, card, model.role, task) or ""),
