@@ -26,7 +26,7 @@ from ...results.migrations import migrate
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import key_of
-from .rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
+from .rows import ROUNDING, FieldProblems, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -88,23 +88,23 @@ def examine(
     """
     path = Path(path)
     content = _read_json(path)
-    found = list(_not_finite(content))
-    result = _parse(path, content, found)
+    problems = list(_not_finite(content))
+    result = _parse(path, content, problems)
     skipped: list[str] = []
     images = metrics = rescored = 0
     if result is not None:
-        task = _task_card(result, found)
-        found += [*_check_time(result), *_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
-        found += _check_key(result, task, skipped)
-        rows = find_rows(path, result, found)
+        task = _task_card(result, problems)
+        problems += [*_check_time(result), *_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
+        problems += _check_key(result, task, skipped)
+        rows = find_rows(path, result, problems)
         if rows is not None:
             images = len(rows)
-            found += [*check_counts(result, rows), *check_row_values(rows)]
-            metrics = check_values(result, rows, task, found, skipped)
-            rescored = _rescore(path, result, rows, task, predictions, data_root, found, skipped)
-    problems = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(found))
+            problems += [*check_counts(result, rows), *check_row_values(rows)]
+            metrics = check_values(result, rows, task, problems, skipped)
+            rescored = _rescore(path, result, rows, task, predictions, data_root, problems, skipped)
+    refusals = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(problems))
     not_ranked = tuple(reasons_against_ranking(result)) if result is not None else ()
-    return Validation(str(path), problems, tuple(skipped), not_ranked, images, metrics, rescored)
+    return Validation(str(path), refusals, tuple(skipped), not_ranked, images, metrics, rescored)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _not_finite(value: Any, place: str = "") -> Found:
+def _not_finite(value: Any, place: str = "") -> FieldProblems:
     """Numbers that JSON does not know, also where the schema allows anything (model options)."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place, f"{value} is not a finite number; a value that is not defined is null"
@@ -143,7 +143,7 @@ def _not_finite(value: Any, place: str = "") -> Found:
         yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
-def _parse(path: Path, content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
+def _parse(path: Path, content: dict[str, Any], problems: list[tuple[str, str]]) -> Result | None:
     """The result; None, with all problems of the schema, when it is none.
 
     Strictly: text that looks like a number, or a truth value, is none, although `read_result` would take it for one.
@@ -153,17 +153,17 @@ def _parse(path: Path, content: dict[str, Any], found: list[tuple[str, str]]) ->
         result._path = path
         return result
     except UsageError as error:
-        found.append(("schema", str(error)))
+        problems.append(("schema", str(error)))
     except ValidationError as error:
-        known = {field for field, _ in found}
+        known = {field for field, _ in problems}
         for one in error.errors():
             field = ".".join(str(part) for part in one["loc"]) or "result"
             if field not in known:
-                found.append((field, one["msg"]))
+                problems.append((field, one["msg"]))
     return None
 
 
-def _check_time(result: Result) -> Found:
+def _check_time(result: Result) -> FieldProblems:
     """Of equal runs the newest counts, so that the time has to be one, and not one that no later run can follow."""
     try:
         created = datetime.fromisoformat(result.identity.created)
@@ -174,15 +174,15 @@ def _check_time(result: Result) -> Found:
         yield "identity.created", f"{result.identity.created} has no time zone or lies in the future"
 
 
-def _task_card(result: Result, found: list[tuple[str, str]]) -> TaskSpec | None:
+def _task_card(result: Result, problems: list[tuple[str, str]]) -> TaskSpec | None:
     """The bundled card of the task. The name comes from a file: it is never taken for a path."""
     if result.task.name not in task_names():
-        found.append(("task.name", f"'{result.task.name}' is no task of this version; see `ocl-bench list tasks`"))
+        problems.append(("task.name", f"'{result.task.name}' is no task of this version; see `ocl-bench list tasks`"))
         return None
     return get_task(result.task.name)
 
 
-def _check_task(result: Result, task: TaskSpec | None) -> Found:
+def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
     """The protocol is that of the card, and embedded data is not called anything else."""
     if task is None:
         return
@@ -207,7 +207,7 @@ def _check_task(result: Result, task: TaskSpec | None) -> Found:
         yield "fit.head", f"'{result.fit.head}' is not that of the card, '{task.fit.head}'"
 
 
-def _check_model(result: Result, task: TaskSpec | None) -> Found:
+def _check_model(result: Result, task: TaskSpec | None) -> FieldProblems:
     """What the bundled card of the model says, where the result is of one."""
     model = result.model
     base, _, seed = model.name.partition(":")
@@ -236,7 +236,7 @@ def _check_model(result: Result, task: TaskSpec | None) -> Found:
     yield from _check_checkpoint(result, card, seed)
 
 
-def _check_own_model(result: Result) -> Found:
+def _check_own_model(result: Result) -> FieldProblems:
     """A user's model has the role of one, and a name that neither breaks a table nor is taken for a bundled model's."""
     name, role = result.model.name, result.model.role
     if not name.strip() or name != name.strip() or not name.isprintable() or "|" in name or len(name) > 100:
@@ -263,7 +263,7 @@ def _supervision(result: Result, card: ModelCard) -> str:
     return card.supervision
 
 
-def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
+def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> FieldProblems:
     """Training seed and checkpoint belong together: the bundled seed has the bundled weights."""
     model = result.model
     bundled = card.training.seed if card.training else None
@@ -280,7 +280,7 @@ def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
         yield "model.checkpoint_sha256", f"is not that of the bundled weights {card.weights}, {card.sha256[:16]}..."
 
 
-def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Found:
+def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> FieldProblems:
     """The key is the hash of what the file says (`results.store.key_of`)."""
     data, model, fit = result.data, result.model, result.fit
     if fit is not None and (fit.revision is None or fit.ids_sha256 is None):
@@ -309,7 +309,7 @@ def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Fou
     yield "identity.key", "is not the hash of task, data, model, seeds and dtype in this file; one of them was changed"
 
 
-def _check_ranges(result: Result) -> Found:
+def _check_ranges(result: Result) -> FieldProblems:
     """Each value and interval lies where its metric can be; counts and cost are not negative."""
     for name, metric in result.metrics.items():
         field = f"metrics.{name}"
@@ -348,14 +348,14 @@ def _rescore(
     task: TaskSpec | None,
     predictions: str | Path | None,
     data_root: str | Path | None,
-    found: list[tuple[str, str]],
+    problems: list[tuple[str, str]],
     skipped: list[str],
 ) -> int:
     """Score a few samples again from their saved predictions; returns how many."""
     folder = Path(predictions) if predictions is not None else path.with_suffix(".predictions")
     if not folder.is_dir():
         if predictions is not None:
-            found.append(("predictions", f"{folder} is not a folder"))
+            problems.append(("predictions", f"{folder} is not a folder"))
         skipped.append("samples were not scored again: no predictions are attached")
         return 0
     if task is None or task.hash != result.task.hash:
@@ -367,5 +367,5 @@ def _rescore(
     if not isinstance(outcome, Rescored):
         skipped.append(f"samples were not scored again: {outcome}")
         return 0
-    found += outcome.problems
+    problems += outcome.problems
     return outcome.samples

@@ -28,39 +28,39 @@ ROUNDING = 1e-9
 LARGEST_ROWS = 200_000_000
 """Bytes of a Parquet file; the largest of this repository, 384 images with boxes and scores, has 0.13 MB."""
 
-Found = Iterator[tuple[str, str]]
+FieldProblems = Iterator[tuple[str, str]]
 """Field and what is wrong with it."""
 
 
-def find_rows(path: Path, result: Result, found: list[tuple[str, str]]) -> pandas.DataFrame | None:
-    """The rows beside a result file; None, with the problem in `found`, where there are none that can be checked.
+def find_rows(path: Path, result: Result, problems: list[tuple[str, str]]) -> pandas.DataFrame | None:
+    """The rows beside a result file; None, with the problem in `problems`, where there are none that can be checked.
 
     They have the name of the result with `.parquet`: what else the file may name is never taken for a path.
     """
     name, rows = result.rows.file, path.with_suffix(".parquet")
     if name != rows.name or not rows.is_file():
-        found.append(("rows.file", f"{name!r} is no file beside {path.name}, or not {rows.name}"))
+        problems.append(("rows.file", f"{name!r} is no file beside {path.name}, or not {rows.name}"))
         return None
     if rows.is_symlink():
-        found.append(("rows.file", f"{name} is a symbolic link; put the file itself there"))
+        problems.append(("rows.file", f"{name} is a symbolic link; put the file itself there"))
         return None
     if (size := rows.stat().st_size) > LARGEST_ROWS:
-        found.append(("rows.file", f"{name} has {size / 1e6:.0f} MB, rows at most {LARGEST_ROWS / 1e6:g}"))
+        problems.append(("rows.file", f"{name} has {size / 1e6:.0f} MB, rows at most {LARGEST_ROWS / 1e6:g}"))
         return None
     sha256 = file_sha256(rows)
     if sha256 != result.rows.sha256:
-        found.append(("rows.sha256", f"{name} has {sha256}, the result says {result.rows.sha256}"))
+        problems.append(("rows.sha256", f"{name} has {sha256}, the result says {result.rows.sha256}"))
     try:
         table = read_rows(rows)
     except UsageError as error:
-        found.append(("rows.file", str(error)))
+        problems.append(("rows.file", str(error)))
         return None
     wrong = list(_wrong_columns(table, name))
-    found += wrong
+    problems += wrong
     return None if wrong else table
 
 
-def _wrong_columns(rows: pandas.DataFrame, name: str) -> Found:
+def _wrong_columns(rows: pandas.DataFrame, name: str) -> FieldProblems:
     """Columns that are missing, or hold something else than what they are for."""
     from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
@@ -82,7 +82,7 @@ def _wrong_columns(rows: pandas.DataFrame, name: str) -> Found:
             yield f"rows.{column}", "a share lies outside [0, 1]"
 
 
-def check_counts(result: Result, rows: pandas.DataFrame) -> Found:
+def check_counts(result: Result, rows: pandas.DataFrame) -> FieldProblems:
     """Every image is there, once for each noise seed, and what is counted is what the rows hold."""
     from ...core.files import ids_hash
 
@@ -118,7 +118,7 @@ def check_counts(result: Result, rows: pandas.DataFrame) -> Found:
         yield "cost.images_per_second", f"{result.cost.images_per_second!r}, but rows and seconds give {speed!r}"
 
 
-def check_row_values(rows: pandas.DataFrame) -> Found:
+def check_row_values(rows: pandas.DataFrame) -> FieldProblems:
     """No infinity, and each image's value of a metric lies in the range of the metric (NaN: not valid there)."""
     for column in rows.select_dtypes("number").columns:
         values = rows[column].to_numpy(np.float64)
@@ -140,7 +140,7 @@ def check_values(
     result: Result,
     rows: pandas.DataFrame,
     task: TaskSpec | None,
-    found: list[tuple[str, str]],
+    problems: list[tuple[str, str]],
     skipped: list[str],
 ) -> int:
     """Compute every metric from the rows again and compare; returns how many were."""
@@ -151,17 +151,17 @@ def check_values(
         with np.errstate(invalid="ignore"):  # infinities among the rows are named elsewhere
             computed = summarise(rows, task, result.model.mask_source)
     except (UsageError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        found.append(("rows", f"the metrics cannot be computed from them ({type(error).__name__}: {error})"))
+        problems.append(("rows", f"the metrics cannot be computed from them ({type(error).__name__}: {error})"))
         return 0
     for name in sorted({*computed, *result.metrics}):
         if name not in computed or name not in result.metrics:
-            found.append((f"metrics.{name}", "is " + ("missing" if name in computed else "no metric of the task")))
+            problems.append((f"metrics.{name}", "is " + ("missing" if name in computed else "no metric of the task")))
             continue
-        found += _compare(f"metrics.{name}", result.metrics[name], computed[name])
+        problems += _compare(f"metrics.{name}", result.metrics[name], computed[name])
     return len(computed)
 
 
-def _compare(field: str, stored: MetricValue, computed: MetricValue) -> Found:
+def _compare(field: str, stored: MetricValue, computed: MetricValue) -> FieldProblems:
     for part in ("value", "se", "n_valid", "signature"):
         now, then = getattr(computed, part), getattr(stored, part)
         if not _same(then, now):
