@@ -81,7 +81,8 @@ def rescore(
     except OclBenchError as error:
         return f"the data are not there ({error})"
     if data.revision != section.revision or ids_hash(data.ids) != section.ids_sha256:
-        return f"the data here differ ({data.kind} {data.revision}), not {section.kind} {section.revision}"
+        there = f"{section.kind} {section.revision}"
+        return f"the data here differ from those of the result: {data.kind} {data.revision} here, {there} there"
     chosen = draw(rows["id"].astype(str).tolist(), result.identity.key)
     positions = [position for position, sample_id in enumerate(data.ids) if sample_id in set(chosen)]
     try:
