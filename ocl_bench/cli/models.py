@@ -159,13 +159,13 @@ def show(
         else:
             print_metric(make_console(), metric)
         return
-    found = find_card(name, metric_names())
+    card = find_card(name, metric_names())
     if json:
-        print_json(found.model_dump(mode="json"))
-    elif isinstance(found, TaskSpec):
-        print_task(make_console(), found)
+        print_json(card.model_dump(mode="json"))
+    elif isinstance(card, TaskSpec):
+        print_task(make_console(), card)
     else:
-        print_model(make_console(), found)
+        print_model(make_console(), card)
 
 
 def check(
@@ -267,16 +267,16 @@ def profile(
     elif against_option or out:
         raise UsageError("--against-option and --out need --against MODEL")
     with own_stdout(json):
-        found = profile_models(sides, setup, say=say)
+        costs = profile_models(sides, setup, say=say)
     if json:
-        print_json(found.to_dict())
+        print_json(costs.to_dict())
     else:
         from .console import make_console
         from .profile import print_profile
 
-        print_profile(make_console(), found)
+        print_profile(make_console(), costs)
     if out is not None:
-        say(f"written: {write_figure(out, found, sys.argv[1:])}")
+        say(f"written: {write_figure(out, costs, sys.argv[1:])}")
 
 
 def tune(

@@ -131,9 +131,8 @@ def _unequal(comparisons: Sequence[Comparison]) -> list[str]:
         ]
         for first, second, what in sides:
             if first != second:
-                lines.append(
-                    f"{comparison.task}: {what} of {comparison.a} {first.strip('│')}, of {comparison.b} {second.strip('│')}"
-                )
+                ours, theirs = f"{comparison.a} {first.strip('│')}", f"{comparison.b} {second.strip('│')}"
+                lines.append(f"{comparison.task}: {what} of {ours}, of {theirs}")
     return list(dict.fromkeys(lines))
 
 

@@ -131,7 +131,7 @@ class PairedResults:
         return replace(tested, seed_signs=() if np.isnan(tested.mean) else (int(np.sign(tested.mean)),))
 
     def image_differences(self) -> NDArray[np.float64] | None:
-        """(n,) differences of the images, averaged over seed pairs; None if the metric is not an average over images."""
+        """(n,) differences of the images, averaged over seed pairs; None if the metric is not an average of images."""
         return None if self.values is None else self.direction * (self.values[0] - self.values[1]).mean(axis=0)
 
     def swappable(self) -> list[Statistic] | None:
@@ -238,7 +238,7 @@ def _check_data(first: Result, other: Result, *, revision: bool) -> None:
 
 
 def _check_fit(results: Sequence[Result]) -> None:
-    """Raise UsageError when heads or banks were fitted on different images. A field that is not recorded matches any."""
+    """Raise UsageError when heads or banks were fitted on different images. A field without a record matches any."""
     for name in ("head", "kind", "split", "revision", "ids_sha256", "samples"):
         values = [(result, getattr(result.fit, name)) for result in results if result.fit is not None]
         # Results of format 1 have None here.
@@ -253,7 +253,7 @@ def _check_fit(results: Sequence[Result]) -> None:
 
 
 def _check_method(results: Sequence[Result]) -> None:
-    """Raise UsageError unless these are training seeds of one method: one name, equal options, different checkpoints."""
+    """Raise UsageError unless these are training seeds of one method: one name, equal options, a checkpoint each."""
     first, owners = results[0], dict[str, Result]()
     for result in results:
         model = result.model
