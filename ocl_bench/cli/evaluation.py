@@ -168,7 +168,7 @@ def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
 
 
 def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
-    """Draw the neighbours of up to four queries with the right class and four with a wrong one, spread over the data."""
+    """Draw the neighbours of up to four queries with the right class and four with a wrong one, from all the data."""
     from ..families.knn import Knn
     from ..tables.pictures.neighbours import SHOWN, Query, write_neighbours
 

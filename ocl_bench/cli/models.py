@@ -267,16 +267,16 @@ def profile(
     elif against_option or out:
         raise UsageError("--against-option and --out need --against MODEL")
     with own_stdout(json):
-        costs = profile_models(sides, setup, say=say)
+        found = profile_models(sides, setup, say=say)
     if json:
-        print_json(costs.to_dict())
+        print_json(found.to_dict())
     else:
         from .console import make_console
         from .profile import print_profile
 
-        print_profile(make_console(), costs)
+        print_profile(make_console(), found)
     if out is not None:
-        say(f"written: {write_figure(out, costs, sys.argv[1:])}")
+        say(f"written: {write_figure(out, found, sys.argv[1:])}")
 
 
 def tune(

@@ -79,15 +79,15 @@ def compare(
     from ..tables.comparison.comparison_page import print_comparisons, write_comparison
 
     with own_stdout(json):
-        comparisons = compare_methods(a, b, task, metrics, results=existing(results))
+        found = compare_methods(a, b, task, metrics, results=existing(results))
     if json:
-        print_json({"a": a, "b": b, "comparisons": [comparison.to_dict() for comparison in comparisons]})
+        print_json({"a": a, "b": b, "comparisons": [comparison.to_dict() for comparison in found]})
     else:
         from .console import make_console
 
-        print_comparisons(make_console(), comparisons)
+        print_comparisons(make_console(), found)
     if out is not None:
-        say(f"written: {write_comparison(out, comparisons)}")
+        say(f"written: {write_comparison(out, found)}")
 
 
 def claims(

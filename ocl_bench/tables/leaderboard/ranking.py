@@ -236,7 +236,7 @@ def _distinct_names(rows: Sequence[Row]) -> list[Row]:
 
 
 def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:
-    """Whether the paired 95 % interval of best minus row includes 0; None when there are less than two shared images.
+    """Whether the paired 95 % interval of best minus row includes 0; None with fewer than two shared images.
 
     The interval of the best row with itself is [0, 0], therefore the best row is always marked.
     """
