@@ -18,7 +18,8 @@ from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.core.paths import bundled
 from ocl_bench.data import open_data
 from ocl_bench.tables.gate.golden import Tolerance, golden_path
-from ocl_bench.tables.gate.regression import make_golden, regress
+from ocl_bench.tables.gate.recording import make_golden
+from ocl_bench.tables.gate.regression import regress
 
 TASK = "clevrtex"
 STORED_SCENES = 16

@@ -1,4 +1,4 @@
-"""The command line: which verbs there are. They import what they need, so `--help` and `list` start no torch.
+"""The verbs of the command line. Each imports what it needs when it runs: `--help` and `list` do not import torch.
 
 Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
 """
@@ -42,7 +42,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": cli_models.export,
     "schema": cli_results.schema,
 }
-"""In the order in which `--help` lists them."""
+"""Functions by verb, in the order of `--help`."""
 
 for name, verb in VERBS.items():
     app.command(name)(verb)

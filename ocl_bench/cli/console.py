@@ -1,4 +1,4 @@
-"""What the command line prints: tables of results, checks and cards."""
+"""Print tables of results, checks and cards for the command line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from ..results.record import MetricValue, Result
 
 _PIPE_WIDTH = 120
+"""Columns of a console that is not a terminal; rich would take 80 and break the tables."""
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console; wide enough for the tables when the output goes to a file or a pipe."""
+    """A console that is wide enough for the tables, also when the output goes to a file or a pipe."""
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
@@ -31,7 +32,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
-    """The result's row, the floors and ceilings below it, the signature and what it cost."""
+    """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
 
     task, data, counts = result.task, result.data, result.counts
@@ -62,7 +63,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
 
 
 def print_cells(console: Console, cells: Sequence[Cell]) -> None:
-    """A line for each model and task. Tasks are not averaged: they measure different things."""
+    """Print a line for each model and task. Tasks are not averaged: they measure different things."""
     table = Table("task", "model", "main metric", "value", "n", "status", title_justify="left")
     for cell in cells:
         if cell.result is None:
@@ -76,7 +77,7 @@ def print_cells(console: Console, cells: Sequence[Cell]) -> None:
 
 
 def unit_of(result: Result) -> str:
-    """What is resampled: images or videos, as the family of the main metric has it."""
+    """What the bootstrap resamples: `images` or `videos`, by the family of the main metric."""
     from ..families import find_family
     from ..metrics import find_metric
 
@@ -91,7 +92,7 @@ def _images(result: Result) -> str:
 
 
 def _remark(result: Result) -> str:
-    """What a reader must know of a row: ` (floor, boxes)` is a floor on features that were trained with boxes."""
+    """Role and supervision of a row, as in ` (floor, boxes)` for a floor on features that were trained with boxes."""
     model = result.model
     words = [model.role if model.role in ("floor", "ceiling") else "", model.supervision.replace("none", "")]
     remark = ", ".join(filter(None, words))
@@ -99,6 +100,7 @@ def _remark(result: Result) -> str:
 
 
 def _cells(result: Result, header: Result) -> list[str]:
+    """The values of a result in the columns of another one; `-` for a metric that it does not have."""
     return [
         format_metric(result.metrics[name], header.metrics[name].n_valid) if name in result.metrics else "-"
         for name in header.metrics
@@ -106,7 +108,12 @@ def _cells(result: Result, header: Result) -> list[str]:
 
 
 def format_metric(metric: MetricValue, n_header: int) -> str:
-    """`0.612 ±.013`, and the number of valid images where it is not the one of the column."""
+    """A value as `0.612 ±.013`, with the number of valid images when it differs from that of the column.
+
+    Args:
+        metric: the value.
+        n_header: number of valid images in the head of the column.
+    """
     if metric.value is None:
         return "not valid"
     text = f"{round(metric.value, 3) + 0.0:.3f}"  # + 0.0 turns -0.0 into 0.0
@@ -117,7 +124,7 @@ def format_metric(metric: MetricValue, n_header: int) -> str:
 
 
 def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
-    """One row for each check with what to do about it."""
+    """Print one row for each check, with a remedy when it failed."""
     words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "skipped"}
     table = Table(title=f"check-model {name}", title_justify="left")
     for column in ("check", "", "found", "remedy"):
@@ -128,7 +135,7 @@ def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
 
 
 def print_task(console: Console, task: TaskSpec) -> None:
-    """A task card in words: protocol, metrics, data and what the data root must look like."""
+    """Print a task card in words: protocol, metrics, data and what the data root must look like."""
     from ..data import READERS
     from ..families import find_family
     from ..metrics import find_metric
@@ -164,13 +171,14 @@ def print_task(console: Console, task: TaskSpec) -> None:
             made += f" and {data.stand_in.fit_samples} to fit on"
         console.print(f"without --data-root: {made}, revision {data.stand_in.revision}, rendered here in this layout")
     console.print("\nwhat the data root must look like:")
+    # The docstring of a reader's module is the description of its layout, and is kept in no other place.
     reader = READERS.get(data.reader)
     layout = inspect.getdoc(inspect.getmodule(reader)) if reader else None
     console.print(escape(layout or f"reader '{data.reader}' is unknown"), soft_wrap=True)
 
 
 def print_metrics(console: Console, names: Sequence[str]) -> None:
-    """One line for each metric: its name, its direction, and what it is."""
+    """Print one line for each metric: name, direction, families and meaning."""
     from ..metrics import find_metric
 
     table = Table("metric", "", "of", "meaning", box=None, pad_edge=False)
@@ -181,7 +189,7 @@ def print_metrics(console: Console, names: Sequence[str]) -> None:
 
 
 def print_metric(console: Console, metric: Metric) -> None:
-    """The definition of a metric: meaning, formula, range, edge cases, how a set's number is made, source."""
+    """Print the definition of a metric: meaning, formula, range, edge cases, how a set's number is made, source."""
     console.print(f"[bold]{metric.name}[/] ({', '.join(metric.families)}): {escape(metric.meaning)}", soft_wrap=True)
     direction = "higher" if metric.direction > 0 else "lower"
     head = {True: "only of tasks with a head (field fit)", False: "only of tasks without a head", None: ""}[metric.head]
@@ -203,7 +211,7 @@ def _arrow(metric: Metric) -> str:
 
 
 def print_model(console: Console, card: ModelCard) -> None:
-    """A model card, field by field."""
+    """Print a model card, field by field."""
     table = Table("field", "value", title=f"{card.name}: {card.title}", title_justify="left")
     for field, value in card.model_dump(mode="json", exclude={"name", "title", "notes"}).items():
         for key, entry in _flat(field, value):
@@ -214,6 +222,7 @@ def print_model(console: Console, card: ModelCard) -> None:
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    """Nested fields as rows with dotted keys; empty fields are left out."""
     if isinstance(value, tuple):
         value = list(value)
     if isinstance(value, dict):
@@ -224,7 +233,7 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
 
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:
-    """One row for each value that was tried, the best one marked."""
+    """Print one row for each value that was tried, and mark the best."""
     table = Table(option, main, title="on the validation split", title_justify="left")
     for row in rows:
         mark = " ← best" if row["value"] == best else ""
@@ -233,7 +242,7 @@ def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[s
 
 
 def print_paths(console: Console, paths: dict[str, Path | None]) -> None:
-    """Where things were written."""
+    """Print where files were written; labels without a path are left out."""
     for label, path in paths.items():
         if path is not None:
             console.print(f"{label + ':':12} {path}", soft_wrap=True)

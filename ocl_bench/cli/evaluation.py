@@ -1,4 +1,4 @@
-"""What `ocl-bench eval` adds to an evaluation: reference rows, a picture, the leaderboard, the next command."""
+"""Evaluate for `ocl-bench eval`, and add reference rows, a picture, the leaderboard and the next command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A result, the floors and ceilings to print below it, what was written, and what to do next."""
+class EvaluationReport:
+    """What `ocl-bench eval` prints. references: floors and ceilings; paths: written files by label, None for none."""
 
     result: Result
     references: list[Result]
@@ -43,10 +43,20 @@ def evaluate_and_report(
     floors: bool = False,
     pictures: bool = True,
     **keywords: Any,
-) -> Report:
-    """Evaluate, then gather everything that the command line prints. keywords: those of `make_plan`.
+) -> EvaluationReport:
+    """Evaluate, then gather everything that the command line prints.
 
-    Where the data comes from and what is reused is logged.
+    Args:
+        model: a model, or its name.
+        task: a task card, its name or its path.
+        results: folder for results; by default the user's results root.
+        save_predictions: keep the predictions beside the result.
+        force: compute again even if the result is finished.
+        floors: compute cheap floors that are not stored yet.
+        pictures: draw the best, median and worst images.
+        keywords: those of `make_plan`.
+
+    Where the data come from and what is reused is logged.
     """
     plan = make_plan(model, task, **keywords)
     logger.info("%s", plan.data.note)
@@ -73,10 +83,11 @@ def evaluate_and_report(
         paths["leaderboard"] = _leaderboard(plan, root)
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
-    return Report(result, references, paths, _next_command(model, task, result))
+    return EvaluationReport(result, references, paths, _next_command(model, task, result))
 
 
 def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
+    """Evaluate the cheap floors that are missing on the same images, and return all references."""
     have = {reference.model.name for reference in references} | {result.model.name}
     for name in CHEAP:
         if name in have:
@@ -100,7 +111,7 @@ def _with_floors(plan: Plan, result: Result, references: list[Result], root: Pat
 
 
 def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
-    """The best, median and worst samples beside the result; only these few are predicted again."""
+    """Draw the best, median and worst samples beside the result; only these few are predicted again."""
     assert result.path is not None
     path = result.path.with_suffix(".png")
     if path.is_file() and not redraw:
@@ -115,6 +126,7 @@ def _title(plan: Plan, result: Result) -> str:
 
 
 def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
+    """Draw masks of images. rows: values of the metric `main` by sample id."""
     from ..tables.pictures.overlays import Panel, choose, write_overlays
 
     direction = find_metric(main).direction
@@ -126,8 +138,9 @@ def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Se
     for start in range(0, len(positions), plan.batch_size):
         runner = Runner(plan)
         items, _ = runner.read(positions[start : start + plan.batch_size])
-        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
-        for item, output in zip(kept, outputs, strict=True):
+        # A sample that fails in this second prediction is left out of the picture.
+        predicted, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(predicted, outputs, strict=True):
             labels, truth = plan.adapter.picture(output, item.truth)
             panels.append(Panel(item.id, values[item.id], _pixels(item), truth, labels))
     title = f"{_title(plan, result)}, {main}"
@@ -143,19 +156,20 @@ def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
     for section, indices in choose(list(rows), per_section=1, direction=find_metric(main).direction).items():
         for index in indices:
             video = plan.data.reader[plan.data.ids.index(str(rows.index[index]))]
-            wanted, kept = set(chosen_frames(len(video))), []
+            wanted, frames = set(chosen_frames(len(video))), []
+            # All clips run, because the state of a model goes from clip to clip; only some frames are drawn.
             for start, items, outputs in runner.clips(video, plan.noise_seeds[0]):
                 for number, (item, output) in enumerate(zip(items, outputs, strict=True), start):
                     if number in wanted:
-                        kept.append((_pixels(item), item.truth.labels, output))
-            images, truth, prediction = (np.stack(part) for part in zip(*kept, strict=True))
+                        frames.append((_pixels(item), item.truth.labels, output))
+            images, truth, prediction = (np.stack(part) for part in zip(*frames, strict=True))
             value = float(rows.iloc[index])
             strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))
     return write_storyboard(path, strips, metric=main, title=_title(plan, result))
 
 
 def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
-    """Up to four queries that hit and four that miss, spread over the data."""
+    """Draw the neighbours of up to four queries with the right class and four with a wrong one, from all the data."""
     from ..families.knn import Knn
     from ..tables.pictures.neighbours import SHOWN, Query, write_neighbours
 
@@ -165,29 +179,30 @@ def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
     bank = Runner(replace(plan, data=train))
     queries = []
     for hit in (True, False):
-        found = [str(name) for name in rows.index[(rows >= 0.5) == hit]]
-        chosen = [found[k * len(found) // 4] for k in range(4)] if len(found) >= 4 else found
-        items, _ = runner.read([plan.data.ids.index(name) for name in chosen])
-        kept, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
-        for item, output in zip(kept, outputs, strict=True):
+        # The mean over noise seeds of 0 and 1 can lie between them.
+        ids = [str(sample_id) for sample_id in rows.index[(rows >= 0.5) == hit]]
+        chosen = [ids[k * len(ids) // 4] for k in range(4)] if len(ids) >= 4 else ids
+        items, _ = runner.read([plan.data.ids.index(sample_id) for sample_id in chosen])
+        predicted, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
+        for item, output in zip(predicted, outputs, strict=True):
             why, label = adapter.explain(output), item.truth.label
             nearest, _ = bank.read([int(position) for position in why.positions[:SHOWN]])
-            labels = [one.truth.label for one in nearest]
-            numbers = [number for number in (label, why.predicted, *labels) if number is not None]
-            called = [names.get(number, str(number)) for number in numbers]
-            pictures = np.stack([_pixels(one) for one in nearest])
+            labels = [neighbour.truth.label for neighbour in nearest]
+            classes = [number for number in (label, why.predicted, *labels) if number is not None]
+            true_name, predicted_name, *others = [names.get(number, str(number)) for number in classes]
+            pictures = np.stack([_pixels(neighbour) for neighbour in nearest])
             cosines = tuple(float(value) for value in why.similarity)
-            queries.append(Query(item.id, _pixels(item), called[0], called[1], pictures, tuple(called[2:]), cosines))
+            queries.append(Query(item.id, _pixels(item), true_name, predicted_name, pictures, tuple(others), cosines))
     return write_neighbours(path, queries, title=f"{_title(plan, result)}, {main}")
 
 
 def _pixels(item: Item) -> np.ndarray:
-    """The model's image, (S, S, 3) uint8."""
+    """The image as the model sees it, (S, S, 3) uint8."""
     return (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
-    """The main metric image by image; the next one of the card that has values of single images, if it has none."""
+    """A metric with values of single images, and its values by sample id: the main metric if it has any."""
     names = [plan.task.main, *(name for name in plan.task.metrics if name in rows and name != plan.task.main)]
     columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
     if not any(len(values) for _, values in columns):
@@ -198,7 +213,7 @@ def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
 
 
 def _leaderboard(plan: Plan, root: Path) -> Path | None:
-    """The board of this task, from the committed results and those of the user, as CSV (and Markdown beside it)."""
+    """Build the board of this task from the committed results and those of the user, and return its CSV file."""
     from ..tables.leaderboard.build import build_leaderboard
 
     folders = list(dict.fromkeys([bundled("leaderboards") / "results", root]))
@@ -207,6 +222,7 @@ def _leaderboard(plan: Plan, root: Path) -> Path | None:
 
 
 def _next_command(model: Any, task: Any, result: Result) -> str:
+    """The command to try next: all images, then scenes that nobody has tuned to, then the leaderboard."""
     name = f"--model {model}" if isinstance(model, str) else "--model FILE.py:build"
     here = f"ocl-bench eval {name} --task {task}"
     if result.data.limit is not None:

@@ -157,13 +157,13 @@ def show(
         else:
             print_metric(make_console(), metric)
         return
-    found = find_card(name, metric_names())
+    card = find_card(name, metric_names())
     if json:
-        print_json(found.model_dump(mode="json"))
-    elif isinstance(found, TaskSpec):
-        print_task(make_console(), found)
+        print_json(card.model_dump(mode="json"))
+    elif isinstance(card, TaskSpec):
+        print_task(make_console(), card)
     else:
-        print_model(make_console(), found)
+        print_model(make_console(), card)
 
 
 def check(

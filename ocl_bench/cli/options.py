@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: options, how their text is parsed, errors in one line, JSON on stdout."""
+"""Shared parts of the verbs: options and the parsing of their texts, errors in one line, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.matrix import Cell
     from ..results.record import Result
-    from ..tables.gate.report import Report
+    from ..tables.gate.report import GateReport
     from ..tables.validation.examine import Validation
 
 
@@ -49,7 +49,7 @@ class ErrorsInOneLine(TyperGroup):
 
 
 class What(StrEnum):
-    """What `list` lists."""
+    """Kinds of names that `list` can list."""
 
     tasks = "tasks"
     models = "models"
@@ -57,14 +57,14 @@ class What(StrEnum):
 
 
 class ExportTarget(StrEnum):
-    """Whose names `export` gives."""
+    """Libraries whose tensor names `export` can write."""
 
     torchvision = "torchvision"
     detectron2 = "detectron2"
 
 
 class Annotations(StrEnum):
-    """Whether `regress` marks its findings for a CI service."""
+    """Services for which `regress` marks its findings; `auto` looks at the environment."""
 
     auto = "auto"
     github = "github"
@@ -89,7 +89,7 @@ Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
 def print_result(
     result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
 ) -> None:
-    """The result as JSON or as a table, and the first failed samples on stderr."""
+    """Print a result as JSON or as a table, and the first failed samples on stderr."""
     if json:
         typer.echo(result.to_json(), nl=False)
     else:
@@ -105,7 +105,7 @@ def print_result(
 
 
 def several(model: str, task: str) -> bool:
-    """Whether these name more than one evaluation. The path of a user's own model or card is one name."""
+    """Whether model and task name more than one evaluation. A path is one name, even if it has a comma."""
     return any(
         text == "all" or ("," in text and not text.endswith((".yaml", ".yml")) and ".py:" not in text)
         for text in (model, task)
@@ -113,7 +113,7 @@ def several(model: str, task: str) -> bool:
 
 
 def print_matrix(cells: Sequence[Cell], json: bool) -> None:
-    """Models by tasks with the main metric of each, or one JSON object for each cell."""
+    """Print the main metric of each model on each task, or one JSON object for each of them."""
     if json:
         print_json(
             [
@@ -138,8 +138,8 @@ def print_matrix(cells: Sequence[Cell], json: bool) -> None:
             typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
 
 
-def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
-    """The report of the gate, and its findings as annotations on stderr, so that they never spoil JSON."""
+def print_gate(report: GateReport, json: bool, annotations: Annotations) -> None:
+    """Print the report of the gate, and its findings as annotations on stderr, where they cannot spoil JSON."""
     from dataclasses import asdict
 
     if json:
@@ -155,14 +155,14 @@ def print_gate(report: Report, json: bool, annotations: Annotations) -> None:
 
 
 def validation_content(validation: Validation) -> dict[str, Any]:
-    """A validation as JSON content."""
+    """The fields of a validation, ready for JSON."""
     from dataclasses import asdict
 
     return {"valid": validation.valid, **asdict(validation)}
 
 
 def print_validation(validation: Validation) -> None:
-    """One line for the file, one for each problem and for what was not checked."""
+    """Print one line for the file, and one for each problem and for each part that was not checked."""
     again = f", {validation.rescored} samples scored again" if validation.rescored else ""
     done = f"{validation.metrics} metrics computed again from {validation.images} rows{again}"
     typer.echo(f"{'ok     ' if validation.valid else 'REFUSED'}  {validation.file}: {done}")
@@ -181,7 +181,7 @@ def exit_code(result: Result) -> int:
 
 @contextmanager
 def own_stdout(json: bool) -> Iterator[None]:
-    """With --json, what a model or a library prints goes to stderr: stdout holds the result and nothing else."""
+    """With --json, send to stderr whatever a model or a library prints; stdout holds the result and nothing else."""
     if not json:
         yield
         return
@@ -197,7 +197,7 @@ def print_json(content: Any) -> None:
 
 
 def split_option(text: str) -> tuple[str, str]:
-    """`key=value` as a pair. Raises UsageError."""
+    """Split `key=value` into a pair. Raises UsageError for a text without `=` or without a key."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UsageError(f"--option {text}: write key=value")
@@ -205,7 +205,7 @@ def split_option(text: str) -> tuple[str, str]:
 
 
 def parse_options(texts: list[str] | None) -> dict[str, Any]:
-    """`key=value` texts as a mapping; values are YAML. Raises UsageError."""
+    """Read `key=value` texts into a mapping; values are YAML. Raises UsageError for a text that cannot be read."""
     import yaml
 
     options = {}
@@ -218,7 +218,7 @@ def parse_options(texts: list[str] | None) -> dict[str, Any]:
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
-    """`0,1,2` or `0..2` as noise seeds. Raises UsageError."""
+    """Read noise seeds from `0,1,2` or `0..2`. Raises UsageError for anything but whole numbers from 0."""
     if text is None:
         return None
     from ..evaluation.tune import parse_values
@@ -230,14 +230,14 @@ def parse_seeds(text: str | None) -> list[int] | None:
 
 
 def go_offline(offline: bool) -> None:
-    """Tell the libraries that could download something not to, before they are imported."""
+    """Forbid downloads to the libraries that could start one. They read these variables when they are imported."""
     if offline:
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
             os.environ[name] = "1"
 
 
 def existing(folders: list[Path] | None) -> list[Path] | None:
-    """Folders that `--results` named. Raises DataMissingError for one that is not there, before anything is written."""
+    """The folders that `--results` named. Raises DataMissingError for a missing one, before anything is written."""
     for folder in folders or ():
         if not folder.is_dir():
             raise DataMissingError(f"--results {folder}: there is no such folder")

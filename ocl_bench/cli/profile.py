@@ -1,4 +1,4 @@
-"""What `ocl-bench profile` prints."""
+"""Print the outcome of `ocl-bench profile`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LINES: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
 
 
 def print_profile(console: Console, profile: Profile) -> None:
-    """A column for each model, the ratios beside them, and the whole setup below."""
+    """Print a column for each model, the ratios beside them, and the whole setup below."""
     table = Table("", title_justify="left")
     for cost in profile.costs:
         remark = " (random weights)" if cost.random_weights else ""
@@ -56,6 +56,7 @@ def print_profile(console: Console, profile: Profile) -> None:
 
 
 def _ratio(profile: Profile, name: str) -> str:
+    """The ratio of the second model to the first; only that of the time has an interval, because it is repeated."""
     time = profile.time_ratio
     if name == "time" and time is not None:
         return f"{time.ratio:.2f} [{time.low:.2f}, {time.high:.2f}]"

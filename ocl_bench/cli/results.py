@@ -81,7 +81,7 @@ def compare(
     with own_stdout(json):
         found = compare_methods(a, b, task, metrics, results=existing(results))
     if json:
-        print_json({"a": a, "b": b, "comparisons": [one.to_dict() for one in found]})
+        print_json({"a": a, "b": b, "comparisons": [comparison.to_dict() for comparison in found]})
     else:
         from .console import make_console
 
@@ -107,7 +107,9 @@ def claims(
     with own_stdout(json):
         papers = judge_all(existing(results))
     if json:
-        print_json([{"method": one.method, "claims": [entry.to_dict() for entry in found]} for one, found, _ in papers])
+        print_json(
+            [{"method": paper.method, "claims": [entry.to_dict() for entry in judged]} for paper, judged, _ in papers]
+        )
     else:
         from .console import make_console
 
@@ -170,16 +172,16 @@ def submit(
     from ..tables.validation.submission import submit as submit_run
 
     with own_stdout(json):
-        made = submit_run(run, out, predictions=predictions, data_root=data_root)
+        submission = submit_run(run, out, predictions=predictions, data_root=data_root)
     if json:
-        print_json({"files": [str(file) for file in made.files], **validation_content(made.validation)})
+        print_json({"files": [str(file) for file in submission.files], **validation_content(submission.validation)})
     else:
-        print_validation(made.validation)
-        for file in made.files:
+        print_validation(submission.validation)
+        for file in submission.files:
             typer.echo(f"written: {file}")
-        if made.next:
-            typer.echo(f"next: {made.next}")
-    raise typer.Exit(0 if made.files else 1)
+        if submission.next:
+            typer.echo(f"next: {submission.next}")
+    raise typer.Exit(0 if submission.files else 1)
 
 
 def validate(
@@ -195,20 +197,20 @@ def validate(
 
     if predictions is not None and len(files) > 1:
         raise UsageError("--predictions belongs to one result; name one file")
-    found, unreadable = [], []
+    validations, unreadable = [], []
     with own_stdout(json):
         for file in files:
             try:
-                found.append(examine(file, predictions=predictions, data_root=data_root))
+                validations.append(examine(file, predictions=predictions, data_root=data_root))
             except UsageError as error:
                 unreadable.append(str(error))
                 typer.echo(f"error: {error}", err=True)
             else:
                 if not json:
-                    print_validation(found[-1])
+                    print_validation(validations[-1])
     if json:
-        print_json({"results": [validation_content(one) for one in found], "unreadable": unreadable})
-    raise typer.Exit(2 if unreadable else 0 if all(one.valid for one in found) else 1)
+        print_json({"results": list(map(validation_content, validations)), "unreadable": unreadable})
+    raise typer.Exit(2 if unreadable else 0 if all(validation.valid for validation in validations) else 1)
 
 
 def schema() -> None:

@@ -1,1 +1,1 @@
-"""Pictures: overlays of masks and curves of training. matplotlib is imported when a picture is drawn."""
+"""Tables and pictures from results: leaderboards, comparisons, the gate, validation. None of them evaluates a board."""

@@ -1,7 +1,7 @@
-"""What papers claim, the experiment here that tests each claim, and a verdict that is computed and never typed.
+"""Claims of papers, the experiments here that test them, and verdicts that are computed and never typed.
 
-Data in `leaderboards/claims/<method>.yaml`. The verdict follows the rule of `comparison` (docs/compare.md), with Holm
-over all comparisons of a file.
+The claims are data in `leaderboards/claims/<method>.yaml`. The verdict follows the rule of `compare` (docs/compare.md),
+with Holm over all comparisons of a file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from ...core.errors import UsageError, first_problem
 from ...core.paths import bundled
 from ...results.measured import Figure
 from ...results.methods import DataKey, find_method
+from ...results.published import Evidence
 from ...results.record import Result
 from .compare import Comparison, corrected, measure
 from .pairing import pair
 
-Verdict = Literal["holds", "contradicted", "undecided", "by construction", "needs official data", "not tested here"]
-Evidence = Literal["paper", "abstract", "readme", "code", "secondary"]
+ClaimVerdict = Literal[
+    "holds", "contradicted", "undecided", "by construction", "needs official data", "not tested here"
+]
 
 
 class _Strict(BaseModel):
@@ -34,7 +36,7 @@ class _Strict(BaseModel):
 
 
 class Printed(_Strict):
-    """What a source says, in its words or numbers, and where that was read."""
+    """A statement of a source in its own words or numbers, and where it was read."""
 
     says: str = Field(min_length=1)
     source: str = Field(min_length=1)
@@ -42,10 +44,14 @@ class Printed(_Strict):
 
 
 class Better(_Strict):
-    """`ours` against `against` in a metric of a task: better, or not below (by more than 0.02).
+    """A test that `ours` is better than `against` in a metric of a task, or not below it by more than 0.02.
 
-    their_task: another protocol on the same images for `against`; protocols_differ then says in which way.
-    their_tasks: several of them, each with a validation number of `against`'s card; `settled` takes the highest.
+    Attributes:
+        their_task: another protocol on the same images for `against`.
+        their_tasks: several such protocols, each with the name of a validation number on the card of `against`;
+            `settled` takes the protocol with the highest number.
+        their_metric: another metric for `against`.
+        protocols_differ: how the protocols differ; needed with `their_task` and `their_tasks`.
     """
 
     kind: Literal["better", "not_below"]
@@ -59,15 +65,19 @@ class Better(_Strict):
     protocols_differ: str = ""
 
     @model_validator(mode="after")
-    def _other_protocols_are_said(self) -> Better:
+    def _other_protocols_are_explained(self) -> Better:
         if (self.their_task is None and not self.their_tasks) != (not self.protocols_differ):
-            raise ValueError("their_task or their_tasks, and protocols_differ come together")
+            raise ValueError("protocols_differ is needed with their_task or their_tasks, and only then")
         if self.their_task is not None and self.their_tasks:
-            raise ValueError("their_task and their_tasks exclude each other")
+            raise ValueError("their_task and their_tasks exclude each other; keep one of them")
         return self
 
     def settled(self) -> Better:
-        """The same test with one `their_task`, by validation. Raises UsageError when the card lacks a number."""
+        """The same test with a single `their_task`, chosen by validation. Raises UsageError if the card lacks a number.
+
+        The choice is made on validation images and not on the tested ones: the best of several test results would
+        favour `against`.
+        """
         if not self.their_tasks:
             return self
         training = get_card(self.against).training
@@ -75,13 +85,19 @@ class Better(_Strict):
         if missing := sorted(set(self.their_tasks.values()) - set(numbers)):
             raise UsageError(f"card {self.against} has no number '{missing[0]}' to choose a task by")
         best = max(self.their_tasks, key=lambda task: numbers[self.their_tasks[task]])
-        seen = ", ".join(f"{name} {numbers[name]:.3f}" for name in self.their_tasks.values())
-        said = f"{self.protocols_differ}; {best} was chosen in validation ({seen})"
-        return self.model_copy(update={"their_task": best, "their_tasks": {}, "protocols_differ": said})
+        validation = ", ".join(f"{name} {numbers[name]:.3f}" for name in self.their_tasks.values())
+        text = f"{self.protocols_differ}; {best} was chosen in validation ({validation})"
+        return self.model_copy(update={"their_task": best, "their_tasks": {}, "protocols_differ": text})
 
 
-class Ratio(_Strict):
-    """A measured ratio of `against` to `ours` (2 is half the time), from a committed figure of `quantity`."""
+class ClaimRatio(_Strict):
+    """A test of a measured ratio of `against` to `ours` (2: ours takes half the time), read from a committed figure.
+
+    Attributes:
+        quantity: what was measured, as the page prints it.
+        at_least: the claimed ratio.
+        figure: file name in `claims/figures`.
+    """
 
     kind: Literal["ratio"]
     quantity: str = Field(min_length=1)
@@ -92,17 +108,17 @@ class Ratio(_Strict):
 
 
 class Untested(_Strict):
-    """No comparison of results: true by construction, a number on official data, or nothing here; and why."""
+    """A claim without a test here: true by construction, a number on official data, or no experiment; with the why."""
 
     kind: Literal["construction", "official", "none"]
     why: str = Field(min_length=1)
 
 
-Test = Annotated[Better | Ratio | Untested, Field(discriminator="kind")]
+Test = Annotated[Better | ClaimRatio | Untested, Field(discriminator="kind")]
 
 
 class Claim(_Strict):
-    """One claim of a paper and the tests of it."""
+    """One claim of a paper, what the sources say, and its tests."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     statement: str = Field(min_length=1)
@@ -123,53 +139,61 @@ class Claims(_Strict):
     def _names_are_unique(self) -> Claims:
         names = [claim.name for claim in self.claims]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"claim '{repeated[0]}' is there twice")
+            raise ValueError(f"two claims are named '{repeated[0]}'")
         return self
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one test. data: what it was decided on, empty where nothing was; found: the numbers behind it."""
+    """The verdict of one test.
 
-    test: Better | Ratio | Untested
-    verdict: Verdict
+    Attributes:
+        why: why nothing could be decided, '' otherwise.
+        data: kind of data that decided, '' when nothing was measured.
+        comparison: the numbers behind the verdict of a `Better`.
+        figure: the numbers behind the verdict of a `ClaimRatio`.
+    """
+
+    test: Better | ClaimRatio | Untested
+    verdict: ClaimVerdict
     why: str = ""
     data: str = ""
-    found: Comparison | None = None
+    comparison: Comparison | None = None
     figure: Figure | None = None
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with the outcome of each test. The claim holds if all hold and is contradicted if one is."""
+    """A claim with the outcome of each of its tests."""
 
     claim: Claim
     outcomes: tuple[Outcome, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """One word for all tests."""
+    def verdict(self) -> ClaimVerdict:
+        """The verdict of the claim: it holds if all tests hold, and is contradicted if one test is."""
         verdicts = {outcome.verdict for outcome in self.outcomes}
         if "contradicted" in verdicts:
             return "contradicted"
         if len(verdicts) == 1:
             return verdicts.pop()
+        # The tests differ: a claim that holds only in part is undecided.
         return "undecided" if verdicts & {"holds", "undecided"} else "not tested here"
 
     @property
     def data(self) -> str:
-        """Kinds of data that took part."""
+        """Kinds of data that the verdict was decided on."""
         return ", ".join(sorted({outcome.data for outcome in self.outcomes if outcome.data}))
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """All fields, ready for JSON."""
         outcomes = [
             {
                 **outcome.test.model_dump(mode="json"),
                 "verdict": outcome.verdict,
                 "data": outcome.data,
                 "missing": outcome.why,
-                "comparison": outcome.found.to_dict() if outcome.found else None,
+                "comparison": outcome.comparison.to_dict() if outcome.comparison else None,
                 "figure": outcome.figure.model_dump() if outcome.figure else None,
             }
             for outcome in self.outcomes
@@ -179,7 +203,7 @@ class Judged:
 
 
 def load_claims(path: Path) -> Claims:
-    """Claims of one paper. Raises UsageError naming the file and the field."""
+    """Read the claims of one paper. Raises UsageError that names the file and the field."""
     try:
         claims = Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -195,37 +219,47 @@ def load_claims(path: Path) -> Claims:
 
 
 def claim_files(folder: Path | None = None) -> list[Path]:
-    """The files with claims, by default the bundled ones. Raises UsageError where there is none."""
+    """The files with claims, sorted; by default the bundled ones. Raises UsageError when there is none."""
     folder = folder or bundled("leaderboards") / "claims"
-    found = sorted(folder.glob("*.yaml"))
-    if not found:
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
         raise UsageError(f"{folder}: no file with claims (*.yaml)")
-    return found
+    return files
 
 
 def judge(claims: Claims, folders: Sequence[Path], figures: Path | None = None) -> list[Judged]:
-    """Test every claim on the results below `folders`; figures: by default `leaderboards/claims/figures`."""
+    """Test every claim of a paper.
+
+    Args:
+        claims: the claims.
+        folders: folders with results.
+        figures: folder with measured ratios; by default `leaderboards/claims/figures`.
+    """
     figures = figures or bundled("leaderboards") / "claims" / "figures"
     tests = [test for claim in claims.claims for test in claim.tests]
     first = [_try(test, folders, figures) for test in tests]
-    measured = corrected([outcome.found for outcome in first if outcome.found is not None])
+    # Two passes: Holm needs the p-values of all comparisons of the paper before any of them can be judged.
+    measured = corrected([outcome.comparison for outcome in first if outcome.comparison is not None])
     rest, outcomes = iter(measured), []
     for outcome in first:
-        outcomes.append(_decided(outcome.test, next(rest)) if outcome.found is not None else outcome)
+        outcomes.append(_decided(outcome.test, next(rest)) if outcome.comparison is not None else outcome)
     remaining = iter(outcomes)
     return [Judged(claim, tuple(next(remaining) for _ in claim.tests)) for claim in claims.claims]
 
 
 def inputs(claims: Claims, folders: Sequence[Path], path: Path) -> str:
-    """SHA-256 of what the verdicts of a file come from: the file itself and the keys and rows of every result."""
+    """SHA-256 of everything that the verdicts of a file depend on: the file itself, and keys and rows of all results.
+
+    The page prints it. An error is hashed as text, because a result that cannot be used also decides a verdict.
+    """
     parts: list[Any] = [hashlib.sha256(path.read_bytes()).hexdigest()]
-    for given in (test for claim in claims.claims for test in claim.tests if isinstance(test, Better)):
+    for written in (test for claim in claims.claims for test in claim.tests if isinstance(test, Better)):
         try:
-            test = given.settled()
+            test = written.settled()
         except UsageError as error:
-            parts.append([given.task, str(error)])
+            parts.append([written.task, str(error)])
             continue
-        if given.their_tasks:
+        if written.their_tasks:
             parts.append(test.protocols_differ)
         for name, task in ((test.ours, test.task), (test.against, test.their_task or test.task)):
             try:
@@ -233,17 +267,18 @@ def inputs(claims: Claims, folders: Sequence[Path], path: Path) -> str:
             except UsageError as error:
                 parts.append([task, str(error)])
                 continue
-            parts += [[task, *((one.identity.key, one.rows.sha256) for one in found)] for found in methods.values()]
+            for results in methods.values():
+                parts.append([task, *((result.identity.key, result.rows.sha256) for result in results)])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _try(test: Better | Ratio | Untested, folders: Sequence[Path], figures: Path) -> Outcome:
-    """The outcome of a test that needs no correction, or the measured difference of one that does."""
+def _try(test: Better | ClaimRatio | Untested, folders: Sequence[Path], figures: Path) -> Outcome:
+    """The outcome of a test; a comparison stays undecided until `corrected` has seen all of them."""
     if isinstance(test, Better):
         return _measured(test, folders)
-    if isinstance(test, Ratio):
+    if isinstance(test, ClaimRatio):
         return _ratio(test, figures / test.figure)
-    verdicts: Mapping[str, Verdict] = {
+    verdicts: Mapping[str, ClaimVerdict] = {
         "construction": "by construction",
         "official": "needs official data",
         "none": "not tested here",
@@ -252,31 +287,36 @@ def _try(test: Better | Ratio | Untested, folders: Sequence[Path], figures: Path
 
 
 def _measured(test: Better, folders: Sequence[Path]) -> Outcome:
+    """The measured difference of a `Better`, or the reason why there is none."""
     try:
         test = test.settled()
         card = get_task(test.task)
         their_card = get_task(test.their_task) if test.their_task else None
         sides = [(test.ours, test.task), (test.against, test.their_task or test.task)]
-        found = [_methods(name, task, folders) for name, task in sides]
-        missing = [f"{name} on {task}" for (name, task), methods in zip(sides, found, strict=True) if not methods]
+        methods = [_methods(name, task, folders) for name, task in sides]
+        missing = [f"{name} on {task}" for (name, task), by_data in zip(sides, methods, strict=True) if not by_data]
         if missing:
             return Outcome(test, "not tested here", f"no result of {' and of '.join(missing)}")
-        ours, theirs = _same_data(*found, other_revision=their_card is not None)
+        ours, theirs = _same_data(*methods, other_revision=their_card is not None)
         pairs = pair(ours, theirs, test.metric, test.their_metric, card=card, their_card=their_card)
     except UsageError as error:
         return Outcome(test, "not tested here", str(error))
-    measured = measure(pairs, permute=False)
-    return Outcome(test, "undecided", data=measured.data, found=measured)
+    measured = measure(pairs, permute=False)  # the rule uses the bootstrap only
+    return Outcome(test, "undecided", data=measured.data, comparison=measured)
 
 
 def _methods(name: str, task: str, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
+    """Results of a method by data, the best data first; only of the installed version of the card."""
     return find_method(folders, name, task, get_task(task).hash)
 
 
 def _same_data(
     ours: Mapping[DataKey, list[Result]], theirs: Mapping[DataKey, list[Result]], *, other_revision: bool
 ) -> tuple[list[Result], list[Result]]:
-    """Results of both on the best data that they share. Where they share none, joining them says what differs."""
+    """Results of both methods on the best data that they share; if they share none, `pair` reports what differs.
+
+    other_revision: the revision may differ, because another protocol renders the same images at another revision.
+    """
     for kind, revision, ids in ours:
         for key in theirs:
             if (kind, ids) == (key[0], key[2]) and (other_revision or revision == key[1]):
@@ -284,17 +324,18 @@ def _same_data(
     return next(iter(ours.values())), next(iter(theirs.values()))
 
 
-def _decided(test: Better | Ratio | Untested, found: Comparison) -> Outcome:
-    """The verdict by the rule, after the correction for all claims of the file."""
-    holds = found.verdict == "better"
+def _decided(test: Better | ClaimRatio | Untested, comparison: Comparison) -> Outcome:
+    """The verdict by the rule, after the correction for all comparisons of the file."""
+    holds = comparison.verdict == "better"
     if test.kind == "not_below":
-        holds = found.enough_seeds and found.tested.not_below
-    verdict: Verdict = "holds" if holds else "contradicted" if found.verdict == "worse" else "undecided"
-    why = "" if found.enough_seeds else "fewer than 3 training seeds in common"
-    return Outcome(test, verdict, why, found.data, found)
+        holds = comparison.enough_seeds and comparison.tested.not_below
+    verdict: ClaimVerdict = "holds" if holds else "contradicted" if comparison.verdict == "worse" else "undecided"
+    why = "" if comparison.enough_seeds else "fewer than 3 training seeds in common"
+    return Outcome(test, verdict, why, comparison.data, comparison)
 
 
-def _ratio(test: Ratio, path: Path) -> Outcome:
+def _ratio(test: ClaimRatio, path: Path) -> Outcome:
+    """The verdict about a measured ratio: decided only when its 95 % interval lies on one side of the claim."""
     if not path.is_file():
         return Outcome(test, "not tested here", f"no committed figure of {test.quantity} ({path.name})")
     try:
@@ -302,7 +343,7 @@ def _ratio(test: Ratio, path: Path) -> Outcome:
     except ValidationError as error:
         field, problem = first_problem(error, "file")
         raise UsageError(f"{path}: field '{field}': {problem}") from error
-    verdict: Verdict = "undecided"
+    verdict: ClaimVerdict = "undecided"
     if figure.low >= test.at_least:
         verdict = "holds"
     elif figure.high < test.at_least:
@@ -313,7 +354,11 @@ def _ratio(test: Ratio, path: Path) -> Outcome:
 def judge_all(
     folders: Sequence[Path] | None = None, files: Sequence[Path] | None = None
 ) -> list[tuple[Claims, list[Judged], str]]:
-    """All papers with their judged claims and the SHA-256 of the inputs; by default on the committed results."""
+    """Judge the claims of all papers; by default the bundled ones on the committed results.
+
+    Returns:
+        Of each paper its claims, what came of them, and the SHA-256 of the inputs.
+    """
     folders = [bundled("leaderboards") / "results"] if folders is None else folders
     papers = []
     for path in files or claim_files():

@@ -1,4 +1,4 @@
-"""`leaderboards/claims.md`: what papers claim, what was measured here, and what the rule makes of it."""
+"""The page `leaderboards/claims.md`: claims of papers, what was measured here, and the verdict of the rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from .claims import Better, Claims, Judged, Outcome, Ratio
-from .comparison_page import interval_text, p_text
+from .claims import Better, ClaimRatio, Claims, Judged, Outcome
+from .comparison_page import interval_text, p_text, signs_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .compare import Comparison
 
 _HEAD = """# Claims
 
@@ -34,7 +36,7 @@ scenes. It says whether the claim shows up under these conditions, not whether t
 
 
 Papers = Sequence[tuple[Claims, Sequence[Judged], str]]
-"""Of each paper its claims, what came of them, and the SHA-256 of what they were computed from."""
+"""Of each paper its claims, their verdicts, and the SHA-256 of the inputs (`claims.judge_all`)."""
 
 
 def write_claims(papers: Papers, out: Path) -> Path:
@@ -46,7 +48,7 @@ def write_claims(papers: Papers, out: Path) -> Path:
 
 
 def is_current(papers: Papers) -> bool:
-    """Whether the committed `claims.md` is this page."""
+    """Whether the committed `claims.md` equals the page of these papers."""
     path = bundled("leaderboards") / "claims.md"
     return path.is_file() and path.read_text(encoding="utf-8") == to_markdown(papers)
 
@@ -57,85 +59,87 @@ def to_markdown(papers: Papers) -> str:
 
 
 def section(claims: Claims, judged: Sequence[Judged], digest: str) -> str:
-    """The claims of one paper: verdicts, the numbers behind them, and what the sources say."""
+    """The section of one paper: verdicts, the numbers behind them, and what the sources say."""
     lines = [f"## {claims.title}", "", claims.paper, "", "| claim | | verdict |", "|---|---|---|"]
-    for one in judged:
-        lines.append(f"| `{one.claim.name}` | {one.claim.statement} | {verdict_text(one.verdict, one.data)} |")
-    measured = [(one, outcome) for one in judged for outcome in one.outcomes if outcome.found or outcome.figure]
+    for entry in judged:
+        lines.append(f"| `{entry.claim.name}` | {entry.claim.statement} | {verdict_text(entry.verdict, entry.data)} |")
+    measured = [
+        (entry, outcome) for entry in judged for outcome in entry.outcomes if outcome.comparison or outcome.figure
+    ]
     if measured:
         lines += ["", "| claim | test | ours | against | difference [95 %] | p (Holm) | n | seed pairs | |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")
-        lines += [_measured(one, outcome) for one, outcome in measured]
+        lines += [_measured(entry, outcome) for entry, outcome in measured]
     lines.append("")
-    for one in judged:
-        lines += [f"- `{one.claim.name}`", *(f"  - {text}" for text in _notes(one))]
+    for entry in judged:
+        lines += [f"- `{entry.claim.name}`", *(f"  - {text}" for text in _notes(entry))]
     return "\n".join([*lines, "", f"Inputs: sha256 {digest}", ""])
 
 
 def verdict_text(verdict: str, data: str) -> str:
-    """`**holds** (embedded)`."""
+    """A verdict with its data, as in `**holds** (embedded)`."""
     return f"**{verdict}**" + (f" ({data})" if data else "")
 
 
-def _measured(one: Judged, outcome: Outcome) -> str:
-    test, found = outcome.test, outcome.found
-    if isinstance(test, Ratio) and outcome.figure:
+def _measured(judged: Judged, outcome: Outcome) -> str:
+    """The table row of one measured test."""
+    test, comparison = outcome.test, outcome.comparison
+    if isinstance(test, ClaimRatio) and outcome.figure:
         figure = outcome.figure
         ratio = f"{figure.ratio:.2f} times [{figure.low:.2f}, {figure.high:.2f}], claimed {test.at_least:g}"
         cells = [test.quantity, f"`{test.ours}`", f"`{test.against}`", ratio, "-", "-", "-", outcome.verdict]
-    elif isinstance(test, Better) and found:
+    elif isinstance(test, Better) and comparison:
         where = f"`{test.metric}`, `{test.task}`" + (" (not below)" if test.kind == "not_below" else "")
-        other = [f"`{name}`" for name in (test.their_metric, test.their_task) if name]
-        against = f"`{test.against}` {found.value_b:.3f}" + (f" ({', '.join(other)})" if other else "")
-        signs = "".join({1: "+", 0: "0", -1: "-"}[sign] for sign in found.seed_signs)
-        numbers = [interval_text(found), p_text(found.p_holm), f"{found.n} {found.unit}", signs]
-        cells = [where, f"`{test.ours}` {found.value_a:.3f}", against, *numbers, outcome.verdict]
-    return "| " + " | ".join([f"`{one.claim.name}`", *cells]) + " |"
+        differing = [f"`{name}`" for name in (test.their_metric, test.their_task) if name]
+        against = f"`{test.against}` {comparison.value_b:.3f}" + (f" ({', '.join(differing)})" if differing else "")
+        count = f"{comparison.n} {comparison.unit}"
+        numbers = [interval_text(comparison), p_text(comparison.p_holm), count, signs_text(comparison)]
+        cells = [where, f"`{test.ours}` {comparison.value_a:.3f}", against, *numbers, outcome.verdict]
+    return "| " + " | ".join([f"`{judged.claim.name}`", *cells]) + " |"
 
 
-def _notes(one: Judged) -> list[str]:
-    """Sources, the remark, why something is not decided, and what the two sides did not share."""
-    notes = [f"{printed.says} ({printed.evidence}: {printed.source})" for printed in one.claim.printed]
-    notes += [f"here: {one.claim.remark}"] if one.claim.remark else []
-    for outcome in one.outcomes:
+def _notes(judged: Judged) -> list[str]:
+    """Sources, the remark, why something is undecided, and in what the two methods differ; no line twice."""
+    notes = [f"{printed.says} ({printed.evidence}: {printed.source})" for printed in judged.claim.printed]
+    notes += [f"here: {judged.claim.remark}"] if judged.claim.remark else []
+    for outcome in judged.outcomes:
         name = _name(outcome)
         if outcome.why:
             notes.append(f"{name}{outcome.verdict}: {outcome.why}")
         if isinstance(outcome.test, Better) and outcome.test.protocols_differ:
             notes.append(f"{name}{outcome.test.protocols_differ}")
-        if outcome.found:
-            notes += [f"{name}{text}" for text in _unequal(outcome)]
+        if outcome.comparison:
+            notes += [f"{name}{text}" for text in _unequal(outcome.comparison)]
         if outcome.figure:
             notes.append(f"{name}{outcome.figure.setup}; `{outcome.figure.command}`")
     return list(dict.fromkeys(notes))
 
 
 def _name(outcome: Outcome) -> str:
+    """What a note is about, as the beginning of its line."""
     test = outcome.test
     if isinstance(test, Better):
         return f"`{test.ours}` and `{test.against}`, `{test.task}`: "
-    return f"{test.quantity}: " if isinstance(test, Ratio) else ""
+    return f"{test.quantity}: " if isinstance(test, ClaimRatio) else ""
 
 
-def _unequal(outcome: Outcome) -> list[str]:
-    found = outcome.found
-    if found is None:
-        return []
+def _unequal(comparison: Comparison) -> list[str]:
+    """Differences in supervision and privilege, which a reader has to know beside the verdict."""
     sides = [
-        (found.supervision_a, found.supervision_b, "supervision in training"),
-        (found.privilege_a, found.privilege_b, "privilege at inference"),
+        (comparison.supervision_a, comparison.supervision_b, "supervision in training"),
+        (comparison.privilege_a, comparison.privilege_b, "privilege at inference"),
     ]
     return [f"{what} is {a} of ours, {b} of the other" for a, b, what in sides if a != b]
 
 
 def print_claims(console: Console, papers: Papers) -> None:
-    """Verdicts of all papers, one line for each claim."""
+    """Print the verdicts of all papers, one line for each claim."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("paper", "claim", "says", "verdict")
     for claims, judged, _ in papers:
-        for one in judged:
-            verdict = verdict_text(one.verdict, one.data).replace("**", "")
-            table.add_row(claims.title, one.claim.name, escape(one.claim.statement), verdict)
+        for entry in judged:
+            verdict = verdict_text(entry.verdict, entry.data).replace("**", "")
+            table.add_row(claims.title, entry.claim.name, escape(entry.claim.statement), verdict)
     console.print(table)

@@ -1,7 +1,7 @@
-"""Is one method better than another? Paired tests on the images of both, corrected for how many were made.
+"""Compare two methods with paired tests on the images of both, corrected for the number of tests.
 
 The rule (docs/compare.md): training seeds paired, two-level bootstrap over (seed, image), the 95 % interval of the
-difference excludes 0, the same sign in every pair of seeds, Holm over all tests; fewer than 3 training seeds of a
+difference excludes 0, the same sign in every pair of seeds, Holm over all tests. Fewer than 3 training seeds of a
 trained method say something about these checkpoints only.
 """
 
@@ -33,11 +33,11 @@ from ...results.methods import DataKey, data_key, find_method, is_file, read_fil
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import default_folders
-from .pairing import Pairs, Side, pair
+from .pairing import ComparedMethod, PairedResults, pair
 
 ALPHA = 0.05
 ROUNDING = 1e-12
-"""Difference of two images' values below which they tie."""
+"""Largest difference at which the two values of an image are a tie."""
 Method = str | Sequence[Result]
 Tasks = str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None
 Verdict = Literal["better", "worse", "undecided"]
@@ -47,13 +47,22 @@ Verdict = Literal["better", "worse", "undecided"]
 class Comparison:
     """Method a minus method b in one metric of one task, on the images of both; a positive difference is better for a.
 
-    value_a, value_b: on the n images (or videos) that count. low, high, se, p_bootstrap: 95 % interval, standard error
-    and p-value of the bootstrap. p_permutation: None where swapping images means nothing (`permutations` is then 0).
-    p_holm: p_bootstrap, adjusted for all metrics and tasks of the call. effect_size (d_z), wins, ties, losses: of
-    images; None for a metric that is no mean over images. smallest_detectable: true difference found with 80 % power.
-    seed_signs: of the difference of each pair of training seeds. separable: these checkpoints differ on these images
-    beyond chance. verdict: what that says about the methods, `undecided` with fewer than 3 seeds of a trained one.
-    remarks: why results that take part are not ranked; only results that were named by their files can have any.
+    Attributes:
+        direction: 1 when a larger value is better, -1 when a smaller one is.
+        n: number of images (or videos) that count.
+        n_failed: images that failed in a result.
+        n_without_value: images on which the metric is not valid in some result.
+        value_a, value_b: the metric on the n images, averaged over training seeds.
+        low, high, se, p_bootstrap: 95 % interval, standard error and p-value of the bootstrap.
+        p_permutation: p-value of swapped images; None, with `permutations` 0, when a swap means nothing.
+        p_holm: p_bootstrap adjusted for all metrics and tasks of the call.
+        effect_size: d_z, the mean difference in units of its deviation over images.
+        wins, ties, losses: numbers of images. None, as effect_size, if the metric is not an average over images.
+        smallest_detectable: the true difference that would be found with 80 % power.
+        seed_signs: sign of the difference of each pair of training seeds.
+        separable: whether these checkpoints differ on these images beyond chance.
+        verdict: what that says about the methods; `undecided` with fewer than 3 training seeds of a trained method.
+        remarks: why results that take part are not ranked; only results that were named by their files have any.
     """
 
     a: str
@@ -99,7 +108,7 @@ class Comparison:
 
     @property
     def tested(self) -> Difference:
-        """The difference alone, as it was tested; NaN where a number is None."""
+        """The difference as the bootstrap gave it; NaN where a number is None."""
         low, high, se, p_value = (
             np.nan if value is None else value for value in (self.low, self.high, self.se, self.p_bootstrap)
         )
@@ -118,36 +127,58 @@ def compare(
     *,
     results: Sequence[str | Path] | None = None,
 ) -> list[Comparison]:
-    """Compare two methods: `name` (all training seeds), `name:seed`, result files (commas between) or results.
+    """Compare two methods in one or more metrics of one or more tasks.
 
-    task: names or cards, with commas between names; by default all tasks on which both have results. metrics: by
-    default the main metric of each task, `all` takes every metric that both have. results: folders, by default the
-    committed results and the user's own. Raises UsageError where results cannot be joined, naming the field.
+    Args:
+        a: `name` (all training seeds), `name:seed`, result files with commas between them, or results.
+        b: the other method; differences are a minus b.
+        task: names with commas between them, or cards; by default all tasks on which both have results.
+        metrics: by default the main metric of each task; `all` for every metric that both have.
+        results: folders with results; by default the committed ones and the user's own.
+
+    Returns:
+        One comparison for each task and metric, with Holm-adjusted p-values over all of them.
+
+    Raises:
+        UsageError: when results cannot be joined; it names the field.
     """
     folders = default_folders() if results is None else [Path(folder) for folder in results]
-    found = []
+    comparisons = []
     for card in _cards(a, b, task, folders):
         ours, theirs = _both(a, b, card, folders)
         for metric in _metrics(metrics, card, [*ours, *theirs]):
-            found.append(measure(pair(ours, theirs, metric, card=card)))
-    return corrected(found)
+            comparisons.append(measure(pair(ours, theirs, metric, card=card)))
+    return corrected(comparisons)
 
 
 def difference(
     ours: Sequence[Result], theirs: Sequence[Result], metric: str, other_metric: str | None = None
 ) -> Difference:
-    """`metric` of our method minus `other_metric` (by default the same) of theirs; positive is always better for ours.
+    """Test a metric of our method minus that of another; a positive difference is always better for ours.
 
-    ours, theirs: one result for each training seed; seeds that only one of them has are left out. A method that is not
-    trained meets each seed of the other. Only images on which every result has a value count. Raises UsageError for
-    other tasks or images and for methods without a seed in common.
+    Seeds that only one method has are left out, and a method that is not trained meets each seed of the other. Only
+    images on which every result has a value count.
+
+    Args:
+        ours: results of our method, one for each training seed.
+        theirs: results of the other method.
+        metric: name of the metric.
+        other_metric: another metric for `theirs`.
+
+    Raises:
+        UsageError: when tasks or images differ, or the methods have no training seed in common.
     """
     return pair(ours, theirs, metric, other_metric).difference()
 
 
-def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
-    """Every number of one comparison; `corrected` adds what depends on how many there are: p_holm and the verdict."""
-    found = pairs.difference()
+def measure(pairs: PairedResults, *, permute: bool = True) -> Comparison:
+    """Compute a comparison without p_holm and verdict, which `corrected` adds: they depend on all comparisons.
+
+    Args:
+        pairs: the joined results.
+        permute: whether to run the permutation test, which takes most of the time.
+    """
+    tested = pairs.difference()
     images = pairs.image_differences()
     p_value, draws = _permutation(pairs, images) if permute else (np.nan, 0)
     first = pairs.ours.results[0]
@@ -165,16 +196,16 @@ def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
         n=pairs.n,
         n_failed=pairs.failed,
         n_without_value=pairs.without_value,
-        difference=found.mean,
-        low=_number(found.low),
-        high=_number(found.high),
-        se=_number(found.se),
-        p_bootstrap=_number(found.p_value),
+        difference=tested.mean,
+        low=_number(tested.low),
+        high=_number(tested.high),
+        se=_number(tested.se),
+        p_bootstrap=_number(tested.p_value),
         p_permutation=_number(p_value),
         permutations=draws,
         p_holm=None,
-        smallest_detectable=_number(smallest_detectable(_standard_error(pairs, found, images), pairs.n)),
-        seed_signs=found.seed_signs,
+        smallest_detectable=_number(smallest_detectable(_standard_error(pairs, tested, images), pairs.n)),
+        seed_signs=tested.seed_signs,
         enough_seeds=pairs.enough_seeds,
         separable=False,
         verdict="undecided",
@@ -182,35 +213,47 @@ def measure(pairs: Pairs, *, permute: bool = True) -> Comparison:
     )
 
 
-def _remarks(pairs: Pairs) -> tuple[str, ...]:
+def _remarks(pairs: PairedResults) -> tuple[str, ...]:
     """Why results are not ranked, each reason of a result once."""
+    # A floor stands in the list once for each training seed of the other method.
     results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
-    found = (f"{one.model.name}: {reason.message}" for one in results.values() for reason in _against(one))
-    return tuple(dict.fromkeys(found))
+    remarks = (f"{result.model.name}: {reason.message}" for result in results.values() for reason in _against(result))
+    return tuple(dict.fromkeys(remarks))
 
 
 def _against(result: Result) -> list[Reason]:
-    """Another version of the card is no reason here: both are held against one card before."""
+    """Reasons against ranking a result, except another version of the card, which `pair` has refused already."""
     return [reason for reason in reasons_against_ranking(result) if reason.field != "task.hash"]
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with Holm-adjusted p-values over all of them, and with what the rule says of each."""
-    known = {str(index): one.p_bootstrap for index, one in enumerate(comparisons) if one.p_bootstrap is not None}
-    adjusted = holm(known)
-    return [_judged(one, adjusted.get(str(index))) for index, one in enumerate(comparisons)]
+    """Add Holm-adjusted p-values over all comparisons, and the verdict of the rule for each.
+
+    Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    p_values = {
+        str(index): comparison.p_bootstrap
+        for index, comparison in enumerate(comparisons)
+        if comparison.p_bootstrap is not None
+    }
+    adjusted = holm(p_values)
+    return [_with_verdict(comparison, adjusted.get(str(index))) for index, comparison in enumerate(comparisons)]
 
 
-def _judged(one: Comparison, p_holm: float | None) -> Comparison:
-    found = one.tested
+def _with_verdict(comparison: Comparison, p_holm: float | None) -> Comparison:
+    """Apply the rule to one comparison."""
+    tested = comparison.tested
     significant = p_holm is not None and p_holm < ALPHA
-    separable = significant and (found.low > 0 or found.high < 0)
-    decided = significant and one.enough_seeds and found.sign
-    verdict: Verdict = "undecided" if not decided else "better" if found.sign > 0 else "worse"
-    return replace(one, p_holm=p_holm, separable=separable, verdict=verdict)
+    # An interval and a p-value of one bootstrap can disagree at the border: both have to say so.
+    separable = significant and (tested.low > 0 or tested.high < 0)
+    # `sign` is 0 unless the interval excludes 0 and every pair of seeds has the same sign.
+    decided = significant and comparison.enough_seeds and tested.sign
+    verdict: Verdict = "undecided" if not decided else "better" if tested.sign > 0 else "worse"
+    return replace(comparison, p_holm=p_holm, separable=separable, verdict=verdict)
 
 
-def _side(key: str, side: Side, value: float) -> dict[str, Any]:
+def _side(key: str, side: ComparedMethod, value: float) -> dict[str, Any]:
+    """The fields of a comparison about method `a` or `b`."""
     first = side.results[0]
     return {
         key: side.name,
@@ -223,6 +266,7 @@ def _side(key: str, side: Side, value: float) -> dict[str, Any]:
 
 
 def _per_image(images: NDArray[np.float64] | None) -> dict[str, Any]:
+    """The fields of a comparison about single images; None without differences (n,) of images."""
     if images is None:
         return dict.fromkeys(("effect_size", "wins", "ties", "losses"))
     ties = np.abs(images) <= ROUNDING
@@ -234,53 +278,55 @@ def _per_image(images: NDArray[np.float64] | None) -> dict[str, Any]:
     }
 
 
-def _permutation(pairs: Pairs, images: NDArray[np.float64] | None) -> tuple[float, int]:
-    """p-value and number of draws; NaN and 0 where swapping images means nothing."""
+def _permutation(pairs: PairedResults, images: NDArray[np.float64] | None) -> tuple[float, int]:
+    """p-value and number of draws; NaN and 0 when swapped images mean nothing."""
     if images is not None:
         return sign_flip_p_value(images), PERMUTATIONS
     both = pairs.swappable()
     return (np.nan, 0) if both is None else (swap_p_value(both, pairs.n), RESAMPLES)
 
 
-def _standard_error(pairs: Pairs, found: Difference, images: NDArray[np.float64] | None) -> float:
-    """Of two checkpoints and a mean it is known exactly; else it is that of the bootstrap."""
+def _standard_error(pairs: PairedResults, tested: Difference, images: NDArray[np.float64] | None) -> float:
+    """The standard error of the difference: s / sqrt(n) of two checkpoints, else that of the bootstrap."""
     if images is None or len(pairs.ours.results) > 1 or pairs.n < 2:
-        return found.se
+        return tested.se
     return float(images.std(ddof=1) / np.sqrt(pairs.n))
 
 
 def _number(value: float) -> float | None:
+    """None for NaN, which JSON does not know."""
     return None if np.isnan(value) else float(value)
 
 
 def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[TaskSpec]:
     """The cards to compare on, once each. Raises UsageError when the two share no task."""
     if task is not None:
-        several = task.split(",") if isinstance(task, str) else [task] if isinstance(task, Path | TaskSpec) else task
-        return [get_task(one.strip() if isinstance(one, str) else one) for one in several]
+        tasks = task.split(",") if isinstance(task, str) else [task] if isinstance(task, Path | TaskSpec) else task
+        return [get_task(name.strip() if isinstance(name, str) else name) for name in tasks]
     of_a, of_b = (_tasks(method, folders) for method in (a, b))
     common = [name for name in of_a if name in of_b]
-    for method, tasks in ((a, of_a), (b, of_b)):
-        if isinstance(method, str) and not tasks:
+    for method, names in ((a, of_a), (b, of_b)):
+        if isinstance(method, str) and not names:
             close = suggest(method.partition(":")[0], model_names())
-            raise UsageError(f"{method}: no result of it that is ranked in {', '.join(map(str, folders))}{close}")
+            raise UsageError(f"{method}: none of its results is ranked in {', '.join(map(str, folders))}{close}")
     if not common:
         raise UsageError(
             f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "
             f"{', '.join(of_b) or 'none'} in {', '.join(map(str, folders))}; evaluate both on one task"
         )
-    known = [name for name in common if name in task_names()]
-    return [get_task(name) for name in known or common[:1]]  # else the error about a card that is not installed
+    installed = [name for name in common if name in task_names()]
+    return [get_task(name) for name in installed or common[:1]]  # without any, get_task raises the error
 
 
 def _tasks(method: Method, folders: Sequence[Path]) -> list[str]:
+    """Names of the tasks on which a method has results."""
     if isinstance(method, str) and not is_file(method):
         return tasks_of(folders, method)
-    return list(dict.fromkeys(one.task.name for one in _given(method)))
+    return list(dict.fromkeys(result.task.name for result in _given(method)))
 
 
 def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tuple[list[Result], list[Result]]:
-    """Results of both on the best data that they share. Where they share none, joining them says what differs."""
+    """Results of both methods on the best data that they share; if they share none, `pair` reports what differs."""
     of_a, of_b = (_by_data(method, card, folders) for method in (a, b))
     common = [key for key in of_a if key in of_b]
     key_a, key_b = (common[0], common[0]) if common else (next(iter(of_a)), next(iter(of_b)))
@@ -288,37 +334,40 @@ def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tupl
 
 
 def _by_data(method: Method, card: TaskSpec, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
+    """Results of a method by data, the best data first. Raises UsageError when there is none."""
     if isinstance(method, str) and not is_file(method):
         if not (methods := find_method(folders, method, card.name, card.hash)):
             left_out = reasons_against(folders, method, card.name)
             why = f" (left out: {'; '.join(left_out[:3])})" if left_out else ""
             raise UsageError(
-                f"{method}: no result that is ranked on task '{card.name}' in {', '.join(map(str, folders))}{why}; "
+                f"{method}: no ranked result on task '{card.name}' in {', '.join(map(str, folders))}{why}; "
                 f"run: ocl-bench eval --model {method} --task {card.name}, or name its result files"
             )
         return methods
-    found = _given(method)
-    wanted = [one for one in found if one.task.name == card.name] or found
-    return {data_key(wanted[0]): wanted}
+    results = _given(method)
+    # Results of another task are kept when there are no others: `pair` then names the task that differs.
+    of_task = [result for result in results if result.task.name == card.name] or results
+    return {data_key(of_task[0]): of_task}
 
 
 def _given(method: Method) -> list[Result]:
-    found = read_files(method) if isinstance(method, str) else list(method)
-    if not found:
+    """The results of a method that is given by files or as results. Raises UsageError when there are none."""
+    results = read_files(method) if isinstance(method, str) else list(method)
+    if not results:
         raise UsageError("no result to compare; give a method's name or result files")
-    return found
+    return results
 
 
 def _name(method: Method) -> str:
     return method if isinstance(method, str) else _given(method)[0].model.name
 
 
-def _metrics(metrics: str | Sequence[str] | None, card: TaskSpec, found: Sequence[Result]) -> list[str]:
-    """Metrics to compare. `all`: those of the card in which every result has a value."""
+def _metrics(metrics: str | Sequence[str] | None, card: TaskSpec, results: Sequence[Result]) -> list[str]:
+    """Names of the metrics to compare. `all`: those of the card with a value in every result."""
     if metrics is None:
         return [card.main]
     if metrics == "all":
-        return [name for name in card.metrics if all(_has(one, name) for one in found)]
+        return [name for name in card.metrics if all(_has(result, name) for result in results)]
     return [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
 
 

@@ -1,4 +1,4 @@
-"""What `compare` shows: a table, what the rule says of it, and a picture of the paired differences."""
+"""Show the outcome of `compare`: tables, the conclusion of the rule, and a picture of the paired differences."""
 
 from __future__ import annotations
 
@@ -16,63 +16,67 @@ if TYPE_CHECKING:
 _COLOURS = {"better": PALETTE[2] / 255, "worse": PALETTE[5] / 255, "undecided": "#777777"}
 
 
-def print_comparisons(console: Console, found: Sequence[Comparison]) -> None:
-    """A table of all comparisons of two methods, one of how each was tested, and what the columns say."""
+def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> None:
+    """Print a table of all comparisons of two methods, a table of the tests, and a legend of the columns."""
     from rich.markup import escape
     from rich.table import Table
 
-    a, b = escape(found[0].a), escape(found[0].b)
+    a, b = escape(comparisons[0].a), escape(comparisons[0].b)
     table = Table(title=f"{a} minus {b}", title_justify="left")
     for column in ("task", "metric", a, b, "difference [95 %]", "p (Holm)", "n", "rule"):
         table.add_column(column, overflow="fold", no_wrap=column.startswith("difference"))
     tests = Table("task", "metric", "p bootstrap", "p swap", "d_z", f"{a} wins", "finds", "seed pairs")
-    for one in found:
-        name = [one.task, f"{one.metric} {'↑' if one.direction > 0 else '↓'}"]
-        table.add_row(*name, *_values(one))
-        tests.add_row(*name, *_tests(one))
+    for comparison in comparisons:
+        name = [comparison.task, f"{comparison.metric} {'↑' if comparison.direction > 0 else '↓'}"]
+        table.add_row(*name, *_values(comparison))
+        tests.add_row(*name, *_tests(comparison))
     console.print(table, tests)
-    for line in _legend(found):
+    for line in _legend(comparisons):
         console.print(escape(line), soft_wrap=True)
 
 
-def conclusion(one: Comparison) -> str:
-    """What the rule says, of the methods or, with too few training seeds, of these checkpoints."""
-    if one.verdict != "undecided":
-        return f"{one.a} {one.verdict}"
-    if one.separable and not one.enough_seeds:
-        return f"{one.a if one.difference > 0 else one.b} ahead *"
+def conclusion(comparison: Comparison) -> str:
+    """The conclusion about the methods or, marked with *, about these checkpoints when there are too few seeds."""
+    if comparison.verdict != "undecided":
+        return f"{comparison.a} {comparison.verdict}"
+    if comparison.separable and not comparison.enough_seeds:
+        return f"{comparison.a if comparison.difference > 0 else comparison.b} ahead *"
     return "undecided"
 
 
-def _values(one: Comparison) -> list[str]:
-    left_out = one.n_failed + one.n_without_value
+def _values(comparison: Comparison) -> list[str]:
+    left_out = comparison.n_failed + comparison.n_without_value
     return [
-        f"{one.value_a:.3f}",
-        f"{one.value_b:.3f}",
-        interval_text(one),
-        p_text(one.p_holm),
-        f"{one.n} (-{left_out})" if left_out else str(one.n),
-        conclusion(one),
+        f"{comparison.value_a:.3f}",
+        f"{comparison.value_b:.3f}",
+        interval_text(comparison),
+        p_text(comparison.p_holm),
+        f"{comparison.n} (-{left_out})" if left_out else str(comparison.n),
+        conclusion(comparison),
     ]
 
 
-def _tests(one: Comparison) -> list[str]:
-    signs = "".join({1: "+", 0: "0", -1: "-"}[sign] for sign in one.seed_signs)
+def _tests(comparison: Comparison) -> list[str]:
     return [
-        p_text(one.p_bootstrap),
-        p_text(one.p_permutation),
-        "-" if one.effect_size is None else f"{one.effect_size:+.2f}",
-        _wins(one),
-        "-" if one.smallest_detectable is None else f"{one.smallest_detectable:.3f}",
-        signs,
+        p_text(comparison.p_bootstrap),
+        p_text(comparison.p_permutation),
+        "-" if comparison.effect_size is None else f"{comparison.effect_size:+.2f}",
+        _wins(comparison),
+        "-" if comparison.smallest_detectable is None else f"{comparison.smallest_detectable:.3f}",
+        signs_text(comparison),
     ]
 
 
-def interval_text(one: Comparison) -> str:
-    """`+0.352 [+0.328, +0.377]`, without brackets where there is no interval."""
-    if one.low is None or one.high is None:
-        return f"{one.difference:+.3f}"
-    return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+def signs_text(comparison: Comparison) -> str:
+    """One of `+`, `0` and `-` for each pair of training seeds."""
+    return "".join({1: "+", 0: "0", -1: "-"}[sign] for sign in comparison.seed_signs)
+
+
+def interval_text(comparison: Comparison) -> str:
+    """The difference as `+0.352 [+0.328, +0.377]`, without brackets when there is no interval."""
+    if comparison.low is None or comparison.high is None:
+        return f"{comparison.difference:+.3f}"
+    return f"{comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
 
 
 def p_text(value: float | None) -> str:
@@ -80,91 +84,114 @@ def p_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if value >= 0.001 else "<.001"
 
 
-def _wins(one: Comparison) -> str:
-    if one.wins is None or one.ties is None:
+def _wins(comparison: Comparison) -> str:
+    """Shares of images that are won and tied; `-` for a metric that is not an average over images."""
+    if comparison.wins is None or comparison.ties is None:
         return "-"
-    ties = f" ({100 * one.ties / one.n:.0f} % ties)" if one.ties else ""
-    return f"{100 * one.wins / one.n:.0f} %{ties}"
+    ties = f" ({100 * comparison.ties / comparison.n:.0f} % ties)" if comparison.ties else ""
+    return f"{100 * comparison.wins / comparison.n:.0f} %{ties}"
 
 
-def _legend(found: Sequence[Comparison]) -> list[str]:
-    first = found[0]
+def _legend(comparisons: Sequence[Comparison]) -> list[str]:
+    first = comparisons[0]
     lines = [
         f"difference: positive is better for {first.a}; paired bootstrap of training seeds and {first.unit}",
         f"p swap: the two change places on random {first.unit} (- where that means nothing); "
-        f"p (Holm): p bootstrap, adjusted for {len(found)} test{'s' if len(found) > 1 else ''}",
+        f"p (Holm): p bootstrap, adjusted for {len(comparisons)} test{'s' if len(comparisons) > 1 else ''}",
         f"d_z: mean difference in units of its deviation over {first.unit}; "
         "finds: the smallest true difference found with 80 % power",
     ]
-    if any(conclusion(one).endswith("*") for one in found):
+    if any(conclusion(comparison).endswith("*") for comparison in comparisons):
         lines.append("* of these checkpoints: a claim about a method needs 3 training seeds that both sides have")
-    for one in found:
-        if one.n_failed or one.n_without_value:
+    for comparison in comparisons:
+        failed, without_value = comparison.n_failed, comparison.n_without_value
+        if failed or without_value:
             lines.append(
-                f"{one.task}, {one.metric}: left out in pairs, {one.n_failed} failed and "
-                f"{one.n_without_value} without a value of {one.n + one.n_failed + one.n_without_value} {one.unit}"
+                f"{comparison.task}, {comparison.metric}: left out in pairs, {failed} failed and "
+                f"{without_value} without a value of {comparison.n + failed + without_value} {comparison.unit}"
             )
-    remarks = dict.fromkeys(remark for one in found for remark in one.remarks)
+    remarks = dict.fromkeys(remark for comparison in comparisons for remark in comparison.remarks)
     lines += [f"not ranked, named by its file: {remark}" for remark in remarks]
-    return lines + _unequal(found)
+    return lines + _unequal(comparisons)
 
 
-def _unequal(found: Sequence[Comparison]) -> list[str]:
-    """What a reader has to know of two sides that did not have the same."""
+def _unequal(comparisons: Sequence[Comparison]) -> list[str]:
+    """Lines about differences in supervision, privilege and protocol between the two methods."""
     lines = []
-    for one in found:
+    for comparison in comparisons:
         sides = [
-            (one.supervision_a, one.supervision_b, "supervision in training"),
-            (one.privilege_a, one.privilege_b, "privilege at inference"),
-            (one.signature_a.removeprefix(one.metric), one.signature_b.removeprefix(one.metric), "signature"),
+            (comparison.supervision_a, comparison.supervision_b, "supervision in training"),
+            (comparison.privilege_a, comparison.privilege_b, "privilege at inference"),
+            # Without the name of the metric: two metrics of one protocol are no difference of signature.
+            (
+                comparison.signature_a.removeprefix(comparison.metric),
+                comparison.signature_b.removeprefix(comparison.metric),
+                "signature",
+            ),
         ]
         for first, second, what in sides:
             if first != second:
-                lines.append(f"{one.task}: {what} of {one.a} {first.strip('│')}, of {one.b} {second.strip('│')}")
+                ours, theirs = f"{comparison.a} {first.strip('│')}", f"{comparison.b} {second.strip('│')}"
+                lines.append(f"{comparison.task}: {what} of {ours}, of {theirs}")
     return list(dict.fromkeys(lines))
 
 
-def write_comparison(path: Path, found: Sequence[Comparison]) -> Path:
-    """Draw the paired differences with their 95 % intervals, and beside them who wins on how many images."""
-    a, b = found[0].a, found[0].b
+def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
+    """Draw the paired differences with their 95 % intervals, and beside them the shares of won, tied and lost images.
+
+    Args:
+        path: PNG file.
+        comparisons: all of the same two methods, one row each.
+
+    Returns:
+        The path.
+    """
+    a, b = comparisons[0].a, comparisons[0].b
     with style():
-        figure = new_figure(6.4, 0.9 + 0.3 * len(found))
+        figure = new_figure(6.4, 0.9 + 0.3 * len(comparisons))
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [2.2, 1]})
-        for row, one in enumerate(found):
-            _draw_interval(left, row, one)
-            _draw_wins(right, row, one)
+        for row, comparison in enumerate(comparisons):
+            _draw_interval(left, row, comparison)
+            _draw_wins(right, row, comparison)
         left.axvline(0, color="#333333", linewidth=0.8, zorder=0)
-        left.set_yticks(range(len(found)), [f"{one.task}  {one.metric}" for one in found])
-        left.set_ylim(len(found) - 0.5, -0.5)
+        left.set_yticks(
+            range(len(comparisons)), [f"{comparison.task}  {comparison.metric}" for comparison in comparisons]
+        )
+        left.set_ylim(len(comparisons) - 0.5, -0.5)
         left.set_title(f"{a} minus {b}", loc="left", fontsize=8)
         left.set_xlabel("difference, 95 % interval (right of 0: better)")
         left.grid(axis="x", linewidth=0.4, color="#dddddd")
         left.set_axisbelow(True)
         right.set_xlim(0, 100)
         right.set_title(f"{a} wins, ties, loses", loc="left", fontsize=8)
-        right.set_xlabel(f"% of {found[0].unit}")
+        right.set_xlabel(f"% of {comparisons[0].unit}")
         right.tick_params(axis="y", length=0)
         figure.tight_layout()
         return save_png(figure, path)
 
 
-def _draw_interval(axes: Any, row: int, one: Comparison) -> None:
-    """A dot with its interval: filled where the methods are told apart, hollow where only these checkpoints are."""
-    sign = "better" if one.difference > 0 else "worse"
-    colour = _COLOURS[sign if one.separable else "undecided"]
-    if one.low is not None and one.high is not None:
-        axes.plot([one.low, one.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
-    face = colour if one.verdict != "undecided" else "white"
-    axes.plot([one.difference], [row], "o", markersize=5, color=colour, markerfacecolor=face)
+def _draw_interval(axes: Any, row: int, comparison: Comparison) -> None:
+    """Draw a dot with its interval: filled when the rule separates the methods, hollow when only checkpoints differ."""
+    sign = "better" if comparison.difference > 0 else "worse"
+    colour = _COLOURS[sign if comparison.separable else "undecided"]
+    if comparison.low is not None and comparison.high is not None:
+        axes.plot([comparison.low, comparison.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+    face = colour if comparison.verdict != "undecided" else "white"
+    axes.plot([comparison.difference], [row], "o", markersize=5, color=colour, markerfacecolor=face)
 
 
-def _draw_wins(axes: Any, row: int, one: Comparison) -> None:
-    if one.wins is None or one.ties is None or one.losses is None:
+def _draw_wins(axes: Any, row: int, comparison: Comparison) -> None:
+    """Draw a bar of 100 % from the shares of images that are won, tied and lost."""
+    if comparison.wins is None or comparison.ties is None or comparison.losses is None:
         axes.text(50, row, "no value per image", ha="center", va="center", color="#777777", size=7)
         return
     start = 0.0
-    parts = ((one.wins, _COLOURS["better"]), (one.ties, "#dddddd"), (one.losses, _COLOURS["worse"]))
+    parts = (
+        (comparison.wins, _COLOURS["better"]),
+        (comparison.ties, "#dddddd"),
+        (comparison.losses, _COLOURS["worse"]),
+    )
     for count, colour in parts:
-        share = 100 * count / one.n
+        share = 100 * count / comparison.n
         axes.barh(row, share, left=start, height=0.55, color=colour)
         start += share

@@ -1,4 +1,4 @@
-"""Two methods on the same images: what is joined, what is refused, and what is left out."""
+"""Join the results of two methods on the same images, and refuse results that cannot be compared."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     import pandas
 
 ENOUGH_SEEDS = 3
-"""Training seeds of a trained method below which nothing is said about the method."""
-_MODEL_PART = ("mask:", "from:")  # of a signature: where the model's part comes from, not the protocol
+"""Least number of training seeds from which something is said about a trained method."""
+_MODEL_PART = ("mask:", "from:")
+"""Parts of a signature that name the source of the masks. They belong to the model, not to the protocol."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One method: its results, one for each training seed, the metric and the card that it is scored by."""
+class ComparedMethod:
+    """One of the two methods: a result for each training seed, and the metric and card that it is scored by."""
 
     results: tuple[Result, ...]
     metric: str
@@ -42,31 +43,39 @@ class Side:
 
     @property
     def name(self) -> str:
-        """The method without its training seed, or with it when it is a single one."""
+        """The name of the method, with the training seed when there is a single result."""
         first = self.results[0].model.name
         return first if len(self.results) == 1 else first.partition(":")[0]
 
     @property
     def trained(self) -> bool:
-        """Whether another training would give another model: all but floors and ceilings, a user's own model too."""
+        """Whether the method is trained: everything except floors and ceilings, including a user's own model."""
         return self.results[0].model.role not in ("floor", "ceiling")
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Training seeds, empty for floors and for models whose seed nobody recorded."""
-        return tuple(one.model.training_seed for one in self.results if one.model.training_seed is not None)
+        """Training seeds; empty for floors and for models without a recorded seed."""
+        seeds = (result.model.training_seed for result in self.results)
+        return tuple(seed for seed in seeds if seed is not None)
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedResults:
     """Results of two methods, paired by training seed, on the images that count for all of them.
 
-    rows: of each side and pair, sorted by image. values: (2, S, n) per image, None for a metric that is no mean of
-    them. failed: images that a model could not be scored on; without_value: those on which a metric is not valid.
+    Attributes:
+        ours: the method whose advantage is positive.
+        theirs: the other method, with as many results.
+        rows: for each of the two methods the rows of its S results, sorted by image.
+        values: (2, S, n) values per image, averaged over noise seeds; None when the metric is not an average over
+            images.
+        ids: (n,) sample ids, sorted.
+        failed: number of images that failed in a result.
+        without_value: number of images on which the metric is not valid in some result.
     """
 
-    ours: Side
-    theirs: Side
+    ours: ComparedMethod
+    theirs: ComparedMethod
     rows: tuple[tuple[pandas.DataFrame, ...], tuple[pandas.DataFrame, ...]]
     values: NDArray[np.float64] | None
     ids: tuple[str, ...]
@@ -75,56 +84,62 @@ class Pairs:
 
     @property
     def direction(self) -> int:
-        """1 when larger is better, -1 when smaller is."""
+        """1 when a larger value is better, -1 when a smaller one is."""
         return self.ours.results[0].metrics[self.ours.metric].direction
 
     @property
     def n(self) -> int:
-        """Images (or videos) that count."""
+        """Number of images (or videos) that count."""
         return len(self.ids)
 
     @property
     def enough_seeds(self) -> bool:
-        """Whether there are enough seed pairs to speak about the methods; floors are no draw of a training."""
+        """Whether there are enough training seeds to speak about the methods and not only about checkpoints."""
+        # A floor is not trained: it would be the same with any seed.
         return all(len(set(side.seeds)) >= ENOUGH_SEEDS for side in (self.ours, self.theirs) if side.trained)
 
     @cached_property
     def statistics(self) -> tuple[list[Statistic], list[Statistic]]:
-        """Of each side and pair the metric as a function of image weights."""
+        """The metric as a function of image weights (R, n), for each method and each of its results."""
         return self._side_statistics(0), self._side_statistics(1)
 
     def _side_statistics(self, index: int) -> list[Statistic]:
         if self.values is not None:
             return [_mean(values) for values in self.values[index]]
         side = (self.ours, self.theirs)[index]
-        found = [set_statistic(rows, side.card, side.metric) for rows in self.rows[index]]
-        return [one for one in found if one is not None]
+        statistics = [set_statistic(rows, side.card, side.metric) for rows in self.rows[index]]
+        return [statistic for statistic in statistics if statistic is not None]
 
     def value(self, index: int) -> float:
-        """The metric of one side (0 or 1) on these images, mean over its results."""
-        one = np.ones((1, self.n), dtype=np.int64)
-        return float(np.mean([statistic(one)[0] for statistic in self.statistics[index]]))
+        """The metric of one method (0 or 1) on these images, averaged over its results."""
+        # Computed again, not read from the result: the images of the pair may be fewer than those of the result.
+        once = np.ones((1, self.n), dtype=np.int64)
+        return float(np.mean([statistic(once)[0] for statistic in self.statistics[index]]))
 
     def difference(self) -> Difference:
-        """Ours minus theirs, positive always better for ours: over images, and over seed pairs if there are several."""
-        first, second = ([_signed(one, self.direction) for one in side] for side in self.statistics)
+        """The bootstrap of ours minus theirs; positive is always better for ours.
+
+        One pair of results is resampled over images, several over pairs of training seeds and images.
+        """
+        first, second = ([_signed(statistic, self.direction) for statistic in side] for side in self.statistics)
         if len(first) > 1:
             return two_level_statistic_difference(first, second, self.n)
         if self.values is not None:
-            found = paired_difference(self.direction * self.values[0, 0], self.direction * self.values[1, 0])
+            tested = paired_difference(self.direction * self.values[0, 0], self.direction * self.values[1, 0])
         else:
-            found = paired_statistic_difference(first[0], second[0], self.n)
-        return replace(found, seed_signs=() if np.isnan(found.mean) else (int(np.sign(found.mean)),))
+            tested = paired_statistic_difference(first[0], second[0], self.n)
+        return replace(tested, seed_signs=() if np.isnan(tested.mean) else (int(np.sign(tested.mean)),))
 
     def image_differences(self) -> NDArray[np.float64] | None:
-        """(n,) differences of the images, means over seed pairs; None where the metric is no mean over images."""
+        """(n,) differences of the images, averaged over seed pairs; None if the metric is not an average of images."""
         return None if self.values is None else self.direction * (self.values[0] - self.values[1]).mean(axis=0)
 
     def swappable(self) -> list[Statistic] | None:
-        """For each pair the metric on weights (R, 2n) of our images, then theirs; None where images cannot be swapped.
+        """For each pair the metric as a function of weights (R, 2n), our images first; None if a swap means nothing.
 
-        Scores of two models share no scale, and clusters no names, so that average precision and matched clusters of a
-        mixture mean nothing; nor do mixtures of two protocols or of unequal noise seeds.
+        A permutation test swaps images between the two models and scores the mixture. Average precision of a mixture
+        means nothing, because the scores of two models do not share a scale. Matched clusters of a mixture mean
+        nothing, because clusters have no names. Two protocols or unequal noise seeds cannot be mixed either.
         """
         import pandas
 
@@ -133,14 +148,15 @@ class Pairs:
         same = (self.ours.card.hash, self.ours.metric) == (self.theirs.card.hash, self.theirs.metric)
         if not same or self.ours.metric.removeprefix("probe_").startswith("ap_"):
             return None
-        found = []
+        statistics = []
         for ours, theirs in zip(*self.rows, strict=True):
+            # Ids are sorted later: the prefixes put all of our images before all of theirs.
             both = pandas.concat([ours.assign(id="0" + ours["id"]), theirs.assign(id="1" + theirs["id"])])
             named = "clusters" not in both or (both["clusters"] == NAMED).all()
             if not named or set(ours["noise_seed"]) != set(theirs["noise_seed"]):
                 return None
-            found.append(set_statistic(both, self.ours.card, self.ours.metric))
-        return [one for one in found if one is not None]
+            statistics.append(set_statistic(both, self.ours.card, self.ours.metric))
+        return [statistic for statistic in statistics if statistic is not None]
 
 
 def pair(
@@ -151,45 +167,66 @@ def pair(
     *,
     card: TaskSpec | None = None,
     their_card: TaskSpec | None = None,
-) -> Pairs:
-    """Join two methods on their images. Training seeds that only one of them has are left out; a floor meets each seed.
+) -> PairedResults:
+    """Join two methods on their images.
 
-    card: the task's, by default the bundled one of that name. their_card: only where theirs is deliberately scored by
-    another protocol on the same images, with a head of its own. Raises UsageError naming the field in which results
-    differ.
+    Training seeds that only one of them has are left out. A method that is not trained meets each seed of the other.
+
+    Args:
+        ours: results of one method, one for each training seed.
+        theirs: results of the other method.
+        metric: name of the metric.
+        their_metric: another metric for `theirs`.
+        card: the task card; by default the bundled one.
+        their_card: only when `theirs` is deliberately scored by another protocol on the same images, with a head of
+            its own.
+
+    Raises:
+        UsageError: when results cannot be joined; it names the field in which they differ.
     """
     card = card or get_task(ours[0].task.name)
-    for one in ours:
-        _check_card(one, card)
-    for one in theirs:
-        _check_card(one, their_card or card)
-    for one in [*ours[1:], *theirs]:
-        _check_data(ours[0], one, revision=their_card is None)
+    for result in ours:
+        _check_card(result, card)
+    for result in theirs:
+        _check_card(result, their_card or card)
+    for result in [*ours[1:], *theirs]:
+        _check_data(ours[0], result, revision=their_card is None)
     for side in (ours, theirs):
         _check_method(side)
-    for together in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
-        _check_fit(together)
-    ours, theirs = _paired(ours, theirs)
-    sides = Side(tuple(ours), metric, card), Side(tuple(theirs), their_metric or metric, their_card or card)
+    # With two protocols the two heads are fitted on different images by design.
+    for with_one_head in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
+        _check_fit(with_one_head)
+    ours, theirs = _pairs_of_seeds(ours, theirs)
+    sides = (
+        ComparedMethod(tuple(ours), metric, card),
+        ComparedMethod(tuple(theirs), their_metric or metric, their_card or card),
+    )
     return _join(*sides)
 
 
 def _check_card(result: Result, card: TaskSpec) -> None:
+    """Raise UsageError when a result was made with another protocol; name the parts of the signature that differ."""
     if result.task.hash == card.hash:
         return
-    theirs = [part for part in result.task.signature.split("│") if not part.startswith(_MODEL_PART)]
-    parts = [part for part in card.signature("").split("│") if not part.startswith(_MODEL_PART)]
-    wanted = [part for part in parts if part not in theirs]
-    got = [part for part in theirs if part not in parts]
-    field = f"signature has {', '.join(got) or 'less'}, not {', '.join(wanted) or 'more'}"
+    parts_of_result = [part for part in result.task.signature.split("│") if not part.startswith(_MODEL_PART)]
+    parts_of_card = [part for part in card.signature("").split("│") if not part.startswith(_MODEL_PART)]
+    missing = [part for part in parts_of_card if part not in parts_of_result]
+    extra = [part for part in parts_of_result if part not in parts_of_card]
+    if extra and missing:
+        field = f"signature has {', '.join(extra)}, not {', '.join(missing)}"
+    elif extra:
+        field = f"signature has {', '.join(extra)}, which the card does not have"
+    else:
+        field = f"signature lacks {', '.join(missing)}"
     if result.task.name != card.name:
         field = f"task is {result.task.name}, not {card.name}"
-    elif not wanted and not got:
+    elif not missing and not extra:
         field = f"task hash is {result.task.hash[:8]}, not {card.hash[:8]} (another version of the card)"
     raise UsageError(f"{where(result)}: {field}; only one protocol can be compared, evaluate again or name others")
 
 
 def _check_data(first: Result, other: Result, *, revision: bool) -> None:
+    """Raise UsageError when two results are not of the same images. revision: whether that has to be equal as well."""
     fields = ["kind", "limit", "split", "stand_in_seed", *(["revision"] if revision else []), "ids_sha256"]
     for name in fields:
         here, there = getattr(other.data, name), getattr(first.data, name)
@@ -201,12 +238,13 @@ def _check_data(first: Result, other: Result, *, revision: bool) -> None:
 
 
 def _check_fit(results: Sequence[Result]) -> None:
-    """Heads and banks were fitted on the same images. Results of format 1 do not say so and join any."""
+    """Raise UsageError when heads or banks were fitted on different images. A field without a record matches any."""
     for name in ("head", "kind", "split", "revision", "ids_sha256", "samples"):
-        said = [(one, getattr(one.fit, name)) for one in results if one.fit is not None]
-        known = [(one, value) for one, value in said if value is not None]
-        for other, there in known[1:]:
-            first, here = known[0]
+        values = [(result, getattr(result.fit, name)) for result in results if result.fit is not None]
+        # Results of format 1 have None here.
+        recorded = [(result, value) for result, value in values if value is not None]
+        for other, there in recorded[1:]:
+            first, here = recorded[0]
             if there != here:
                 raise UsageError(
                     f"{where(other)}: fit.{name} is {there}, that of {first.model.name} is {here}; "
@@ -215,40 +253,44 @@ def _check_fit(results: Sequence[Result]) -> None:
 
 
 def _check_method(results: Sequence[Result]) -> None:
-    """Results of one side are training seeds of one method: one name, one set of options, one checkpoint for each."""
+    """Raise UsageError unless these are training seeds of one method: one name, equal options, a checkpoint each."""
     first, owners = results[0], dict[str, Result]()
-    for one in results:
-        if one.model.name.partition(":")[0] != first.model.name.partition(":")[0]:
-            raise UsageError(f"{where(one)}: model.name is not of {first.model.name}; one side is one method")
-        if one.model.options != first.model.options:
-            field = f"model.options are {one.model.options}, those of {first.model.name} are {first.model.options}"
-            raise UsageError(f"{where(one)}: {field}; training seeds of one method share them")
-        owner = owners.setdefault(one.model.checkpoint_sha256, one)
-        if one.model.checkpoint_sha256 and one.model.training_seed != owner.model.training_seed:
-            field = f"model.checkpoint_sha256 is that of {owner.model.name}, too"
-            raise UsageError(f"{where(one)}: {field}; another training seed is another checkpoint")
+    for result in results:
+        model = result.model
+        if model.name.partition(":")[0] != first.model.name.partition(":")[0]:
+            raise UsageError(f"{where(result)}: model.name is not of {first.model.name}; one side is one method")
+        if model.options != first.model.options:
+            field = f"model.options are {model.options}, those of {first.model.name} are {first.model.options}"
+            raise UsageError(f"{where(result)}: {field}; training seeds of one method share them")
+        # A copied checkpoint under another seed would count as a second, equal training.
+        owner = owners.setdefault(model.checkpoint_sha256, result)
+        if model.checkpoint_sha256 and model.training_seed != owner.model.training_seed:
+            field = f"model.checkpoint_sha256 is also that of {owner.model.name}"
+            raise UsageError(f"{where(result)}: {field}; another training seed is another checkpoint")
 
 
-def _paired(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
-    """As many results of either: a method that is not trained meets each seed, others are joined by their seeds."""
+def _pairs_of_seeds(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
+    """Two lists of equal length: results with the same training seed, or an untrained method repeated for each seed."""
     if any(len(side) == 1 and side[0].model.training_seed is None for side in (ours, theirs)):
         most = max(len(ours), len(theirs))
         return list(ours) * (most // len(ours)), list(theirs) * (most // len(theirs))
     if len(ours) == len(theirs) == 1:
         return ours, theirs  # two checkpoints, such as `dias:1` and `dias:2`: nothing is claimed about the methods
-    seeds_a, seeds_b = ({one.model.training_seed: one for one in side} for side in (ours, theirs))
-    common = [seed for seed in seeds_a if seed in seeds_b]
+    of_ours, of_theirs = ({result.model.training_seed: result for result in side} for side in (ours, theirs))
+    common = [seed for seed in of_ours if seed in of_theirs]
     if not common:
         raise UsageError(f"{ours[0].model.name} and {theirs[0].model.name}: no training seed in common")
-    return [seeds_a[seed] for seed in common], [seeds_b[seed] for seed in common]
+    return [of_ours[seed] for seed in common], [of_theirs[seed] for seed in common]
 
 
-def _join(ours: Side, theirs: Side) -> Pairs:
-    sides = [(side, one) for side in (ours, theirs) for one in side.results]
-    tables = [_rows(side, one) for side, one in sides]
+def _join(ours: ComparedMethod, theirs: ComparedMethod) -> PairedResults:
+    """Keep the images that count in every result: scored everywhere and, for an average, with a value everywhere."""
+    sides = [(side, result) for side in (ours, theirs) for result in side.results]
+    tables = [_rows(side, result) for side, result in sides]
     scored = set.intersection(*(set(table["id"]) for table in tables))
     means = all(_is_mean(side, table) for (side, _), table in zip(sides, tables, strict=True))
     valid = scored
+    # A metric of a whole set has no value of a single image that could be missing.
     if means:
         columns = (table.dropna(subset=[side.metric]) for (side, _), table in zip(sides, tables, strict=True))
         valid = set.intersection(*(set(table["id"]) for table in columns))
@@ -264,14 +306,15 @@ def _join(ours: Side, theirs: Side) -> Pairs:
         ]
         values = np.array(flat, dtype=np.float64).reshape(2, len(ours.results), -1)
     half = len(ours.results)
-    attempted = max(one.counts.attempted for _, one in sides)
-    failed = len({failure.id for _, one in sides for failure in one.counts.failed})
+    attempted = max(result.counts.attempted for _, result in sides)
+    failed = len({failure.id for _, result in sides for failure in result.counts.failed})
     without = attempted - failed - len(valid)
     rows = tuple(tables[:half]), tuple(tables[half:])
-    return Pairs(ours, theirs, rows, values, tuple(sorted(valid)), failed, without)
+    return PairedResults(ours, theirs, rows, values, tuple(sorted(valid)), failed, without)
 
 
-def _rows(side: Side, result: Result) -> pandas.DataFrame:
+def _rows(side: ComparedMethod, result: Result) -> pandas.DataFrame:
+    """The rows of a result. Raises UsageError when it has no value of the metric."""
     if side.metric not in result.metrics:
         raise UsageError(
             f"{result.model.name}: no metric '{side.metric}' in its result; it has {', '.join(result.metrics)}"
@@ -281,8 +324,10 @@ def _rows(side: Side, result: Result) -> pandas.DataFrame:
     return rows_of(result)
 
 
-def _is_mean(side: Side, rows: pandas.DataFrame) -> bool:
-    """Whether the metric is the mean of its own column; that of a whole set is not, even if it has such a column."""
+def _is_mean(side: ComparedMethod, rows: pandas.DataFrame) -> bool:
+    """Whether the metric is the average of its own column over images."""
+    # Some metrics of a whole set also have a column with values per image. Only the number tells: their value on all
+    # images is not the average of the column.
     statistic = set_statistic(rows, side.card, side.metric)
     if statistic is None:
         return True
@@ -294,6 +339,7 @@ def _is_mean(side: Side, rows: pandas.DataFrame) -> bool:
 
 
 def _mean(values: NDArray[np.float64]) -> Statistic:
+    """The weighted average of values (n,) as a function of weights (R, n)."""
     return lambda weights: weights @ values / weights.sum(axis=1)
 
 

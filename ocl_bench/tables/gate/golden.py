@@ -1,6 +1,7 @@
-"""Golden files: what a model measured when it was accepted, image by image, and how to measure it again.
+"""Golden files: the accepted values of a model, image by image, and how to measure them again.
 
-`<baseline>/<task>/<model>.json`; scenes stored as images lie below `<baseline>/scenes` in their official layout.
+A golden file is `<baseline>/<task>/<model>.json`. Scenes that are stored as images lie below `<baseline>/scenes` in
+their official layout.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ...core.errors import UsageError, first_problem
 from ...core.files import write_atomically
 
 EXACT = 1e-6
-"""A tolerance up to this one allows rounding only, so that every single image is held to it."""
+"""A tolerance up to this one allows rounding only; every single image is then checked, not only the mean."""
 
 
 class _Section(BaseModel):
@@ -33,20 +34,20 @@ class Tolerance(_Section):
     relative: float = Field(default=0, ge=0)
 
     def of(self, value: float) -> float:
-        """Allowed fall of a stored value."""
+        """The allowed fall of a stored value."""
         return max(self.absolute, self.relative * abs(value))
 
 
 class GoldenTask(_Section):
-    """The protocol; another hash means that the numbers cannot be compared."""
+    """The task card of the numbers; numbers of a card with another hash cannot be compared."""
 
     name: str
     version: int
     hash: str
 
 
-class Recipe(_Section):
-    """How to measure again. scenes: data root below the baseline folder, empty for the rendered stand-in."""
+class GoldenRecipe(_Section):
+    """How to measure again. scenes: data root below the baseline folder; empty: the rendered stand-in."""
 
     scenes: str = Field(default="", pattern=r"^[\w-]*$")
     split: str | None = None
@@ -56,7 +57,7 @@ class Recipe(_Section):
 
 
 class Made(_Section):
-    """What the stored numbers were measured with."""
+    """The data, weights and versions that the stored numbers were measured with."""
 
     data_revision: str
     checkpoint_sha256: str
@@ -66,14 +67,14 @@ class Made(_Section):
 
 
 class GoldenMetric(_Section):
-    """The mean over images that the gate defends."""
+    """The accepted value of one metric. direction: 1 when larger is better, -1 when smaller is."""
 
     value: float | None
     direction: Literal[1, -1]
 
 
 class Accepted(_Section):
-    """One deliberate change: why, when, and [old, new] of every metric that changed."""
+    """One deliberate change of the numbers: why, when, and [old, new] of every metric that changed."""
 
     reason: str = Field(min_length=1)
     created: str
@@ -82,15 +83,21 @@ class Accepted(_Section):
 
 
 class Golden(_Section):
-    """One golden file. rows: per metric the value of each image of `ids`, null where the metric is not valid.
+    """One golden file.
 
-    corpus: metrics that are no means over images; their rows may all be null.
+    Attributes:
+        tolerance: for every metric without an entry in `tolerances`.
+        metrics: the accepted values.
+        ids: sample ids, the order of all rows.
+        rows: values of each metric, one for each id; null where the metric is not valid.
+        corpus: metrics that are not averages over images. Their rows may all be null.
+        accepted: every deliberate change, the oldest first.
     """
 
     schema_: Literal[1] = Field(alias="schema", default=1)
     task: GoldenTask
     model: str
-    recipe: Recipe
+    recipe: GoldenRecipe
     made: Made
     tolerance: Tolerance
     tolerances: dict[str, Tolerance] = {}
@@ -110,7 +117,7 @@ class Golden(_Section):
             if len(values) != len(self.ids):
                 raise ValueError(f"rows.{name} has {len(values)} values for {len(self.ids)} ids")
         if len(set(self.ids)) != len(self.ids):
-            raise ValueError("ids has an id twice")
+            raise ValueError("ids holds an id twice")
         return self
 
     @property
@@ -119,26 +126,26 @@ class Golden(_Section):
         return f"{self.task.name}/{self.model}"
 
     def tolerance_of(self, metric: str) -> Tolerance:
-        """The tolerance of a metric: its own, else that of the file."""
+        """The tolerance of a metric: from `tolerances`, else that of the file."""
         return self.tolerances.get(metric, self.tolerance)
 
     def values(self, metric: str) -> np.ndarray:
-        """(N,) float64 in the order of `ids`, NaN where not valid."""
+        """Values of a metric, (N,) float64 in the order of `ids`, NaN where it is not valid."""
         return as_array(self.rows[metric])
 
 
 def as_array(values: tuple[float | None, ...]) -> np.ndarray:
-    """Floats with NaN for None."""
+    """An array with NaN for None."""
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def as_column(values: np.ndarray) -> tuple[float | None, ...]:
-    """Floats with None for NaN, as a golden file stores them."""
+    """Floats with None for NaN, as a golden file stores them: JSON has no NaN."""
     return tuple(float(value) if math.isfinite(value) else None for value in values)
 
 
 def read_golden(path: Path) -> Golden:
-    """Read one golden file. Raises UsageError naming the file and the field."""
+    """Read one golden file. Raises UsageError that names the file and the field."""
     try:
         return Golden.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -149,20 +156,24 @@ def read_golden(path: Path) -> Golden:
 
 
 def golden_files(baseline: Path) -> list[Path]:
-    """All golden files of a baseline. Raises UsageError when there is none: a gate that checks nothing is not green."""
+    """All golden files of a baseline, sorted.
+
+    Raises:
+        UsageError: when there is none. A gate that checks nothing must not be green.
+    """
     files = sorted(path for path in baseline.glob("*/*.json") if path.parent.name != "scenes")
     if not files:
-        raise UsageError(f"{baseline}: holds no golden file <task>/<model>.json; name another folder with --baseline")
+        raise UsageError(f"{baseline}: no golden file <task>/<model>.json; name another folder with --baseline")
     return files
 
 
 def golden_path(baseline: Path, task: str, model: str) -> Path:
-    """`<baseline>/<task>/<model>.json`; `dias:1` is `dias-1`, `src/model.py:build` is `src-model.py-build`."""
+    """Path `<baseline>/<task>/<model>.json`, with `dias-1` for `dias:1` and `src-model.py-build` for a path."""
     return baseline / task / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('.-')}.json"
 
 
 def write_golden(golden: Golden, baseline: Path) -> Path:
-    """Write a golden file atomically; one line for each metric's rows, floats at full precision."""
+    """Write a golden file atomically and return its path; the rows of each metric stand on one line."""
     text = _readable(golden.model_dump(mode="json", by_alias=True))
     path = golden_path(baseline, golden.task.name, golden.model)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +182,8 @@ def write_golden(golden: Golden, baseline: Path) -> Path:
 
 
 def _readable(content: Mapping[str, Any]) -> str:
-    """Indented JSON in which each list stands on one line, so that a changed golden is a readable diff."""
+    """Indented JSON with each list on one line; the diff of a changed golden file stays readable."""
+    # json.dumps has no such layout: lists are replaced by markers, which are replaced by their text at the end.
     lists: list[str] = []
 
     def fold(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the gate found: lines to print, and annotations of a pull request."""
+"""The report of the gate: lines to print, and annotations of a pull request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedGolden:
     """One golden file that was compared."""
 
     golden: str
@@ -28,27 +28,27 @@ class Checked:
 
 
 @dataclass
-class Report:
-    """What the gate found."""
+class GateReport:
+    """Golden files that were compared, findings about them, and golden files that were written anew."""
 
-    checked: list[Checked] = field(default_factory=list)
+    checked: list[CheckedGolden] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     accepted: list[Path] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Whether the command ends with exit code 1."""
+        """Whether a finding turns the gate red; the command then ends with exit code 1."""
         return any(finding.level == "fail" for finding in self.findings)
 
     def lines(self) -> list[str]:
         """The report to print: one line for each golden file, one for each finding, one verdict."""
         out = []
-        for one in self.checked:
-            found = [finding for finding in self.findings if finding.golden == one.golden]
-            failed = any(finding.level == "fail" for finding in found)
-            word = "FAIL" if failed else "warn" if found else "ok  "
-            out.append(f"{word}  {one.golden}: {one.metrics} metrics on {one.images} images, {one.seconds:.1f} s")
-            out += [f"      {finding.level}: {finding.message}" for finding in found]
+        for file in self.checked:
+            findings = [finding for finding in self.findings if finding.golden == file.golden]
+            failed = any(finding.level == "fail" for finding in findings)
+            word = "FAIL" if failed else "warn" if findings else "ok  "
+            out.append(f"{word}  {file.golden}: {file.metrics} metrics on {file.images} images, {file.seconds:.1f} s")
+            out += [f"      {finding.level}: {finding.message}" for finding in findings]
         out += [f"accepted: {path}" for path in self.accepted]
         verdict = "red: regression" if self.failed else "accepted" if self.accepted else "green: no regression"
         count = len(self.checked) or len(self.accepted)  # a first golden file is accepted without being compared
@@ -57,14 +57,16 @@ class Report:
     def annotations(self) -> list[str]:
         """Findings as GitHub's workflow commands, which mark the golden file in the pull request."""
         return [
-            f"::{'error' if one.level == 'fail' else 'warning'} file={_escaped(str(one.file or one.golden))},"
-            f"title={_escaped(one.golden)}::{_escaped(one.message, data=True)}"
-            for one in self.findings
+            f"::{'error' if finding.level == 'fail' else 'warning'} "
+            f"file={_escaped(str(finding.file or finding.golden))},"
+            f"title={_escaped(finding.golden)}::{_escaped(finding.message, data=True)}"
+            for finding in self.findings
         ]
 
 
 def _escaped(text: str, *, data: bool = False) -> str:
-    """Text of a workflow command as GitHub's toolkit escapes it; a property also without `:` and `,`."""
+    """Escape text as GitHub's toolkit does for a workflow command. data: the message; else a property (`file`)."""
+    # "%" has to come first: the codes of the others begin with it. In a property ":" and "," would end the value.
     for character, code in (
         ("%", "%25"),
         ("\r", "%0D"),

@@ -1,83 +1,151 @@
-"""A leaderboard as CSV (every field, one line a row) and as Markdown (to be read)."""
+"""A leaderboard as CSV (every field, one line for each row) and as Markdown (to be read)."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...families import find_family
 from ...results.published import PublishedRow, PublishedTable
-from .facts import Facts
 
 if TYPE_CHECKING:
-    from .ranking import Board, Cell, Group, Reference, Row
+    from .ranking import Board, BoardCell, Group, Reference, Row
 
-_HEAD = ("rank", "not_separable_from_best", "model", "data", "revision", "supervision", "privilege", "role")
-_TAIL = (
-    "training_seeds",
-    "noise_seeds",
-    "backbone",
-    "pretraining",
-    "k",
-    "input_size",
-    "parameters",
-    "trained_on",
-    "training_steps",
-    "training_data",
-    "images_per_second",
-    "device",
-    "checkpoint_sha256",
-    "fit",
-    "options",
-    "signature",
-    "task_version",
-    "task_hash",
-    "suite",
-    "command",
-    "source",
-    "note",
+
+@dataclass(frozen=True)
+class ResultLine:
+    """What the columns of a result are read from."""
+
+    task: Reference
+    group: Group
+    row: Row
+
+
+@dataclass(frozen=True)
+class PublishedLine:
+    """What the columns of a published row are read from."""
+
+    table: PublishedTable
+    row: PublishedRow
+
+    def printed(self, metric: str) -> tuple[float | None, float | None]:
+        """Value and spread of a metric as fractions; None where the source prints none."""
+        value = self.row.metrics.get(metric)
+        return (None, None) if value is None else self.table.shown(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the CSV: its head, and its text for a result and for a published row (by default empty)."""
+
+    head: str
+    of_result: Callable[[ResultLine], str]
+    of_published: Callable[[PublishedLine], str] = lambda line: ""
+
+
+_BEFORE_METRICS = (
+    Column("rank", lambda line: line.row.rank, lambda line: "published"),
+    Column("not_separable_from_best", lambda line: {None: "", True: "yes", False: "no"}[line.row.tied_with_best]),
+    Column("model", lambda line: line.row.model, lambda line: line.row.model),
+    Column("data", lambda line: line.group.kind, lambda line: "published"),
+    Column("revision", lambda line: line.group.revision),
+    Column("supervision", lambda line: line.group.supervision, lambda line: line.row.supervision),
+    # The group of a ceiling has privilege "none", the row says what the model really sees.
+    Column("privilege", lambda line: line.row.privilege, lambda line: line.row.privilege),
+    Column("role", lambda line: line.row.role, lambda line: "model"),
 )
+_AFTER_METRICS = (
+    Column("training_seeds", lambda line: _joined(line.row.training_seeds), lambda line: _joined(line.row.seeds)),
+    Column("noise_seeds", lambda line: _joined(line.row.noise_seeds)),
+    Column("backbone", lambda line: line.row.facts.backbone),
+    Column("pretraining", lambda line: line.row.facts.pretraining),
+    Column("k", lambda line: line.row.facts.slots),
+    Column("input_size", lambda line: line.row.facts.input_size),
+    Column("parameters", lambda line: line.row.facts.parameters),
+    Column("trained_on", lambda line: line.row.facts.trained_on),
+    Column("training_steps", lambda line: line.row.facts.training_steps),
+    Column("training_data", lambda line: line.row.facts.training_data),
+    Column("images_per_second", lambda line: line.row.facts.images_per_second),
+    Column("device", lambda line: line.row.facts.device),
+    Column("checkpoint_sha256", lambda line: line.row.facts.checkpoint),
+    # That of the group: an older result takes it from the rows beside it (`build._with_known_fits`).
+    Column("fit", lambda line: line.group.fit),
+    Column("options", lambda line: line.row.options),
+    Column("signature", lambda line: line.row.signature, lambda line: line.row.protocol),
+    Column("task_version", lambda line: str(line.task.version), lambda line: str(line.table.version)),
+    Column("task_hash", lambda line: line.task.hash[:12]),
+    Column("suite", lambda line: line.row.version),
+    Column("command", lambda line: line.row.command),
+    Column("source", lambda line: line.row.source, lambda line: line.row.source),
+    Column("note", lambda line: "", lambda line: _published_note(line.row)),
+)
+
+
+def columns_of(metrics: Iterable[str]) -> list[Column]:
+    """Columns of the CSV of a task, in order; a new column is one more entry of the tuples above."""
+    return [*_BEFORE_METRICS, *(column for metric in metrics for column in _metric_columns(metric)), *_AFTER_METRICS]
+
+
+def _metric_columns(metric: str) -> list[Column]:
+    """Value, interval, deviation over training seeds and number of valid images of one metric."""
+
+    def number(part: str) -> Callable[[ResultLine], str]:
+        return lambda line: optional(getattr(line.row.cells.get(metric), part, None))
+
+    def count(line: ResultLine) -> str:
+        cell = line.row.cells.get(metric)
+        return "" if cell is None or cell.n_valid is None else str(cell.n_valid)
+
+    return [
+        Column(metric, number("value"), lambda line: optional(line.printed(metric)[0])),
+        Column(f"{metric}_low", number("low")),
+        Column(f"{metric}_high", number("high")),
+        Column(f"{metric}_sd", number("sd"), lambda line: optional(line.printed(metric)[1])),
+        Column(f"{metric}_n_valid", count),
+    ]
 
 
 def to_csv(board: Board) -> str:
     """All ranked and published rows; fractions with 6 decimals; a missing cell is empty."""
-    names = [f"{metric}{part}" for metric in board.task.metrics for part in ("", "_low", "_high", "_sd", "_n_valid")]
+    columns = columns_of(board.task.metrics)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_HEAD, *names, *_TAIL])
+    writer.writerow([column.head for column in columns])
     for group, rows in board.groups:
         for row in rows:
-            writer.writerow(_result_line(board.task, group, row))
-    for published in _sorted_published(board):
-        writer.writerow(_published_line(board.task, board.published, published))
+            line = ResultLine(board.task, group, row)
+            writer.writerow([column.of_result(line) for column in columns])
+    if board.published is not None:
+        for published in _sorted_published(board):
+            printed = PublishedLine(board.published, published)
+            writer.writerow([column.of_published(printed) for column in columns])
     return stream.getvalue()
 
 
-def _result_line(task: Reference, group: Group, row: Row) -> list[str]:
-    tied = {None: "", True: "yes", False: "no"}[row.tied_with_best]
-    head = [row.rank, tied, row.model, group.kind, group.revision, group.supervision, row.privilege, row.role]
-    cells = [part for metric in task.metrics for part in _cell(row.cells.get(metric))]
-    seeds = [" ".join(map(str, row.training_seeds)), " ".join(map(str, row.noise_seeds))]
-    provenance = [row.options, row.signature, str(task.version), task.hash[:12], row.version, row.command, row.source]
-    return [*head, *cells, *seeds, *astuple(replace(row.facts, fit=group.fit)), *provenance, ""]
+def _joined(seeds: Iterable[int]) -> str:
+    return " ".join(map(str, seeds))
 
 
-def _cell(cell: Cell | None) -> list[str]:
-    if cell is None:
-        return [""] * 5
-    numbers = (cell.value, cell.low, cell.high, cell.sd)
-    return [*("" if x is None else fixed(x, 6) for x in numbers), "" if cell.n_valid is None else str(cell.n_valid)]
+def _published_note(row: PublishedRow) -> str:
+    return f"comparable: {row.comparable}, {row.why}; {row.evidence}; {row.paper}"
+
+
+def optional(value: float | None) -> str:
+    """A number with 6 decimals, '' for None."""
+    return "" if value is None else fixed(value, 6)
 
 
 def fixed(value: float, digits: int) -> str:
-    """Fixed decimals, never a negative zero."""
+    """A number with fixed decimals, never a negative zero."""
+    # round() can give -0.0, which would print as "-0.000"; adding 0.0 makes it positive.
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _sorted_published(board: Board) -> list[PublishedRow]:
+    """Published rows: comparable ones first, best first in the main metric, then by name."""
     if board.published is None:
         return []
     rows, main = board.published.rows, board.task.main
@@ -89,22 +157,11 @@ def _sorted_published(board: Board) -> list[PublishedRow]:
     return sorted(rows, key=place)
 
 
-def _published_line(task: Reference, table: PublishedTable | None, row: PublishedRow) -> list[str]:
-    assert table is not None
-    head = ["published", "", row.model, "published", "", row.supervision, row.privilege, "model"]
-    cells = []
-    for metric in task.metrics:
-        printed = row.metrics.get(metric)
-        value, spread = (None, None) if printed is None else table.shown(printed)
-        cells += [*("" if x is None else f"{x:.6f}" for x in (value, None, None, spread)), ""]
-    seeds = [" ".join(map(str, row.seeds)), ""]
-    note = f"comparable: {row.comparable}, {row.why}; {row.evidence}; {row.paper}"
-    facts = astuple(Facts())
-    return [*head, *cells, *seeds, *facts, "", row.protocol, str(table.version), "", "", "", row.source, note]
-
-
 def to_markdown(board: Board) -> str:
-    """The board as a page: one table for each group, then what is not ranked, published rows, signatures, commands."""
+    """The board as a page: a table for each group, then results that are not ranked, published rows, models, commands.
+
+    The page says nothing of when it was built, because the committed pages are compared byte by byte.
+    """
     task = board.task
     units = find_family(task.card.family).unit if task.card is not None else "images"
     lines = [
@@ -136,13 +193,14 @@ def to_markdown(board: Board) -> str:
 
 
 def _group_section(task: Reference, group: Group, rows: Sequence[Row], signatures: dict[str, str]) -> list[str]:
+    """The table of a group. signatures: letter of each signature so far; new ones are added to it."""
     metrics = [f"`{metric}`" for metric in task.metrics]
     table = [["rank", "model", "role", *metrics, "n", "training seeds", "noise seeds", "signature"]]
     for row in rows:
         letter = signatures.setdefault(row.signature, _letter(len(signatures)))
         rank = f"{row.rank} ●" if row.tied_with_best else row.rank
         cells = [cell_text(row.cells.get(metric)) for metric in task.metrics]
-        seeds = [" ".join(map(str, own)) for own in (row.training_seeds, row.noise_seeds)]
+        seeds = [_joined(row.training_seeds), _joined(row.noise_seeds)]
         table.append([rank, row.model, row.role, *cells, _counts(task, row), *seeds, letter])
     return [*group_heading(group), *markdown_table(table)]
 
@@ -156,25 +214,25 @@ def group_heading(group: Group) -> list[str]:
 
 
 def _models_section(board: Board) -> list[str]:
-    """What was measured, result by result; where it and the card of its checkpoint say nothing, a cell is empty."""
+    """A table of the measured models, one row for each result; a fact that is not known is an empty cell."""
     head = ["model", "supervision", "backbone", "pretraining", "K", "input", "parameters", "trained on", "images/s"]
     table = [[*head, "checkpoint", "suite"]]
     for group, rows in board.groups:
         for row in rows:
-            if row.seeds:  # a mean: its training seeds follow
+            if row.seeds:  # a mean over training seeds: the rows of the seeds follow and have facts of their own
                 continue
             facts = row.facts
             trained = [facts.trained_on, facts.training_steps and f"{facts.training_steps} steps", facts.training_data]
             network = [facts.backbone, facts.pretraining, facts.slots, facts.input_size, facts.parameters]
             speed = f"{facts.images_per_second} ({facts.device})" if facts.images_per_second else ""
             checkpoint = f"`{facts.checkpoint[:12]}`" if facts.checkpoint else ""
-            own = [row.model, group.supervision, *network, ", ".join(filter(None, trained)), speed, checkpoint]
-            table.append([*own, row.version])
+            model = [row.model, group.supervision]
+            table.append([*model, *network, ", ".join(filter(None, trained)), speed, checkpoint, row.version])
     return markdown_table(table)
 
 
-def cell_text(cell: Cell | None) -> str:
-    """Value, deviation over training seeds, interval, with three decimals; '' for a missing cell."""
+def cell_text(cell: BoardCell | None) -> str:
+    """Value, deviation over training seeds and interval, with three decimals; '' for a missing cell."""
     if cell is None:
         return ""
     spread = "" if cell.sd is None else f" ± {fixed(cell.sd, 3)}"
@@ -183,7 +241,7 @@ def cell_text(cell: Cell | None) -> str:
 
 
 def _counts(task: Reference, row: Row) -> str:
-    """Valid images of the main metric, then of each metric that has another number."""
+    """Number of valid images of the main metric, then of each metric whose number differs."""
     counts = {metric: cell.n_valid for metric, cell in row.cells.items()}
     main = counts.get(task.main)
     others = [f"{metric} {n}" for metric, n in counts.items() if n != main]
@@ -191,10 +249,12 @@ def _counts(task: Reference, row: Row) -> str:
 
 
 def _letter(index: int) -> str:
+    """a to z, then s26, s27, ..."""
     return chr(ord("a") + index) if index < 26 else f"s{index}"
 
 
 def _published_section(board: Board) -> list[str]:
+    """The published rows with the metrics that any of them prints, and what their protocols are."""
     lines = ["## Published numbers", ""]
     table = board.published
     if table is None or not table.rows:
@@ -207,7 +267,7 @@ def _published_section(board: Board) -> list[str]:
     for row in _sorted_published(board):
         cells = [_published_text(row, metric, table) for metric in present]
         comparable = f"{row.comparable}: {row.why}"
-        seeds = " ".join(map(str, row.seeds)) or "not stated"
+        seeds = _joined(row.seeds) or "not stated"
         body.append([row.model, *cells, seeds, row.protocol, comparable, f"{row.paper}. {row.source}; {row.evidence}"])
     lines += markdown_table(body)
     lines += ["", *(f"- `{name}`: {text}" for name, text in table.protocols.items())]
@@ -215,6 +275,7 @@ def _published_section(board: Board) -> list[str]:
 
 
 def _published_text(row: PublishedRow, metric: str, table: PublishedTable) -> str:
+    """Value ± spread as fractions, whatever the source prints; '' for a metric that it does not have."""
     if metric not in row.metrics:
         return ""
     value, spread = table.shown(row.metrics[metric])
@@ -222,6 +283,7 @@ def _published_text(row: PublishedRow, metric: str, table: PublishedTable) -> st
 
 
 def _commands(board: Board) -> Iterable[str]:
+    """A list item with the command for each row; a mean over training seeds has no command."""
     for _, rows in board.groups:
         for row in rows:
             if row.command:
@@ -229,7 +291,11 @@ def _commands(board: Board) -> Iterable[str]:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table whose first row is the head."""
+    """Lines of a Markdown table.
+
+    Args:
+        rows: the head first; every row has as many cells as the head. Pipes and line breaks are escaped.
+    """
     plain = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     head, *body = (f"| {' | '.join(row)} |" for row in plain)
     return [head, f"|{'---|' * len(rows[0])}", *body]

@@ -1,7 +1,7 @@
-"""Results and published rows -> one table per task, as CSV and Markdown.
+"""Build one leaderboard per task from results and published rows, as CSV and Markdown.
 
-Only results are read; nothing is evaluated, filled in or averaged over unlike metrics. The same results give the same
-bytes, so a board can be committed and checked.
+Nothing is evaluated, filled in or averaged over different metrics. The same results give the same bytes; therefore a
+board can be committed and checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ...results.ranks_with import Reference, reasons_against_ranking, reference_
 from ...results.record import Result
 from ...results.store import default_folders, rows_of, search, task_names_in
 from .facts import NOT_RECORDED, facts_of
-from .ranking import Board, Cell, Excluded, Group, Row, rank
+from .ranking import Board, BoardCell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
 
 if TYPE_CHECKING:
@@ -42,11 +42,20 @@ def build_leaderboard(
     published: Path | None = None,
     by: str | None = None,
 ) -> list[Path]:
-    """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md`, and return their paths.
+    """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md`.
 
-    results: folders with results, by default the committed `leaderboards/results` and the user's results root.
-    task: one task, else all bundled tasks and those that have results. by: split the images (`strata.PROPERTIES`) and
-    write only `<out>/<task>-by-<by>.csv` and `.md`. Raises UsageError for an unknown task or split.
+    Args:
+        results: folders with results; by default the committed `leaderboards/results` and the user's results root.
+        out: folder that is written to.
+        task: one task; by default all bundled tasks and those that have results or published rows.
+        published: folder with published rows; by default the bundled one.
+        by: a key of `strata.PROPERTIES`. Only `<out>/<task>-by-<by>.csv` and `.md` are written then.
+
+    Returns:
+        Paths of the written files.
+
+    Raises:
+        UsageError: for an unknown task or split.
     """
     from .published_page import published_page
 
@@ -63,7 +72,7 @@ def build_leaderboard(
 
 
 def _pages(board: Board, split: Property | None) -> list[tuple[str, str]]:
-    """Name and content of the two files of a board, or of a board that is split."""
+    """Name and content of the CSV and the Markdown file of a board, or of the board split into strata."""
     from . import board_page as whole
     from . import strata_page as strata
 
@@ -84,6 +93,7 @@ def stale_files(committed: Path | None = None) -> list[str]:
     folder = committed or bundled("leaderboards")
     with tempfile.TemporaryDirectory() as temporary:
         fresh = build_leaderboard([folder / "results"], temporary, published=folder / "published")
+        # shallow=False compares bytes: two files with equal size and time are not taken for equal.
         _, differing, missing = filecmp.cmpfiles(temporary, folder, [path.name for path in fresh], shallow=False)
         return sorted([*differing, *missing])
 
@@ -93,47 +103,62 @@ def _all_tasks(folders: Iterable[Path], published: Path) -> list[str]:
 
 
 def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, published: Path | None = None) -> Board:
-    """Read the results of one task and rank them. Raises UsageError when neither a card nor a result names the task."""
+    """Read the results of one task and rank them.
+
+    Args:
+        folders: folders with results.
+        task: a name, the path of a card, or a card.
+        published: folder with published rows; by default the bundled one.
+
+    Raises:
+        UsageError: when neither a card nor a result names the task.
+    """
     name = task.name if isinstance(task, TaskSpec) else Path(task).stem if str(task).endswith(".yaml") else str(task)
     files = list(search(folders, name))
-    found = [(one.result, one.source) for one in files if one.result is not None]
-    excluded = [Excluded("?", one.source, f"unreadable: {one.problem}") for one in files if one.result is None]
-    reference = _reference(task, name, [result for result, _ in found])
+    readable = [(file.result, file.source) for file in files if file.result is not None]
+    excluded = [Excluded("?", file.source, f"unreadable: {file.problem}") for file in files if file.result is None]
+    reference = _reference(task, name, [result for result, _ in readable])
     rows: list[Row] = []
-    for result, source in found:
+    for result, source in readable:
         if reasons := reasons_against_ranking(result, reference):
             excluded.append(Excluded(result.model.name, source, reasons[0].message))
         else:
             rows.append(_row(result, source, reference))
-    rows, superseded = _newest(_settled(rows))
-    directions = [result.metrics[reference.main].direction for result, _ in found if reference.main in result.metrics]
+    rows, superseded = _without_superseded(_with_known_fits(rows))
+    # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
+    mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
+    directions = [metric.direction for metric in mains]
     direction = Counter(directions).most_common(1)[0][0] if directions else 1
     groups = sorted({row.group for row in rows}, key=lambda group: group.place)
     ranked = tuple(
         (group, tuple(rank([row for row in rows if row.group == group], reference.main, direction))) for group in groups
     )
-    unranked = tuple(sorted([*excluded, *superseded], key=lambda e: (e.model, e.reason, e.source)))
+    # Sorted, because folders are read in any order and the page has to have the same bytes each time.
+    unranked = tuple(sorted([*excluded, *superseded], key=lambda entry: (entry.model, entry.reason, entry.source)))
     return Board(reference, direction, ranked, unranked, load_published(reference.name, published))
 
 
-def _reference(task: str | Path | TaskSpec, name: str, found: Sequence[Result]) -> Reference:
+def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:
+    """The protocol of the board: the card's, or the most frequent one of the results when no card is installed."""
     if isinstance(task, TaskSpec) or str(task).endswith(".yaml") or name in task_names():
         return reference_of_card(get_task(task))
-    if not found:
+    if not results:
         get_task(name)  # raises the error with its suggestion
-    hashes = Counter(result.task.hash for result in found)
+    hashes = Counter(result.task.hash for result in results)
+    # Ties are broken by the hash itself, not by the order in which files were read.
     chosen = min(hashes, key=lambda value: (-hashes[value], value))
-    section = next(result.task for result in found if result.task.hash == chosen)
+    section = next(result.task for result in results if result.task.hash == chosen)
     return Reference(section.name, section.version, section.hash, section.metrics, section.main)
 
 
 def _row(result: Result, source: str, reference: Reference) -> Row:
+    """The row of one result, with its values per image averaged over noise seeds."""
     cells = {}
     for name in reference.metrics:
         metric = result.metrics[name]
         if metric.value is not None:
             low, high = metric.ci95 or (None, None)
-            cells[name] = Cell(metric.value, low, high, None, metric.n_valid)
+            cells[name] = BoardCell(metric.value, low, high, None, metric.n_valid)
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
@@ -145,7 +170,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
         base=base,
         role=model.role,
         privilege=model.privilege,
-        # A ceiling sees the truth; it stands unranked beside the models that it bounds.
+        # A ceiling sees the truth. It is shown without a rank in the group of the models that it bounds.
         group=Group(
             data.kind,
             data.revision,
@@ -171,10 +196,11 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     )
 
 
-def _settled(rows: Sequence[Row]) -> list[Row]:
-    """Rows on embedded data whose result did not record what their head was fitted on, beside those that did.
+def _with_known_fits(rows: Sequence[Row]) -> list[Row]:
+    """Give rows without a recorded fit split that of the other rows on the same embedded data.
 
-    The fit split of a stand-in follows from the task card and the revision, which the rows of a group share.
+    The fit split of a stand-in follows from the task card and the revision, which these rows share. On official data
+    nobody knows what an older head was fitted on, and such a row stays in a group of its own.
     """
     known: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
@@ -183,22 +209,25 @@ def _settled(rows: Sequence[Row]) -> list[Row]:
     out = []
     for row in rows:
         fits = known.get((row.group.kind, row.group.revision, row.group.ids_sha256), set())
-        same = row.group.kind == "embedded" and _unrecorded(row) and len(fits) == 1
-        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if same else row)
+        # With two different known fits there is no telling which of them the older head had.
+        certain = row.group.kind == "embedded" and _unrecorded(row) and len(fits) == 1
+        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if certain else row)
     return out
 
 
 def _unrecorded(row: Row) -> bool:
+    """Whether the result has a head but does not say what it was fitted on (format 1)."""
     return row.group.fit.endswith(NOT_RECORDED)
 
 
 def _version(result: Result) -> str:
+    """Suite version and commit, with a mark when the code had changes that were not committed."""
     commit = f" {result.identity.commit[:12]}" if result.identity.commit else ""
     return f"{result.identity.suite_version}{commit}{' + changes' if result.identity.dirty else ''}"
 
 
 def _command(result: Result, reference: Reference) -> str:
-    """The recorded command line, or the equal one when the result came from Python."""
+    """The recorded command line, or the equivalent one when the result was made from Python."""
     if result.identity.command.startswith("ocl-bench "):
         return result.identity.command
     seeds = "" if result.seeds.noise == reference.noise_seeds else f" --seeds {','.join(map(str, result.seeds.noise))}"
@@ -206,26 +235,27 @@ def _command(result: Result, reference: Reference) -> str:
 
 
 def _statistics(rows: pandas.DataFrame, reference: Reference, metrics: Sequence[str]) -> dict[str, Statistic]:
-    """The corpus metrics of a result as functions of image weights; empty where the card is not installed."""
+    """The metrics of the whole set as functions of image weights; empty where the card is not installed."""
     if reference.card is None:
         return {}
-    found = {name: set_statistic(rows, reference.card, name) for name in metrics}
-    return {name: of_set for name, of_set in found.items() if of_set is not None}
+    statistics = {name: set_statistic(rows, reference.card, name) for name in metrics}
+    return {name: statistic for name, statistic in statistics.items() if statistic is not None}
 
 
-def _newest(rows: Sequence[Row]) -> tuple[list[Row], list[Excluded]]:
-    """Of several results of one model on one group, the one with most noise seeds, then the newest."""
-    kept: dict[tuple[object, ...], Row] = {}
+def _without_superseded(rows: Sequence[Row]) -> tuple[list[Row], list[Excluded]]:
+    """Keep one result of each model in a group: that with most noise seeds, then the newest."""
+    shown: dict[tuple[object, ...], Row] = {}
     superseded = []
     for row in sorted(rows, key=lambda row: (-len(row.noise_seeds), _descending(row.created), row.source)):
         key = (row.group, row.identity, row.training_seeds)
-        if key in kept:
-            reason = f"a newer result or one with more noise seeds is shown ({kept[key].source})"
+        if key in shown:
+            reason = f"a newer result or one with more noise seeds is shown ({shown[key].source})"
             superseded.append(Excluded(row.model, row.source, reason))
         else:
-            kept[key] = row
-    return list(kept.values()), superseded
+            shown[key] = row
+    return list(shown.values()), superseded
 
 
 def _descending(text: str) -> tuple[int, ...]:
+    """A sort key that reverses the order of texts, because one sort mixes rising and falling keys."""
     return tuple(-ord(character) for character in text)

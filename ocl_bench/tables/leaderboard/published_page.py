@@ -19,7 +19,11 @@ another file of a repository, `secondary` second hand (summary, review, issue, l
 
 
 def published_page(tables: Mapping[str, PublishedTable]) -> str:
-    """The page as Markdown: an overview of the files, then a section for each. The same tables give the same bytes."""
+    """The page as Markdown: an overview of the files, then a section for each file.
+
+    Args:
+        tables: published rows by the name of their file. The same tables give the same bytes.
+    """
     overview = [["file", "what", "rows", "comparable", "evidence"]]
     for name, table in tables.items():
         kinds = sorted({row.evidence for row in table.rows})
@@ -34,6 +38,7 @@ def _title(table: PublishedTable) -> str:
 
 
 def _section(name: str, table: PublishedTable) -> list[str]:
+    """The rows of one file, with one column for each metric that any of them prints, and its protocols."""
     metrics = list(dict.fromkeys(metric for row in table.rows for metric in row.metrics))
     columns = ("seeds", "supervision", "privilege", "protocol", "card", "comparable", "evidence", "source")
     body = [["model", *(f"`{metric}`" for metric in metrics), *columns]]
@@ -48,13 +53,13 @@ def _line(table: PublishedTable, row: PublishedRow, metrics: list[str]) -> list[
     cells = [_printed(row.metrics[metric]) if metric in row.metrics else "" for metric in metrics]
     seeds = " ".join(map(str, row.seeds)) or "not stated"
     card, comparable = table.cards.get(row.protocol, "none"), f"{row.comparable}: {row.why}"
-    told = [row.supervision, row.privilege, row.protocol, card, comparable, row.evidence]
-    return [row.model, *cells, seeds, *told, f"{row.paper}. {row.source}"]
+    remarks = [row.supervision, row.privilege, row.protocol, card, comparable, row.evidence]
+    return [row.model, *cells, seeds, *remarks, f"{row.paper}. {row.source}"]
 
 
 def _printed(value: PublishedValue) -> str:
-    """Value ± spread as printed, with the kind of the spread where it is known."""
-    # A value with a scale of its own is a count.
+    """Value ± spread as printed, with the kind of spread where it is known."""
+    # A value with a scale of its own is a count, and is printed without decimals.
     numbers = [f"{x:g}" if value.scale else str(x) for x in (value.value, value.spread) if x is not None]
     kind = "" if value.spread_kind in (None, "unstated") else f" ({str(value.spread_kind).replace('_', ' ')})"
     return " ± ".join(numbers) + kind

@@ -1,6 +1,6 @@
-"""What a leaderboard is made of, and how its rows are ranked.
+"""The parts of a leaderboard, and how its rows are ranked.
 
-Rows rank only within one group: same task card, same data (kind, revision, sample ids), same supervision, same
+Rows are ranked only within one group: same task card, same data (kind, revision, sample ids), same supervision, same
 privilege, and a head that was fitted on the same data.
 """
 
@@ -36,7 +36,7 @@ _KINDS = ("official", "embedded", "supplied")
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """What rows must share to be ranked against each other. fit: what the task's head was fitted on, if it has one."""
+    """What rows must share to be ranked against each other. fit: what the head was fitted on, '' without a head."""
 
     kind: str
     revision: str
@@ -47,14 +47,14 @@ class Group:
 
     @property
     def place(self) -> tuple[int, str, str, int, int, str]:
-        """Official data first, then the least supervision and privilege."""
+        """Sort key: official data first, then the least supervision and privilege."""
         strength = ("none", "boxes", "masks", "truth")
         order = _KINDS.index(self.kind), self.revision, self.ids_sha256
         return *order, strength.index(self.supervision), strength.index(self.privilege), self.fit
 
 
 @dataclass(frozen=True)
-class Cell:
+class BoardCell:
     """One number. low, high: 95 % interval over images; sd: sample deviation over training seeds."""
 
     value: float
@@ -66,13 +66,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a board.
+    """One row of a board: one result, or the mean over the training seeds of one method.
 
-    values: per-image values, one row for each sample id and one column for each metric, averaged over noise seeds.
-    statistics: those metrics that are no means of such values, as functions of the weights of the images of `values`.
-    properties: what the images are like, by column, for each sample id; only those that the result records.
-    tied_with_best: the paired 95 % interval of the best row minus this one includes 0; None where nothing was tested.
-    seeds: the rows of the single training seeds when this row is their mean.
+    Attributes:
+        model: printed name.
+        base: card name without the training seed.
+        cells: value and interval by metric; a metric without a value has no cell.
+        options: model options as JSON, '' for none.
+        signature: protocol in one line.
+        identity: base, options, checkpoint hash and dtype. Results that agree in them are repeats of one measurement.
+        values: values per image, averaged over noise seeds; index sample id, one column for each metric.
+        statistics: the metrics that are not averages over images, as functions of the weights of the rows of `values`.
+        properties: image properties by column, index sample id; only those that the result records.
+        rank: place in the group, or `floor`, `ceiling`, `seed`, `-`.
+        tied_with_best: whether the paired 95 % interval of the best row minus this one includes 0; None if not tested.
+        seeds: the rows of the single training seeds when this row is their mean.
     """
 
     model: str
@@ -80,7 +88,7 @@ class Row:
     role: str
     privilege: str
     group: Group
-    cells: dict[str, Cell]
+    cells: dict[str, BoardCell]
     training_seeds: tuple[int, ...]
     noise_seeds: tuple[int, ...]
     options: str
@@ -101,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A result that is not ranked, and why."""
+    """A result that is not ranked, with the reason."""
 
     model: str
     source: str
@@ -110,7 +118,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Board:
-    """One task: groups of ranked rows, results that are not ranked, published rows."""
+    """The board of one task. direction: 1 when a larger main metric is better, -1 when a smaller one is."""
 
     task: Reference
     direction: int
@@ -120,7 +128,15 @@ class Board:
 
 
 def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
-    """Rows of one group, best first: ranks, the mark of those not separable from the best, seeds below their mean."""
+    """Rank the rows of one group, best first, with the rows of single training seeds below their mean.
+
+    Equal values share a rank. Floors and ceilings get their role instead of a rank and do not count for the others.
+
+    Args:
+        rows: rows of one group.
+        main: metric to rank by.
+        direction: 1 when larger is better, -1 when smaller is.
+    """
     rows = _distinct_names(_with_seed_means(rows))
     without = sorted((row for row in rows if main not in row.cells), key=lambda row: row.model)
     rows = [row for row in rows if main in row.cells]
@@ -134,6 +150,7 @@ def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
             out.append(replace(row, rank=NO_MAIN))
         else:
             value = row.cells[main].value
+            # Ranked against models only: a floor that beats a model does not push it down.
             place = 1 + sum(direction * (other.cells[main].value - value) > 0 for other in ranked)
             out.append(replace(row, rank=str(place), tied_with_best=_tied(ranked[0], row, main, direction)))
         out += [replace(seed, rank="seed") for seed in sorted(row.seeds, key=lambda seed: seed.training_seeds)]
@@ -144,21 +161,24 @@ def _with_seed_means(rows: Sequence[Row]) -> list[Row]:
     """Replace rows that are training seeds of one method by their mean; other rows stay as they are."""
     methods: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        checkpoint = row.identity[2] if not row.training_seeds else ""
-        methods.setdefault((row.base, row.options, row.noise_seeds, row.identity[3], checkpoint), []).append(row)
-    return [_seed_mean(seeds) if _are_seeds(seeds) else row for seeds in methods.values() for row in _heads(seeds)]
+        _, _, checkpoint, dtype = row.identity
+        # Without a recorded training seed two checkpoints may be anything, and each stays a method of its own.
+        key = (row.base, row.options, row.noise_seeds, dtype, "" if row.training_seeds else checkpoint)
+        methods.setdefault(key, []).append(row)
+    out: list[Row] = []
+    for seeds in methods.values():
+        out += [_seed_mean(seeds)] if _are_seeds(seeds) else seeds
+    return out
 
 
 def _are_seeds(rows: Sequence[Row]) -> bool:
+    """Whether these are two or more rows with different training seeds."""
     return len({row.training_seeds for row in rows}) == len(rows) > 1
 
 
-def _heads(rows: Sequence[Row]) -> Sequence[Row]:
-    return rows[:1] if _are_seeds(rows) else rows
-
-
 def _seed_mean(seeds: Sequence[Row]) -> Row:
-    """Mean and sample deviation over training seeds; the interval is over images, of the mean over seeds."""
+    """The row of a method: mean and sample deviation over training seeds, with the interval of the mean over images."""
+    # An image counts only where it is valid for every seed: NaN in one seed makes the sum NaN.
     values = sum((row.values for row in seeds[1:]), start=seeds[0].values) / len(seeds)
     statistics = {
         name: mean_statistic([row.statistics[name] for row in seeds])
@@ -169,13 +189,15 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
     for name in seeds[0].cells:
         if all(name in row.cells for row in seeds):
             numbers = [row.cells[name].value for row in seeds]
+            # The average precision of averaged images is not the average of precisions, so a metric of the whole set
+            # is computed again for each resample of images.
             if name in statistics:
                 _, interval = bootstrap_statistic(statistics[name], len(values))
                 n_valid = seeds[0].cells[name].n_valid
             else:
                 interval = bootstrap_mean(values[name].to_numpy())
                 n_valid = int(values[name].notna().sum())
-            cells[name] = Cell(
+            cells[name] = BoardCell(
                 float(np.mean(numbers)), interval.low, interval.high, float(np.std(numbers, ddof=1)), n_valid
             )
     first = min(seeds, key=lambda row: row.training_seeds)
@@ -194,7 +216,7 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
 
 
 def _distinct_names(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one name get the options that tell them apart, or the start of their checkpoint's hash."""
+    """Append to rows with equal names the options that differ, or the start of the checkpoint's hash."""
     out = []
     for row in rows:
         twins = [other for other in rows if other.model == row.model]
@@ -202,20 +224,27 @@ def _distinct_names(rows: Sequence[Row]) -> list[Row]:
             out.append(row)
             continue
         options = [json.loads(twin.options or "{}") for twin in twins]
-        own = json.loads(row.options or "{}")
-        telling = {key: value for key, value in sorted(own.items()) if any(o.get(key) != value for o in options)}
-        suffix = json.dumps(telling) if telling else row.identity[2][:8] or "default options"
+        options_of_row = json.loads(row.options or "{}")
+        differing = {
+            key: value
+            for key, value in sorted(options_of_row.items())
+            if any(options_of_twin.get(key) != value for options_of_twin in options)
+        }
+        suffix = json.dumps(differing) if differing else row.identity[2][:8] or "default options"
         out.append(replace(row, model=f"{row.model} {suffix}"))
     return out
 
 
 def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:
-    """Whether the paired interval of best - row over the images of both includes 0; None without two shared images."""
+    """Whether the paired 95 % interval of best minus row includes 0; None with fewer than two shared images.
+
+    The interval of the best row with itself is [0, 0], therefore the best row is always marked.
+    """
     if metric in best.statistics and metric in row.statistics:
         if not best.values.index.equals(row.values.index):
-            return None
-        pair = (best, row) if direction > 0 else (row, best)
-        first, second = (one.statistics[metric] for one in pair)
+            return None  # weights of images have no meaning for rows of other images
+        better, worse = (best, row) if direction > 0 else (row, best)
+        first, second = better.statistics[metric], worse.statistics[metric]
         gap = paired_statistic_difference(first, second, len(best.values))
         return None if np.isnan(gap.low) else bool(gap.low <= 0)
     pairs = best.values[[metric]].set_axis(["best"], axis=1).join(row.values[metric], how="inner").dropna()

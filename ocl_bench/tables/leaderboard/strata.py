@@ -1,6 +1,6 @@
-"""The main metric of a board by what is in the images: how many objects, how large, how much they touch.
+"""The main metric of a board on strata of the images: by number of objects, their size, or how much they touch.
 
-The properties of an image do not depend on the model. So a result whose rows lack them, because it was made before they
+The properties of an image do not depend on the model. A result whose rows lack them, because it was made before they
 were recorded, gets them from any other result on the same images; where there is none, it is left out with the reason.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import UsageError
 from ...metrics.statistics import Statistic, bootstrap_mean, bootstrap_statistic
-from .ranking import Board, Cell, Excluded, Group, Row
+from .ranking import Board, BoardCell, Excluded, Group, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -32,7 +32,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Property:
-    """What images are split by. column: of the rows of results. text: what it is, for the page."""
+    """A property that images are split by. column: its column in the rows of results. text: its meaning on the page."""
 
     name: str
     column: str
@@ -71,6 +71,7 @@ PROPERTIES = {
         "mean over the objects of the share of their border that meets another object; that of objects that hide each "
         "other does, and so does that of some that only stand side by side",
         (
+            # nextafter: the first stratum holds exact zeros only, the second everything above.
             Stratum("none", 0, np.nextafter(0, 1)),
             Stratum("up to 0.1", np.nextafter(0, 1), 0.1),
             Stratum("0.1 to 0.3", 0.1, 0.3),
@@ -78,21 +79,21 @@ PROPERTIES = {
         ),
     ),
 }
-"""By the word after `--by`. The edges are fixed, so that strata of two results are the same images."""
-COLUMNS = tuple(one.column for one in PROPERTIES.values())
+"""Properties by the word after `--by`. The edges are fixed: the strata of any two results hold the same images."""
+COLUMNS = tuple(split.column for split in PROPERTIES.values())
 
 
 @dataclass(frozen=True)
 class StratifiedRow:
-    """One row of a board with its main metric in each stratum (None: not valid on any image there)."""
+    """One row of a board with its main metric in each stratum; None where it is not valid on any image."""
 
     row: Row
-    cells: tuple[Cell | None, ...]
+    cells: tuple[BoardCell | None, ...]
 
 
 @dataclass(frozen=True)
 class StratifiedBoard:
-    """A board split by one property. counts: images in each stratum, group by group."""
+    """A board split by one property. groups: of each group its number of images in each stratum, and its rows."""
 
     board: Board
     split: Property
@@ -101,14 +102,14 @@ class StratifiedBoard:
 
 
 def find_property(name: str) -> Property:
-    """What to split by. Raises UsageError for another word."""
+    """The property with this name. Raises UsageError for an unknown name."""
     if name not in PROPERTIES:
         raise UsageError(f"--by {name}: images are split by {', '.join(PROPERTIES)}")
     return PROPERTIES[name]
 
 
 def stratify(board: Board, split: Property) -> StratifiedBoard:
-    """Every row of the board on the images of each stratum; the order of the rows stays that of all images."""
+    """Compute the main metric of every row on each stratum; rows keep the order that they have on all images."""
     known = _known(board, split.column)
     groups, excluded = [], []
     for group, rows in board.groups:
@@ -117,20 +118,21 @@ def stratify(board: Board, split: Property) -> StratifiedBoard:
             reason = f"no result on these images records {split.column}; evaluate one of them again (any model will do)"
             excluded += [Excluded(row.model, row.source, reason) for row in rows if not row.seeds]
             continue
-        members = [_positions(values, stratum) for stratum in split.strata]
+        members = [values.index[_positions(values, stratum)] for stratum in split.strata]
         stratified = tuple(
-            StratifiedRow(row, tuple(_cell(row, board.task.main, values.index[own]) for own in members)) for row in rows
+            StratifiedRow(row, tuple(_cell(row, board.task.main, ids) for ids in members)) for row in rows
         )
-        groups.append((group, tuple(len(own) for own in members), stratified))
+        groups.append((group, tuple(len(ids) for ids in members), stratified))
     return StratifiedBoard(board, split, tuple(groups), tuple(excluded))
 
 
 def _data(group: Group) -> tuple[str, str, str]:
+    """What decides on the properties of the images: the data, not supervision or privilege."""
     return group.kind, group.revision, group.ids_sha256
 
 
 def _known(board: Board, column: str) -> dict[tuple[str, str, str], pandas.Series]:
-    """The property of each image, by data, from the first row that records it."""
+    """The property of each image, for each data set from the first row that records it."""
     known: dict[tuple[str, str, str], pandas.Series] = {}
     for group, rows in board.groups:
         for row in rows:
@@ -144,8 +146,8 @@ def _positions(values: pandas.Series, stratum: Stratum) -> NDArray[np.intp]:
     return np.flatnonzero((numbers >= stratum.low) & (numbers < stratum.high))
 
 
-def _cell(row: Row, metric: str, ids: pandas.Index) -> Cell | None:
-    """Value, interval, deviation over training seeds and number of images of one row on those with these ids."""
+def _cell(row: Row, metric: str, ids: pandas.Index) -> BoardCell | None:
+    """The metric of one row on the images with these ids; None where it is not valid on any of them."""
     positions = np.flatnonzero(row.values.index.isin(ids))
     if metric not in row.cells or not len(positions):
         return None
@@ -161,24 +163,34 @@ def _cell(row: Row, metric: str, ids: pandas.Index) -> Cell | None:
     if np.isnan(value):
         return None
     low, high = (None, None) if np.isnan(interval.low) else (float(interval.low), float(interval.high))
-    return Cell(value, low, high, _deviation([_value(seed, metric, positions) for seed in row.seeds]), n_valid)
+    return BoardCell(value, low, high, _deviation([_value(seed, metric, positions) for seed in row.seeds]), n_valid)
 
 
 def _value(row: Row, metric: str, positions: NDArray[np.intp]) -> float:
-    """The metric of a single training seed on some images; NaN where it is not valid."""
+    """The metric of a single training seed on the images at `positions`; NaN where it is not valid."""
     if metric in row.statistics:
-        one = np.ones((1, len(positions)), np.int64)
-        return float(_weighted(row.statistics[metric], len(row.values), positions, one)[0])
+        once = np.ones((1, len(positions)), np.int64)
+        return float(_weighted(row.statistics[metric], len(row.values), positions, once)[0])
     return float(row.values[metric].iloc[positions].mean())
 
 
 def _deviation(values: list[float]) -> float | None:
-    """Sample deviation over training seeds; None without several, or where one has no value."""
+    """Sample deviation over training seeds; None for a single seed, or when a seed has no value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 and not np.isnan(values).any() else None
 
 
 def _weighted(statistic: Statistic, n: int, positions: NDArray[np.intp], weights: NDArray[np.int64]) -> NDArray:
-    """The statistic of n images where only those at `positions` have a weight, (R, len(positions))."""
+    """A statistic of all images, computed on some of them: every other image has weight 0.
+
+    Args:
+        statistic: a function of weights (R, n).
+        n: number of all images.
+        positions: (m,) images that count.
+        weights: (R, m) how often each of them counts in each of R resamples.
+
+    Returns:
+        (R,) values.
+    """
     everything = np.zeros((len(weights), n), weights.dtype)
     everything[:, positions] = weights
     return statistic(everything)

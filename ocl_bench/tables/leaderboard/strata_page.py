@@ -1,4 +1,4 @@
-"""Strata as CSV (one line for each row and stratum) and as Markdown."""
+"""A board split into strata, as CSV (one line for each row and stratum) and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import csv
 import io
 
 from ...families import find_family
-from .board_page import cell_text, fixed, group_heading, markdown_table
-from .ranking import Group
+from .board_page import cell_text, group_heading, markdown_table, optional
 from .strata import StratifiedBoard
 
 _HEAD = ("model", "role", "rank", "data", "revision", "supervision", "privilege", "fit", "metric")
@@ -15,27 +14,24 @@ _TAIL = ("by", "stratum", "images", "value", "low", "high", "sd", "n_valid")
 
 
 def to_csv(strata: StratifiedBoard) -> str:
-    """One line for each row and stratum, with how many images the stratum has; a missing number is empty."""
+    """One line for each row and stratum, with the number of images of the stratum; a missing number is empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_HEAD, *_TAIL])
     for group, counts, rows in strata.groups:
-        for one in rows:
-            head = [one.row.model, one.row.role, one.row.rank, *_of(group, one.row.privilege), strata.board.task.main]
-            for stratum, count, cell in zip(strata.split.strata, counts, one.cells, strict=True):
+        for stratified in rows:
+            row = stratified.row
+            where = [group.kind, group.revision, group.supervision, row.privilege, group.fit]
+            head = [row.model, row.role, row.rank, *where, strata.board.task.main]
+            for stratum, count, cell in zip(strata.split.strata, counts, stratified.cells, strict=True):
                 numbers = (None,) * 4 if cell is None else (cell.value, cell.low, cell.high, cell.sd)
-                texts = ["" if number is None else fixed(number, 6) for number in numbers]
                 valid = "" if cell is None else str(cell.n_valid)
-                writer.writerow([*head, strata.split.name, stratum.label, count, *texts, valid])
+                writer.writerow([*head, strata.split.name, stratum.label, count, *map(optional, numbers), valid])
     return stream.getvalue()
 
 
-def _of(group: Group, privilege: str) -> list[str]:
-    return [group.kind, group.revision, group.supervision, privilege, group.fit]
-
-
 def to_markdown(strata: StratifiedBoard) -> str:
-    """A table for each group, strata side by side, and what is left out."""
+    """A table for each group with one column for each stratum, then the results that are left out."""
     task, split = strata.board.task, strata.split
     units = find_family(task.card.family).unit if task.card is not None else "images"
     lines = [
@@ -47,16 +43,16 @@ def to_markdown(strata: StratifiedBoard) -> str:
         "",
     ]
     for group, counts, rows in strata.groups:
-        heads = [f"{own.label} (n = {count})" for own, count in zip(split.strata, counts, strict=True)]
+        heads = [f"{stratum.label} (n = {count})" for stratum, count in zip(split.strata, counts, strict=True)]
         table = [["rank", "model", "role", *heads]]
-        for one in rows:
-            valid = zip(one.cells, counts, strict=True)
+        for stratified in rows:
             cells = [
                 cell_text(cell) + (f" (n = {cell.n_valid})" if cell is not None and cell.n_valid != count else "")
-                for cell, count in valid
+                for cell, count in zip(stratified.cells, counts, strict=True)
             ]
-            table.append([one.row.rank, one.row.model, one.row.role, *cells])
+            table.append([stratified.row.rank, stratified.row.model, stratified.row.role, *cells])
         lines += [*group_heading(group), *markdown_table(table), ""]
     if strata.excluded:
-        lines += ["Left out:", "", *(f"- {one.model}: {one.reason} (`{one.source}`)" for one in strata.excluded)]
+        lines += ["Left out:", ""]
+        lines += [f"- {entry.model}: {entry.reason} (`{entry.source}`)" for entry in strata.excluded]
     return "\n".join(lines).rstrip() + "\n"

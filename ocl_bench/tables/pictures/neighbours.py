@@ -1,4 +1,4 @@
-"""Queries beside their nearest neighbours in the bank, some that k-NN names rightly and some that it does not."""
+"""Pictures of queries beside their nearest neighbours in the bank."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ import numpy as np
 from ...core.plot_style import new_figure, save_png, style
 
 SHOWN = 7
-"""Neighbours of a query that are drawn."""
+"""Number of neighbours of a query that are drawn."""
 
 _RIGHT, _WRONG = "#009e73", "#d55e00"
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query. image: (S, S, 3) uint8. label, predicted: class names.
+    """One query and its nearest images of the bank.
 
-    neighbours: images of the bank (N, S, S, 3) uint8, the nearest first, with their class names and cosines.
+    Attributes:
+        id: sample id.
+        image: (S, S, 3) uint8.
+        label: name of the true class.
+        predicted: name of the class that k-NN predicts.
+        neighbours: (N, S, S, 3) uint8, the nearest first.
+        names: (N,) class names of the neighbours.
+        similarity: (N,) cosines of the neighbours.
     """
 
     id: str
@@ -33,7 +40,11 @@ class Query:
 
 
 def write_neighbours(path: Path, queries: Sequence[Query], *, title: str) -> Path:
-    """Write a row for each query as PNG: the query, then its neighbours, framed by whether they have its class."""
+    """Write a PNG with a row for each query: the query, then its neighbours.
+
+    A green frame marks a right prediction and a neighbour of the same class, an orange frame a wrong one.
+    """
+    # All lengths are in inches.
     tile, text, top, gap = 1.0, 0.2, 0.35, 0.2
     width = 0.05 + tile + gap + SHOWN * tile + 0.05
     height = top + len(queries) * (tile + text)

@@ -1,4 +1,4 @@
-"""A grid of the best, median and worst images of an evaluation, each with its true and its predicted masks."""
+"""Pictures of the best, median and worst images of an evaluation, with true and predicted masks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SECTIONS = ("best", "median", "worst")
-_TILE = 320  # least side in pixels of a drawn tile, so that contours stay thin
+_TILE = 320  # pixels of the longer side of a tile at least; contours of 2 pixels are too thick in smaller ones
 _VOID = np.array([255, 255, 255], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of the grid.
+    """One image of the grid. The maps may be smaller or larger than the image.
 
-    id: sample id. value: the main metric of this image.
-    image: (H, W, 3) uint8. truth: (h, w) integers, 0 background, 1.. objects, negative void.
-    prediction: (h', w') integers, every label a segment. The maps may be smaller or larger than the image.
+    Attributes:
+        id: sample id.
+        value: the main metric of this image.
+        image: (H, W, 3) uint8.
+        truth: (h, w) integers: 0 background, 1 and above objects, negative void.
+        prediction: (h', w') integers; every label is a segment.
     """
 
     id: str
@@ -38,11 +41,18 @@ class Panel:
 
 
 def choose(values: Sequence[float], *, per_section: int = 4, direction: int = 1) -> dict[str, list[int]]:
-    """Indices of the best, median and worst images, best first, no index twice, NaN left out.
+    """Choose the best, median and worst images.
 
-    direction: +1 when a larger value is better, -1 when a smaller one is. Few images give shorter sections.
+    Args:
+        values: (N,) values of the images, NaN for an image without a value.
+        per_section: most images of a section; few images give shorter sections.
+        direction: 1 when a larger value is better, -1 when a smaller one is.
+
+    Returns:
+        Indices by section, best first; no index is in two sections, and none has the value NaN.
     """
     array = np.asarray(values, dtype=np.float64)
+    # A stable sort: images with equal values come in their order, and the same picture is drawn each time.
     order = [int(i) for i in np.argsort(-direction * array, kind="stable") if np.isfinite(array[i])]
     n = len(order)
     size = min(per_section, max(1, n // 3))
@@ -63,9 +73,19 @@ def write_overlays(
 ) -> Path:
     """Write the grid as PNG: rows image, truth, prediction; sections best, median, worst by `Panel.value`.
 
-    A predicted segment has the colour of the object that it is matched with (Hungarian on IoU); the one matched with
-    the background is dimmed like the true background; unmatched segments take other colours. Void is white.
-    Pass all images or only those that `choose` named. Raises UsageError when no panel has a finite value.
+    A predicted segment has the colour of the object that it is matched with (Hungarian on IoU). The segment matched
+    with the background is dimmed like the true background. Unmatched segments take other colours. Void is white.
+
+    Args:
+        path: PNG file.
+        panels: all images, or only those that `choose` returned.
+        metric: name of the metric, for the caption.
+        title: line on top.
+        direction: 1 when a larger value is better, -1 when a smaller one is.
+        per_section: most images of a section.
+
+    Raises:
+        UsageError: when no panel has a finite value.
     """
     chosen = choose([panel.value for panel in panels], per_section=per_section, direction=direction)
     sections = {name: [panels[i] for i in indices] for name, indices in chosen.items() if indices}
@@ -76,6 +96,7 @@ def write_overlays(
 
 
 def _draw(sections: dict[str, list[Panel]], metric: str, title: str) -> Figure:
+    """The figure; all lengths are in inches."""
     tile, gap, left, top, bottom = 1.0, 0.16, 0.26, 0.62 if title else 0.42, 0.2
     columns = sum(len(panels) for panels in sections.values())
     width = left + columns * tile + (len(sections) - 1) * gap + 0.06
@@ -103,6 +124,7 @@ def _draw(sections: dict[str, list[Panel]], metric: str, title: str) -> Figure:
 
 
 def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], size: tuple[float, float]) -> None:
+    """Draw one image with its two overlays. place: left, bottom and tile side; size: of the figure; in inches."""
     x, bottom, tile = place
     width, height = size
     margin = 0.02 * tile
@@ -120,33 +142,39 @@ def _tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image = panel.image.repeat(factor, axis=0).repeat(factor, axis=1)
     truth = fit(panel.truth, image.shape[:2])
     prediction = fit(panel.prediction, image.shape[:2])
-    found = predicted_colours(truth, prediction)
-    return image, overlay(image, truth, truth_colours(truth)), overlay(image, prediction, found)
+    colours = predicted_colours(truth, prediction)
+    return image, overlay(image, truth, truth_colours(truth)), overlay(image, prediction, colours)
 
 
 def truth_colours(truth: np.ndarray) -> dict[int, np.ndarray | None]:
-    """Colour (3,) of each object of a truth map; None (dimmed) for the background."""
+    """Colours (3,) by label of a truth map; None (dimmed) for the background."""
     return {0: None, **{int(label): _colour(int(label) - 1) for label in np.unique(truth) if label > 0}}
 
 
 def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np.ndarray | None]:
-    """Colour (3,) of each predicted label: that of the matched object; None (dimmed) when matched with background.
+    """Colours by predicted label: the colour of the matched object, or None (dimmed) when matched with background.
 
-    truth, prediction: (H, W) integers of one size. Void (negative truth) takes no part in the matching.
+    Args:
+        truth: (H, W) integers; void (negative) takes no part in the matching.
+        prediction: (H, W) integers.
+
+    Returns:
+        Colours (3,) uint8 or None for every label of `prediction`.
     """
-    kept = truth >= 0
-    objects, rows = np.unique(truth[kept], return_inverse=True)
+    counted = truth >= 0
+    objects, rows = np.unique(truth[counted], return_inverse=True)
     segments = np.unique(prediction)
-    columns = np.searchsorted(segments, prediction[kept])
+    columns = np.searchsorted(segments, prediction[counted])
     table = np.zeros((len(objects), len(segments)))
     np.add.at(table, (rows.reshape(-1), columns), 1)
     union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
     iou = np.divide(table, union, out=np.zeros_like(table), where=union > 0)
+    # The assignment also pairs leftovers that do not overlap at all: those stay unmatched.
     pairs = [(g, p) for g, p in zip(*linear_sum_assignment(iou, maximize=True), strict=True) if iou[g, p] > 0]
     colours: dict[int, np.ndarray | None] = {
         int(segments[p]): _colour(int(objects[g]) - 1) if objects[g] > 0 else None for g, p in pairs
     }
-    spare = int(objects.max(initial=0))
+    spare = int(objects.max(initial=0))  # the first colour that no object has
     for segment in (int(s) for s in segments if int(s) not in colours):
         colours[segment] = _colour(spare)
         spare += 1
@@ -159,7 +187,16 @@ def _colour(index: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
-    """The image under flat colours with thin white contours; labels without a colour are dimmed, void is white."""
+    """Draw flat colours and thin white contours over an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        labels: (H, W) integers, negative void, which becomes white.
+        colours: colour (3,) of each label; labels with None are dimmed.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     grey = image.astype(np.float32).mean(axis=2, keepdims=True)
     out = np.repeat(0.45 * grey + 25, 3, axis=2)
     for label, colour in colours.items():
@@ -173,7 +210,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray
 
 
 def _contours(labels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the two pixels on both sides of each border between labels."""
+    """Mark the pixels on both sides of each border between labels, (H, W) bool."""
     edge = np.zeros(labels.shape, dtype=bool)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     edge[1:] |= down
@@ -184,7 +221,7 @@ def _contours(labels: np.ndarray) -> np.ndarray:
 
 
 def fit(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Nearest-neighbour resize of a label map to (H, W)."""
+    """Resize a label map (h, w) to (H, W) with the nearest label; labels must not be interpolated."""
     rows = (np.arange(size[0]) * labels.shape[0]) // size[0]
     columns = (np.arange(size[1]) * labels.shape[1]) // size[1]
     fitted: np.ndarray = labels[np.ix_(rows, columns)]
@@ -192,7 +229,8 @@ def fit(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _shared_prefix(ids: Sequence[str]) -> str:
-    """What all ids begin with, cut at a separator and empty when it is short, so that captions stay readable."""
+    """The common beginning of all ids up to a separator, or '' when it is short; captions leave it out."""
+    # The common prefix of the smallest and the largest text is that of all texts between them.
     first, last = min(ids), max(ids)
     prefix = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
     cut = max(prefix.rfind(separator) for separator in "_-/ ") + 1

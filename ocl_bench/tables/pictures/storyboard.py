@@ -1,4 +1,4 @@
-"""Frames of the best, the median and the worst video of an evaluation, with their true and predicted segments."""
+"""Pictures of the best, the median and the worst video of an evaluation, with true and predicted segments."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FRAMES = 8
-"""Frames of a video that are drawn, spread evenly."""
+"""Number of frames of a video that are drawn, spread evenly."""
 
 
 @dataclass(frozen=True)
 class Strip:
     """Some frames of one video.
 
-    images: (N, H, W, 3) uint8. truth, prediction: (N, h, w) integers, ids shared over time; another size is fine.
-    numbers: of the frames in their video, from 0; they are written on the images.
+    Attributes:
+        section: best, median or worst.
+        id: sample id of the video.
+        value: the main metric of the video.
+        images: (N, H, W, 3) uint8.
+        truth: (N, h, w) integers; an object keeps its id over time. The size may differ from that of the images.
+        prediction: (N, h', w') integers; a slot keeps its id over time.
+        numbers: (N,) numbers of the frames in their video, from 0; they are written on the images.
     """
 
     section: str
@@ -37,15 +43,16 @@ class Strip:
 
 
 def chosen_frames(length: int, count: int = FRAMES) -> tuple[int, ...]:
-    """At most `count` frame numbers, evenly spread, the first and the last included."""
+    """At most `count` frame numbers, evenly spread, with the first and the last frame."""
+    # Rounding can give a number twice when the video is short, therefore `unique`.
     return tuple(int(number) for number in np.unique(np.linspace(0, length - 1, min(count, length)).round()))
 
 
 def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title: str) -> Path:
     """Write the strips as PNG, three rows each: image, truth, prediction.
 
-    A segment keeps its colour over time; it has that of the object that its tube is matched with, so that a slot that
-    jumps from one object to another is seen as a wrong colour.
+    A segment has the colour of the object that its tube is matched with, and keeps it over time. A slot that jumps to
+    another object then shows in a wrong colour.
     """
     tile, top, left, gap = 1.0, 0.5, 0.3, 0.3
     columns = max(len(strip.images) for strip in strips)
@@ -78,10 +85,10 @@ def _number(axes: Axes, number: int) -> None:
 
 
 def _rows(strip: Strip) -> list[tuple[str, list[np.ndarray]]]:
-    """Images, truth and prediction as pictures (H, W, 3) uint8."""
+    """The three rows of a strip: name, and pictures (H, W, 3) uint8 of all frames."""
     shape = strip.images.shape[1:3]
-    truth, prediction = (np.stack([fit(one, shape) for one in maps]) for maps in (strip.truth, strip.prediction))
-    # All frames side by side as one image: the matching is then that of tubes.
+    truth, prediction = (np.stack([fit(labels, shape) for labels in maps]) for maps in (strip.truth, strip.prediction))
+    # All frames one below the other as a single image: matching it matches tubes instead of segments of a frame.
     colours = predicted_colours(truth.reshape(-1, shape[1]), prediction.reshape(-1, shape[1]))
     matched = truth_colours(truth)
     return [

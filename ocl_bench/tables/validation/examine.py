@@ -1,4 +1,4 @@
-"""Is a result what it says? Everything that a result file and its rows can prove, without running the model again.
+"""Validate a result file against its rows, without running the model again.
 
 Schema, hashes, ranges and completeness are checked, every value and interval is computed again from the rows, and a few
 samples are scored again where predictions are kept beside the file. Nothing proves what ran: time, device, versions,
@@ -26,7 +26,7 @@ from ...results.migrations import migrate
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import key_of
-from .rows import ROUNDING, Found, check_counts, check_row_values, check_values, find_rows
+from .rows import ROUNDING, FieldProblems, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_RESULT = 5_000_000
-"""Bytes of a JSON file: 50 000 failed samples fit, and nobody's memory is filled by a file that a stranger sends."""
+"""Most bytes of a result file. 50 000 failed samples fit; a file from a stranger cannot fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class Validation:
-    """What was found about one file. skipped: what could not be checked, and why.
-    not_ranked: why a leaderboard leaves it out though it may be valid. rescored: samples scored again."""
+    """What was found about one result file.
+
+    Attributes:
+        problems: why the file is refused; empty for a valid one.
+        skipped: what could not be checked, and why.
+        not_ranked: why a leaderboard leaves the result out although it may be valid.
+        images: number of rows.
+        metrics: number of metrics that were computed again.
+        rescored: number of samples that were scored again.
+    """
 
     file: str
     problems: tuple[Problem, ...]
@@ -65,14 +73,14 @@ class Validation:
 
     @property
     def valid(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether there is no problem."""
         return not self.problems
 
 
 def validate(
     path: str | Path, *, predictions: str | Path | None = None, data_root: str | Path | None = None
 ) -> list[Problem]:
-    """All problems of a result file, empty for a valid one; arguments and errors as in `examine`."""
+    """List all problems of a result file; arguments and errors are those of `examine`."""
     return list(examine(path, predictions=predictions, data_root=data_root).problems)
 
 
@@ -81,61 +89,69 @@ def examine(
 ) -> Validation:
     """Check a result file against its rows, its cards and, where they are kept, its predictions.
 
-    path: the JSON file; its rows lie beside it. predictions: folder with `seed-<n>/...`, by default
-    `<stem>.predictions` beside the file. data_root: where official data is, to score predictions again.
+    Args:
+        path: the JSON file; its rows lie beside it.
+        predictions: folder with `seed-<n>/...`; by default `<stem>.predictions` beside the file, if it is there.
+        data_root: where official data is, to score predictions again.
 
-    Raises UsageError when the file is no JSON object.
+    Raises:
+        UsageError: when the file is not a JSON object.
     """
     path = Path(path)
     content = _read_json(path)
-    found = list(_not_finite(content))
-    result = _parse(path, content, found)
+    problems = list(_not_finite(content))
+    result = _parse(path, content, problems)
     skipped: list[str] = []
     images = metrics = rescored = 0
+    # Checks go on after a problem, because all problems of a submission should be reported at once.
     if result is not None:
-        task = _task_card(result, found)
-        found += [*_check_time(result), *_check_task(result, task), *_check_model(result, task), *_check_ranges(result)]
-        found += _check_key(result, task, skipped)
-        rows = find_rows(path, result, found)
+        task = _task_card(result, problems)
+        problems += [
+            *_check_time(result),
+            *_check_task(result, task),
+            *_check_model(result, task),
+            *_check_ranges(result),
+        ]
+        problems += _check_key(result, task, skipped)
+        rows = find_rows(path, result, problems)
         if rows is not None:
             images = len(rows)
-            found += [*check_counts(result, rows), *check_row_values(rows)]
-            metrics = check_values(result, rows, task, found, skipped)
-            rescored = _rescore(path, result, rows, task, predictions, data_root, found, skipped)
-    problems = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(found))
+            problems += [*check_counts(result, rows), *check_row_values(rows)]
+            metrics = check_values(result, rows, task, problems, skipped)
+            rescored = _rescore(path, result, rows, task, predictions, data_root, problems, skipped)
+    refusals = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(problems))
     not_ranked = tuple(reasons_against_ranking(result)) if result is not None else ()
-    return Validation(str(path), problems, tuple(skipped), not_ranked, images, metrics, rescored)
+    return Validation(str(path), refusals, tuple(skipped), not_ranked, images, metrics, rescored)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """The content of a file that may come from a stranger. Raises UsageError when it is not a JSON object."""
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link; name the file itself")
     try:
         if (size := path.stat().st_size) > LARGEST_RESULT:
             raise UsageError(f"{path}: has {size / 1e6:.1f} MB, a result at most {LARGEST_RESULT / 1e6:g}")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON file ({error}); name the .json of a result") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: holds no JSON object; name the .json of a result")
+        raise UsageError(f"{path}: is not a JSON object; name the .json of a result")
     return content
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError where a name stands twice, because programs disagree about which of the two counts."""
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a repeated name, because programs disagree about which value counts."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object"
-        )
+        raise ValueError(f"an object has the name {next(name for name in names if names.count(name) > 1)!r} twice")
     return content
 
 
-def _not_finite(value: Any, place: str = "") -> Found:
-    """Numbers that JSON does not know, also where the schema allows anything (model options)."""
+def _not_finite(value: Any, place: str = "") -> FieldProblems:
+    """Problems: NaN and infinities, which JSON does not know. The schema cannot see them in model options."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place, f"{value} is not a finite number; a value that is not defined is null"
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -143,47 +159,50 @@ def _not_finite(value: Any, place: str = "") -> Found:
         yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
-def _parse(path: Path, content: dict[str, Any], found: list[tuple[str, str]]) -> Result | None:
-    """The result; None, with all problems of the schema, when it is none.
+def _parse(path: Path, content: dict[str, Any], problems: list[tuple[str, str]]) -> Result | None:
+    """The result, or None after all violations of the schema have been added to `problems`.
 
-    Strictly: text that looks like a number, or a truth value, is none, although `read_result` would take it for one.
+    Parsing is strict: text that looks like a number, or a truth value, is not a number, although `read_result` takes it
+    for one.
     """
     try:
         result = Result.model_validate_json(json.dumps(migrate(content)), strict=True)
         result._path = path
         return result
     except UsageError as error:
-        found.append(("schema", str(error)))
+        problems.append(("schema", str(error)))
     except ValidationError as error:
-        known = {field for field, _ in found}
-        for one in error.errors():
-            field = ".".join(str(part) for part in one["loc"]) or "result"
+        known = {field for field, _ in problems}  # a NaN is reported already, with a clearer message
+        for violation in error.errors():
+            field = ".".join(str(part) for part in violation["loc"]) or "result"
             if field not in known:
-                found.append((field, one["msg"]))
+                problems.append((field, violation["msg"]))
     return None
 
 
-def _check_time(result: Result) -> Found:
-    """Of equal runs the newest counts, so that the time has to be one, and not one that no later run can follow."""
+def _check_time(result: Result) -> FieldProblems:
+    """Problems of the time. A board shows the newest of equal runs: a time in the future would win for ever."""
     try:
         created = datetime.fromisoformat(result.identity.created)
     except ValueError:
-        yield "identity.created", f"'{result.identity.created}' is no time (ISO 8601)"
+        yield "identity.created", f"'{result.identity.created}' is not a time; write it as ISO 8601"
         return
     if created.tzinfo is None or created > datetime.now(UTC) + timedelta(days=1):
         yield "identity.created", f"{result.identity.created} has no time zone or lies in the future"
 
 
-def _task_card(result: Result, found: list[tuple[str, str]]) -> TaskSpec | None:
-    """The bundled card of the task. The name comes from a file: it is never taken for a path."""
+def _task_card(result: Result, problems: list[tuple[str, str]]) -> TaskSpec | None:
+    """The bundled card of the task, or None with a problem."""
+    # `get_task` also reads paths. This name comes from a stranger and must not open one.
     if result.task.name not in task_names():
-        found.append(("task.name", f"'{result.task.name}' is no task of this version; see `ocl-bench list tasks`"))
+        text = f"'{result.task.name}' is not a task of this version; see `ocl-bench list tasks`"
+        problems.append(("task.name", text))
         return None
     return get_task(result.task.name)
 
 
-def _check_task(result: Result, task: TaskSpec | None) -> Found:
-    """The protocol is that of the card, and embedded data is not called anything else."""
+def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
+    """Differences from the task card, and embedded data that is passed off as other data."""
     if task is None:
         return
     embedded, card = result.data.revision.startswith("embedded-r"), task.data.stand_in
@@ -199,20 +218,20 @@ def _check_task(result: Result, task: TaskSpec | None) -> Found:
         "metrics": task.metrics,
     }
     for field, value in expected.items():
-        if (now := getattr(result.task, field)) != value:
-            yield f"task.{field}", f"{now!r} is not that of the card {task.name} v{task.version}, {value!r}"
+        if (stored := getattr(result.task, field)) != value:
+            yield f"task.{field}", f"{stored!r} is not that of the card {task.name} v{task.version}, {value!r}"
     if (task.fit is None) != (result.fit is None):
         yield "fit", f"the card {task.name} fits {task.fit.head if task.fit else 'nothing'}"
     elif task.fit is not None and result.fit is not None and result.fit.head != task.fit.head:
         yield "fit.head", f"'{result.fit.head}' is not that of the card, '{task.fit.head}'"
 
 
-def _check_model(result: Result, task: TaskSpec | None) -> Found:
-    """What the bundled card of the model says, where the result is of one."""
+def _check_model(result: Result, task: TaskSpec | None) -> FieldProblems:
+    """Differences from the bundled card of the model; for a user's model, what its name and role may not be."""
     model = result.model
     base, _, seed = model.name.partition(":")
     if not re.fullmatch(r"[0-9a-f]{64}|", model.checkpoint_sha256):
-        yield "model.checkpoint_sha256", f"{model.checkpoint_sha256!r} is no SHA-256"
+        yield "model.checkpoint_sha256", f"{model.checkpoint_sha256!r} is not a SHA-256 (64 hexadecimal digits)"
     if not model.card:
         yield from _check_own_model(result)
         return
@@ -236,40 +255,41 @@ def _check_model(result: Result, task: TaskSpec | None) -> Found:
     yield from _check_checkpoint(result, card, seed)
 
 
-def _check_own_model(result: Result) -> Found:
-    """A user's model has the role of one, and a name that neither breaks a table nor is taken for a bundled model's."""
+def _check_own_model(result: Result) -> FieldProblems:
+    """Problems of a user's model: a name that breaks a table or looks like that of a bundled model, or another role."""
     name, role = result.model.name, result.model.role
     if not name.strip() or name != name.strip() or not name.isprintable() or "|" in name or len(name) > 100:
         yield "model.name", f"{name!r} does not fit into a table; at most 100 printable characters without '|'"
     stem = stable_name(name).lower()
-    if any((CARDS / f"{one}.yaml").is_file() for one in (stem, re.sub(r"-seed\w*$", "", stem))):
+    if any((CARDS / f"{name_of_card}.yaml").is_file() for name_of_card in (stem, re.sub(r"-seed\w*$", "", stem))):
         yield "model.card", f"is empty, but '{name}' is the name of a bundled model"
     if role != "model":
-        yield "model.role", f"'{role}' is kept for bundled models; that of any other is 'model'"
+        yield "model.role", f"'{role}' is reserved for bundled models; write 'model'"
 
 
 def stable_name(model: str) -> str:
-    """The stem of a committed result: `dias:1` is `dias-seed1`."""
+    """The file stem of a committed result: `dias-seed1` for `dias:1`."""
     from ...core.files import path_name
 
     return path_name(model.replace(":", "-seed"))
 
 
 def _supervision(result: Result, card: ModelCard) -> str:
-    """What training saw, by the card; of a floor that clusters another model's tokens, what that one saw."""
+    """The supervision by the card. A floor that clusters features of an encoder has that of the encoder."""
     encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
     if card.role == "floor" and encoder in model_names():
         return get_card(encoder).supervision
     return card.supervision
 
 
-def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
-    """Training seed and checkpoint belong together: the bundled seed has the bundled weights."""
+def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> FieldProblems:
+    """Problems of training seed and checkpoint, which belong together: the bundled seed has the bundled weights."""
     model = result.model
     bundled = card.training.seed if card.training else None
     if ":" in model.name and not re.fullmatch(r"0|[1-9][0-9]*", seed):
-        yield "model.name", f"'{seed}' is no training seed"
+        yield "model.name", f"'{seed}' is not a training seed; write NAME:0, NAME:1, ..."
         return
+    # A plain name is the bundled checkpoint, or one without a recorded seed.
     allowed = (int(seed),) if seed else (None, bundled)
     if model.training_seed not in allowed:
         yield "model.training_seed", f"{model.training_seed} does not belong to '{model.name}'"
@@ -280,8 +300,8 @@ def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> Found:
         yield "model.checkpoint_sha256", f"is not that of the bundled weights {card.weights}, {card.sha256[:16]}..."
 
 
-def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Found:
-    """The key is the hash of what the file says (`results.store.key_of`)."""
+def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> FieldProblems:
+    """A problem when the key is not the hash of the fields of the file (`results.store.key_of`)."""
     data, model, fit = result.data, result.model, result.fit
     if fit is not None and (fit.revision is None or fit.ids_sha256 is None):
         skipped.append("identity.key: format 1 did not record the data that the head was fitted on")
@@ -309,8 +329,8 @@ def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Fou
     yield "identity.key", "is not the hash of task, data, model, seeds and dtype in this file; one of them was changed"
 
 
-def _check_ranges(result: Result) -> Found:
-    """Each value and interval lies where its metric can be; counts and cost are not negative."""
+def _check_ranges(result: Result) -> FieldProblems:
+    """Values and intervals outside the range of their metric, and negative counts and costs."""
     for name, metric in result.metrics.items():
         field = f"metrics.{name}"
         try:
@@ -327,13 +347,13 @@ def _check_ranges(result: Result) -> Found:
             yield f"{field}.se", f"{metric.se!r} is negative"
         if metric.direction != known.direction:
             yield f"{field}.direction", f"{metric.direction}, but that of {name} is {known.direction}"
-    counted = {
+    not_negative = {
         "model.parameters": result.model.parameters,
         "cost.seconds_total": result.cost.seconds_total,
         "cost.seconds_model": result.cost.seconds_model,
         "cost.peak_memory_mb": result.cost.peak_memory_mb,
     }
-    for field, number in counted.items():
+    for field, number in not_negative.items():
         if number < 0:
             yield field, f"{number!r} is negative"
     for field, count in (("setup.threads", result.setup.threads), ("setup.batch_size", result.setup.batch_size)):
@@ -348,18 +368,18 @@ def _rescore(
     task: TaskSpec | None,
     predictions: str | Path | None,
     data_root: str | Path | None,
-    found: list[tuple[str, str]],
+    problems: list[tuple[str, str]],
     skipped: list[str],
 ) -> int:
-    """Score a few samples again from their saved predictions; returns how many."""
+    """Score a few samples again from their saved predictions; return their number."""
     folder = Path(predictions) if predictions is not None else path.with_suffix(".predictions")
     if not folder.is_dir():
         if predictions is not None:
-            found.append(("predictions", f"{folder} is not a folder"))
+            problems.append(("predictions", f"{folder} is not a folder"))
         skipped.append("samples were not scored again: no predictions are attached")
         return 0
     if task is None or task.hash != result.task.hash:
-        skipped.append("samples were not scored again: without the card of the task they cannot be")
+        skipped.append("samples were not scored again: that needs the card of the task")
         return 0
     from .rescoring import Rescored, rescore
 
@@ -367,5 +387,5 @@ def _rescore(
     if not isinstance(outcome, Rescored):
         skipped.append(f"samples were not scored again: {outcome}")
         return 0
-    found += outcome.problems
+    problems += outcome.problems
     return outcome.samples

@@ -1,4 +1,4 @@
-"""A few samples of a result scored again from their saved predictions, and compared with the stored rows."""
+"""Score a few samples of a result again from their saved predictions, and compare them with the stored rows."""
 
 from __future__ import annotations
 
@@ -19,19 +19,26 @@ if TYPE_CHECKING:
     import pandas
 
 SAMPLES = 20
+"""Samples that are scored again: enough to notice replaced predictions, few enough for a continuous check."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """How many samples were scored again, and field and message of what differs."""
+    """Number of samples that were scored again, and (field, message) of each difference."""
 
     samples: int
     problems: list[tuple[str, str]]
 
 
-def drawn(ids: list[str], key: str, count: int = SAMPLES) -> list[str]:
-    """The sample ids to look at: a draw that the result's key decides, so that nobody chooses them. Sorted."""
+def draw(ids: list[str], key: str, count: int = SAMPLES) -> list[str]:
+    """Draw the ids of the samples to score again, sorted.
+
+    Args:
+        ids: sample ids in any order, repeats allowed.
+        key: of the result. It seeds the draw, and the author of a result cannot choose the samples.
+        count: most ids to draw.
+    """
     ordered = sorted(set(ids))
     random = np.random.default_rng(int(key[:16], 16))
     return sorted(random.choice(ordered, size=min(count, len(ordered)), replace=False).tolist())
@@ -40,9 +47,17 @@ def drawn(ids: list[str], key: str, count: int = SAMPLES) -> list[str]:
 def rescore(
     result: Result, rows: pandas.DataFrame, task: TaskSpec, folder: Path, data_root: Path | None
 ) -> Rescored | str:
-    """Score up to 20 samples again. folder: saved predictions, `seed-<n>/...`. Returns why not where that cannot be.
+    """Score up to 20 samples again and compare them with the stored rows, up to rounding (1e-9).
 
-    Values may differ by rounding (1e-9) only. A prediction that is missing or damaged is a problem, not an excuse.
+    Args:
+        result: the result.
+        rows: its rows.
+        task: its card.
+        folder: saved predictions, `seed-<n>/...`.
+        data_root: where official data is.
+
+    Returns:
+        What differs, or the reason why nothing could be scored. A missing or damaged prediction is a difference.
     """
     from ...core.files import ids_hash
     from ...data import open_data, subset
@@ -66,8 +81,9 @@ def rescore(
     except OclBenchError as error:
         return f"the data are not there ({error})"
     if data.revision != section.revision or ids_hash(data.ids) != section.ids_sha256:
-        return f"the data are others here ({data.kind} {data.revision}), not {section.kind} {section.revision}"
-    chosen = drawn(rows["id"].astype(str).tolist(), result.identity.key)
+        there = f"{section.kind} {section.revision}"
+        return f"the data here differ from those of the result: {data.kind} {data.revision} here, {there} there"
+    chosen = draw(rows["id"].astype(str).tolist(), result.identity.key)
     positions = [position for position, sample_id in enumerate(data.ids) if sample_id in set(chosen)]
     try:
         plan = saved_plan(result, task, subset(data, positions), folder)
@@ -80,26 +96,26 @@ def rescore(
     return Rescored(len(positions), problems + _differences(rows, now))
 
 
-def _differences(then: pandas.DataFrame, now: pandas.DataFrame) -> list[tuple[str, str]]:
+def _differences(rows: pandas.DataFrame, now: pandas.DataFrame) -> list[tuple[str, str]]:
     """One problem for each column that differs, with the first sample that does."""
     keys = ["id", "noise_seed"]
-    stored = then.drop_duplicates(keys).set_index(keys)
+    stored = rows.drop_duplicates(keys).set_index(keys)
     problems = []
     for column in [name for name in now.columns if name in stored.columns]:
-        pairs = zip(now[keys].itertuples(index=False, name=None), now[column], strict=True)
-        others = [
-            f"{place[0]} (noise seed {place[1]})"
-            for place, value in pairs
-            if place in stored.index and not _equal(stored.at[place, column], value)
+        values = zip(now[keys].itertuples(index=False, name=None), now[column], strict=True)
+        differing = [
+            f"{key[0]} (noise seed {key[1]})"
+            for key, value in values
+            if key in stored.index and not _equal(stored.at[key, column], value)
         ]
-        if others:
-            text = f"{len(others)} rows are not what the saved predictions give, first {others[0]}"
+        if differing:
+            text = f"{len(differing)} rows are not what the saved predictions give, first {differing[0]}"
             problems.append((f"rows.{column}", text))
     return problems
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Numbers, or lists of numbers; None and NaN are equal to themselves."""
+    """Whether two numbers or lists of numbers are equal up to rounding; None and NaN are equal to themselves."""
     if a is None or b is None:
         return a is b
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

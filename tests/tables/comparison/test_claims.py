@@ -78,8 +78,8 @@ def test_wrong_files_are_refused_by_field(tmp_path: Path) -> None:
     for test, field in (
         ({**TEST, "kind": "best"}, r"claims\.0\.tests\.0"),
         ({**TEST, "verdict": "holds"}, "verdict"),
-        ({**TEST, "their_task": "clevrtex-ood"}, "their_task or their_tasks, and protocols_differ come together"),
-        ({**TEST, "their_tasks": {"clevrtex-ood": "val_mbo_fg"}}, "come together"),
+        ({**TEST, "their_task": "clevrtex-ood"}, "protocols_differ is needed with their_task"),
+        ({**TEST, "their_tasks": {"clevrtex-ood": "val_mbo_fg"}}, "protocols_differ is needed"),
         (
             {**TEST, "their_task": "a", "their_tasks": {"a": "b"}, "protocols_differ": "d"},
             "their_task and their_tasks exclude each other",
@@ -163,7 +163,7 @@ def test_two_protocols_join_on_the_images(tmp_path: Path) -> None:
     }
     other = {**knn, "their_task": "imagenet-knn-crop", "protocols_differ": "cut to the box"}
     judged = judge(load_claims(written(tmp_path, other)), [RESULTS])
-    found = judged[0].outcomes[0].found
+    found = judged[0].outcomes[0].comparison
     assert found is not None and found.n == 384
     assert found.value_b == pytest.approx(0.273, abs=0.001), "the committed value of imagenet-knn-crop"
     assert judged[0].verdict == "undecided", "one training seed"
@@ -184,7 +184,7 @@ def test_their_task_is_chosen_by_the_validation_of_their_card(tmp_path: Path, mo
         chosen_by = card.model_copy(update={"training": training})
         monkeypatch.setattr("ocl_bench.tables.comparison.claims.get_card", lambda name, chosen_by=chosen_by: chosen_by)
         judged = judge(load_claims(path), [RESULTS])
-        assert judged[0].outcomes[0].found.value_b == pytest.approx(value, abs=0.001)
+        assert judged[0].outcomes[0].comparison.value_b == pytest.approx(value, abs=0.001)
         assert f"was chosen in validation (val_boxes {numbers['val_boxes']:.3f}" in section(
             load_claims(path), judged, "0"
         )

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
 from ocl_bench.tables.gate.golden import Tolerance
-from ocl_bench.tables.gate.regression import make_golden
+from ocl_bench.tables.gate.recording import make_golden
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]

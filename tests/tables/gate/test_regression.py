@@ -18,7 +18,8 @@ from ocl_bench.core.paths import bundled
 from ocl_bench.evaluation.run import evaluate
 from ocl_bench.metrics import METRICS
 from ocl_bench.tables.gate.golden import Golden, Tolerance, golden_files, read_golden
-from ocl_bench.tables.gate.regression import check_itself, compare, make_golden, regress
+from ocl_bench.tables.gate.recording import make_golden
+from ocl_bench.tables.gate.regression import check_itself, compare_images, regress
 
 METRIC_NAMES = get_task("clevrtex").metrics
 
@@ -124,7 +125,7 @@ def test_candidate_results_are_compared_instead(baseline: Path, tmp_path: Path) 
     evaluate("patch-oracle", "clevrtex", **keywords)
     report = regress(baseline, candidate=folder)
     (finding,) = report.findings
-    assert finding.golden == "clevrtex/kmeans" and "holds no result" in finding.message
+    assert finding.golden == "clevrtex/kmeans" and "has no result" in finding.message
     evaluate("kmeans", "clevrtex", noise_seeds=(0,), **keywords)
     assert regress(baseline, candidate=folder).findings == []
     evaluate("kmeans", "clevrtex", limit=SCENES - 1, **{**keywords, "results": tmp_path / "few"})
@@ -150,7 +151,7 @@ def test_a_gate_without_golden_files_is_an_error(tmp_path: Path) -> None:
         (lambda c: c["tolerance"].update(absolute=-1), "tolerance.absolute"),
         (lambda c: c.update(note="x"), "note"),
         (lambda c: c["recipe"].update(scenes="../elsewhere"), "recipe.scenes"),
-        (lambda c: c["ids"].__setitem__(1, c["ids"][0]), "ids has an id twice"),
+        (lambda c: c["ids"].__setitem__(1, c["ids"][0]), "ids holds an id twice"),
     ],
 )
 def test_a_damaged_golden_file_names_file_and_field(
@@ -184,7 +185,7 @@ def _measured(values: list[float]) -> pandas.DataFrame:
 
 
 def _levels(golden: Golden, values: list[float]) -> list[str]:
-    return [finding.level for finding in compare(golden, _measured(values))]
+    return [finding.level for finding in compare_images(golden, _measured(values))]
 
 
 def test_direction_and_tolerance_decide() -> None:
@@ -198,12 +199,12 @@ def test_direction_and_tolerance_decide() -> None:
 
 
 def test_a_fall_on_all_images_excludes_zero_in_the_message() -> None:
-    (finding,) = compare(_golden([0.5, 0.6, 0.7, 0.8]), _measured([0.4, 0.5, 0.6, 0.7]))
+    (finding,) = compare_images(_golden([0.5, 0.6, 0.7, 0.8]), _measured([0.4, 0.5, 0.6, 0.7]))
     assert "excludes 0" in finding.message and "i0: 0.5 -> 0.4 (4 differ)" in finding.message
 
 
 def test_an_exact_golden_is_exact_on_each_image() -> None:
-    (finding,) = compare(_golden([0.5, 0.6, 0.7, 0.8]), _measured([0.5, 0.7, 0.6, 0.8]))
+    (finding,) = compare_images(_golden([0.5, 0.6, 0.7, 0.8]), _measured([0.5, 0.7, 0.6, 0.8]))
     assert finding.level == "fail" and "i1: 0.6 -> 0.7" in finding.message
     assert _levels(_golden([0.5, 0.6, 0.7, 0.8], absolute=1e-3), [0.5, 0.7, 0.6, 0.8]) == []
     assert _levels(_golden([0.5, 0.6]), [0.5, 0.6 + 1e-12]) == []
@@ -214,8 +215,10 @@ def test_images_that_lose_their_value_or_vanish_are_red() -> None:
     assert _levels(golden, [0.5, 0.6, np.nan]) == []
     assert _levels(golden, [0.5, np.nan, np.nan]) == ["fail"]
     assert _levels(golden, [0.5, 0.6, 0.55]) == ["fail"]
-    assert compare(golden, _measured([0.5, 0.6]))[0].message.startswith("1 of 3 images were not scored, first i2")
-    assert compare(golden, _measured([0.5, 0.6, 0.7]).rename(columns={"x": "y"}))[0].level == "fail"
+    assert compare_images(golden, _measured([0.5, 0.6]))[0].message.startswith(
+        "1 of 3 images were not scored, first i2"
+    )
+    assert compare_images(golden, _measured([0.5, 0.6, 0.7]).rename(columns={"x": "y"}))[0].level == "fail"
 
 
 def test_a_metric_removed_from_the_golden_file_is_red() -> None:

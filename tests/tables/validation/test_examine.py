@@ -27,7 +27,7 @@ from ocl_bench.families.summary import summarise
 from ocl_bench.results.record import read_result, read_rows
 from ocl_bench.results.rows import write_rows
 from ocl_bench.tables.validation.examine import examine, validate
-from ocl_bench.tables.validation.rescoring import drawn
+from ocl_bench.tables.validation.rescoring import draw
 
 COUNT = 24
 RECORDED = (
@@ -341,7 +341,7 @@ def test_predictions_give_a_forger_away(made: Path, run: Path, scenes: Path) -> 
     honest = examine(run, predictions=predictions, data_root=scenes)
     assert (honest.problems, honest.skipped, honest.rescored) == ((), (), 20)
     rows = read_rows(run)
-    forge(run, drawn(rows["id"].tolist(), read_result(run).identity.key)[0])
+    forge(run, draw(rows["id"].tolist(), read_result(run).identity.key)[0])
     assert validate(run) == []
     (problem,) = validate(run, predictions=predictions, data_root=scenes)
     assert problem.field == "rows.mbo_fg" and "2 rows are not what the saved predictions give" in problem.message
@@ -367,7 +367,7 @@ def test_rescoring_is_skipped_with_the_reason_where_the_data_are_not_there(
     reasons = {
         None: "pass --data-root",
         tmp_path / "nowhere": "the data are not there",
-        few: "the data are others here",
+        few: "the data here differ",
     }
     for root, reason in reasons.items():
         found = examine(run, predictions=predictions, data_root=root)
@@ -378,9 +378,9 @@ def test_rescoring_is_skipped_with_the_reason_where_the_data_are_not_there(
 
 def test_the_draw_depends_on_nothing_but_the_key() -> None:
     ids = [f"s{number:03d}" for number in range(100)]
-    assert drawn(ids, "ab" * 32) == drawn(ids[::-1] + ids, "ab" * 32) == sorted(drawn(ids, "ab" * 32))
-    assert len(set(drawn(ids, "ab" * 32))) == 20 and drawn(ids, "ab" * 32) != drawn(ids, "cd" * 32)
-    assert drawn(ids[:3], "ab" * 32) == ids[:3]
+    assert draw(ids, "ab" * 32) == draw(ids[::-1] + ids, "ab" * 32) == sorted(draw(ids, "ab" * 32))
+    assert len(set(draw(ids, "ab" * 32))) == 20 and draw(ids, "ab" * 32) != draw(ids, "cd" * 32)
+    assert draw(ids[:3], "ab" * 32) == ids[:3]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 100_000, '{"a": 1, "a": 2}'])
