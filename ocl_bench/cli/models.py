@@ -207,7 +207,7 @@ def score(
 ) -> None:
     """Score masks that exist already; no model needed."""
     go_offline(offline)
-    from ..evaluation.supplied.masks import score_masks
+    from ..evaluation.supplied.score import score_masks
 
     result = score_masks(
         task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results, say=say
@@ -223,7 +223,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Score the saved predictions of a run again; exit code 1 when a number differs."""
-    from ..evaluation.supplied.masks import replay as replay_run
+    from ..evaluation.supplied.score import replay as replay_run
 
     outcome = replay_run(run, task=task, data_root=data_root)
     print_result(outcome.now, json)
