@@ -256,14 +256,14 @@ def profile(
     import sys
 
     from ..core.machine import choose_device, thread_count
-    from ..evaluation.cost import Setup, Side, profile_models, write_figure
+    from ..evaluation.cost import ModelChoice, ProfileSetup, profile_models, write_figure
 
-    setup = Setup(
+    setup = ProfileSetup(
         choose_device(device), dtype, threads or thread_count(), batch, clip, size, streaming, warmup, repeats
     )
-    sides = [Side(model, parse_options(option), untrained)]
+    sides = [ModelChoice(model, parse_options(option), untrained)]
     if against is not None:
-        sides.append(Side(against, parse_options(against_option), untrained))
+        sides.append(ModelChoice(against, parse_options(against_option), untrained))
     elif against_option or out:
         raise UsageError("--against-option and --out need --against MODEL")
     with own_stdout(json):

@@ -18,7 +18,7 @@ from ..core.errors import DataMissingError, OclBenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..evaluation.matrix import Cell
+    from ..evaluation.matrix import MatrixCell
     from ..results.record import Result
     from ..tables.gate.report import Report
     from ..tables.validation.examine import Validation
@@ -110,7 +110,7 @@ def several(model: str, task: str) -> bool:
     )
 
 
-def print_matrix(cells: Sequence[Cell], json: bool) -> None:
+def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     """Models by tasks with the main metric of each, or one JSON object for each cell."""
     if json:
         print_json(

@@ -19,11 +19,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 """Types of arithmetic; those below float32 by torch.autocast, which keeps the weights in float32."""
 
 DEFAULT_SIZE = 128
-"""Side in pixels of images for a model that declares none: floors and ceilings take any."""
+"""ModelChoice in pixels of images for a model that declares none: floors and ceilings take any."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class ProfileSetup:
     """How is measured. All of it is printed, since all of it changes the numbers.
 
     device: of torch. dtype: a name in `DTYPES`. threads: of torch on the CPU. batch: clips or images in a pass.
@@ -54,7 +54,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelChoice:
     """One of the models by name, with its options. untrained: random weights will do where no others are there."""
 
     name: str
@@ -66,15 +66,15 @@ class Subject:
     """A loaded model and its input.
 
     setup: as given. as_video: give clips also to a model of images, which then sees frame after frame.
-    Raises UsageError for a model whose weights are missing, unless `side.untrained`.
+    Raises UsageError for a model whose weights are missing, unless `choice.untrained`.
     """
 
-    def __init__(self, side: Side, setup: Setup, *, as_video: bool = False) -> None:
+    def __init__(self, side: ModelChoice, setup: ProfileSetup, *, as_video: bool = False) -> None:
         torch.manual_seed(0)  # random weights are the same in every run
-        self.loaded: LoadedModel = get_model(side.name, options=side.options, device=setup.device)
-        if self.loaded.untrained and not side.untrained:
+        self.loaded: LoadedModel = get_model(choice.name, options=choice.options, device=setup.device)
+        if self.loaded.untrained and not choice.untrained:
             raise UsageError(
-                f"model {side.name} has no weights here; --untrained profiles it with random ones, which cost the same"
+                f"model {choice.name} has no weights here; --untrained profiles it with random ones, which cost the same"
             )
         self.side, self.setup = side, setup
         self.video = as_video or self.reads_video
@@ -108,7 +108,7 @@ class Subject:
         except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
             reason = str(error).splitlines()[0][:200] if str(error) else ""
             raise UsageError(
-                f"model {self.side.name}: predict failed on {self.frames} frames of side {self.size} "
+                f"model {self.choice.name}: predict failed on {self.frames} frames of side {self.size} "
                 f"({type(error).__name__}: {reason})"
             ) from error
         synchronise(self.setup.device)
