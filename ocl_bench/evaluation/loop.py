@@ -139,9 +139,10 @@ class Runner:
                 _ImageOutput(item.id, seed, item.truth, output) for item, output in zip(items, outputs, strict=True)
             ]
         # A sample that fails for one noise seed fails as a whole: every image has the same weight in a mean.
-        lost = {failure.id for failure in failed}
+        failed_ids = {failure.id for failure in failed}
         order = {item.id: position for position, item in enumerate(items)}
-        return sorted((entry for entry in predicted if entry.id not in lost), key=lambda entry: order[entry.id]), failed
+        complete = [entry for entry in predicted if entry.id not in failed_ids]
+        return sorted(complete, key=lambda entry: order[entry.id]), failed
 
     def _score(self, predicted: list[_ImageOutput]) -> list[dict[str, Any]]:
         """A row for each output, which is also saved where the run saves predictions."""
@@ -294,8 +295,8 @@ def predictions(
             advance(len(chosen))
     if failed:
         if left_out is not None:
-            lost = {failure.id for failure in failed}
-            left_out += [position for position, sample_id in enumerate(data.ids) if sample_id in lost]
+            failed_ids = {failure.id for failure in failed}
+            left_out += [position for position, sample_id in enumerate(data.ids) if sample_id in failed_ids]
         share = f"{len(failed)} of {len(data.ids)} images of the fit split fail, first: {failed[0].error}"
         if len(failed) > len(data.ids) / 10:
             raise UsageError(share)

@@ -152,21 +152,21 @@ def profile_models(
             subjects = [
                 subject if subject.video else Subject(subject.choice, setup, as_video=True) for subject in subjects
             ]
-        counted = []
+        counts = []
         for subject in subjects:
             say(f"{subject.choice.name}: counting parameters, operations and memory")
-            counted.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
-        say(
-            f"timing {' and '.join(choice.name for choice in choices)}: {setup.repeats} passes each after {setup.warmup}"
-        )
+            counts.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
+        names = " and ".join(choice.name for choice in choices)
+        say(f"timing {names}: {setup.repeats} passes each after {setup.warmup}")
         times = in_turns([subject.run for subject in subjects], setup.warmup, setup.repeats, clock)
-    costs = (_cost(*entry) for entry in zip(subjects, counted, times, strict=True))
+    costs = (_cost(*entry) for entry in zip(subjects, counts, times, strict=True))
     return Profile(setup, machine, tuple(costs))
 
 
 def _cost(
-    subject: Subject, counted: tuple[Parameters, Operations, int | None], seconds: NDArray[np.float64]
+    subject: Subject, counts: tuple[Parameters, Operations, int | None], seconds: NDArray[np.float64]
 ) -> ModelCost:
+    """The cost of a subject. counts: parameters, operations, peak memory. seconds: of its passes."""
     return ModelCost(
         subject.choice.name,
         dict(subject.choice.options),
@@ -174,7 +174,7 @@ def _cost(
         subject.video,
         subject.size,
         subject.frames,
-        *counted,
+        *counts,
         tuple(float(value) for value in seconds),
     )
 

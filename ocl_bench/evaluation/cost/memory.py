@@ -58,12 +58,9 @@ def _in_fresh_process(subject: Subject) -> int:
 
     In this process a pass would use memory again that was used and freed before, and no growth would be seen.
     """
-    choice = {
-        "name": subject.choice.name,
-        "options": dict(subject.choice.options),
-        "untrained": subject.choice.untrained,
-    }
-    request = json.dumps({"choice": choice, "setup": asdict(subject.setup), "as_video": subject.video})
+    choice = subject.choice
+    arguments = {"name": choice.name, "options": dict(choice.options), "untrained": choice.untrained}
+    request = json.dumps({"choice": arguments, "setup": asdict(subject.setup), "as_video": subject.video})
     run = subprocess.run(
         [sys.executable, "-m", "ocl_bench.evaluation.cost.memory"],
         input=request,
@@ -73,7 +70,7 @@ def _in_fresh_process(subject: Subject) -> int:
     )
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-        raise UsageError(f"model {subject.choice.name}: the process that measures its memory failed ({reason[:200]})")
+        raise UsageError(f"model {choice.name}: the process that measures its memory failed ({reason[:200]})")
     return int(json.loads(run.stdout.splitlines()[-1])["bytes"])
 
 
