@@ -156,7 +156,7 @@ def bank_key(plan: Plan, train: OpenData) -> str:
             # The path of a box file may differ between machines; its content is part of the revision.
             "data": [data.reader, {name: value for name, value in data.options.items() if name != BOXES_FILE}],
             "images": [train.kind, train.revision, digest(list(train.ids))],
-            "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(plan)},
+            "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(model, plan.task)},
             "pooling": [plan.task.family, *getattr(plan.adapter, "any_of", ())],
             "model": [model.name, dict(model.options), model.checkpoint_sha256, model.source_sha256],
             "noise_seed": plan.noise_seeds[0],
@@ -202,9 +202,10 @@ def _temporary_bank(plan: Plan, train: OpenData) -> Bank:
         folder = Path(tempfile.mkdtemp(prefix="temporary-", dir=place))
     try:
         bank = _complete_bank(folder, plan, train)
-    except BaseException:
+    except BaseException:  # also when the user interrupts it
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    # Not a context manager: the adapter reads the memory map for as long as it exists.
     weakref.finalize(bank, shutil.rmtree, folder, ignore_errors=True)
     return bank
 
@@ -237,6 +238,7 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
             items, unreadable = runner.read(chosen)
             items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
             if items:
+                # By id, as images that failed are missing among the items.
                 positions = {train.ids[position]: position for position in chosen}
                 labels = [(_label_of(item.truth.label, item.id), positions[item.id]) for item in items]
                 files.append(outputs, labels, plan.model.name)
@@ -277,6 +279,7 @@ def _open_files(folder: Path, train: OpenData) -> _Files | None:
             return None
         if not progress.rows:  # every image so far has failed, and no file was created
             return _Files(folder, progress)
+        # Writable, because an unfinished bank is continued in the same files.
         arrays = [np.load(folder / name, mmap_mode="r+") for name in (_FEATURES, _LABELS)]
     except (OSError, ValueError, TypeError, EOFError):
         return None
@@ -291,6 +294,7 @@ def _have_unit_length(features: np.ndarray) -> bool:
     """Whether all rows have length 1 up to rounding, or 0 (the model saw nothing in the image)."""
     for first in range(0, len(features), 8192):  # in parts, as the array may be larger than the memory
         squares = np.square(features[first : first + 8192]).sum(1)
+        # Far above the rounding of float32, and far below what overwritten or missing bytes give.
         if not ((np.abs(squares - 1) < 1e-3) | (squares == 0)).all():
             return False
     return True

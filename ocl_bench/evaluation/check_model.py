@@ -22,6 +22,7 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
+from .loop import input_size
 
 BATCH = 4
 TOLERANCE = 1e-5
@@ -93,8 +94,7 @@ class _ImageSession:
 
     def __init__(self, loaded: LoadedModel, task: TaskSpec, adapter: Adapter, device: str) -> None:
         self.loaded, self.task, self.adapter, self.device = loaded, task, adapter, device
-        declared = getattr(loaded.model, "input_size", None) or loaded.card.input
-        self.size = int(declared or task.protocol.input)
+        self.size = input_size(loaded, task)
         self.images, self.truth = synthetic_images(BATCH, self.size)
         self.first: Prediction | None = None
 
@@ -120,6 +120,7 @@ class _ImageSession:
         image = self.images[chosen].clone() if image is None else image
         boxes = None
         if self.task.protocol.grants == "attention":
+            # One box for each image, the left half.
             boxes = tuple(torch.tensor([[0.0, 0.0, self.size / 2, self.size]]) for _ in chosen)
         batch = Batch(tuple(f"image-{i}" for i in chosen), image, boxes=boxes)
         return self._ask(self.loaded.model, batch, [Truth(self.truth[i], label=i) for i in chosen])
@@ -168,7 +169,7 @@ class _ImageSession:
     def deterministic(self) -> str:
         """Two runs on the same batch are equal in every bit."""
         largest = self._difference(self._values(list(range(BATCH))), self._first_values())
-        if largest > 0:
+        if largest > 0:  # no tolerance: equal batches take equal kernels
             raise UsageError(f"two runs on one batch differ ({self._measure()} {largest:.2g})")
         return "two runs are equal"
 
@@ -244,7 +245,7 @@ class _VideoSession(_ImageSession):
         """As for images, except that frames may depend on each other, but not on where clips end."""
         skipped = ("independent of order", "independent of batch size")
         steps = [step for step in super().steps() if step[0] not in skipped]
-        if not getattr(video_model(self.loaded.model), "whole_video", False):
+        if not getattr(video_model(self.loaded.model), "whole_video", False):  # such a model never gets a part
             remedy = "keep what is needed in Prediction.state; it comes back as Batch.state with the next frames"
             steps.insert(-1, ("independent of clips", self.clips, remedy))
         return steps

@@ -77,7 +77,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
 
     path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
     if int(os.environ.get("RANK", "0")) > 0:
-        while not path.is_file():
+        while not path.is_file():  # it is written atomically: once there, it is complete
             time.sleep(0.2)
     if path.is_file() and not again:
         try:

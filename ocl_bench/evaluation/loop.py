@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,12 @@ from torch import Tensor
 from ..core.errors import OclBenchError, SampleError, UsageError
 from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
 from ..results.record import Failure
-from .shards import Shard
+from .shards import Shard, to_frame
 
 if TYPE_CHECKING:
+    from ..cards.task import TaskSpec
     from ..data import OpenData
+    from ..models.loading import LoadedModel
     from .plan import Plan
 
 
@@ -85,7 +88,7 @@ class Runner:
     def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
         self.plan = plan
         self.predictions = predictions
-        self.input_size = input_size(plan)
+        self.input_size = input_size(plan.model, plan.task)
         self.source = ""
         self.seconds_model = 0.0
 
@@ -96,8 +99,6 @@ class Runner:
             positions: of the samples in `plan.data.ids`.
             advance: gets the number of samples of each finished batch.
         """
-        import pandas
-
         start, self.seconds_model = time.perf_counter(), 0.0
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
@@ -108,14 +109,11 @@ class Runner:
             outputs, unpredicted = self._predict_seeds(items)
             unscored += outputs
             failed += unreadable + unpredicted
-            if not self.plan.adapter.scored_at_once:
+            if not self.plan.adapter.scored_at_once:  # else the whole shard is scored together, after the loop
                 rows, unscored = rows + self._score(unscored), []
             advance(len(chosen))
         rows += self._score(unscored)
-        types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
-        types |= self.plan.adapter.columns(self.plan.task)
-        # Without explicit types, a shard whose samples all fail would have other types than the rest.
-        frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
+        frame = to_frame(rows, self.plan.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
     def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
@@ -140,6 +138,7 @@ class Runner:
             ]
         # A sample that fails for one noise seed fails as a whole: every image has the same weight in a mean.
         failed_ids = {failure.id for failure in failed}
+        # The rows of one image stand together, whatever the number of seeds; `items` holds those that never failed.
         order = {item.id: position for position, item in enumerate(items)}
         complete = [entry for entry in predicted if entry.id not in failed_ids]
         return sorted(complete, key=lambda entry: order[entry.id]), failed
@@ -171,10 +170,11 @@ class Runner:
         items, prediction, failed = self.predict(items, seed)
         if prediction is None:
             return [], [], failed
-        finite = self.plan.adapter.finite(prediction)[: len(items)]
+        finite = self.plan.adapter.finite(prediction)[: len(items)]  # without the padding
         message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
         if not finite.any():
             raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
+        # Also of the rows that are not finite: an adapter takes a whole batch, and their outputs are dropped below.
         outputs = self.plan.adapter.outputs(prediction, self._shapes(items), self.input_size)
         failed += [
             Failure(id=item.id, error=f"sample {item.id}: {message}")
@@ -225,6 +225,7 @@ class Runner:
         self.seconds_model += time.perf_counter() - start
         prediction = plan.adapter.check(prediction, len(padded), plan.model.name)
         self.source = plan.adapter.source(prediction)
+        # A head that pools within the granted boxes reads them here: models do not return them.
         return prediction if boxes is None else replace(prediction, granted=boxes)
 
 
@@ -233,21 +234,24 @@ def predict_batch(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> A
 
     Raises UsageError when the model fails.
     """
-    try:
+    with name_failures(plan.model.name, f"a batch of {len(truth)} images of side {batch.image.shape[-1]}"):
         with torch.inference_mode():
             prediction = model.predict(batch, *((truth,) if plan.model.needs_truth else ()))
         if plan.device.startswith("cuda"):
             torch.cuda.synchronize()  # kernels run asynchronously: errors and time would appear elsewhere
-        return prediction
+    return prediction
+
+
+@contextmanager
+def name_failures(model: str, what: str) -> Iterator[None]:
+    """Turn whatever a model raises into a UsageError of one line. what: it was asked to predict, for the message."""
+    try:
+        yield
     except OclBenchError:
         raise
     except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
         reason = str(error).splitlines()[0][:300] if str(error) else ""
-        number, side = len(truth), batch.image.shape[-1]
-        raise UsageError(
-            f"model {plan.model.name}: predict failed on a batch of {number} images of side {side} "
-            f"({type(error).__name__}: {reason})"
-        ) from error
+        raise UsageError(f"model {model}: predict failed on {what} ({type(error).__name__}: {reason})") from error
 
 
 def on_device(tensor: Tensor, plan: Plan) -> Tensor:
@@ -255,10 +259,10 @@ def on_device(tensor: Tensor, plan: Plan) -> Tensor:
     return tensor.to(plan.device) if callable(getattr(plan.model.model, "to", None)) else tensor
 
 
-def input_size(plan: Plan) -> int:
+def input_size(model: LoadedModel, task: TaskSpec) -> int:
     """Side of the square that the model sees: the model's own, else its card's, else the task card's `input`."""
-    declared = getattr(plan.model.model, "input_size", None) or plan.model.card.input
-    return int(declared or plan.task.protocol.input)
+    declared = getattr(model.model, "input_size", None) or model.card.input
+    return int(declared or task.protocol.input)
 
 
 def predictions(
@@ -282,7 +286,7 @@ def predictions(
 
     from ..core.machine import progress_bar
 
-    runner, failed = Runner(replace(plan, data=data)), list[Failure]()
+    runner, failed = Runner(replace(plan, data=data)), list[Failure]()  # exactly as the scored images are predicted
     seed = plan.noise_seeds[0]
     with progress_bar(f"{plan.model.name}: {len(data.ids)} images to fit on", len(data.ids), progress) as advance:
         for first in range(0, len(data.ids), plan.batch_size):

@@ -101,7 +101,7 @@ def _cell(
 
     try:
         plan = make_plan(model, **keywords, **shared, progress=False)
-        shared.update(data=plan.data, train=plan.train)
+        shared.update(data=plan.data, train=plan.train)  # before the run, so that they are kept when it fails
         result = run(plan, progress=False, **run_options)
     except NotApplicableError as error:
         return MatrixCell(model, task, "n/a", str(error))

@@ -87,6 +87,7 @@ class Plan:
         Device, batch size, threads and commit are recorded, but not part of it.
         """
         model, train = self.model, self.train
+        # `validate` computes the same key from a stored result, with the same function.
         return key_of(
             task_hash=self.task.hash,
             data=self.data_section,
@@ -209,6 +210,7 @@ def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, pr
         return None
     from ..data import open_data, spread
 
+    # Mixing embedded with real images would fit the head on other data than it is scored on.
     root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
     train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
     return spread(train, task.fit.samples)

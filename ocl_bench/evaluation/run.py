@@ -135,24 +135,24 @@ def run(
 ) -> Result:
     """The result of a plan, computed or reused; arguments as in `evaluate`. All ranks return the same result."""
     rank = ProcessRank.from_environment()
-    # Ranks meet at files that the key names: without a key, or with old files around, they would miss each other.
+    # Ranks find each other's shards by the key: without one, or with old files in the folder, they could not.
     if rank.world > 1 and (force or not plan.model.reusable):
         raise UsageError("with several ranks, name the model (a card or path.py:build) and do not use --force")
     folder = plan.folder(Path(results) if results is not None else results_root())
-    stem = plan.key[:8]
+    stem = plan.key[:8]  # for people; `_read_finished` compares the whole key
     path = folder / f"{stem}.json"
     if plan.model.reusable and not force and (finished := _read_finished(path, plan, save_predictions)):
         return finished
     predictions = folder / f"{stem}.predictions" if save_predictions else None
     work = WorkFolder(folder / f"{stem}.work", _work_setup(plan, save_predictions))
     if force or not plan.model.reusable:
-        work.remove()
+        work.remove()  # a live object may have changed since its shards were written
     shards = split(len(plan.data.ids), _shard_size(plan))
     plan = with_head(replace(plan, refit=force))
     _compute(plan, work, shards, rank, predictions, progress)
     if rank.rank > 0:
         while not (finished := _read_finished(path, plan, save_predictions, failed_too=True)):
-            time.sleep(0.1)
+            time.sleep(0.1)  # rank 0 writes the result
         return finished
     work.wait(range(len(shards)))
     computed = [shard for index in range(len(shards)) if (shard := work.read(index)) is not None]
@@ -163,7 +163,7 @@ def run(
 
 
 def _shard_size(plan: Plan) -> int:
-    """Ids of a shard: as many as the adapter scores at once, where it has a wish."""
+    """Ids of a shard: as many as the adapter scores at once, where it says so."""
     return plan.adapter.scored_at_once or SHARD_SIZE
 
 
@@ -182,7 +182,7 @@ def _compute(
     text = f"{plan.model.name} on {plan.task.name}"
     with fixed_arithmetic(plan.threads), progress_bar(text, total, progress and rank.rank == 0) as advance:
         for index in own_shards:
-            if work.read(index) is not None:
+            if work.read(index) is not None:  # of a run that was killed
                 advance(len(shards[index]))
                 continue
             work.write(index, runner.shard(shards[index], advance))
@@ -205,7 +205,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
     if not scored:
         raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
     source = next(shard.source for shard in shards if shard.source)  # a shard whose samples all fail has none
-    objects = rows.drop_duplicates("id")["n_objects"]
+    objects = rows.drop_duplicates("id")["n_objects"]  # there is a row for each noise seed
     seconds = sum(shard.seconds_total for shard in shards)
     task, model = plan.task, plan.model
     result = Result(

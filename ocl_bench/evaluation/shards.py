@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,7 @@ class WorkFolder:
             "seconds_model": shard.seconds_model,
         }
         table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
+        # Rows and what belongs to them are one file: two could be of different runs.
         table = table.replace_schema_metadata({_META: json.dumps(content).encode()})
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(index), lambda target: pyarrow.parquet.write_table(table, target))
@@ -108,6 +109,17 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pandas.DataFrame:
+    """Rows as a table. columns: types of the adapter's columns.
+
+    Types are explicit because a shard whose samples all fail has no values that would show them.
+    """
+    import pandas
+
+    types = {"id": "object", "noise_seed": "int64", "n_objects": "int64", **columns}
+    return pandas.DataFrame(list(rows), columns=list(types)).astype(types)
 
 
 def merge(shards: Sequence[Shard]) -> pandas.DataFrame:

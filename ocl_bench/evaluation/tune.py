@@ -67,7 +67,7 @@ def tune(
         raise UsageError(
             f"split '{split}': task {spec.name} is scored on it; tune on another split, such as val or train"
         )
-    root = (results or results_root()) / "tuning"
+    root = (results or results_root()) / "tuning"  # apart from results of the reported split
     rows = []
     for value in values:
         chosen = {**(options or {}), option: value}
@@ -77,7 +77,8 @@ def tune(
     direction = result.metrics[spec.main].direction
     scored = [row for row in rows if row["metrics"][spec.main] is not None]
     if not scored:
-        raise UsageError(f"task {spec.name}: {spec.main} is valid on no image of split '{split}'")
+        raise UsageError(f"task {spec.name}: {spec.main} is not valid on any image of split '{split}'")
+    # direction: 1 where higher is better, -1 where lower is; max takes the first of equal ones.
     best = max(scored, key=lambda row: direction * row["metrics"][spec.main])
     content = {
         "model": model,

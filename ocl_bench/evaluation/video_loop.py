@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import pandas
 import torch
 
 from ..core.errors import SampleError
@@ -16,7 +15,7 @@ from ..families.video import VideoAdapter
 from ..models.frames import video_model
 from ..results.record import Failure
 from .loop import Item, input_size, make_item, on_device, predict_batch
-from .shards import Shard
+from .shards import Shard, to_frame
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -36,7 +35,7 @@ class VideoRunner:
     def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
         self.plan = plan
         self.predictions = predictions
-        self.input_size = input_size(plan)
+        self.input_size = input_size(plan.model, plan.task)
         self.model = video_model(plan.model.model)
         self.adapter = cast(VideoAdapter, plan.adapter)
         self.source = ""
@@ -58,9 +57,7 @@ class VideoRunner:
             except SampleError as error:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
             advance(1)
-        types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
-        types |= self.adapter.columns(self.plan.task)
-        frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
+        frame = to_frame(rows, self.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
     def _video(self, position: int) -> list[dict[str, Any]]:
@@ -76,7 +73,7 @@ class VideoRunner:
         for start, items, outputs in self.clips(video, seed):
             tally.add([item.truth for item in items], outputs)
             if self.predictions is not None:  # now, as the frames of a whole video may not fit into memory
-                for name, output in zip(video.names[start:], outputs, strict=False):
+                for name, output in zip(video.names[start:], outputs, strict=False):  # the names go on after the clip
                     self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
         return tally.row()
 
@@ -100,7 +97,9 @@ class VideoRunner:
     def _predict(self, items: list[Item], start: int, seed: int, state: Any) -> Prediction:
         """Predict one clip. state: what the model returned for the clip before, None for the first one."""
         plan = self.plan
+        # The last clip is not padded, unlike batches of images: repeated frames would enter the state.
         clip = on_device(torch.stack([item.image for item in items])[None], plan)
+        # Frames have the id of their video.
         batch = Batch((items[0].id,), clip[:, 0], video=clip, start=start, state=state, noise_seed=seed)
         begin = time.perf_counter()
         prediction = predict_batch(plan, self.model, batch, [item.truth for item in items])

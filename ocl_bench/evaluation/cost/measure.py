@@ -149,6 +149,7 @@ def profile_models(
         machine = describe_machine(setup)
         subjects = [Subject(choice, setup) for choice in choices]
         if len({subject.video for subject in subjects}) > 1:
+            # A model of images alone would see `batch` frames in a pass, and the other one `batch` clips.
             subjects = [
                 subject if subject.video else Subject(subject.choice, setup, as_video=True) for subject in subjects
             ]
@@ -193,7 +194,7 @@ def in_turns(
         clock: seconds that only grow.
     """
     seconds = np.empty((len(passes), repeats))
-    for number in range(-warmup, repeats):
+    for number in range(-warmup, repeats):  # negative numbers are passes to warm up
         for row, run_pass in enumerate(passes):
             start = clock()
             run_pass()
@@ -217,7 +218,7 @@ def ratio_of_times(first: ModelCost, second: ModelCost) -> TimingRatio:
 def describe_machine(setup: ProfileSetup) -> dict[str, Any]:
     """Conditions that no option sets: device, TF32, processors and their load before, versions."""
     on_gpu = torch.device(setup.device).type == "cuda"
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
     return {
         "device": torch.cuda.get_device_name(setup.device) if on_gpu else f"{setup.device}: {_processor()}",
         "tf32": bool(on_gpu and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)),

@@ -46,7 +46,7 @@ def _on_gpu(subject: Subject) -> int:
     device = subject.setup.device
     model = subject.loaded.model
     tensors = [*model.parameters(), *model.buffers()] if callable(getattr(model, "buffers", None)) else []
-    before = torch.cuda.memory_allocated(device)
+    before = torch.cuda.memory_allocated(device)  # includes the weights of all models that are loaded
     torch.cuda.reset_peak_memory_stats(device)
     subject.run()
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -71,7 +71,7 @@ def _in_fresh_process(subject: Subject) -> int:
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
         raise UsageError(f"model {choice.name}: the process that measures its memory failed ({reason[:200]})")
-    return int(json.loads(run.stdout.splitlines()[-1])["bytes"])
+    return int(json.loads(run.stdout.splitlines()[-1])["bytes"])  # a model may print something before
 
 
 def growth(request: dict[str, Any]) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from ...core.errors import OclBenchError, UsageError
+from ...core.errors import UsageError
 from ...core.types import Batch, Truth
 from ...models.frames import video_model
 from ...models.loading import LoadedModel, get_model
 from ..check_model import synthetic_images
+from ..loop import name_failures
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of arithmetic. Those below float32 are those of torch.autocast, which keeps the weights in float32."""
@@ -96,6 +97,7 @@ class Subject:
         self.size = int(setup.size or declared or DEFAULT_SIZE)
         images, labels = synthetic_images(self.frames, self.size)
         self._images = images.to(setup.device) if callable(getattr(self.loaded.model, "to", None)) else images
+        # Only ceilings read it, and it is made here so that its making is not timed.
         self._truth = [Truth(label_map, label=0) for label_map in labels]
 
     @property
@@ -113,20 +115,12 @@ class Subject:
 
         Raises UsageError when the model fails.
         """
-        try:
-            with torch.inference_mode(), self._arithmetic():
-                if self.video:
-                    self._run_clips()
-                else:
-                    self._ask(Batch(self._ids, self._images), self._truth)
-        except OclBenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
-            reason = str(error).splitlines()[0][:200] if str(error) else ""
-            raise UsageError(
-                f"model {self.choice.name}: predict failed on {self.frames} frames of side {self.size} "
-                f"({type(error).__name__}: {reason})"
-            ) from error
+        failures = name_failures(self.choice.name, f"{self.frames} frames of side {self.size}")
+        with failures, torch.inference_mode(), self._arithmetic():
+            if self.video:
+                self._run_clips()
+            else:
+                self._ask(Batch(self._ids, self._images), self._truth)
         synchronise(self.setup.device)
 
     def _run_clips(self) -> None:

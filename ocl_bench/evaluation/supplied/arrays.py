@@ -41,6 +41,7 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     """
     prediction, truth, ids = _read_arrays(path)
     prediction, truth, ids = prediction[:limit], truth[:limit], ids[:limit]
+    # There are no images to crop, and whoever made the arrays has chosen their resolution.
     native = task.protocol.model_copy(update={"crop": "none", "score_at": None})
     spec = task.model_copy(update={"protocol": native, "noise_seeds": (0,)})
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

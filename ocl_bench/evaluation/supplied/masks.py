@@ -108,6 +108,7 @@ def masks_plan(
     content = hashlib.sha256()
     for names in _mask_names(data, videos):
         for path in (file(mask_name, seed) for seed in noise_seeds for mask_name in names):
+            # A missing file is not an error here: the runner records it for its sample.
             content.update(path.read_bytes() if path.is_file() else b"")
     model = masks_model(MaskLookup(data, read, source, reads_video=videos), name, content.hexdigest())
     plan = make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
@@ -126,6 +127,7 @@ def masks_in(folder: Path, task: TaskSpec, data: OpenData) -> FindFile:
     Videos that cannot be opened need no masks.
     """
     videos = find_family(task.family).unit == "videos"
+    # An id like `../x` would read files outside of the folder.
     what, place = ("video id", "folder") if videos else ("sample id", "file name")
     for sample_id in data.ids:
         if Path(sample_id).is_absolute() or ".." in Path(sample_id).parts:

@@ -36,8 +36,9 @@ def score_masks(
     progress: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Score masks on a task and write the result under `name`. It is always `data: supplied`, as no one can verify
-    what made the masks.
+    """Score masks on a task and write the result under `name`.
+
+    The result is always `data: supplied`, because no one can verify what made the masks.
 
     Args:
         task: a name, a path of a task card, or a TaskSpec.
@@ -47,9 +48,9 @@ def score_masks(
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
             and F.
             An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
-            truth 0 is the background and 255 is void.
+            truth, 0 is the background and 255 is void.
             For a detection task, a COCO results file (`.json`).
-        data_root: folder of the data set, limit: number of samples, split: as in `evaluate`.
+        data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
         say: gets the line about where the truth comes from.
 
@@ -131,6 +132,7 @@ def replay(
         stand_in_seed=section.stand_in_seed,
         progress=progress,
     )
+    # The hash of the ids is of all samples, so it can only be compared where none failed.
     failed = {failure.id for failure in stored.counts.failed}
     plan = saved_plan(stored, spec, _without(data, failed), folder)
     if data.kind != section.kind or (not failed and plan.ids_sha256 != section.ids_sha256):
