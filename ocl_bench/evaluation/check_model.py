@@ -152,6 +152,7 @@ class _ImageSession:
         )
 
     def finite(self) -> str:
+        """The needed fields hold neither NaN nor infinity."""
         assert self.first is not None
         fine = self.adapter.finite(self.first)
         if not fine.all():

@@ -77,7 +77,7 @@ class ModelCost:
         return self.frames / self.quartiles[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Plain values, as `--json` prints them."""
         first, middle, third = self.quartiles
         spread = {"median": middle, "q1": first, "q3": third, "all": list(self.seconds)}
         return {**asdict(self), "seconds": spread, "frames_per_second": self.frames_per_second}
@@ -114,7 +114,7 @@ class Profile:
         return ratio_of_times(*self.costs) if len(self.costs) == 2 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Plain values, as `--json` prints them."""
         return {
             "setup": asdict(self.setup),
             "machine": self.machine,

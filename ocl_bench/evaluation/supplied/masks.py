@@ -127,9 +127,8 @@ def masks_in(folder: Path, task: TaskSpec, data: OpenData) -> FindFile:
     Videos that cannot be opened need no masks.
     """
     videos = find_family(task.family).unit == "videos"
-    # An id like `../x` would read files outside of the folder.
     what, place = ("video id", "folder") if videos else ("sample id", "file name")
-    for sample_id in data.ids:
+    for sample_id in data.ids:  # an id like `../x` would read files outside of the folder
         if Path(sample_id).is_absolute() or ".." in Path(sample_id).parts:
             raise UsageError(f"{what} '{sample_id}' is not usable as a {place} below {folder}")
     paths = [folder / f"{name}.png" for names in _mask_names(data, videos) for name in names]

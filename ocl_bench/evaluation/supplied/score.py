@@ -44,7 +44,7 @@ def score_masks(
         task: a name, a path of a task card, or a TaskSpec.
         masks: one of four things.
             A folder with `<sample id>.png`. Each PNG has the size of its image, and is then cropped as the protocol
-            says, or the size at which the task scores. Every id is a slot, 0 too.
+            says, or the size at which the task scores. Every id is a slot, also 0.
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
             and F.
             An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
