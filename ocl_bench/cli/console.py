@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..cards.model import ModelCard
     from ..cards.task import TaskSpec
     from ..evaluation.check_model import Check
-    from ..evaluation.matrix import Cell
+    from ..evaluation.matrix import MatrixCell
     from ..metrics import Metric
     from ..results.record import MetricValue, Result
 
@@ -62,7 +62,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
 
 
-def print_cells(console: Console, cells: Sequence[Cell]) -> None:
+def print_cells(console: Console, cells: Sequence[MatrixCell]) -> None:
     """Print a line for each model and task. Tasks are not averaged: they measure different things."""
     table = Table("task", "model", "main metric", "value", "n", "status", title_justify="left")
     for cell in cells:

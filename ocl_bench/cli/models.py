@@ -205,7 +205,7 @@ def score(
 ) -> None:
     """Score masks that exist already; no model needed."""
     go_offline(offline)
-    from ..evaluation.supplied.masks import score_masks
+    from ..evaluation.supplied.score import score_masks
 
     result = score_masks(task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results)
     print_result(result, json)
@@ -219,7 +219,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Score the saved predictions of a run again; exit code 1 when a number differs."""
-    from ..evaluation.supplied.masks import replay as replay_run
+    from ..evaluation.supplied.score import replay as replay_run
 
     outcome = replay_run(run, task=task, data_root=data_root)
     print_result(outcome.now, json)
@@ -252,14 +252,14 @@ def profile(
     import sys
 
     from ..core.machine import choose_device, thread_count
-    from ..evaluation.cost import Setup, Side, profile_models, write_figure
+    from ..evaluation.cost import ModelChoice, ProfileSetup, profile_models, write_figure
 
-    setup = Setup(
+    setup = ProfileSetup(
         choose_device(device), dtype, threads or thread_count(), batch, clip, size, streaming, warmup, repeats
     )
-    sides = [Side(model, parse_options(option), untrained)]
+    sides = [ModelChoice(model, parse_options(option), untrained)]
     if against is not None:
-        sides.append(Side(against, parse_options(against_option), untrained))
+        sides.append(ModelChoice(against, parse_options(against_option), untrained))
     elif against_option or out:
         raise UsageError("--against-option and --out need --against MODEL")
     with own_stdout(json):

@@ -19,7 +19,7 @@ from ..core.log import print_on_stderr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..evaluation.matrix import Cell
+    from ..evaluation.matrix import MatrixCell
     from ..results.record import Result
     from ..tables.gate.report import GateReport
     from ..tables.validation.examine import Validation
@@ -112,7 +112,7 @@ def several(model: str, task: str) -> bool:
     )
 
 
-def print_matrix(cells: Sequence[Cell], json: bool) -> None:
+def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     """Print the main metric of each model on each task, or one JSON object for each of them."""
     if json:
         print_json(

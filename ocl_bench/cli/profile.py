@@ -14,9 +14,9 @@ from ..evaluation.cost.memory import method
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..evaluation.cost.measure import Cost, Profile
+    from ..evaluation.cost.measure import ModelCost, Profile
 
-_LINES: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
+_LINES: tuple[tuple[str, str, Callable[[ModelCost], str]], ...] = (
     ("parameters at inference", "parameters", lambda cost: f"{cost.parameters.inference:,}"),
     ("of the whole model", "", lambda cost: f"{cost.parameters.whole:,}"),
     ("trainable", "", lambda cost: f"{cost.parameters.trainable:,}"),

@@ -5,8 +5,8 @@
                                                progress.json   how many images are done, replaced atomically
     <cache>/banks/<first two of the key>/<key>.lock             held while somebody works on the bank
 
-N is the number of images; those that fail leave unused rows at the end. The files grow to their final size at once, so
-that a full disk is noticed before the first image. Nothing is ever loaded whole.
+N is the number of images. Images that fail take no row, and the unused rows are at the end. The files get their final
+size before the first image is predicted, because a full disk should be noticed then. No file is ever loaded whole.
 """
 
 from __future__ import annotations
@@ -36,15 +36,23 @@ if TYPE_CHECKING:
     from ..data import OpenData
     from .plan import Plan
 
-_BLOCK, _SECONDS = 1024, 20.0  # images or time between two writes of the progress, whichever is over first
-_PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # the rules that change what a model sees
+_BLOCK, _SECONDS = 1024, 20.0  # images or seconds between two writes of the progress, whichever comes first
+_PREPARED = ("crop", "short_side", "interpolation", "boxes", "overlap")  # protocol fields that change a feature or row
 _FEATURES, _LABELS, _PROGRESS = "features.npy", "labels.npy", "progress.json"
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a bank is. images: of the split, of which `done` were looked at, `rows` are in the files, `zeros` of them
-    empty, and `failed` are left out, the first for the reason `first`. length: of a feature.
+    """How far a bank is.
+
+    Attributes:
+        images: number of images of the fit split.
+        length: numbers of a feature.
+        done: images that were predicted, or failed.
+        rows: images that have a row in the files.
+        zeros: rows whose feature is zero everywhere.
+        failed: images that failed and are left out.
+        first: why the first of them failed.
     """
 
     images: int
@@ -58,27 +66,36 @@ class _Progress:
 
 @dataclass
 class _Files:
-    """The memory-mapped arrays of a bank with its progress."""
+    """The memory-mapped arrays of a bank with its progress. arrays: None before the first row, as D is unknown then."""
 
     folder: Path
     progress: _Progress
     arrays: tuple[np.memmap, np.memmap] | None = None
 
     def bank(self) -> Bank:
-        """What is done so far. Raises UsageError when that is nothing."""
+        """The rows so far as a bank. Raises UsageError when there are none."""
         if self.arrays is None or not self.progress.rows:
             raise UsageError(f"no image of the fit split could be used; first: {self.progress.first}")
         features, labels = (array[: self.progress.rows] for array in self.arrays)
-        features.flags.writeable = False
+        features.flags.writeable = False  # a stray write would change the file
         return Bank(features, np.array(labels[:, 0]), np.array(labels[:, 1]), self.progress.failed, self.progress.zeros)
 
     def append(self, features: list[np.ndarray], labels: list[tuple[int, int]], model: str) -> None:
-        """Write rows, each a feature and its (label, position); the files are made with the first. model: its name."""
+        """Add rows at the end; the first ones create the files.
+
+        Args:
+            features: (D,) float32 each.
+            labels: (label, position in the fit split) of each feature.
+            model: its name, for messages.
+
+        Raises:
+            UsageError: when the features are longer or shorter than those before, or the files cannot be written.
+        """
         length = len(features[0])
         if self.arrays is None:
             self.progress = replace(self.progress, length=length)
-            with _written(self.folder):
-                self.arrays = _made(self.folder, self.progress)
+            with _write_errors(self.folder):
+                self.arrays = _create_arrays(self.folder, self.progress)
         if length != self.progress.length:
             before = self.progress.length
             raise UsageError(f"model {model}: gives features of {length} numbers, and gave {before} before")
@@ -88,40 +105,44 @@ class _Files:
         self.progress = replace(self.progress, rows=rows.stop, zeros=zeros)
 
     def keep(self) -> None:
-        """Bring rows to the disk, then say so: a killed run finds no more announced than is there."""
+        """Flush the rows to the disk, and then write the progress.
+
+        In this order a killed run finds no more rows announced than there are.
+        """
         text = json.dumps(asdict(self.progress))
-        with _written(self.folder):
+        with _write_errors(self.folder):
             for array in self.arrays or ():
                 array.flush()
             write_atomically(self.folder / _PROGRESS, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def bank_for(plan: Plan, train: OpenData) -> Bank:
-    """The bank of the plan's model on `train`: from the cache, else extracted as the plan's adapter reads predictions.
+    """The bank of the plan's model on the fit split `train`, read from the cache or extracted now.
 
-    A finished bank is reused, an unfinished one goes on where it stopped, a damaged one or `plan.refit` starts anew.
-    Images that fail are left out, counted and named on stderr. Of several processes or ranks (torchrun), one extracts
-    and the others wait; should it die, the next one goes on. The bank of a live object, which no key can name, is
-    temporary and goes with the `Bank`, at the latest when the process ends.
+    A finished bank is reused and an unfinished one is continued. A damaged bank is extracted again, and with
+    `plan.refit` every bank is. Images that fail are left out; stderr says how many and why the first one failed. Of
+    several processes or ranks (torchrun), one extracts while the others wait; if it dies, the next one continues. No
+    key can name a live object, so its bank is temporary: it is deleted together with the `Bank`, at the latest when the
+    process ends.
 
-    Raises UsageError when more than a tenth of the images fail, one has no label, or the cache cannot be written.
+    Raises:
+        UsageError: when more than a tenth of the images fail, one has no label, or the cache cannot be written.
     """
     if not plan.model.reusable:
-        return _temporary(plan, train)
+        return _temporary_bank(plan, train)
     key = bank_key(plan, train)
     folder = cache_root() / "banks" / key[:2] / key
-    with _alone(folder):
+    with _locked(folder):
         if plan.refit:
             shutil.rmtree(folder, ignore_errors=True)
-        return _extracted(folder, plan, train)
+        return _complete_bank(folder, plan, train)
 
 
 def bank_key(plan: Plan, train: OpenData) -> str:
-    """SHA-256 of everything that can change a feature of `train` or its row, and of nothing that cannot.
+    """SHA-256 of everything that can change a row of the bank of `train`, and of nothing else.
 
-    Votes do not (temperature, k, ties), nor the name of a card: cards that prepare images alike share a bank. Device,
-    batch size and threads change rounding only, as in the key of a result. The content of a box file is part of the
-    revision.
+    The vote (temperature, k, ties) and the name of a card are not part of it: cards that prepare images alike share a
+    bank. Device, batch size and threads are left out as in the key of a result, since they change only the rounding.
     """
     from .loop import input_size
     from .plan import DTYPE
@@ -130,9 +151,10 @@ def bank_key(plan: Plan, train: OpenData) -> str:
     return digest(
         {
             "version": HEAD_VERSION,
+            # The path of a box file may differ between machines; its content is part of the revision.
             "data": [data.reader, {name: value for name, value in data.options.items() if name != BOXES_FILE}],
             "images": [train.kind, train.revision, digest(list(train.ids))],
-            "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(plan)},
+            "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(model, plan.task)},
             "pooling": [plan.task.family, *getattr(plan.adapter, "any_of", ())],
             "model": [model.name, dict(model.options), model.checkpoint_sha256, model.source_sha256],
             "noise_seed": plan.noise_seeds[0],
@@ -142,7 +164,7 @@ def bank_key(plan: Plan, train: OpenData) -> str:
 
 
 def with_bank(plan: Plan, train: OpenData) -> Knn:
-    """The plan's adapter with the bank of `train`; classes are those of the bank and those that the data declares."""
+    """The plan's adapter with the bank of `train`. Its classes are those of the bank and those of either split."""
     adapter = cast(Knn, plan.adapter)
     bank = bank_for(plan, train)
     for text in _remarks(plan, train, bank, adapter.k):
@@ -151,7 +173,7 @@ def with_bank(plan: Plan, train: OpenData) -> Knn:
 
 
 def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
-    """What is unusual about a bank: fewer images than the largest k, classes without images, zeros."""
+    """One line for each unusual property of a bank: fewer images than the largest k, classes without images, zeros."""
     task, count = plan.task.name, len(bank.labels)
     if k > count:
         yield f"task {task}: the bank has {count} images, fewer than k = {k}: a larger k takes all of them"
@@ -164,25 +186,27 @@ def _remarks(plan: Plan, train: OpenData, bank: Bank, k: int) -> Iterator[str]:
         yield f"model {plan.model.name}: {what}: their cosine with every image is 0"
 
 
-def _temporary(plan: Plan, train: OpenData) -> Bank:
+def _temporary_bank(plan: Plan, train: OpenData) -> Bank:
+    """A bank whose files are deleted when the `Bank` is no longer used."""
     place = cache_root() / "banks"
-    with _written(place):
+    with _write_errors(place):
         place.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="temporary-", dir=place))
     try:
-        bank = _extracted(folder, plan, train)
-    except BaseException:
+        bank = _complete_bank(folder, plan, train)
+    except BaseException:  # also when the user interrupts it
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    # Not a context manager: the adapter reads the memory map for as long as it exists.
     weakref.finalize(bank, shutil.rmtree, folder, ignore_errors=True)
     return bank
 
 
-def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
-    """The bank in `folder`, after the images that are missing in it were predicted."""
-    files = _opened(folder, train)
+def _complete_bank(folder: Path, plan: Plan, train: OpenData) -> Bank:
+    """The bank in `folder`, after its missing images were predicted."""
+    files = _open_files(folder, train)
     if files is None:
-        with _written(folder):
+        with _write_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         files = _Files(folder, _Progress(len(train.ids)))
@@ -194,20 +218,21 @@ def _extracted(folder: Path, plan: Plan, train: OpenData) -> Bank:
 
 
 def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
-    """Predict the images from where the bank ends, exactly as those that are scored."""
+    """Predict the images after the last one of the bank, with the runner that predicts the scored images."""
     from .loop import Runner
 
     runner, count = Runner(replace(plan, data=train)), len(train.ids)
-    kept, since = files.progress.done, time.monotonic()
+    written, since = files.progress.done, time.monotonic()
     with progress_bar(f"{plan.model.name}: features of the bank", count, unit="images") as advance:
-        advance(kept)
-        for first in range(kept, count, plan.batch_size):
+        advance(written)
+        for first in range(written, count, plan.batch_size):
             chosen = range(first, min(first + plan.batch_size, count))
             items, unreadable = runner.read(chosen)
             items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
             if items:
-                place = {train.ids[position]: position for position in chosen}
-                labels = [(_label(item.truth.label, item.id), place[item.id]) for item in items]
+                # By id, as images that failed are missing among the items.
+                positions = {train.ids[position]: position for position in chosen}
+                labels = [(_label_of(item.truth.label, item.id), positions[item.id]) for item in items]
                 files.append(outputs, labels, plan.model.name)
             failed = [*unreadable, *unpredicted]
             before = files.progress
@@ -218,12 +243,12 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
                 first=before.first or (failed[0].error if failed else ""),
             )
             if files.progress.failed > count / 10:
-                shutil.rmtree(files.folder, ignore_errors=True)  # after a repair, all of them are read again
+                shutil.rmtree(files.folder, ignore_errors=True)  # else images that were repaired would stay left out
                 raise UsageError(f"more than a tenth fail: {_failures(files.progress)}")
             waited = time.monotonic() - since > _SECONDS
-            if chosen.stop - kept >= _BLOCK or waited or chosen.stop == count:
+            if chosen.stop - written >= _BLOCK or waited or chosen.stop == count:
                 files.keep()
-                kept, since = chosen.stop, time.monotonic()
+                written, since = chosen.stop, time.monotonic()
             advance(len(chosen))
 
 
@@ -231,20 +256,22 @@ def _failures(progress: _Progress) -> str:
     return f"{progress.failed} of {progress.images} images of the fit split fail, first: {progress.first}"
 
 
-def _label(label: int | None, sample_id: str) -> int:
+def _label_of(label: int | None, sample_id: str) -> int:
+    """The label of a sample. Raises UsageError when it has none."""
     if label is None:
         raise UsageError(f"sample {sample_id}: has no label (Truth.label); k-NN needs data with a class for each image")
     return label
 
 
-def _opened(folder: Path, train: OpenData) -> _Files | None:
-    """The files of a bank of these images, finished or not; None when they are missing or damaged."""
+def _open_files(folder: Path, train: OpenData) -> _Files | None:
+    """The files of a finished or unfinished bank of these images; None when they are missing or damaged."""
     try:
         progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
         if progress.images != len(train.ids):
             return None
-        if not progress.rows:
+        if not progress.rows:  # every image so far has failed, and no file was created
             return _Files(folder, progress)
+        # Writable, because an unfinished bank is continued in the same files.
         arrays = [np.load(folder / name, mmap_mode="r+") for name in (_FEATURES, _LABELS)]
     except (OSError, ValueError, TypeError, EOFError):
         return None
@@ -252,40 +279,41 @@ def _opened(folder: Path, train: OpenData) -> _Files | None:
     expected = (progress.images, progress.length), (progress.images, 2), np.float32, np.int64
     if (features.shape, labels.shape, features.dtype, labels.dtype) != expected:
         return None
-    return _Files(folder, progress, (features, labels)) if _unit(features[: progress.rows]) else None
+    return _Files(folder, progress, (features, labels)) if _have_unit_length(features[: progress.rows]) else None
 
 
-def _unit(features: np.ndarray) -> bool:
-    """Whether all rows have length 1, or 0 (an image in which the model sees nothing), so far as float32 can."""
-    for first in range(0, len(features), 8192):
+def _have_unit_length(features: np.ndarray) -> bool:
+    """Whether all rows have length 1 up to rounding, or 0 (the model saw nothing in the image)."""
+    for first in range(0, len(features), 8192):  # in parts, as the array may be larger than the memory
         squares = np.square(features[first : first + 8192]).sum(1)
+        # Far above the rounding of float32, and far below what overwritten or missing bytes give.
         if not ((np.abs(squares - 1) < 1e-3) | (squares == 0)).all():
             return False
     return True
 
 
-def _made(folder: Path, progress: _Progress) -> tuple[np.memmap, np.memmap]:
-    """Empty files of the final size, whose space is reserved where the system can do so."""
+def _create_arrays(folder: Path, progress: _Progress) -> tuple[np.memmap, np.memmap]:
+    """New files of the final size, whose disk space is reserved where the system can do so."""
     arrays = []
     for name, width, dtype in ((_FEATURES, progress.length, np.float32), (_LABELS, 2, np.int64)):
         path, shape = folder / name, (progress.images, width)
         arrays.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
-        if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process in the middle of a write
+        if hasattr(os, "posix_fallocate"):  # a full disk would otherwise kill the process while it writes to the map
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return arrays[0], arrays[1]
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process works on a bank; the lock goes with the process that holds it."""
-    import fcntl
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on the bank. A process that dies releases its lock."""
+    import fcntl  # here, because Windows has no fcntl
 
-    with _written(folder):
+    with _write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock").open("w")
     with lock:
-        with _written(folder):
+        with _write_errors(folder):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -295,8 +323,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _written(place: Path) -> Iterator[None]:
-    """UsageError for what the file system refuses."""
+def _write_errors(place: Path) -> Iterator[None]:
+    """Turn errors of the file system into a UsageError that names the remedy."""
     try:
         yield
     except OSError as error:

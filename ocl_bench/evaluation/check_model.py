@@ -1,6 +1,6 @@
-"""Will my model work? A few predictions on synthetic images, in seconds, before any data set is opened.
+"""Checks of a model by a few predictions on synthetic images, in seconds, before any data set is opened.
 
-For a task on videos the images are the frames of one.
+For a task on videos, the images are the frames of one video.
 """
 
 from __future__ import annotations
@@ -22,16 +22,27 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
+from .loop import input_size
 
 BATCH = 4
 TOLERANCE = 1e-5
-_FIELDS = ("masks", "tokens", "classes", "slots", "embedding", "boxes")
+"""Largest difference of soft values between orders or batch sizes: kernels may round differently."""
 LABEL_TOLERANCE = 1e-3
+"""Largest share of pixels whose label may differ: rounding decides between slots that are almost equal."""
+_FIELDS = ("masks", "tokens", "classes", "slots", "embedding", "boxes")
+"""Fields of a prediction. The first one that a model has is compared between runs."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried. passed is None when it was skipped because an earlier check failed."""
+    """The outcome of one check.
+
+    Attributes:
+        name: what was checked.
+        passed: None when it was skipped because an earlier check failed.
+        detail: what was seen.
+        remedy: what to change, where it failed.
+    """
 
     name: str
     passed: bool | None
@@ -47,19 +58,28 @@ def check_model(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> list[Check]:
-    """Try a model on 4 synthetic images: fields, shapes, finiteness, determinism, order and batch invariance.
+    """Check a model on 4 synthetic images: fields, shapes, finite values, determinism, order and batch size.
 
-    On a task of videos these are 4 frames of one, and two clips must say what one says.
+    For a task on videos these are 4 frames of one video, and two clips must give the same as one.
 
-    model: as in `evaluate`. Raises UsageError only for a wrong name; what a model does wrong becomes a failed check.
+    Args:
+        model, checkpoint, options: as in `evaluate`.
+        task: its family decides which fields are needed.
+        device: of the model.
+
+    Returns:
+        The checks in order. An error of the model is a failed check.
+
+    Raises:
+        UsageError: for a name, checkpoint or option that cannot be used.
     """
     spec = get_task(task)
     loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    kind = _VideoSession if find_family(spec.family).unit == "videos" else _Session
-    session = kind(loaded, spec, get_adapter(spec, loaded), device)
+    session_class = _VideoSession if find_family(spec.family).unit == "videos" else _ImageSession
+    session = session_class(loaded, spec, get_adapter(spec, loaded), device)
     checks: list[Check] = []
     for name, step, remedy in session.steps():
-        if any(check.passed is False for check in checks[:3]):  # without a usable prediction the rest means nothing
+        if any(check.passed is False for check in checks[:3]):  # the other checks need a usable prediction
             checks.append(Check(name, None, "skipped"))
             continue
         try:
@@ -69,18 +89,17 @@ def check_model(
     return checks
 
 
-class _Session:
-    """The model, four images, and what it said about them."""
+class _ImageSession:
+    """The model, four images, and its first prediction for them."""
 
     def __init__(self, loaded: LoadedModel, task: TaskSpec, adapter: Adapter, device: str) -> None:
         self.loaded, self.task, self.adapter, self.device = loaded, task, adapter, device
-        own = getattr(loaded.model, "input_size", None) or loaded.card.input
-        self.size = int(own or task.protocol.input)
+        self.size = input_size(loaded, task)
         self.images, self.truth = synthetic_images(BATCH, self.size)
         self.first: Prediction | None = None
 
     def steps(self) -> list[tuple[str, Callable[[], str], str]]:
-        """Name, function that returns a detail or raises OclBenchError, remedy."""
+        """The checks in order: name, function that returns a detail or raises OclBenchError, remedy."""
         return [
             ("predicts", self.predicts, "make predict(batch) work on batch.image (B,3,H,W) float32 in [0,1]"),
             ("fields and shapes", self.fields, "return a Prediction with one entry per image of the batch"),
@@ -97,30 +116,33 @@ class _Session:
         ]
 
     def predict(self, chosen: list[int], image: Tensor | None = None) -> Any:
-        """The model's raw answer for some of the images."""
+        """The model's answer for some of the images, unchecked. image: in place of a copy of those images."""
         image = self.images[chosen].clone() if image is None else image
         boxes = None
         if self.task.protocol.grants == "attention":
+            # One box for each image, the left half.
             boxes = tuple(torch.tensor([[0.0, 0.0, self.size / 2, self.size]]) for _ in chosen)
         batch = Batch(tuple(f"image-{i}" for i in chosen), image, boxes=boxes)
         return self._ask(self.loaded.model, batch, [Truth(self.truth[i], label=i) for i in chosen])
 
     def _ask(self, model: Any, batch: Batch, truth: list[Truth]) -> Any:
+        """The model's answer. Raises UsageError when it fails; only ceilings are given the truth."""
         try:
             with torch.inference_mode():
                 return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
         except OclBenchError:
             raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
             reason = str(error).splitlines()[0][:200] if str(error) else ""
             raise UsageError(f"predict raised {type(error).__name__}: {reason}") from error
 
     def predicts(self) -> str:
-        everything = list(range(BATCH))
-        self.first = self.predict(everything)
+        """Makes the prediction with which all others are compared."""
+        self.first = self.predict(list(range(BATCH)))
         return f"{BATCH} images of {self.size}x{self.size}"
 
     def fields(self) -> str:
+        """The adapter of the task accepts the prediction."""
         prediction = self.adapter.check(self.first, BATCH, self.loaded.name)
         values = {field: getattr(prediction, field) for field in _FIELDS}
         return ", ".join(
@@ -130,6 +152,7 @@ class _Session:
         )
 
     def finite(self) -> str:
+        """The needed fields hold neither NaN nor infinity."""
         assert self.first is not None
         fine = self.adapter.finite(self.first)
         if not fine.all():
@@ -137,6 +160,7 @@ class _Session:
         return "no NaN, no infinity"
 
     def unchanged(self) -> str:
+        """A model that writes into its input would change what comes after it."""
         image = self.images.clone()
         self.predict(list(range(BATCH)), image)
         if not torch.equal(image.cpu(), self.images.cpu()):
@@ -144,23 +168,27 @@ class _Session:
         return "batch.image is as it was"
 
     def deterministic(self) -> str:
-        largest = self._difference(self._masks(list(range(BATCH))), self._first_masks())
-        if largest > 0:
+        """Two runs on the same batch are equal in every bit."""
+        largest = self._difference(self._values(list(range(BATCH))), self._first_values())
+        if largest > 0:  # no tolerance: equal batches take equal kernels
             raise UsageError(f"two runs on one batch differ ({self._measure()} {largest:.2g})")
         return "two runs are equal"
 
     def order(self) -> str:
+        """Images in reversed order give the same, up to rounding."""
         backwards = list(range(BATCH))[::-1]
-        return self._close(self._masks(backwards).flip(0), "reversed batch")
+        return self._close(self._values(backwards).flip(0), "reversed batch")
 
     def batch_size(self) -> str:
-        single = [self._masks([i]) for i in range(BATCH)]
-        if single[0].ndim == 4:
-            slots = max(masks.shape[1] for masks in [*single, self._first_masks()])
-            single = [_with_slots(masks, slots) for masks in single]
+        """Images one by one give the same as together, up to rounding."""
+        single = [self._values([i]) for i in range(BATCH)]
+        if single[0].ndim == 4:  # the number of slots may depend on the image
+            slots = max(values.shape[1] for values in [*single, self._first_values()])
+            single = [_pad_slots(values, slots) for values in single]
         return self._close(torch.cat(single), "batches of 1 and 4")
 
     def mask_source(self) -> str:
+        """A model names the source of its masks; floors and ceilings need not."""
         assert self.first is not None
         source = self.first.mask_source
         if self.first.masks is None:
@@ -170,72 +198,84 @@ class _Session:
         return str(source)
 
     def _field(self) -> str:
-        """The field that is compared between runs: the first of those that tell most that the model has."""
+        """The field that is compared between runs: the first of `_FIELDS` that the model has."""
         return next(field for field in _FIELDS if getattr(self.first, field) is not None)
 
-    def _first_masks(self) -> Tensor:
+    def _first_values(self) -> Tensor:
+        """The compared field of the first prediction."""
         return getattr(self.first, self._field()).detach().cpu()
 
-    def _masks(self, chosen: list[int]) -> Tensor:
+    def _values(self, chosen: list[int]) -> Tensor:
+        """The compared field of a new prediction for these images."""
         prediction = self.adapter.check(self.predict(chosen), len(chosen), self.loaded.name)
         return getattr(prediction, self._field()).detach().cpu()
 
     def _measure(self) -> str:
-        return "largest difference" if self._first_masks().is_floating_point() else "share of pixels"
+        """What `_difference` returns, in words."""
+        return "largest difference" if self._first_values().is_floating_point() else "share of pixels"
 
-    def _difference(self, masks: Tensor, expected: Tensor) -> float:
-        if masks.ndim == 4 and expected.ndim == 4:  # empty slots may be added to fill a batch up
-            slots = max(masks.shape[1], expected.shape[1])
-            masks, expected = _with_slots(masks, slots), _with_slots(expected, slots)
-        if masks.shape != expected.shape:
-            raise UsageError(f"shapes differ: {tuple(masks.shape)} and {tuple(expected.shape)}")
-        if masks.is_floating_point():
-            absent = masks.isnan() & expected.isnan()  # NaN boxes are none, in both
-            gap = (masks.double() - expected.double()).abs().masked_fill(absent, 0)
+    def _difference(self, values: Tensor, expected: Tensor) -> float:
+        """The largest absolute difference, or for label maps the share of pixels that differ."""
+        if values.ndim == 4 and expected.ndim == 4:  # a model may add empty slots to fill a batch up
+            slots = max(values.shape[1], expected.shape[1])
+            values, expected = _pad_slots(values, slots), _pad_slots(expected, slots)
+        if values.shape != expected.shape:
+            raise UsageError(f"shapes differ: {tuple(values.shape)} and {tuple(expected.shape)}")
+        if values.is_floating_point():
+            absent = values.isnan() & expected.isnan()  # a box of NaN stands for no box, which is equal in both
+            gap = (values.double() - expected.double()).abs().masked_fill(absent, 0)
             return float(gap.max()) if gap.numel() else 0.0
-        return float((masks != expected).double().mean())
+        return float((values != expected).double().mean())
 
-    def _close(self, masks: Tensor, what: str) -> str:
-        largest = self._difference(masks, self._first_masks())
-        allowed = TOLERANCE if masks.is_floating_point() else LABEL_TOLERANCE
-        if not largest <= allowed:
+    def _close(self, values: Tensor, what: str) -> str:
+        """A detail when values are equal to the first ones up to rounding. Raises UsageError when they are not.
+
+        what: how they were predicted, for the message.
+        """
+        largest = self._difference(values, self._first_values())
+        allowed = TOLERANCE if values.is_floating_point() else LABEL_TOLERANCE
+        if not largest <= allowed:  # written this way, NaN fails
             raise UsageError(f"{what}: {self._measure()} {largest:.2g} is above {allowed:g}")
         return f"{self._measure()} {largest:.1g}"
 
 
-class _VideoSession(_Session):
-    """The same with the images as frames of one video."""
+class _VideoSession(_ImageSession):
+    """The same checks with the images as frames of one video."""
 
     def steps(self) -> list[tuple[str, Callable[[], str], str]]:
-        """As for images, but frames may depend on each other; a model must not depend on where clips end, though."""
+        """As for images, except that frames may depend on each other, but not on where clips end."""
         skipped = ("independent of order", "independent of batch size")
         steps = [step for step in super().steps() if step[0] not in skipped]
-        if not getattr(video_model(self.loaded.model), "whole_video", False):
+        if not getattr(video_model(self.loaded.model), "whole_video", False):  # such a model never gets a part
             remedy = "keep what is needed in Prediction.state; it comes back as Batch.state with the next frames"
             steps.insert(-1, ("independent of clips", self.clips, remedy))
         return steps
 
     def predict(self, chosen: list[int], image: Tensor | None = None) -> Any:
-        """The model's raw answer for these frames as the first ones of a video."""
+        """The model's answer for these frames as the first ones of a video, unchecked."""
         return self._clip(chosen, self.images[chosen].clone() if image is None else image, 0, None)
 
     def _clip(self, chosen: list[int], frames: Tensor, start: int, state: Any) -> Any:
+        """The model's answer for one clip. start: its first frame. state: returned for the clip before."""
         batch = Batch(("video",), frames[:1], video=frames[None], start=start, state=state)
         return self._ask(video_model(self.loaded.model), batch, [Truth(self.truth[i]) for i in chosen])
 
     def clips(self) -> str:
+        """Two clips of half the frames give the same as one, up to rounding."""
         halves, state = [], None
         for chosen in (list(range(BATCH // 2)), list(range(BATCH // 2, BATCH))):
-            found = self._clip(chosen, self.images[chosen].clone(), chosen[0], state)
-            halves.append(self.adapter.check(found, len(chosen), self.loaded.name).masks)
-            state = found.state
-        return self._close(torch.cat([one.detach().cpu() for one in halves if one is not None]), "one clip and two")
+            prediction = self._clip(chosen, self.images[chosen].clone(), chosen[0], state)
+            halves.append(self.adapter.check(prediction, len(chosen), self.loaded.name).masks)
+            state = prediction.state
+        return self._close(torch.cat([half.detach().cpu() for half in halves if half is not None]), "one clip and two")
 
-    def _first_masks(self) -> Tensor:
-        return super()._first_masks()[0]
+    def _first_values(self) -> Tensor:
+        """The compared field of the frames: the first dimension of the first prediction is that of the one video."""
+        return super()._first_values()[0]
 
 
-def _with_slots(masks: Tensor, slots: int) -> Tensor:
+def _pad_slots(masks: Tensor, slots: int) -> Tensor:
+    """Masks (B, K, h, w) with empty ones added up to `slots` slots."""
     missing = slots - masks.shape[1]
     return torch.cat([masks, masks.new_zeros(len(masks), missing, *masks.shape[2:])], 1) if missing else masks
 

@@ -1,4 +1,4 @@
-"""What the head or the bank of a task was made from, as a result records it."""
+"""The origin of a task's head or bank, as a result records it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def fit_section(plan: Plan) -> FitSection | None:
-    """The fit split of a plan whose head is fitted (`evaluate.with_head`); None for a task that fits nothing.
+    """The fit split, the images left out and the choices made on it; None for a task that fits nothing.
 
-    Images that were left out are named where the head says so: one that an earlier version left in the cache does not.
+    plan: with its head or bank (`heads.with_head`). `left_out` is None for a head that an early version cached: it does
+    not say which images failed.
     """
     fit, train = plan.task.fit, plan.train
     if fit is None or train is None:
@@ -42,8 +43,9 @@ def fit_section(plan: Plan) -> FitSection | None:
 
 
 def _chosen(head: dict[str, Tensor], fit: Fit) -> dict[str, float]:
-    """What was chosen on the held-out part of the fit split: the learning rate, as the card writes it."""
+    """What was chosen on the held-out part of the fit split, by name: the learning rate, if any."""
     if "learning_rate" not in head:
         return {}
     stored = float(head["learning_rate"][0])
+    # The head holds float32. The record has the card's own number: 0.1, and not 0.10000000149011612.
     return {"learning_rate": min(fit.learning_rates or (stored,), key=lambda rate: abs(rate - stored))}

@@ -1,4 +1,4 @@
-"""Fitted heads in the cache, so that the same head is fitted once."""
+"""Fits the head of a task, or reads it from the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def with_head(plan: Plan) -> Plan:
-    """The plan with its head fitted, or read from the cache; the same plan when the task fits nothing."""
+    """The plan with its head or bank, fitted or read from the cache; the same plan when the task fits nothing."""
     if plan.train is None or plan.task.fit is None:
         return plan
     with fixed_arithmetic(plan.threads):
@@ -37,27 +37,41 @@ def with_head(plan: Plan) -> Plan:
 
 
 def head_for(plan: Plan, train: OpenData) -> Head:
-    """The head of a plan, kept in the cache unless the model is an object whose state no key can name.
+    """The head of a plan, fitted on `train` or read from the cache.
 
-    The head gets a tensor `left_out`, positions in `train.ids` of the images that could not be read or predicted. A
-    plan that computes everything again (`force`) fits again, too.
+    It is not cached when the model is a live object, whose state no key can name. With `plan.refit` it is fitted again.
+
+    Returns:
+        The adapter's tensors, and `left_out`: int64 positions in `train.ids` of the images that failed.
+
+    Raises:
+        UsageError: when more than a tenth of the images fail, or the head is not finite.
     """
     adapter = cast(HeadAdapter, plan.adapter)
 
     def fitted() -> Head:
         left_out: list[int] = []
-        batches = (([item.truth for item in items], found) for items, found in predictions(plan, train, left_out))
-        head = adapter.fit(batches, train)
+        batches = (
+            ([item.truth for item in items], prediction) for items, prediction in predictions(plan, train, left_out)
+        )
+        head = adapter.fit(batches, train)  # uses up the generator; `left_out` is complete only after it
         return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
 
     return cached(plan.fit_key, fitted, again=plan.refit) if plan.model.reusable else _finite(fitted())
 
 
 def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
-    """The tensors of a head: from `<cache>/heads/<key>.safetensors`, else fitted now and kept there.
+    """The tensors of a head, read from the cache or fitted now.
 
-    again: fit even if it is there; a damaged file is always replaced. With several ranks (torchrun), rank 0 fits and
-    the others wait. Raises UsageError when the cache cannot be written or the head is not finite.
+    With several ranks (torchrun), rank 0 fits and the others wait.
+
+    Args:
+        key: names the file, `<cache>/heads/<first two>/<key>.safetensors`.
+        fit: computes the head.
+        again: fit even if the file is there. A damaged file is always replaced.
+
+    Raises:
+        UsageError: when the cache cannot be written, or the head is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -66,7 +80,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
     if int(os.environ.get("RANK", "0")) > 0:
         if not path.is_file():
             logger.info("waiting for rank 0, which fits the head (%s)", path)
-        while not path.is_file():
+        while not path.is_file():  # it is written atomically: once there, it is complete
             time.sleep(0.2)
     if path.is_file() and not again:
         try:
@@ -74,6 +88,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
             return tensors
         except SafetensorError:
             pass  # a damaged file is fitted again and overwritten
+    # safetensors refuses views that are not contiguous
     head = {name: tensor.contiguous() for name, tensor in _finite(fit()).items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +99,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
 
 
 def _finite(head: Head) -> Head:
+    """The same head. Raises UsageError when one of its tensors holds NaN or infinity."""
     for name, tensor in head.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UsageError(f"the fitted head is not finite ({name}); are the model's features of a usable size?")

@@ -1,9 +1,10 @@
-"""One shard of the corridor: read, predict, score. Truth goes from the reader to the adapter, past the model."""
+"""One shard of images: read, predict, score. The truth goes from the reader to the adapter; the model never sees it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,24 @@ from ..core.log import logger, progress_bar
 from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
 from ..models.user_code import described
 from ..results.record import Failure
-from .shards import Shard
+from .shards import Shard, to_frame
 
 if TYPE_CHECKING:
+    from ..cards.task import TaskSpec
     from ..data import OpenData
+    from ..models.loading import LoadedModel
     from .plan import Plan
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample, or one frame of a video, after the protocol.
+    """One sample, or one frame of a video, as the protocol prepares it.
 
-    image: (3, S, S) float32. truth: at the size on which it is scored. boxes: (N, 4), those that the card grants.
+    Attributes:
+        id: of the sample.
+        image: (3, S, S) float32 in [0, 1].
+        truth: at the size at which it is scored.
+        boxes: (N, 4) xyxy pixels of `image`, where the card grants boxes to the model's attention; else None.
     """
 
     id: str
@@ -37,7 +44,10 @@ class Item:
 
 
 def make_item(sample: Sample, plan: Plan, side: int) -> Item:
-    """A sample after the protocol. Raises SampleError where the card forbids its overlaps."""
+    """A sample as the protocol prepares it, for a model that sees `side` x `side` pixels.
+
+    Raises SampleError for objects that overlap, where the card says `overlap: error`.
+    """
     from ..data.transforms import granted_boxes, prepare
 
     protocol = plan.task.protocol
@@ -49,8 +59,8 @@ def make_item(sample: Sample, plan: Plan, side: int) -> Item:
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What the model says of one image with one noise seed. output: as the adapter makes it."""
+class _ImageOutput:
+    """The output of one image with one noise seed, as the adapter makes it, and the truth to score it against."""
 
     id: str
     seed: int
@@ -58,41 +68,58 @@ class _Answer:
     output: Any
 
 
+@dataclass(frozen=True)
+class GivenOutputs:
+    """Takes the place of a model whose outputs exist already: the runner looks them up and predicts nothing.
+
+    by_seed: noise seed -> sample id -> output, as the adapter of the task makes it. source: as `Adapter.source` says.
+    """
+
+    by_seed: Mapping[int, Mapping[str, Any]]
+    source: str
+
+
 class Runner:
-    """Computes shards of a plan; keeps the images of no more than one batch in memory."""
+    """Computes shards of a plan, with the images of only one batch in memory.
+
+    Args:
+        plan: what is evaluated.
+        predictions: folder in which outputs are saved, or None.
+    """
 
     def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
         self.plan = plan
         self.predictions = predictions
-        self.input_size = input_size(plan)
+        self.input_size = input_size(plan.model, plan.task)
         self.source = ""
         self.seconds_model = 0.0
 
     def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
-        """Rows of these positions in `plan.data.ids`; batches never cross a shard."""
-        import pandas
+        """The rows of some samples. Batches never cross a shard, so that resuming changes no batch.
 
+        Args:
+            positions: of the samples in `plan.data.ids`.
+            advance: gets the number of samples of each finished batch.
+        """
         start, self.seconds_model = time.perf_counter(), 0.0
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
-        waiting: list[_Answer] = []
+        unscored: list[_ImageOutput] = []
         for first in range(0, len(positions), self.plan.batch_size):
             chosen = positions[first : first + self.plan.batch_size]
             items, unreadable = self.read(chosen)
-            answers, unanswered = self._answers(items)
-            waiting += answers
-            failed += unreadable + unanswered
-            if not self.plan.adapter.scored_at_once:
-                rows, waiting = rows + self._score(waiting), []
+            outputs, unpredicted = self._predict_seeds(items)
+            unscored += outputs
+            failed += unreadable + unpredicted
+            if not self.plan.adapter.scored_at_once:  # else the whole shard is scored together, after the loop
+                rows, unscored = rows + self._score(unscored), []
             advance(len(chosen))
-        rows += self._score(waiting)
-        types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
-        types |= self.plan.adapter.columns(self.plan.task)
-        frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
+        rows += self._score(unscored)
+        frame = to_frame(rows, self.plan.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
     def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
-        """Samples after the protocol, and those that cannot be read."""
+        """The prepared samples, and the failures of those that cannot be read."""
         items, failed = [], []
         for position in positions:
             try:
@@ -101,51 +128,69 @@ class Runner:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
         return items, failed
 
-    def _answers(self, items: list[Item]) -> tuple[list[_Answer], list[Failure]]:
-        """What the model says of a batch with each noise seed, image by image."""
-        answers: list[_Answer] = []
+    def _predict_seeds(self, items: list[Item]) -> tuple[list[_ImageOutput], list[Failure]]:
+        """The outputs of a batch with every noise seed, image by image, and the failures."""
+        predicted: list[_ImageOutput] = []
         failed: list[Failure] = []
         for seed in self.plan.noise_seeds:
             items, outputs, failures = self.outputs(items, seed)
             failed += failures
-            answers += [_Answer(item.id, seed, item.truth, output) for item, output in zip(items, outputs, strict=True)]
-        lost = {failure.id for failure in failed}  # one image, one vote: a sample that fails for one seed fails
+            predicted += [
+                _ImageOutput(item.id, seed, item.truth, output) for item, output in zip(items, outputs, strict=True)
+            ]
+        # A sample that fails for one noise seed fails as a whole: every image has the same weight in a mean.
+        failed_ids = {failure.id for failure in failed}
+        # The rows of one image stand together, whatever the number of seeds; `items` holds those that never failed.
         order = {item.id: position for position, item in enumerate(items)}
-        kept = [answer for answer in answers if answer.id not in lost]
-        return sorted(kept, key=lambda answer: order[answer.id]), failed
+        complete = [entry for entry in predicted if entry.id not in failed_ids]
+        return sorted(complete, key=lambda entry: order[entry.id]), failed
 
-    def _score(self, answers: list[_Answer]) -> list[dict[str, Any]]:
-        if not answers:
+    def _score(self, predicted: list[_ImageOutput]) -> list[dict[str, Any]]:
+        """A row for each output, which is also saved where the run saves predictions."""
+        if not predicted:
             return []
         plan = self.plan
-        values = plan.adapter.score([one.truth for one in answers], [one.output for one in answers], plan.task)
+        values = plan.adapter.score(
+            [entry.truth for entry in predicted], [entry.output for entry in predicted], plan.task
+        )
         if self.predictions is not None:
-            for one in answers:
-                plan.adapter.write(self.predictions, one.id, one.seed, one.output)
-        return [{"id": one.id, "noise_seed": one.seed, **value} for one, value in zip(answers, values, strict=True)]
+            for entry in predicted:
+                plan.adapter.write(self.predictions, entry.id, entry.seed, entry.output)
+        return [
+            {"id": entry.id, "noise_seed": entry.seed, **value} for entry, value in zip(predicted, values, strict=True)
+        ]
 
     def outputs(self, items: list[Item], seed: int) -> tuple[list[Item], list[Any], list[Failure]]:
-        """What the model says of up to one batch of items: those that worked, their outputs, and the failures."""
+        """The items of up to one batch that could be predicted, their outputs, and the failures.
+
+        Raises UsageError when no prediction is finite: then the model is broken, not an image.
+        """
+        model = self.plan.model.model
+        if isinstance(model, GivenOutputs):
+            self.source = model.source
+            return items, [model.by_seed[seed][item.id] for item in items], []
         items, prediction, failed = self.predict(items, seed)
         if prediction is None:
             return [], [], failed
-        finite = self.plan.adapter.finite(prediction)[: len(items)]
+        finite = self.plan.adapter.finite(prediction)[: len(items)]  # without the padding
         message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
         if not finite.any():
             raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
+        # Also of the rows that are not finite: an adapter takes a whole batch, and their outputs are dropped below.
         outputs = self.plan.adapter.outputs(prediction, self._shapes(items), self.input_size)
         failed += [
             Failure(id=item.id, error=f"sample {item.id}: {message}")
             for item, fine in zip(items, finite, strict=True)
             if not fine
         ]
-        kept = [position for position, fine in enumerate(finite) if fine]
-        return [items[k] for k in kept], [outputs[k] for k in kept], failed
+        positions = [position for position, fine in enumerate(finite) if fine]
+        return [items[k] for k in positions], [outputs[k] for k in positions], failed
 
     def predict(self, items: list[Item], seed: int) -> tuple[list[Item], Prediction | None, list[Failure]]:
-        """The prediction for a padded batch, whose first rows belong to the items that are returned; and the failures.
+        """The items that could be predicted, their prediction, and the failures.
 
-        None when no item is left: a model that reads files may fail for single images.
+        The batch is padded, and the first rows of the prediction belong to the items. The prediction is None when no
+        item is left, as a model that reads files may fail for single images.
         """
         failed: list[Failure] = []
         while items:
@@ -153,17 +198,22 @@ class Runner:
                 return items, self._predict(items, seed), failed
             except SampleError as error:
                 if error.sample_id not in {item.id for item in items}:
-                    raise
+                    raise  # removing nothing would repeat the same batch forever
                 failed.append(Failure(id=error.sample_id, error=str(error)))
                 items = [item for item in items if item.id != error.sample_id]
         return [], None, failed
 
     def _shapes(self, items: list[Item]) -> list[tuple[int, int]]:
+        """Height and width at which each row of the padded batch is scored."""
         shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
         return shapes + shapes[-1:] * (self.plan.batch_size - len(items))
 
     def _predict(self, items: list[Item], seed: int) -> Prediction:
-        """Predict a batch that is padded to the batch size by repeating its last image."""
+        """Predict a batch that is padded to the batch size by repeating its last image.
+
+        Kernels may round differently for another batch size: without padding, a row would depend on the size of the
+        last batch.
+        """
         plan = self.plan
         padded = items + items[-1:] * (plan.batch_size - len(items))
         image = on_device(torch.stack([item.image for item in padded]), plan)
@@ -173,52 +223,67 @@ class Runner:
         ids, any_of = tuple(item.id for item in padded), getattr(plan.adapter, "any_of", ())
         batch = Batch(ids, image, boxes=boxes, noise_seed=seed, any_of=any_of)
         start = time.perf_counter()
-        prediction = ask(plan, plan.model.model, batch, [item.truth for item in padded])
+        prediction = predict_batch(plan, plan.model.model, batch, [item.truth for item in padded])
         self.seconds_model += time.perf_counter() - start
         prediction = plan.adapter.check(prediction, len(padded), plan.model.name)
         self.source = plan.adapter.source(prediction)
+        # A head that pools within the granted boxes reads them here: models do not return them.
         return prediction if boxes is None else replace(prediction, granted=boxes)
 
 
-def ask(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> Any:
-    """What a model says of a batch; only a ceiling is given the truth. Raises UsageError when the model fails."""
-    try:
+def predict_batch(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> Any:
+    """The model's answer to a batch, unchecked. Only ceilings are given the truth.
+
+    Raises UsageError when the model fails.
+    """
+    with name_failures(plan.model.name, f"a batch of {len(truth)} images of side {batch.image.shape[-1]}"):
         with torch.inference_mode():
             prediction = model.predict(batch, *((truth,) if plan.model.needs_truth else ()))
         if plan.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return prediction
+            torch.cuda.synchronize()  # kernels run asynchronously: errors and time would appear elsewhere
+    return prediction
+
+
+@contextmanager
+def name_failures(model: str, what: str) -> Iterator[None]:
+    """Turn whatever a model raises into a UsageError of one line. what: it was asked to predict, for the message."""
+    try:
+        yield
     except OclBenchError:
         raise
-    except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
-        number, side = len(truth), batch.image.shape[-1]
-        raise UsageError(
-            f"model {plan.model.name}: predict failed on a batch of {number} images of side {side} ({described(error)})"
-        ) from error
+    except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
+        raise UsageError(f"model {model}: predict failed on {what} ({described(error)})") from error
 
 
 def on_device(tensor: Tensor, plan: Plan) -> Tensor:
-    """Where the model is; only one that can be moved is on another device than the CPU."""
+    """The tensor on the device of the model. A model without `to` cannot have been moved and stays on the CPU."""
     return tensor.to(plan.device) if callable(getattr(plan.model.model, "to", None)) else tensor
 
 
-def input_size(plan: Plan) -> int:
+def input_size(model: LoadedModel, task: TaskSpec) -> int:
     """Side of the square that the model sees: the model's own, else its card's, else the task card's `input`."""
-    own = getattr(plan.model.model, "input_size", None) or plan.model.card.input
-    return int(own or plan.task.protocol.input)
+    declared = getattr(model.model, "input_size", None) or model.card.input
+    return int(declared or task.protocol.input)
 
 
 def predictions(
     plan: Plan, data: OpenData, left_out: list[int] | None = None, *, progress: bool = True
 ) -> Iterator[tuple[list[Item], Prediction]]:
-    """Batches of another split of the task with what the model says of them, for fitting a head.
+    """Batches of the fit split with their predictions, on which a head is fitted.
 
-    The first rows of a prediction belong to the items; the batch is padded. Samples that cannot be read or predicted
-    are left out and counted on stderr. Raises UsageError when they are more than a tenth.
+    A batch is padded: the first rows of its prediction belong to the items. Samples that cannot be read or predicted
+    are left out, and stderr says how many.
 
-    left_out: gets their positions in `data.ids`.
+    Args:
+        plan: its model predicts, with the first noise seed.
+        data: the fit split.
+        left_out: gets the positions in `data.ids` of the samples that are left out.
+        progress: whether to show a progress bar.
+
+    Raises:
+        UsageError: when more than a tenth of the samples are left out.
     """
-    runner, failed = Runner(replace(plan, data=data)), list[Failure]()
+    runner, failed = Runner(replace(plan, data=data)), list[Failure]()  # exactly as the scored images are predicted
     seed = plan.noise_seeds[0]
     with progress_bar(f"{plan.model.name}: features to fit the head on", len(data.ids), progress, "images") as advance:
         for first in range(0, len(data.ids), plan.batch_size):
@@ -231,8 +296,8 @@ def predictions(
             advance(len(chosen))
     if failed:
         if left_out is not None:
-            lost = {failure.id for failure in failed}
-            left_out += [position for position, sample_id in enumerate(data.ids) if sample_id in lost]
+            failed_ids = {failure.id for failure in failed}
+            left_out += [position for position, sample_id in enumerate(data.ids) if sample_id in failed_ids]
         share = f"{len(failed)} of {len(data.ids)} images of the fit split fail, first: {failed[0].error}"
         if len(failed) > len(data.ids) / 10:
             raise UsageError(share)

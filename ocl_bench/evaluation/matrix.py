@@ -1,6 +1,6 @@
-"""Every model on every task: cells that fit are evaluated, one that fails does not stop the others.
+"""Every model on every task. A cell that fails does not stop the others.
 
-Nothing is averaged over tasks: a cell is one result, and finished ones are reused, so that a killed matrix goes on.
+Nothing is averaged over tasks: each cell is one result. Finished results are reused, so a killed matrix continues.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from ..core.log import logger, progress_bar
 
 if TYPE_CHECKING:
     from ..results.record import Result
-    from .plan import Plan
 
 Status = Literal["ok", "failed samples", "n/a", "no data", "failed"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One model on one task. text: why there is no result; result: None then."""
+class MatrixCell:
+    """One model on one task. text: why there is no result; empty where there is one."""
 
     model: str
     task: str
@@ -33,15 +32,18 @@ class Cell:
 
     @property
     def failed(self) -> bool:
-        """Whether something went wrong; a task that does not fit the model is no failure."""
+        """Whether something went wrong. A task that does not fit the model is not a failure."""
         return self.status in ("failed", "failed samples", "no data")
 
 
 def expand(text: str, kind: Literal["model", "task"]) -> list[str]:
-    """`all` (models: those with weights, and floors), or names with commas between, each once, in the order given."""
+    """The names in a comma-separated list, each once, in the order given.
+
+    `all` stands for all tasks, or for all models that have weights or need none.
+    """
     known = ready_names if kind == "model" else task_names
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    return list(dict.fromkeys(one for name in names for one in (known() if name == "all" else [name])))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return list(dict.fromkeys(name for part in parts for name in (known() if part == "all" else [part])))
 
 
 def evaluate_matrix(
@@ -53,53 +55,66 @@ def evaluate_matrix(
     force: bool = False,
     save_predictions: bool = False,
     **keywords: Any,
-) -> list[Cell]:
-    """Evaluate all pairs, task by task; data is opened once for a task. keywords: those of `make_plan`.
+) -> list[MatrixCell]:
+    """Evaluate all pairs, task by task. The data of a task are opened once.
 
-    Raises UsageError for a task that does not exist; whatever goes wrong in a cell becomes that cell.
+    Args:
+        models: names, as `expand` gives them.
+        tasks: names.
+        results: as in `evaluate`.
+        progress: whether to show a progress bar.
+        force: compute again what is finished.
+        save_predictions: as in `evaluate`.
+        keywords: of `make_plan`.
+
+    Raises:
+        UsageError: for a model or task that does not exist. An error of one cell is kept in that cell instead.
     """
     specs = [get_task(task) for task in tasks]
     for model in models:
         if ".py:" not in model and model.partition(":")[0] not in model_names():
             get_card(model.partition(":")[0])  # raises the error with its suggestion
-    wishes = {"results": results, "force": force, "save_predictions": save_predictions}
+    run_options = {"results": results, "force": force, "save_predictions": save_predictions}
     cells = []
     text, total = f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs)
     with progress_bar(text, total, progress, "evaluations") as advance:
         for spec in specs:
             shared: dict[str, Any] = {}
             for model in models:
-                cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, wishes)
+                cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, run_options)
                 logger.info("%s", _line(cell, spec.main))
                 cells.append(cell)
                 advance(1)
     return cells
 
 
-def _cell(model: str, task: str, keywords: dict[str, Any], shared: dict[str, Any], wishes: dict[str, Any]) -> Cell:
+def _cell(
+    model: str, task: str, keywords: dict[str, Any], shared: dict[str, Any], run_options: dict[str, Any]
+) -> MatrixCell:
+    """Evaluate one model on one task.
+
+    shared: gets the data once they are open, for the next models. run_options: arguments of `run`.
+    """
     from .plan import make_plan
     from .run import run
 
     try:
         plan = make_plan(model, **keywords, **shared, progress=False)
-        shared.update(_opened(plan))
-        result = run(plan, progress=False, **wishes)
+        shared.update(data=plan.data, train=plan.train)  # before the run, so that they are kept when it fails
+        result = run(plan, progress=False, **run_options)
     except NotApplicableError as error:
-        return Cell(model, task, "n/a", str(error))
+        return MatrixCell(model, task, "n/a", str(error))
     except DataMissingError as error:
-        return Cell(model, task, "no data", str(error))
+        return MatrixCell(model, task, "no data", str(error))
     except OclBenchError as error:
-        return Cell(model, task, "failed", str(error))
-    except Exception as error:  # one cell must not take the others with it; the error is printed and counted
-        return Cell(model, task, "failed", f"{type(error).__name__}: {error}")
-    return Cell(model, task, "failed samples" if result.counts.failed else "ok", "", result)
+        return MatrixCell(model, task, "failed", str(error))
+    except Exception as error:  # also a bug in one model must not stop the others; the error is printed and counted
+        return MatrixCell(model, task, "failed", f"{type(error).__name__}: {error}")
+    return MatrixCell(model, task, "failed samples" if result.counts.failed else "ok", "", result)
 
 
-def _opened(plan: Plan) -> dict[str, Any]:
-    return {"data": plan.data, "train": plan.train}
-
-
-def _line(cell: Cell, main: str) -> str:
+def _line(cell: MatrixCell, main: str) -> str:
+    """What is printed about a cell. main: the main metric of the task."""
     if cell.result is None:
         return f"{cell.task} / {cell.model}: {cell.status} ({' '.join(cell.text.split())})"
     value = cell.result.metrics[main].value
@@ -107,8 +122,8 @@ def _line(cell: Cell, main: str) -> str:
     return f"{cell.task} / {cell.model}: {main} {number}{' (reused)' if cell.result.reused else ''}"
 
 
-def exit_code_of(cells: Sequence[Cell]) -> int:
-    """1 when a cell failed, 2 when there is one cell and it does not fit, else 0."""
+def exit_code_of(cells: Sequence[MatrixCell]) -> int:
+    """The exit code: 1 when a cell failed, 2 when the only cell does not fit, else 0."""
     if len(cells) == 1 and cells[0].status == "n/a":
         return 2
     return int(any(cell.failed for cell in cells))

@@ -1,4 +1,4 @@
-"""What one evaluation is: model built, data opened, and the key of everything that can change a number."""
+"""The plan of one evaluation: model built, data opened, and the key of everything that can change a number."""
 
 from __future__ import annotations
 
@@ -37,12 +37,24 @@ _OF_ALL_PROTOCOLS = (
     "max_proposals",
     "boundary",
 )
-"""Fields that every protocol had once, empty in most: they stay in the key of a head, so that none is fitted again."""
+"""Fields that all protocols once had. They stay in the key of a head, as None where a protocol lacks them: otherwise
+the keys would change, and every head in a cache would be fitted again."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one evaluation needs, resolved: what `run` computes is a function of this."""
+    """Everything that one evaluation needs. What `run` computes is a function of this.
+
+    Attributes:
+        task, model, data: what is scored.
+        adapter: of the task; `heads.with_head` replaces it by one with a fitted head.
+        noise_seeds: every image is predicted with each of them.
+        batch_size: images of a batch, or frames of a clip.
+        device: of the model. threads: of torch on the CPU.
+        train: the fit split, for a task that fits a head or a bank.
+        limit, split, stand_in_seed: how `data` was opened, for the record.
+        refit: compute the head or bank again, even if it is in the cache.
+    """
 
     task: TaskSpec
     model: LoadedModel
@@ -65,13 +77,17 @@ class Plan:
 
     @property
     def ids_sha256(self) -> str:
-        """Hash of the sorted sample ids: which images, whatever their order."""
+        """Hash of the sorted sample ids; their order does not matter."""
         return ids_hash(self.data.ids)
 
     @property
     def key(self) -> str:
-        """SHA-256 of everything that can change a number. Device, batch size, threads, commit are only recorded."""
+        """SHA-256 of everything that can change a number.
+
+        Device, batch size, threads and commit are recorded, but not part of it.
+        """
         model, train = self.model, self.train
+        # `validate` computes the same key from a stored result, with the same function.
         return key_of(
             task_hash=self.task.hash,
             data=self.data_section,
@@ -99,7 +115,7 @@ class Plan:
 
     @property
     def fit_key(self) -> str:
-        """SHA-256 of everything that can change the head which is fitted on `train`."""
+        """SHA-256 of everything that can change the head that is fitted on `train`."""
         assert self.train is not None
         return digest(
             {
@@ -138,7 +154,20 @@ def make_plan(
     boxes: str | Path | None = None,
     progress: bool = True,
 ) -> Plan:
-    """Resolve names, build the model and open the data (unless `data`, `train` are given). Raises UsageError first."""
+    """The plan of one evaluation: names are resolved, the model is built, and the data are opened.
+
+    Other arguments are those of `evaluate`.
+
+    Args:
+        model: as in `evaluate`, or a LoadedModel.
+        data: opened already, in place of what `data_root`, `limit`, `split` and `stand_in_seed` say.
+        train: the fit split, opened already.
+
+    Raises:
+        UsageError: for names, cards and numbers that cannot be used; before the data are opened where possible.
+        NotApplicableError: when the model does not do the family of the task.
+        DataMissingError: when the data set is not there.
+    """
     spec = get_task(task) if boxes is None else get_task(task).with_boxes(Path(boxes))
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
@@ -154,7 +183,7 @@ def make_plan(
             f"model {loaded.name} does not do {spec.family} (task {spec.name}); its families: {offered}"
         )
     adapter = get_adapter(spec, loaded)
-    _ = loaded.needs_truth  # refuse a model that asks for the truth before any data is opened
+    _ = loaded.needs_truth  # raises here, before any data are opened, for a model that must not have the truth
     if data is None:
         from ..data import open_data
 
@@ -173,11 +202,15 @@ def make_plan(
 
 
 def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:
-    """The split on which the task's head is fitted; `limit` never cuts it. Embedded data is fitted on embedded data."""
+    """The split on which the task's head is fitted, or None for a task that fits nothing.
+
+    It is embedded exactly when the scored data are. `limit` never cuts it: a head must be the same for any limit.
+    """
     if task.fit is None:
         return None
     from ..data import open_data, spread
 
+    # Mixing embedded with real images would fit the head on other data than it is scored on.
     root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
     train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
     return spread(train, task.fit.samples)

@@ -1,8 +1,8 @@
-"""The corridor: the only loop that evaluates anything.
+"""The corridor, on which every evaluation runs.
 
-Plan -> Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. Rows are
-bit-equal for any order, shard, worker or rank count at one batch size and thread count, and memory does not grow with
-the data.
+Plan -> Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. At one batch
+size and thread count, rows are bit-equal for any order, shard, worker or rank count. Memory does not grow with the
+data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +38,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that torchrun started (WORLD_SIZE, RANK): rank r computes shards r, r + world, .."""
+class ProcessRank:
+    """This process among those that torchrun started: rank r of `world` computes shards r, r + world, ..."""
 
     world: int
     rank: int
 
     @classmethod
-    def from_environment(cls) -> Ranks:
-        """Ranks as torchrun names them, else one process. Raises UsageError when they are inconsistent."""
+    def from_environment(cls) -> ProcessRank:
+        """The rank from WORLD_SIZE and RANK, which torchrun sets; rank 0 of 1 where they are not set.
+
+        Raises UsageError when they are inconsistent.
+        """
         try:
             world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         except ValueError as error:
@@ -77,14 +80,33 @@ def evaluate(
 ) -> Result:
     """Score a model on a task and write the result.
 
-    model: a name (see `ocl-bench list models`), `name:SEED`, `path.py:build`, or any object with `predict`.
-    task: a name, a path of a task card, or a TaskSpec. noise_seeds: by default those of the card.
-    results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`. A finished result with the same key is
-    reused (`Result.reused`) unless `force`; a killed run goes on where it stopped. boxes: a file with other boxes than
-    the data set's own, for a task that grants boxes.
+    A finished result with the same key is reused (`Result.reused`), and a killed run is continued. Samples that cannot
+    be read or scored are listed in `counts.failed`; the result is of the others.
 
-    Raises UsageError (wrong name, card or prediction) and DataMissingError. Samples that cannot be read or scored are
-    listed in `counts.failed`, the others are kept.
+    Args:
+        model: a name (see `ocl-bench list models`), `name:SEED`, `path.py:build`, or any object with `predict`.
+        task: a name, a path of a task card, or a TaskSpec.
+        data_root: folder of the data set; see docs/data.md for what is used without it.
+        limit: keep the first `limit` samples.
+        noise_seeds: by default those of the card.
+        device: `auto`, `cpu`, `cuda`, ...
+        batch_size: images of a batch, or frames of a clip.
+        split: another one than the card's.
+        stand_in_seed: of the embedded data.
+        results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
+        save_predictions: keep label maps or detections beside the result, for `replay` and for other tools.
+        options: build options of the model, over those of its card.
+        checkpoint: file of weights, in place of the bundled ones.
+        boxes: a file of boxes in place of the data set's own, for a task that grants boxes.
+        progress: whether to show a progress bar.
+        force: compute again even if there is a finished result.
+
+    Returns:
+        The result, as it was written.
+
+    Raises:
+        UsageError: for a wrong name, card or prediction.
+        DataMissingError: when the data set is not there.
     """
     plan = make_plan(
         model,
@@ -112,70 +134,68 @@ def run(
     progress: bool = True,
     force: bool = False,
 ) -> Result:
-    """Compute a plan, or reuse its finished result. With ranks, all return the same result."""
-    ranks = Ranks.from_environment()
-    if ranks.world > 1 and (force or not plan.model.reusable):
+    """The result of a plan, computed or reused; arguments as in `evaluate`. All ranks return the same result."""
+    rank = ProcessRank.from_environment()
+    # Ranks find each other's shards by the key: without one, or with old files in the folder, they could not.
+    if rank.world > 1 and (force or not plan.model.reusable):
         raise UsageError(
             "with several ranks, name a model that can be identified (a card, or path.py:build with parameters or an "
             "attribute `fingerprint`) and do not use --force"
         )
     folder = plan.folder(Path(results) if results is not None else results_root())
-    stem = plan.key[:8]
-    if plan.model.reusable and not force and (found := _finished(folder / f"{stem}.json", plan, save_predictions)):
-        return found
+    stem = plan.key[:8]  # for people; `_read_finished` compares the whole key
+    path = folder / f"{stem}.json"
+    if plan.model.reusable and not force and (finished := _read_finished(path, plan, save_predictions)):
+        return finished
     predictions = folder / f"{stem}.predictions" if save_predictions else None
     work = WorkFolder(folder / f"{stem}.work", _work_setup(plan, save_predictions))
     if force or not plan.model.reusable:
-        work.remove()
-    shards = split_plan(plan)
+        work.remove()  # a live object may have changed since its shards were written
+    shards = split(len(plan.data.ids), _shard_size(plan))
     plan = with_head(replace(plan, refit=force))
-    _compute(plan, work, shards, ranks, predictions, progress)
-    if ranks.rank > 0:
-        logger.info("rank %d is done and waits for rank 0, which writes %s", ranks.rank, folder / f"{stem}.json")
-        while not (found := _finished(folder / f"{stem}.json", plan, save_predictions, failed_too=True)):
-            time.sleep(0.1)
-        return found
+    _compute(plan, work, shards, rank, predictions, progress)
+    if rank.rank > 0:
+        logger.info("rank %d is done and waits for rank 0, which writes %s", rank.rank, path)
+        while not (finished := _read_finished(path, plan, save_predictions, failed_too=True)):
+            time.sleep(0.1)  # rank 0 writes the result
+        return finished
     work.wait(range(len(shards)))
-    finished = [shard for index in range(len(shards)) if (shard := work.read(index)) is not None]
-    result, rows = _collect(plan, finished)
+    computed = [shard for index in range(len(shards)) if (shard := work.read(index)) is not None]
+    result, rows = _collect(plan, computed)
     written = records.write_result(result, rows, folder)
-    work.remove()
+    work.remove()  # after the result is there: a run that is killed in between has nothing to compute again
     return written
 
 
-def split_plan(plan: Plan) -> list[range]:
-    """The shards of a plan, as positions in `plan.data.ids`."""
-    return split(len(plan.data.ids), _shard_size(plan))
-
-
 def _shard_size(plan: Plan) -> int:
+    """Ids of a shard: as many as the adapter scores at once, where it says so."""
     return plan.adapter.scored_at_once or SHARD_SIZE
 
 
 def _work_setup(plan: Plan, save_predictions: bool) -> dict[str, Any]:
     """What must be equal for shards to be mixed."""
-    return {**asdict(_setup(plan)), "predictions": save_predictions, "shard": _shard_size(plan)}
+    return {**_setup_of(plan).model_dump(), "predictions": save_predictions, "shard": _shard_size(plan)}
 
 
 def _compute(
-    plan: Plan, work: WorkFolder, shards: list[range], ranks: Ranks, predictions: Path | None, progress: bool
+    plan: Plan, work: WorkFolder, shards: list[range], rank: ProcessRank, predictions: Path | None, progress: bool
 ) -> None:
     """Compute and write the shards of this rank that are not there yet."""
-    runner = make_runner(plan, predictions)
-    mine = range(ranks.rank, len(shards), ranks.world)
-    total = sum(len(shards[index]) for index in mine)
+    runner = _make_runner(plan, predictions)
+    own_shards = range(rank.rank, len(shards), rank.world)
+    total = sum(len(shards[index]) for index in own_shards)
     text = f"{plan.model.name} on {plan.task.name}"
-    bar = progress_bar(text, total, progress and ranks.rank == 0, plan.family.unit)
+    bar = progress_bar(text, total, progress and rank.rank == 0, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
-        for index in mine:
-            if work.read(index) is not None:
+        for index in own_shards:
+            if work.read(index) is not None:  # of a run that was killed
                 advance(len(shards[index]))
                 continue
             work.write(index, runner.shard(shards[index], advance))
 
 
-def make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
-    """What computes the shards of the plan."""
+def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
+    """The runner that computes the shards of the plan."""
     if plan.family.unit == "images":
         return Runner(plan, predictions)
     from .video_loop import VideoRunner
@@ -184,14 +204,14 @@ def make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
 
 
 def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFrame]:
-    """Rows of all shards, and the result that sums them up."""
+    """The result of all shards, and their rows. Raises UsageError when no sample was scored."""
     rows = merge(shards)
     failed = tuple(failure for shard in shards for failure in shard.failed)
     scored = int(rows["id"].nunique())
     if not scored:
         raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
-    source = next(shard.source for shard in shards if shard.source)
-    objects = rows.drop_duplicates("id")["n_objects"]
+    source = next(shard.source for shard in shards if shard.source)  # a shard whose samples all fail has none
+    objects = rows.drop_duplicates("id")["n_objects"]  # there is a row for each noise seed
     seconds = sum(shard.seconds_total for shard in shards)
     task, model = plan.task, plan.model
     result = Result(
@@ -208,7 +228,7 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
         fit=fit_section(plan),
         model=_model_section(model, source, task),
         seeds=records.Seeds(noise=plan.noise_seeds),
-        setup=records.Setup(**asdict(_setup(plan))),
+        setup=_setup_of(plan),
         counts=records.Counts(
             attempted=len(plan.data.ids),
             scored=scored,
@@ -228,11 +248,12 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
 
 
 def _images(rows: pandas.DataFrame) -> float:
-    """How many images were predicted; in videos, frames."""
+    """The number of predicted images, each noise seed counted; of videos, the number of frames."""
     return float(rows["n_frames"].sum()) if "n_frames" in rows else float(len(rows))
 
 
 def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.ModelSection:
+    """The model, as a result records it. A task that grants boxes gives every model that privilege."""
     return records.ModelSection(
         name=model.name,
         card=model.card.name if model.bundled else "",
@@ -247,21 +268,22 @@ def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.M
     )
 
 
-@dataclass(frozen=True)
-class _Setup:
-    device: str
-    dtype: str
-    threads: int
-    batch_size: int
-    versions: dict[str, str]
+def _setup_of(plan: Plan) -> records.Setup:
+    """Where and how the plan runs, as a result records it."""
+    return records.Setup(
+        device=plan.device,
+        dtype=DTYPE,
+        threads=plan.threads,
+        batch_size=plan.batch_size,
+        versions=provenance.package_versions(),
+    )
 
 
-def _setup(plan: Plan) -> _Setup:
-    return _Setup(plan.device, DTYPE, plan.threads, plan.batch_size, provenance.package_versions())
+def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: bool = False) -> Result | None:
+    """The finished result of this plan, or None when it is missing, damaged, or without its rows or predictions.
 
-
-def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: bool = False) -> Result | None:
-    """The finished result of this plan with its rows, or None when there is none that can be trusted."""
+    failed_too: also accept a result with failed samples; by default such a plan is computed again.
+    """
     if not path.is_file():
         return None
     try:
@@ -274,5 +296,5 @@ def _finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: boo
         return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():
         return None
-    result._reused = True
+    result._reused = True  # a private attribute: it is not written to the file
     return result

@@ -1,11 +1,11 @@
-"""The work folder of an evaluation: consecutive ids a file, written atomically, so that a killed run resumes."""
+"""The work folder of an evaluation. Each file holds the rows of consecutive ids, so that a killed run resumes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     import pandas
 
 SHARD_SIZE = 64
-"""Ids of a file, unless the adapter scores more at once."""
+"""Ids of a shard, unless the adapter says how many it scores at once."""
 _META = b"ocl_bench"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows of consecutive ids, the samples that failed, and the seconds it took."""
+    """What was computed for consecutive ids.
+
+    Attributes:
+        rows: as the adapter scores them, with `id` and `noise_seed`.
+        failed: samples that could not be read, predicted or scored.
+        source: where the model's part comes from, as `Adapter.source` says; empty when every sample failed.
+        seconds_total: seconds of the shard. seconds_model: those within the model.
+    """
 
     rows: pandas.DataFrame
     failed: tuple[Failure, ...]
@@ -39,22 +46,24 @@ def split(count: int, size: int = SHARD_SIZE) -> list[range]:
 
 
 class WorkFolder:
-    """Finished shards of one key.
+    """The finished shards of one key.
 
-    setup: what must be equal for shards to be mixed without changing a bit (batch size, threads, device, versions);
-    a shard of another setup counts as missing.
+    Args:
+        folder: where their files are.
+        setup: batch size, threads, device and versions. Shards are mixed only when these are equal, as otherwise bits
+            could differ. A shard of another setup counts as missing.
     """
 
     def __init__(self, folder: Path, setup: dict[str, Any]) -> None:
         self.folder = folder
-        self.setup = json.loads(json.dumps(setup))
+        self.setup = json.loads(json.dumps(setup))  # as it comes back from a file: tuples are lists there
 
     def path(self, index: int) -> Path:
-        """File of one shard."""
+        """The file of one shard."""
         return self.folder / f"shard-{index:05d}.parquet"
 
     def read(self, index: int) -> Shard | None:
-        """A finished shard, or None when it is missing, damaged or from another setup."""
+        """A finished shard, or None when it is missing, damaged, or from another setup."""
         import pyarrow
         import pyarrow.parquet
 
@@ -72,7 +81,7 @@ class WorkFolder:
         return Shard(rows, failed, content["source"], content["seconds_total"], content["seconds_model"])
 
     def write(self, index: int, shard: Shard) -> None:
-        """Write a shard; readers see all of it or nothing."""
+        """Write a shard atomically: other ranks see all of it or nothing."""
         import pyarrow
         import pyarrow.parquet
 
@@ -84,12 +93,16 @@ class WorkFolder:
             "seconds_model": shard.seconds_model,
         }
         table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
+        # Rows and what belongs to them are one file: two could be of different runs.
         table = table.replace_schema_metadata({_META: json.dumps(content).encode()})
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(index), lambda target: pyarrow.parquet.write_table(table, target))
 
     def wait(self, indices: Sequence[int], seconds: float = 0.1) -> None:
-        """Return when all these shards are there (other ranks compute them; torchrun ends all ranks if one dies)."""
+        """Wait until all these shards are there. Other ranks compute them; torchrun ends all ranks when one dies.
+
+        seconds: between two looks.
+        """
         pending = list(indices)
         said = False
         while pending := [index for index in pending if self.read(index) is None]:
@@ -103,9 +116,21 @@ class WorkFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def to_frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pandas.DataFrame:
+    """Rows as a table. columns: types of the adapter's columns.
+
+    Types are explicit because a shard whose samples all fail has no values that would show them.
+    """
+    import pandas
+
+    types = {"id": "object", "noise_seed": "int64", "n_objects": "int64", **columns}
+    return pandas.DataFrame(list(rows), columns=list(types)).astype(types)
+
+
 def merge(shards: Sequence[Shard]) -> pandas.DataFrame:
     """All rows in the order of the data."""
     import pandas
 
+    # pandas warns about empty frames in a concatenation, as they could change its types.
     filled = [shard.rows for shard in shards if len(shard.rows)] or [shards[0].rows]
     return pandas.concat(filled, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Choose an option of a model on the validation split, never on the split that is reported."""
+"""Chooses an option of a model on the validation split, never on the split that is reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .run import evaluate
 
 
 def parse_values(text: str) -> list[Any]:
-    """`3..15` is 3, 4, .. 15; `0.1,0.2` is a list; each value is read as YAML. Raises UsageError."""
+    """The values of a range or a list: `3..15` is 3, 4, ..., 15, and `0.1,0.2` is 0.1 and 0.2, each read as YAML.
+
+    Raises UsageError for a range that goes down.
+    """
     import yaml
 
     if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
@@ -38,10 +41,24 @@ def tune(
     options: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> dict[str, Any]:
-    """Evaluate each value of one option on the validation split; the best main metric wins (ties: the first value).
+    """Evaluate each value of one option on the validation split; the value with the best main metric wins.
 
-    Writes `<results>/tuning/<task>/<model>/<option>.json` and returns its content, with its `path`. keywords: those of
-    `evaluate`. Raises UsageError.
+    Of equal values the first one wins.
+
+    Args:
+        model, task: as in `evaluate`.
+        option: name of the model's option.
+        values: at least two.
+        split: must not be the split on which the task is scored.
+        results: folder; the results go to `<results>/tuning`.
+        options: other options of the model, fixed.
+        keywords: other arguments of `evaluate`.
+
+    Returns:
+        The content of `<results>/tuning/<task>/<model>/<option>.json`, and its `path`.
+
+    Raises:
+        UsageError: for fewer than two values, the reported split, or a main metric that is valid for no value.
     """
     spec = get_task(task)
     if len(values) < 2:
@@ -50,7 +67,7 @@ def tune(
         raise UsageError(
             f"split '{split}': task {spec.name} is scored on it; tune on another split, such as val or train"
         )
-    root = (results or results_root()) / "tuning"
+    root = (results or results_root()) / "tuning"  # apart from results of the reported split
     rows = []
     for value in values:
         chosen = {**(options or {}), option: value}
@@ -60,7 +77,8 @@ def tune(
     direction = result.metrics[spec.main].direction
     scored = [row for row in rows if row["metrics"][spec.main] is not None]
     if not scored:
-        raise UsageError(f"task {spec.name}: {spec.main} is valid on no image of split '{split}'")
+        raise UsageError(f"task {spec.name}: {spec.main} is not valid on any image of split '{split}'")
+    # direction: 1 where higher is better, -1 where lower is; max takes the first of equal ones.
     best = max(scored, key=lambda row: direction * row["metrics"][spec.main])
     content = {
         "model": model,

@@ -1,4 +1,4 @@
-"""One shard of videos: frames are read, predicted and counted in clips, so that memory does not grow with a video."""
+"""One shard of videos. Frames are read, predicted and counted clip by clip: memory does not grow with the video."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import pandas
 import torch
 
 from ..core.errors import SampleError
@@ -15,30 +14,40 @@ from ..core.types import Batch, Prediction, Video
 from ..families.video import VideoAdapter
 from ..models.frames import video_model
 from ..results.record import Failure
-from .loop import Item, ask, input_size, make_item, on_device
-from .shards import Shard
+from .loop import Item, input_size, make_item, on_device, predict_batch
+from .shards import Shard, to_frame
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 
 class VideoRunner:
-    """Computes shards of a plan of the video family. A clip has `plan.batch_size` frames, unless the model wants all.
+    """Computes shards of a plan of the video family.
 
-    A video of which one frame cannot be read or predicted fails as a whole: a score of the rest would be another one.
+    A clip has `plan.batch_size` frames, or all frames for a model that declares `whole_video`. When one frame cannot be
+    read or predicted, its whole video fails: a score of the remaining frames would not be comparable.
+
+    Args:
+        plan: what is evaluated.
+        predictions: folder in which the masks of the frames are saved, or None.
     """
 
     def __init__(self, plan: Plan, predictions: Path | None = None) -> None:
         self.plan = plan
         self.predictions = predictions
-        self.input_size = input_size(plan)
+        self.input_size = input_size(plan.model, plan.task)
         self.model = video_model(plan.model.model)
         self.adapter = cast(VideoAdapter, plan.adapter)
         self.source = ""
         self.seconds_model = 0.0
 
     def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
-        """Rows of these positions in `plan.data.ids`."""
+        """The rows of some videos.
+
+        Args:
+            positions: of the videos in `plan.data.ids`.
+            advance: gets 1 after each video.
+        """
         start, self.seconds_model = time.perf_counter(), 0.0
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
@@ -48,29 +57,28 @@ class VideoRunner:
             except SampleError as error:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
             advance(1)
-        types = {"id": "object", "noise_seed": "int64", "n_objects": "int64"}
-        types |= self.adapter.columns(self.plan.task)
-        frame = pandas.DataFrame(rows, columns=list(types)).astype(types)
+        frame = to_frame(rows, self.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
     def _video(self, position: int) -> list[dict[str, Any]]:
-        """A row for each noise seed."""
+        """The rows of one video, one for each noise seed."""
         video: Video = self.plan.data.reader[position]
         if not len(video):
             raise SampleError(video.id, "has no frame")
         return [{"id": video.id, "noise_seed": seed, **self._score(video, seed)} for seed in self.plan.noise_seeds]
 
     def _score(self, video: Video, seed: int) -> dict[str, Any]:
+        """The row of one video with one noise seed; its masks are saved where the run saves predictions."""
         tally = self.adapter.tally(self.plan.task)
         for start, items, outputs in self.clips(video, seed):
             tally.add([item.truth for item in items], outputs)
-            if self.predictions is not None:
-                for name, output in zip(video.names[start:], outputs, strict=False):
+            if self.predictions is not None:  # now, as the frames of a whole video may not fit into memory
+                for name, output in zip(video.names[start:], outputs, strict=False):  # the names go on after the clip
                     self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
         return tally.row()
 
     def clips(self, video: Video, seed: int) -> Any:
-        """First frame, items and outputs of one clip after another."""
+        """Yields the index of the first frame, the items and the outputs of each clip, in order."""
         length = len(video) if getattr(self.model, "whole_video", False) else self.plan.batch_size
         state = None
         for start in range(0, len(video), length):
@@ -79,18 +87,22 @@ class VideoRunner:
             state = prediction.state
             if not self.adapter.finite(prediction).all():
                 raise SampleError(video.id, f"model {self.plan.model.name}: the prediction is not finite")
-            shapes = [(int(one.truth.labels.shape[0]), int(one.truth.labels.shape[1])) for one in items]
+            shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
             yield start, items, self.adapter.outputs(prediction, shapes, self.input_size)
 
     def _read(self, video: Video, frames: Sequence[int]) -> list[Item]:
+        """The prepared frames with these indices."""
         return [make_item(video.frames[frame], self.plan, self.input_size) for frame in frames]
 
     def _predict(self, items: list[Item], start: int, seed: int, state: Any) -> Prediction:
+        """Predict one clip. state: what the model returned for the clip before, None for the first one."""
         plan = self.plan
+        # The last clip is not padded, unlike batches of images: repeated frames would enter the state.
         clip = on_device(torch.stack([item.image for item in items])[None], plan)
+        # Frames have the id of their video.
         batch = Batch((items[0].id,), clip[:, 0], video=clip, start=start, state=state, noise_seed=seed)
         begin = time.perf_counter()
-        prediction = ask(plan, self.model, batch, [item.truth for item in items])
+        prediction = predict_batch(plan, self.model, batch, [item.truth for item in items])
         self.seconds_model += time.perf_counter() - begin
         prediction = self.adapter.check(prediction, len(items), plan.model.name)
         self.source = self.adapter.source(prediction)

@@ -1,6 +1,6 @@
-"""What a model costs: parameters, operations, time and memory, alone or against another one (docs/profile.md)."""
+"""The cost of a model: parameters, operations, time and memory, alone or against another one (docs/profile.md)."""
 
 from .measure import Profile, profile_models, write_figure
-from .subject import Setup, Side, Subject
+from .subject import ModelChoice, ProfileSetup, Subject
 
-__all__ = ["Profile", "Setup", "Side", "Subject", "profile_models", "write_figure"]
+__all__ = ["ModelChoice", "Profile", "ProfileSetup", "Subject", "profile_models", "write_figure"]

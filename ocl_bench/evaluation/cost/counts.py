@@ -1,4 +1,4 @@
-"""What can be counted: parameters and operations of one pass. These numbers do not depend on the machine."""
+"""Parameters and operations of one pass. These counts do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 class Parameters:
     """Numbers of parameters.
 
-    inference: of all tensors that a prediction reads, the frozen encoder included. A teacher, a head that only the loss
-    needs or a final norm that is never applied is not in it. whole: of the model. trainable: that training changes.
+    Attributes:
+        inference: of all tensors that a prediction reads, the frozen encoder included. A teacher, a head that only the
+            loss needs, or a final norm that is never applied does not count.
+        whole: of the model.
+        trainable: of the tensors that training changes.
     """
 
     inference: int
@@ -32,10 +35,12 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations per frame by torch's counter, 2 per multiply-add: matrix products and convolutions.
+    """Floating-point operations per frame, as torch counts them: matrix products and convolutions, 2 a multiply-add.
 
-    total: all of them. without_attention: without those of `scaled_dot_product_attention`, which the counter does not
-    see on a CPU, where it is one fused kernel. Attention that a model writes out as products is in both.
+    Attributes:
+        total: all of them.
+        without_attention: without those of `scaled_dot_product_attention`. On a CPU this is one fused kernel, which
+            torch's own counter does not see. Attention that a model writes out as matrix products is in both numbers.
     """
 
     total: float
@@ -43,7 +48,10 @@ class Operations:
 
 
 class _ReadTensors(TorchDispatchMode):
-    """Collects the storages of all tensors that enter an operation."""
+    """Collects the storages of all tensors that enter an operation.
+
+    Storages, not tensors: a model often reads its weights through views, such as a transposed or expanded one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,19 +65,20 @@ class _ReadTensors(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
+    """The address of the storage behind a tensor, which all views of it share."""
     return tensor.untyped_storage()._cdata
 
 
 def count_parameters(subject: Subject) -> Parameters:
-    """Parameters of a model, and those that one pass reads. A model that is no torch module has none."""
+    """The parameters of a model, and those that one pass reads. A model that is not a torch module has none."""
     model = subject.loaded.model
-    listed = list(model.parameters()) if callable(getattr(model, "parameters", None)) else []
+    parameters = list(model.parameters()) if callable(getattr(model, "parameters", None)) else []
     with _ReadTensors() as seen:
         subject.run()
     return Parameters(
-        inference=_number(one for one in listed if _storage(one) in seen.storages),
-        whole=_number(listed),
-        trainable=_number(one for one in listed if one.requires_grad),
+        inference=_number(tensor for tensor in parameters if _storage(tensor) in seen.storages),
+        whole=_number(parameters),
+        trainable=_number(tensor for tensor in parameters if tensor.requires_grad),
     )
 
 
@@ -78,11 +87,10 @@ def _number(tensors: Iterable[Tensor]) -> int:
 
 
 def count_operations(subject: Subject) -> Operations:
-    """Operations of one pass, per frame.
-
-    In inference mode the counter gets attention as one operation on every device, so that it can be told apart.
-    """
-    mapping = {_ATTENTION: _attention_flops, _ATTENTION.default: _attention_flops}  # the latter keeps it in one piece
+    """The operations of one pass, per frame."""
+    # In inference mode attention reaches the counter as one operation on every device, and can be told apart. The
+    # second entry keeps torch from breaking it up into the matrix products that it stands for.
+    mapping = {_ATTENTION: _attention_flops, _ATTENTION.default: _attention_flops}
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with counter:
         subject.run()
@@ -92,5 +100,5 @@ def count_operations(subject: Subject) -> Operations:
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Operations of attention from the shapes of its inputs: two products."""
+    """Operations of attention, from the shapes of its inputs: those of two matrix products."""
     return int(sdpa_flop_count(query, key, value))

@@ -1,4 +1,4 @@
-"""Time of two models in turns, their counts and memory, and the ratios of one to the other."""
+"""Measures one model, or two in turns: counts, memory and time, and the ratios of the second model to the first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from ...core.machine import fixed_arithmetic
 from ...results.measured import Figure
 from .counts import Operations, Parameters, count_operations, count_parameters
 from .memory import method, peak_memory
-from .subject import Setup, Side, Subject
+from .subject import ModelChoice, ProfileSetup, Subject
 
 RESAMPLES = 2000
+"""Of the bootstrap over turns."""
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Time per frame of the other model to that of this one: 2 is half of its time. low, high: 95 % interval."""
+class TimingRatio:
+    """Time per frame of the second model divided by that of the first: at 2 the first one takes half of the time.
+
+    low, high: 95 % interval.
+    """
 
     ratio: float
     low: float
@@ -37,9 +41,18 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one model costs. size: side of a frame in pixels. frames: of one pass. seconds: of each timed pass, in
-    order. memory: bytes, None where not measured. video: clips and not images. random_weights: none were loaded.
+class ModelCost:
+    """The cost of one model.
+
+    Attributes:
+        model: its name. options: those it was built with by the caller.
+        random_weights: whether no weights were loaded.
+        video: whether its input was clips instead of images.
+        size: side of a frame in pixels.
+        frames: frames (or images) of one pass.
+        parameters, operations: counts.
+        memory: peak of one pass in bytes; None where it cannot be measured.
+        seconds: of each timed pass, in order.
     """
 
     model: str
@@ -61,11 +74,11 @@ class Cost:
 
     @property
     def frames_per_second(self) -> float:
-        """Of the median pass."""
+        """Frames per second of the median pass."""
         return self.frames / self.quartiles[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Plain values, as `--json` prints them."""
         first, middle, third = self.quartiles
         spread = {"median": middle, "q1": first, "q3": third, "all": list(self.seconds)}
         return {**asdict(self), "seconds": spread, "frames_per_second": self.frames_per_second}
@@ -73,33 +86,36 @@ class Cost:
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of one or two models that were measured in turns, and under which conditions."""
+    """Costs of one or two models that were measured in turns, and the conditions."""
 
-    setup: Setup
+    setup: ProfileSetup
     machine: dict[str, Any]
-    costs: tuple[Cost, ...]
+    costs: tuple[ModelCost, ...]
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Counts and memory of the second model to the first; empty where there is one. Operations are per frame."""
+        """Counts and memory of the second model divided by those of the first; empty where there is only one model.
+
+        Operations are per frame. A count that is 0 or not measured has no ratio.
+        """
         if len(self.costs) < 2:
             return {}
-        one, other = self.costs
+        first, second = self.costs
         pairs = {
-            "parameters": (one.parameters.inference, other.parameters.inference),
-            "operations": (one.operations.total, other.operations.total),
-            "operations_without_attention": (one.operations.without_attention, other.operations.without_attention),
-            "memory": (one.memory, other.memory),
+            "parameters": (first.parameters.inference, second.parameters.inference),
+            "operations": (first.operations.total, second.operations.total),
+            "operations_without_attention": (first.operations.without_attention, second.operations.without_attention),
+            "memory": (first.memory, second.memory),
         }
         return {name: b / a for name, (a, b) in pairs.items() if a and b}
 
     @property
-    def time_ratio(self) -> Ratio | None:
-        """The same of the time per frame, from the turns; None where there is one model."""
+    def time_ratio(self) -> TimingRatio | None:
+        """The ratio of the times per frame, from the turns; None where there is only one model."""
         return ratio_of_times(*self.costs) if len(self.costs) == 2 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Plain values, as `--json` prints them."""
         return {
             "setup": asdict(self.setup),
             "machine": self.machine,
@@ -111,42 +127,54 @@ class Profile:
 
 
 def profile_models(
-    sides: Sequence[Side],
-    setup: Setup,
+    choices: Sequence[ModelChoice],
+    setup: ProfileSetup,
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Profile:
-    """Count and time one model, or two in turns (A B A B ...). Where one of two reads videos, both get clips.
+    """Count and time one model, or two in turns (A B A B ...).
 
-    clock: seconds that only grow. Raises UsageError.
+    Where only one of two models reads videos, both get clips: their times per frame are then of the same frames.
+
+    Args:
+        choices: one or two models.
+        setup: how they are measured.
+        clock: seconds that only grow; tests replace it.
+
+    Raises:
+        UsageError: for a model that has no weights, or that fails.
     """
     with fixed_arithmetic(setup.threads):
         machine = describe_machine(setup)
-        subjects = [Subject(side, setup) for side in sides]
+        subjects = [Subject(choice, setup) for choice in choices]
         if len({subject.video for subject in subjects}) > 1:
+            # A model of images alone would see `batch` frames in a pass, and the other one `batch` clips.
             subjects = [
-                subject if subject.video else Subject(subject.side, setup, as_video=True) for subject in subjects
+                subject if subject.video else Subject(subject.choice, setup, as_video=True) for subject in subjects
             ]
-        counted = []
+        counts = []
         for subject in subjects:
-            logger.info("%s: counting parameters, operations and memory", subject.side.name)
-            counted.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
-        names = " and ".join(side.name for side in sides)
+            logger.info("%s: counting parameters, operations and memory", subject.choice.name)
+            counts.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
+        names = " and ".join(choice.name for choice in choices)
         logger.info("timing %s: %d passes each after %d", names, setup.repeats, setup.warmup)
         times = in_turns([subject.run for subject in subjects], setup.warmup, setup.repeats, clock)
-    costs = (_cost(*entry) for entry in zip(subjects, counted, times, strict=True))
+    costs = (_cost(*entry) for entry in zip(subjects, counts, times, strict=True))
     return Profile(setup, machine, tuple(costs))
 
 
-def _cost(subject: Subject, counted: tuple[Parameters, Operations, int | None], seconds: NDArray[np.float64]) -> Cost:
-    return Cost(
-        subject.side.name,
-        dict(subject.side.options),
+def _cost(
+    subject: Subject, counts: tuple[Parameters, Operations, int | None], seconds: NDArray[np.float64]
+) -> ModelCost:
+    """The cost of a subject. counts: parameters, operations, peak memory. seconds: of its passes."""
+    return ModelCost(
+        subject.choice.name,
+        dict(subject.choice.options),
         subject.loaded.untrained,
         subject.video,
         subject.size,
         subject.frames,
-        *counted,
+        *counts,
         tuple(float(value) for value in seconds),
     )
 
@@ -154,33 +182,42 @@ def _cost(subject: Subject, counted: tuple[Parameters, Operations, int | None], 
 def in_turns(
     passes: Sequence[Callable[[], None]], warmup: int, repeats: int, clock: Callable[[], float]
 ) -> NDArray[np.float64]:
-    """Seconds (models, repeats) of passes in turns: what slows the machine down for a while slows down all."""
+    """Seconds (models, repeats) of passes in turns.
+
+    Whatever slows the machine down for a while then slows down all models.
+
+    Args:
+        passes: one function for each model.
+        warmup: passes of each model that are not timed.
+        repeats: passes of each model that are timed.
+        clock: seconds that only grow.
+    """
     seconds = np.empty((len(passes), repeats))
-    for number in range(-warmup, repeats):
-        for row, one in enumerate(passes):
+    for number in range(-warmup, repeats):  # negative numbers are passes to warm up
+        for row, run_pass in enumerate(passes):
             start = clock()
-            one()
+            run_pass()
             if number >= 0:
                 seconds[row, number] = clock() - start
     return seconds
 
 
-def ratio_of_times(one: Cost, other: Cost) -> Ratio:
-    """Median over the turns of the other's seconds per frame to ours; percentile bootstrap over the turns."""
-    turns = (np.asarray(other.seconds) / other.frames) / (np.asarray(one.seconds) / one.frames)
+def ratio_of_times(first: ModelCost, second: ModelCost) -> TimingRatio:
+    """The second model's seconds per frame divided by the first's: median and percentile bootstrap over the turns."""
+    turns = (np.asarray(second.seconds) / second.frames) / (np.asarray(first.seconds) / first.frames)
     middle = float(np.median(turns))
-    if np.ptp(turns) == 0:
-        return Ratio(middle, middle, middle)
-    found = bootstrap(
+    if np.ptp(turns) == 0:  # all resamples are equal, and scipy warns about them
+        return TimingRatio(middle, middle, middle)
+    interval = bootstrap(
         (turns,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0), vectorized=True
     ).confidence_interval
-    return Ratio(middle, float(found.low), float(found.high))
+    return TimingRatio(middle, float(interval.low), float(interval.high))
 
 
-def describe_machine(setup: Setup) -> dict[str, Any]:
-    """What cannot be chosen: device, its arithmetic, processors, and how busy they were before."""
+def describe_machine(setup: ProfileSetup) -> dict[str, Any]:
+    """Conditions that no option sets: device, TF32, processors and their load before, versions."""
     on_gpu = torch.device(setup.device).type == "cuda"
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
     return {
         "device": torch.cuda.get_device_name(setup.device) if on_gpu else f"{setup.device}: {_processor()}",
         "tf32": bool(on_gpu and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)),
@@ -192,17 +229,26 @@ def describe_machine(setup: Setup) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The name of the processor."""
+    """The name of the processor: from Linux where it says so, as `platform` often knows only the architecture."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
+    model_name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return model_name or platform.processor() or platform.machine()
 
 
 def write_figure(path: Path, profile: Profile, arguments: Sequence[str]) -> Path:
-    """Write the ratio of times as JSON for `leaderboards/claims/figures`, see `claims.Figure`; returns the path.
+    """Write the ratio of times as JSON for `leaderboards/claims/figures`.
 
-    arguments: of the command line that measured it. Raises UsageError where there is nothing to compare with.
+    Args:
+        path: of the file; its folder is created.
+        profile: of two models.
+        arguments: of the command line that measured it.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: for a profile of only one model.
     """
     ratio = profile.time_ratio
     if ratio is None:
@@ -219,13 +265,13 @@ def describe(profile: Profile) -> str:
     setup, machine = profile.setup, profile.machine
     video = profile.costs[0].video
     passes = f"clips of {setup.clip} frames" if video else "images"
-    sides = " and ".join(dict.fromkeys(f"{cost.size}" for cost in profile.costs))
+    sizes = " and ".join(dict.fromkeys(f"{cost.size}" for cost in profile.costs))
     parts = [
         machine["device"],
         setup.dtype + (" (autocast)" if setup.dtype != "float32" else ""),
         f"TF32 {'on' if machine['tf32'] else 'off'}",
         f"{setup.threads} of {machine['processors']} processors as threads",
-        f"batch {setup.batch}, {passes} of side {sides}" + (", frame by frame" if video and setup.streaming else ""),
+        f"batch {setup.batch}, {passes} of side {sizes}" + (", frame by frame" if video and setup.streaming else ""),
         f"{setup.warmup} passes to warm up, median of {setup.repeats} in turns",
         f"load {machine['load_before']} before",
         f"torch {machine['torch']}",

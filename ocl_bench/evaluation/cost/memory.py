@@ -1,4 +1,4 @@
-"""Peak memory of one pass: of the accelerator as torch counts it, else of a fresh process as Linux counts it."""
+"""Peak memory of one pass: on a GPU as torch counts it, on the CPU as Linux counts it for a fresh process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from ...core.errors import UsageError
 from ...core.machine import fixed_arithmetic
-from .subject import Setup, Side, Subject
+from .subject import ModelChoice, ProfileSetup, Subject
 
 ON_GPU = "largest memory that torch had allocated in a pass, weights of this model included, above all else before"
 ON_CPU = "growth of the largest resident memory in one pass of a fresh process, weights not included"
@@ -24,14 +24,17 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def method(device: str) -> str:
-    """How peak memory is measured on this device."""
+    """How peak memory is measured on this device, in words: `ON_GPU`, `ON_CPU` or `NOWHERE`."""
     if torch.device(device).type == "cuda":
         return ON_GPU
     return ON_CPU if torch.device(device).type == "cpu" and _RESET.exists() else NOWHERE
 
 
 def peak_memory(subject: Subject) -> int | None:
-    """Bytes of one pass, or None where `method` says so. Raises UsageError when the process of its own fails."""
+    """Peak memory of one pass in bytes; None where it cannot be measured.
+
+    Raises UsageError when the fresh process fails.
+    """
     how = method(subject.setup.device)
     if how == NOWHERE:
         return None
@@ -39,19 +42,25 @@ def peak_memory(subject: Subject) -> int | None:
 
 
 def _on_gpu(subject: Subject) -> int:
+    """Peak of a pass above what was allocated before it, and the model's weights, which were allocated before."""
     device = subject.setup.device
     model = subject.loaded.model
     tensors = [*model.parameters(), *model.buffers()] if callable(getattr(model, "buffers", None)) else []
-    before = torch.cuda.memory_allocated(device)
+    before = torch.cuda.memory_allocated(device)  # includes the weights of all models that are loaded
     torch.cuda.reset_peak_memory_stats(device)
     subject.run()
-    return torch.cuda.max_memory_allocated(device) - before + sum(one.numel() * one.element_size() for one in tensors)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return torch.cuda.max_memory_allocated(device) - before + weights
 
 
 def _in_fresh_process(subject: Subject) -> int:
-    """In this process, memory that was used before and is free again would be used again, and not seen to grow."""
-    side = {"name": subject.side.name, "options": dict(subject.side.options), "untrained": subject.side.untrained}
-    request = json.dumps({"side": side, "setup": asdict(subject.setup), "as_video": subject.video})
+    """Growth of the memory of a fresh process, in which `growth` runs.
+
+    In this process a pass would use memory again that was used and freed before, and no growth would be seen.
+    """
+    choice = subject.choice
+    arguments = {"name": choice.name, "options": dict(choice.options), "untrained": choice.untrained}
+    request = json.dumps({"choice": arguments, "setup": asdict(subject.setup), "as_video": subject.video})
     run = subprocess.run(
         [sys.executable, "-m", "ocl_bench.evaluation.cost.memory"],
         input=request,
@@ -61,26 +70,29 @@ def _in_fresh_process(subject: Subject) -> int:
     )
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-        raise UsageError(f"model {subject.side.name}: the process that measures its memory failed ({reason[:200]})")
-    return int(json.loads(run.stdout.splitlines()[-1])["bytes"])
+        raise UsageError(f"model {choice.name}: the process that measures its memory failed ({reason[:200]})")
+    return int(json.loads(run.stdout.splitlines()[-1])["bytes"])  # a model may print something before
 
 
 def growth(request: dict[str, Any]) -> int:
-    """Bytes by which the resident memory of this process grows at most in one pass; Linux only."""
-    setup = Setup(**request["setup"])
+    """The largest growth of this process's resident memory in one pass, in bytes. Linux only.
+
+    request: arguments of `ModelChoice`, `ProfileSetup` and `Subject`, as `_in_fresh_process` sends them.
+    """
+    setup = ProfileSetup(**request["setup"])
     with fixed_arithmetic(setup.threads):
-        subject = Subject(Side(**request["side"]), setup, as_video=request["as_video"])
-        _RESET.write_text("5", encoding="ascii")  # the peak starts again from here, see proc(5)
+        subject = Subject(ModelChoice(**request["choice"]), setup, as_video=request["as_video"])
+        _RESET.write_text("5", encoding="ascii")  # resets the peak to the current size, see proc(5)
         before = _kilobytes("VmRSS")
         subject.run()
         return 1024 * (_kilobytes("VmHWM") - before)
 
 
 def _kilobytes(name: str) -> int:
-    """A size in /proc/self/status."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    """A size from /proc/self/status in kB. name: `VmRSS` is the current size, `VmHWM` the peak."""
+    match = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model with an input that is made up, ready to be counted and timed: content changes no cost of these models."""
+"""A model with a synthetic input, ready to be counted and timed. What an image shows changes no cost of our models."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from typing import Any
 
 import torch
 
-from ...core.errors import OclBenchError, UsageError
+from ...core.errors import UsageError
 from ...core.types import Batch, Truth
 from ...models.frames import video_model
 from ...models.loading import LoadedModel, get_model
 from ..check_model import synthetic_images
+from ..loop import name_failures
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Types of arithmetic; those below float32 by torch.autocast, which keeps the weights in float32."""
+"""Types of arithmetic. Those below float32 are those of torch.autocast, which keeps the weights in float32."""
 
 DEFAULT_SIZE = 128
-"""Side in pixels of images for a model that declares none: floors and ceilings take any."""
+"""Side in pixels of images for a model that declares none, such as floors and ceilings, which take any size."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """How is measured. All of it is printed, since all of it changes the numbers.
+class ProfileSetup:
+    """How models are measured. All of it is printed, since all of it changes the numbers.
 
-    device: of torch. dtype: a name in `DTYPES`. threads: of torch on the CPU. batch: clips or images in a pass.
-    clip: frames of a clip, for models that read videos. size: side of a frame in pixels, None = each model's own.
-    streaming: frames one by one with the state of those before. warmup, repeats: passes of each model.
+    Attributes:
+        device: of torch.
+        dtype: a name in `DTYPES`.
+        threads: of torch on the CPU.
+        batch: clips or images of a pass.
+        clip: frames of a clip, for models that read videos.
+        size: side of a frame in pixels; None takes each model's own.
+        streaming: give the frames of a clip one by one, each with the state that the one before left.
+        warmup: passes of each model that are not timed.
+        repeats: passes of each model that are timed.
     """
 
     device: str = "cpu"
@@ -42,7 +50,7 @@ class Setup:
     repeats: int = 10
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what cannot be measured."""
+        """Check the numbers. Raises UsageError naming the option of the command line."""
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype {self.dtype}: is unknown; use {', '.join(DTYPES)}")
         least = {"threads": 1, "batch": 1, "clip": 1, "warmup": 0, "repeats": 2}
@@ -54,8 +62,8 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the models by name, with its options. untrained: random weights will do where no others are there."""
+class ModelChoice:
+    """A model to profile: its name and options. untrained: accept random weights where there are no trained ones."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -65,25 +73,32 @@ class Side:
 class Subject:
     """A loaded model and its input.
 
-    setup: as given. as_video: give clips also to a model of images, which then sees frame after frame.
-    Raises UsageError for a model whose weights are missing, unless `side.untrained`.
+    Args:
+        choice: the model.
+        setup: how it is measured.
+        as_video: give clips to a model of images as well; it then sees frame after frame.
+
+    Raises:
+        UsageError: for a model whose weights are missing, unless `choice.untrained`.
     """
 
-    def __init__(self, side: Side, setup: Setup, *, as_video: bool = False) -> None:
-        torch.manual_seed(0)  # random weights are the same in every run
-        self.loaded: LoadedModel = get_model(side.name, options=side.options, device=setup.device)
-        if self.loaded.untrained and not side.untrained:
+    def __init__(self, choice: ModelChoice, setup: ProfileSetup, *, as_video: bool = False) -> None:
+        torch.manual_seed(0)  # the same random weights in every run and process
+        self.loaded: LoadedModel = get_model(choice.name, options=choice.options, device=setup.device)
+        if self.loaded.untrained and not choice.untrained:
             raise UsageError(
-                f"model {side.name} has no weights here; --untrained profiles it with random ones, which cost the same"
+                f"model {choice.name} has no weights here; "
+                "--untrained profiles it with random ones, which cost the same"
             )
-        self.side, self.setup = side, setup
+        self.choice, self.setup = choice, setup
         self.video = as_video or self.reads_video
         self.model = video_model(self.loaded.model) if self.video else self.loaded.model
-        own = getattr(self.loaded.model, "input_size", None) or self.loaded.card.input
-        self.size = int(setup.size or own or DEFAULT_SIZE)
+        declared = getattr(self.loaded.model, "input_size", None) or self.loaded.card.input
+        self.size = int(setup.size or declared or DEFAULT_SIZE)
         images, labels = synthetic_images(self.frames, self.size)
         self._images = images.to(setup.device) if callable(getattr(self.loaded.model, "to", None)) else images
-        self._truth = [Truth(one, label=0) for one in labels]
+        # Only ceilings read it, and it is made here so that its making is not timed.
+        self._truth = [Truth(label_map, label=0) for label_map in labels]
 
     @property
     def reads_video(self) -> bool:
@@ -92,37 +107,33 @@ class Subject:
 
     @property
     def frames(self) -> int:
-        """Frames (or images) of one pass."""
+        """The number of frames (or images) of one pass."""
         return self.setup.batch * (self.setup.clip if self.video else 1)
 
     def run(self) -> None:
-        """One pass over the clips or images, until the device has finished."""
-        try:
-            with torch.inference_mode(), self._arithmetic():
-                if self.video:
-                    self._run_clips()
-                else:
-                    self._ask(Batch(self._ids, self._images), self._truth)
-        except OclBenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run in silence
-            reason = str(error).splitlines()[0][:200] if str(error) else ""
-            raise UsageError(
-                f"model {self.side.name}: predict failed on {self.frames} frames of side {self.size} "
-                f"({type(error).__name__}: {reason})"
-            ) from error
+        """Run one pass over the clips or images, and wait until the device has finished.
+
+        Raises UsageError when the model fails.
+        """
+        failures = name_failures(self.choice.name, f"{self.frames} frames of side {self.size}")
+        with failures, torch.inference_mode(), self._arithmetic():
+            if self.video:
+                self._run_clips()
+            else:
+                self._ask(Batch(self._ids, self._images), self._truth)
         synchronise(self.setup.device)
 
     def _run_clips(self) -> None:
-        """All frames at once, or one by one with the state of those before."""
+        """Predict all frames at once, or one by one with the state that the frame before left."""
         clips = self._images.unflatten(0, (self.setup.batch, self.setup.clip))
         length, state = 1 if self.setup.streaming else self.setup.clip, None
         for start in range(0, self.setup.clip, length):
-            some = clips[:, start : start + length]
-            batch = Batch(self._ids, some[:, 0], video=some, start=start, state=state)
+            part = clips[:, start : start + length]
+            batch = Batch(self._ids, part[:, 0], video=part, start=start, state=state)
             state = self._ask(batch, self._truth[start : start + length]).state
 
     def _ask(self, batch: Batch, truth: list[Truth]) -> Any:
+        """The model's answer; only ceilings are given the truth."""
         return self.model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
 
     @property
@@ -130,12 +141,13 @@ class Subject:
         return tuple(f"input-{number}" for number in range(self.setup.batch))
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
+        """The context in which the model computes with the type of the setup."""
         if self.setup.dtype == "float32":
             return nullcontext()
         return torch.autocast(torch.device(self.setup.device).type, dtype=DTYPES[self.setup.dtype])
 
 
 def synchronise(device: str) -> None:
-    """Wait until an accelerator has done what it was given; its calls return before."""
+    """Wait until an accelerator has finished: its kernels run asynchronously."""
     if torch.device(device).type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""Label maps that others wrote: PNGs of segment ids, of a whole image or of the crop that is scored."""
+"""Label maps from PNG files: segment ids of a whole image, or of the crop that is scored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ REMEDY = "write one id-map PNG for each sample, named <sample id>.png"
 
 
 def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
-    """Segment ids (H, W) int64 of a PNG at the size on which the task scores. Raises SampleError.
+    """Segment ids (H, W) int64 of a PNG, at the size at which the task scores.
 
-    The PNG has that size, or that of the whole image.
+    Args:
+        path: a PNG of that size, or of the size of the whole image. The latter is cropped and resized like the truth.
+        sample: the image (or frame) with its truth.
+        task: its protocol says what is cropped and at which size it is scored.
+
+    Raises:
+        SampleError: for a PNG that is missing, damaged, or of another size.
     """
     raw = sample.truth.labels.shape
-    scored = prepare(sample, task.protocol, 8)[1].labels.shape
+    scored = prepare(sample, task.protocol, 8)[1].labels.shape  # 8: side of the image, which is thrown away here
     shape = _png_size(path, sample.id)
     if shape not in (raw, scored):
         sizes = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys([raw, scored]))
@@ -29,9 +35,10 @@ def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
             sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} (the whole image or the scored crop)"
         )
     codes, _ = read_mask(path, sample.id, shape=shape, remedy=REMEDY)
-    if shape == scored:
+    if shape == scored:  # taken as it is, also where the whole image happens to have the same size
         return codes
-    ids, ranks = np.unique(codes, return_inverse=True)  # label maps hold 16 bits, ids may be larger
+    # The ids take the way of the truth through the protocol, as their ranks: truth labels are small integers.
+    ids, ranks = np.unique(codes, return_inverse=True)
     if len(ids) > np.iinfo(np.int16).max:
         raise SampleError(sample.id, f"{path}: {len(ids)} segments in one mask; is it an id map?")
     whole = Sample(sample.id, sample.image, Truth(ranks.reshape(shape).astype(np.int32)))
@@ -39,6 +46,7 @@ def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
 
 
 def _png_size(path: Path, sample_id: str) -> tuple[int, int]:
+    """Height and width. Raises SampleError for a file that is not a PNG."""
     from PIL import Image
 
     try:

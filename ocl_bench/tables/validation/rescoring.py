@@ -62,7 +62,7 @@ def rescore(
     from ...core.files import ids_hash
     from ...data import open_data, subset
     from ...evaluation.run import run
-    from ...evaluation.supplied.masks import saved_plan
+    from ...evaluation.supplied.score import saved_plan
 
     if not find_family(task.family).replayable(task):
         return f"predictions of {task.name} mean nothing without its head"

@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 from ocl_bench.cards.names import model_names
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
-from ocl_bench.evaluation.cost import Setup, Side, Subject, profile_models, write_figure
+from ocl_bench.evaluation.cost import ModelChoice, ProfileSetup, Subject, profile_models, write_figure
 from ocl_bench.evaluation.cost import measure as measuring
 from ocl_bench.evaluation.cost.counts import Operations, Parameters, count_operations, count_parameters
-from ocl_bench.evaluation.cost.measure import Cost, describe, in_turns, ratio_of_times
+from ocl_bench.evaluation.cost.measure import ModelCost, describe, in_turns, ratio_of_times
 from ocl_bench.evaluation.cost.memory import NOWHERE, method, peak_memory
 from ocl_bench.results.measured import Figure
 
@@ -73,32 +73,32 @@ def call(*arguments: Any) -> Result:
     return CliRunner().invoke(app, ["profile", *(str(argument) for argument in arguments)])
 
 
-def cost(seconds: list[float], frames: int = 4, parameters: int = 10) -> Cost:
+def cost(seconds: list[float], frames: int = 4, parameters: int = 10) -> ModelCost:
     counts = Parameters(parameters, parameters, parameters), Operations(2e9, 1e9), 1000
-    return Cost("m", {}, False, True, 16, frames, *counts, tuple(seconds))
+    return ModelCost("m", {}, False, True, 16, frames, *counts, tuple(seconds))
 
 
 def test_parameters_are_those_that_a_prediction_reads(own: str) -> None:
     """The frozen ones are in it, a teacher is not; trainable are those that have a gradient, read or not."""
-    found = count_parameters(Subject(Side(f"{own}:build"), Setup()))
+    found = count_parameters(Subject(ModelChoice(f"{own}:build"), ProfileSetup()))
     assert found == Parameters(inference=3 * 4 + 4 + 4, whole=3 * 4 + 4 + 4 + 10_100, trainable=16 + 10_100)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_operations_are_counted_per_frame_with_attention_apart(own: str, batch: int) -> None:
-    found = count_operations(Subject(Side(f"{own}:build"), Setup(batch=batch)))
+    found = count_operations(Subject(ModelChoice(f"{own}:build"), ProfileSetup(batch=batch)))
     convolution, attention = 2 * 3 * 4 * 16 * 16, 2 * (2 * 8 * 8 * 3)
     assert found == Operations(convolution + attention, convolution)
 
 
-def paper_side(card: str, variant: str, **options: Any) -> Side:
-    return Side(card, {"variant": variant, **options}, untrained=True)
+def paper_side(card: str, variant: str, **options: Any) -> ModelChoice:
+    return ModelChoice(card, {"variant": variant, **options}, untrained=True)
 
 
 def test_the_whole_student_is_read_and_its_attention_is_as_in_the_closed_form() -> None:
     """At the paper's widths on few pixels; 12 blocks, two products of (N, 384) each, N = 3 * 3 patches + 1, and the
     predictor, once a frame. The 217 tensors are the parameters: nothing is left out and nothing counted twice."""
-    subject = Subject(paper_side("slotmatch-paper", "movi_e", input_size=42, hidden=64), Setup(clip=2))
+    subject = Subject(paper_side("slotmatch-paper", "movi_e", input_size=42, hidden=64), ProfileSetup(clip=2))
     counted, operations = count_parameters(subject), count_operations(subject)
     assert counted.inference == counted.whole == sum(one.numel() for one in subject.loaded.model.parameters())
     backbone = sum(one.numel() for one in subject.loaded.model.encoder.parameters())
@@ -143,21 +143,22 @@ def test_quartiles_and_rate() -> None:
 
 def test_figure_is_what_claims_reads(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
-    side = Side(f"{own}:build")
-    found = profile_models([side, side], Setup(repeats=2, warmup=0))
+    side = ModelChoice(f"{own}:build")
+    found = profile_models([side, side], ProfileSetup(repeats=2, warmup=0))
     path = write_figure(tmp_path / "new" / "f.json", found, ["profile", "--model", "a b"])
     read = Figure.model_validate_json(path.read_text())
     assert read.low <= read.ratio <= read.high and read.command == "ocl-bench profile --model 'a b'"
     assert read.setup == describe(found)
     with pytest.raises(UsageError, match="--against"):
-        write_figure(path, profile_models([side], Setup(repeats=2, warmup=0)), [])
+        write_figure(path, profile_models([side], ProfileSetup(repeats=2, warmup=0)), [])
 
 
 @pytest.mark.skipif(method("cpu") == NOWHERE, reason="Linux only")
 def test_memory_of_a_pass_is_seen(own: str) -> None:
     """A pass that fills 200 MB for a moment has grown by as much, one that does not has not."""
     small, large = (
-        peak_memory(Subject(Side(f"{own}:build", {"memory_mb": megabytes}), Setup())) for megabytes in (0, 200)
+        peak_memory(Subject(ModelChoice(f"{own}:build", {"memory_mb": megabytes}), ProfileSetup()))
+        for megabytes in (0, 200)
     )
     assert small is not None and large is not None
     assert 190e6 < large - small < 215e6
@@ -165,13 +166,13 @@ def test_memory_of_a_pass_is_seen(own: str) -> None:
 
 def test_memory_that_cannot_be_measured_says_so(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocl_bench.evaluation.cost.memory._RESET", Path("/nowhere/clear_refs"))
-    subject = Subject(Side(f"{own}:build"), Setup())
+    subject = Subject(ModelChoice(f"{own}:build"), ProfileSetup())
     assert peak_memory(subject) is None and method("cpu") == NOWHERE
 
 
 def test_streaming_gives_frames_one_by_one_with_the_state() -> None:
-    setup = Setup(clip=3, streaming=True, size=32)
-    subject = Subject(Side("slotcontrast"), setup)
+    setup = ProfileSetup(clip=3, streaming=True, size=32)
+    subject = Subject(ModelChoice("slotcontrast"), setup)
     starts: list[tuple[int, int, bool]] = []
     model, predict = subject.model, subject.model.predict
 
@@ -186,16 +187,19 @@ def test_streaming_gives_frames_one_by_one_with_the_state() -> None:
 
 def test_a_model_of_images_gets_clips_beside_one_of_videos(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
-    sides = [Side(f"{own}:build"), Side("slotcontrast")]
-    found = profile_models(sides, Setup(repeats=2, warmup=0, clip=2, size=32))
+    choices = [ModelChoice(f"{own}:build"), ModelChoice("slotcontrast")]
+    found = profile_models(choices, ProfileSetup(repeats=2, warmup=0, clip=2, size=32))
     assert [one.video for one in found.costs] == [True, True] and [one.frames for one in found.costs] == [2, 2]
     assert "memory" not in found.ratios and "clips of 2 frames" in describe(found)
-    alone = profile_models(sides[:1], Setup(repeats=2, warmup=0))
+    alone = profile_models(choices[:1], ProfileSetup(repeats=2, warmup=0))
     assert not alone.costs[0].video and alone.ratios == {} and alone.time_ratio is None
 
 
 def test_lower_precision_counts_the_same(own: str) -> None:
-    counts = [count_operations(Subject(Side(f"{own}:build"), Setup(dtype=dtype))) for dtype in ("float32", "bfloat16")]
+    counts = [
+        count_operations(Subject(ModelChoice(f"{own}:build"), ProfileSetup(dtype=dtype)))
+        for dtype in ("float32", "bfloat16")
+    ]
     assert counts[0] == counts[1]
 
 
@@ -203,7 +207,7 @@ def test_lower_precision_counts_the_same(own: str) -> None:
 def test_cards_of_every_kind_can_be_profiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a model is asked for differs by its families; each at its own size."""
     monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
-    found = profile_models([Side(name)], Setup(repeats=2, warmup=0))
+    found = profile_models([ModelChoice(name)], ProfileSetup(repeats=2, warmup=0))
     assert found.costs[0].parameters.inference <= found.costs[0].parameters.whole
 
 
@@ -258,10 +262,10 @@ def test_errors_are_one_line_with_a_remedy(arguments: tuple[str, ...], message: 
 
 def test_a_failing_model_is_named(own: str) -> None:
     with pytest.raises(UsageError, match="predict failed on 1 frames of side 16"):
-        Subject(Side(f"{own}:fails"), Setup()).run()
+        Subject(ModelChoice(f"{own}:fails"), ProfileSetup()).run()
 
 
 @pytest.mark.parametrize(("field", "value"), [("repeats", 1), ("batch", 0), ("clip", 0), ("warmup", -1), ("size", 4)])
 def test_setups_that_measure_nothing_are_refused(field: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"--{field}"):
-        Setup(**{field: value})
+        ProfileSetup(**{field: value})

@@ -14,8 +14,8 @@ from ocl_bench import evaluate
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import VOID, Sample, Truth
 from ocl_bench.data import OpenData
-from ocl_bench.evaluation.supplied import masks as score
-from ocl_bench.evaluation.supplied.masks import replay, score_masks
+from ocl_bench.evaluation.supplied import score
+from ocl_bench.evaluation.supplied.score import replay, score_masks
 from ocl_bench.metrics import compute
 from ocl_bench.results.record import Result, read_rows
 

@@ -19,8 +19,9 @@ from ocl_bench.data import OpenData
 from ocl_bench.data.images import read_mask
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.evaluation.supplied import masks as score
-from ocl_bench.evaluation.supplied.masks import replay, score_masks
+from ocl_bench.evaluation.supplied import score
+from ocl_bench.evaluation.supplied.label_maps import read_prediction
+from ocl_bench.evaluation.supplied.score import replay, score_masks
 from ocl_bench.families.files import write_label_map
 from ocl_bench.results.record import Result
 
@@ -207,7 +208,7 @@ def test_more_segments_than_labels_can_hold_are_refused(tmp_path: Path, monkeypa
     large = replace(large, truth=replace(large.truth, labels=np.ones((200, 200), np.int16)))
     write_label_map(tmp_path / "mask.png", np.arange(40_000).reshape(200, 200))
     with pytest.raises(SampleError, match="40000 segments in one mask"):
-        score.read_prediction(tmp_path / "mask.png", large, video_task())
+        read_prediction(tmp_path / "mask.png", large, video_task())
 
 
 def test_evaluate_says_which_predictions_it_cannot_save(tmp_path: Path, data: OpenData) -> None:

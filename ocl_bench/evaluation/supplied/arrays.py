@@ -1,0 +1,76 @@
+"""Masks and truth that a user brings in one `.npz` file, scored at their own resolution."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...cards.task import TaskSpec
+from ...core.errors import UsageError
+from ...core.types import VOID, Sample, Truth
+from ...data import OpenData
+from ...data.base import SampleSequence
+from ..plan import Plan, make_plan
+from .masks import MaskLookup, masks_model
+
+_VOID_CODE = 255
+
+
+@dataclass(frozen=True)
+class _Arrays(SampleSequence[Sample]):
+    """Label maps of the truth as samples. Their images are black: the masks exist already, so nothing reads them."""
+
+    ids: tuple[str, ...]
+    truth: np.ndarray
+
+    def __getitem__(self, index: int) -> Sample:
+        labels = self.truth[index].astype(np.int16)
+        labels[self.truth[index] == _VOID_CODE] = VOID
+        return Sample(self.ids[index], np.zeros((*labels.shape, 3), np.uint8), Truth(labels))
+
+
+def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan:
+    """The plan that scores `prediction` against `truth` of an `.npz` file.
+
+    It has the task's metrics and mask rules, but crops nothing and scores at the resolution of the arrays. Its
+    signature says so. Raises UsageError for arrays that cannot be used.
+    """
+    prediction, truth, ids = _read_arrays(path)
+    prediction, truth, ids = prediction[:limit], truth[:limit], ids[:limit]
+    # There are no images to crop, and whoever made the arrays has chosen their resolution.
+    native = task.protocol.model_copy(update={"crop": "none", "score_at": None})
+    spec = task.model_copy(update={"protocol": native, "noise_seeds": (0,)})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    note = f"data: supplied, {len(ids)} truth maps of {path}"
+    data = OpenData(_Arrays(ids, truth), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
+    position = {sample_id: index for index, sample_id in enumerate(ids)}
+    lookup = MaskLookup(data, lambda sample_id, sample, seed: prediction[position[sample_id]].astype(np.int64))
+    return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Prediction and truth (N, H, W), and N different ids. Raises UsageError naming file and field."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in content.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: cannot be read as plain arrays ({error})") from error
+    for field in ("prediction", "truth"):
+        if field not in arrays:
+            raise UsageError(f"{path}: field '{field}' is missing; it has {', '.join(arrays) or 'nothing'}")
+        array = arrays[field]
+        if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer) or 0 in array.shape:
+            raise UsageError(f"{path}: field '{field}' is {array.dtype} {array.shape}, expected integers (N, H, W)")
+        if array.min() < 0 or array.max() > np.iinfo(np.int16).max:
+            raise UsageError(f"{path}: field '{field}' has labels outside 0 .. 32767; number them anew")
+    prediction, truth = arrays["prediction"], arrays["truth"]
+    if prediction.shape != truth.shape:
+        raise UsageError(f"{path}: field 'prediction' is {prediction.shape}, 'truth' is {truth.shape}; must be equal")
+    ids = tuple(str(i) for i in arrays.get("ids", [f"{i:06d}" for i in range(len(truth))]))
+    if len(ids) != len(truth) or len(set(ids)) != len(ids):
+        raise UsageError(f"{path}: field 'ids' must hold {len(truth)} different names, got {len(set(ids))}")
+    return prediction, truth, ids

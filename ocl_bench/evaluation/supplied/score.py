@@ -1,0 +1,170 @@
+"""Score what exists already: id-map PNGs, an `.npz` with truth, COCO results, or the saved predictions of a run.
+
+Masks go through the same corridor as a model: a model that looks them up takes its place.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...cards.names import get_task
+from ...cards.task import TaskSpec
+from ...core.errors import UsageError
+from ...core.log import logger
+from ...data import OpenData, open_data, subset
+from ...families import find_family
+from ...families.files import prediction_path
+from ...results.record import Result, read_result
+from ..plan import Plan
+from ..run import run
+from .arrays import array_plan
+from .detections import kept_plan, results_plan
+from .masks import masks_in, masks_plan
+
+
+def score_masks(
+    task: str | Path | TaskSpec,
+    masks: str | Path,
+    *,
+    name: str = "supplied-masks",
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    split: str | None = None,
+    results: str | Path | None = None,
+    progress: bool = True,
+) -> Result:
+    """Score masks on a task and write the result under `name`.
+
+    The result is always `data: supplied`, because no one can verify what made the masks. The log says where the truth
+    comes from.
+
+    Args:
+        task: a name, a path of a task card, or a TaskSpec.
+        masks: one of four things.
+            A folder with `<sample id>.png`. Each PNG has the size of its image, and is then cropped as the protocol
+            says, or the size at which the task scores. Every id is a slot, also 0.
+            For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
+            and F.
+            An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
+            truth, 0 is the background and 255 is void.
+            For a detection task, a COCO results file (`.json`).
+        data_root, limit, split: as in `evaluate`.
+        results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
+
+    Raises:
+        UsageError: for masks that are missing or cannot be read as a whole. A single broken PNG fails its sample.
+        DataMissingError: when the data set is not there.
+    """
+    spec, masks = get_task(task), Path(masks)
+    if masks.suffix == ".npz":
+        if data_root is not None or split is not None:
+            raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
+        plan = array_plan(spec, masks, name, limit)
+        logger.info("%s", plan.data.note)
+        return run(plan, results=results, progress=progress)
+    if masks.suffix != ".json" and not masks.is_dir():
+        raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
+    root = Path(data_root) if data_root is not None else None
+    data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
+    logger.info("%s", data.note)
+    data = replace(data, kind="supplied")
+    if masks.suffix == ".json":
+        plan = results_plan(spec, data, masks, name, limit=limit, split=split)
+    else:
+        file = masks_in(masks, spec, data)
+        plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split)
+    return run(plan, results=results, progress=progress)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run, and the scores of its saved predictions now.
+
+    differences: value now minus stored value, by metric.
+    """
+
+    stored: Result
+    now: Result
+    differences: dict[str, float]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every metric is the same to 1e-12."""
+        return all(abs(difference) <= 1e-12 for difference in self.differences.values())
+
+
+def replay(
+    path: str | Path,
+    *,
+    task: str | Path | TaskSpec | None = None,
+    data_root: str | Path | None = None,
+    progress: bool = True,
+) -> Replay:
+    """Score the saved predictions of a run again; writes nothing.
+
+    Args:
+        path: result JSON of the run.
+        task: card of the run, when it is not a bundled one.
+        data_root: folder of the data set, as in `evaluate`.
+
+    Raises:
+        UsageError: when the run saved no predictions, or when the task card or the data have changed.
+    """
+    stored = read_result(path)
+    folder = Path(path).with_suffix(".predictions")
+    spec = get_task(task if task is not None else stored.task.name)
+    if not find_family(spec.family).replayable(spec):
+        raise UsageError(f"{path}: predictions of task {stored.task.name} cannot be scored again without its head")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: the run saved no predictions; evaluate again with --save-predictions")
+    if spec.hash != stored.task.hash:
+        raise UsageError(f"{path}: is not of this task card {spec.name} v{spec.version}; pass --task or evaluate again")
+    section = stored.data
+    root = Path(data_root) if data_root is not None else None
+    data = open_data(
+        spec,
+        data_root=root,
+        limit=section.limit,
+        split=section.split,
+        stand_in_seed=section.stand_in_seed,
+        progress=progress,
+    )
+    # The hash of the ids is of all samples, so it can only be compared where none failed.
+    failed = {failure.id for failure in stored.counts.failed}
+    plan = saved_plan(stored, spec, _without(data, failed), folder)
+    if data.kind != section.kind or (not failed and plan.ids_sha256 != section.ids_sha256):
+        raise UsageError(f"{path}: was scored on other data ({section.kind} {section.revision}); pass its --data-root")
+    with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
+        now = run(plan, results=scratch, progress=progress)
+    differences = {
+        name: (now.metrics[name].value or 0.0) - (metric.value or 0.0) for name, metric in stored.metrics.items()
+    }
+    return Replay(stored, now, differences)
+
+
+def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> Plan:
+    """The plan that scores what the run `stored` predicted for `data`. folder: its saved predictions.
+
+    Raises UsageError for detections that are missing or damaged. Label maps are read later, and fail one by one.
+    """
+    name, source, seeds = stored.model.name, stored.model.mask_source, stored.seeds.noise
+    limit, split = stored.data.limit, stored.data.split
+    if find_family(task.family).output == "detections":
+        return kept_plan(task, data, folder, name, source, seeds, limit, split)
+    return masks_plan(
+        task,
+        data,
+        lambda mask_name, seed: prediction_path(folder, mask_name, seed),
+        name,
+        source=source,
+        noise_seeds=seeds,
+        limit=limit,
+        split=split,
+    )
+
+
+def _without(data: OpenData, failed: set[str]) -> OpenData:
+    """The data without samples that failed in the run: they have no saved predictions."""
+    return subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id not in failed])
