@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
 
-from ..core.errors import UsageError
 from .clustering import fg_ari
-from .contingency import MAX_PREDICTED_COLUMNS, Contingency, LabelMaps, contingency
+from .contingency import (
+    MAX_PREDICTED_COLUMNS,
+    Contingency,
+    LabelMaps,
+    as_array,
+    check_frames,
+    check_rule,
+    contingency,
+)
 from .metric import Scores
 from .overlap import mbo_fg
 
@@ -59,11 +65,7 @@ class VideoTables:
         prediction: (T, H, W) integers >= 0, each id one segment. NumPy or torch; CUDA tensors are counted there.
         Raises UsageError for soft masks, other shapes and labels out of range.
         """
-        if truth.ndim != 3 or tuple(truth.shape) != tuple(prediction.shape):
-            raise UsageError(
-                f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are not those of the "
-                "same frames; pass (T, H, W) label maps for both"
-            )
+        check_frames(truth, prediction)
         sparse = math.prod(prediction.shape) > 0 and bool(prediction.max() >= MAX_PREDICTED_COLUMNS)
         if not sparse:
             self._blocks.append(_block(contingency(truth, prediction)))
@@ -123,21 +125,16 @@ def _block(counts: Contingency, ids: np.ndarray | None = None) -> _Block:
 
 def _sparse_block(truth: LabelMaps, prediction: LabelMaps) -> _Block:
     """One frame (H, W) whose ids `contingency` would renumber image by image: a tube needs them beside the table."""
-    labels = _array(prediction)
+    labels = as_array(prediction)
     if labels.dtype.kind not in "iu" or labels.min() < 0:
-        contingency(_array(truth)[None], labels[None])  # says what is wrong
+        contingency(as_array(truth)[None], labels[None])  # says what is wrong
     ids, columns = np.unique(labels, return_inverse=True)
-    return _block(contingency(_array(truth)[None], columns.reshape(1, *labels.shape)), ids)
-
-
-def _array(maps: LabelMaps) -> np.ndarray:
-    return maps.numpy(force=True) if isinstance(maps, Tensor) else maps
+    return _block(contingency(as_array(truth)[None], columns.reshape(1, *labels.shape)), ids)
 
 
 def _values(counts: Contingency, background: int | None, empty: str) -> tuple[Scores, Scores]:
     """FG-ARI and mBO of each table."""
-    if empty not in ("skip", "one"):
-        raise UsageError(f"empty: '{empty}' is not a rule; use one of skip, one")
+    check_rule("empty", empty, ("skip", "one"))
     value, valid = fg_ari(counts, background)
     if empty == "one":
         annotated = counts.table.sum((1, 2)) > 0
