@@ -26,7 +26,8 @@ from ocl_bench.families.coco_results import coco_results, read_results, write_re
 from ocl_bench.families.detection import Detection
 from ocl_bench.families.proposals import Detections
 from ocl_bench.families.summary import summarise
-from ocl_bench.metrics.detection import average_precision, match_images
+from ocl_bench.metrics.accumulation import average_precision
+from ocl_bench.metrics.detection import match_images
 
 TASK = get_task("coco-detection")
 SHAPE = (48, 64)

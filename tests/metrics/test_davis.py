@@ -16,7 +16,7 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import OVERLAP, VOID
 from ocl_bench.metrics.boundaries import boundary_bits
 from ocl_bench.metrics.davis import (
-    Pairs,
+    PairScores,
     VideoObjects,
     frame_overlap,
     match,
@@ -314,6 +314,6 @@ def test_bad_input_is_one_line() -> None:
     video.add(labels + 3, labels)
     with pytest.raises(UsageError, match="label 3 in a video of 2 objects"):
         video.scores(2)
-    pairs: Pairs = video.pairs(3)
+    pairs: PairScores = video.pairs(3)
     with pytest.raises(UsageError, match="1 for 3 objects"):
         match(pairs.j[:, :, :1], pairs.f[:, :, :1])

@@ -26,7 +26,8 @@ def kind_of(name: str) -> Kind:
 
 
 def _accumulate(rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-    from ..detection import from_columns, precision_statistic, recall_statistic
+    from ..accumulation import precision_statistic, recall_statistic
+    from ..detection import from_columns
 
     build = recall_statistic if name.startswith("ar100_") else precision_statistic
     return build(from_columns(rows, kind_of(name)))
