@@ -43,11 +43,6 @@ def cosine(first: float, last: float, fraction: float) -> float:
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
-def ramp(first: float, last: float, fraction: float) -> float:
-    """From `first` at fraction 0 to `last` at fraction 1 along a line, then constant."""
-    return first + (last - first) * min(1.0, fraction)
-
-
 def stream_seed(seed: int, stream: str, step: int) -> int:
     """A 63-bit seed that depends only on (seed, name of the stream, step)."""
     digest = hashlib.blake2b(f"{seed}|{stream}|{step}".encode(), digest_size=8).digest()

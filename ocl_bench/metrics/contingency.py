@@ -73,8 +73,8 @@ def exact_sum(terms: np.ndarray) -> np.ndarray:
     The padding of a batch and the order of the slots cannot change the last bit of such a sum.
 
     Example:
-        >>> exact_sum(np.array([[1e16, 1.0, -1e16]])), np.sum([1e16, 1.0, -1e16])
-        (array([1.]), np.float64(0.0))
+        >>> exact_sum(np.array([[1e16, 1.0, -1e16]])), sum([1e16, 1.0, -1e16])
+        (array([1.]), 0.0)
     """
     return np.array([math.fsum(row) for row in terms.tolist()], np.float64)
 
