@@ -88,7 +88,7 @@ class TaskSpec(Card):
     @field_validator("protocol", mode="plain")
     @classmethod
     def _protocol_of_the_family(cls, value: Any, info: ValidationInfo) -> Protocol:
-        """The protocol as the class of the card's family, so that fields of other families are refused."""
+        """The protocol as the class of the card's family; fields of other families are errors."""
         family = info.data.get("family")
         if family is None:  # the field `family` is already an error of its own
             return Protocol()
@@ -149,8 +149,8 @@ class TaskSpec(Card):
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
         content["data"]["options"].pop(BOXES_FILE, None)
         shared = {name: content["protocol"][name] for name in Protocol.model_fields}
-        own = {name: content["protocol"][name] for name in self.protocol.own_fields}
-        content["protocol"] = {**shared, **own}
+        of_family = {name: content["protocol"][name] for name in self.protocol.own_fields}
+        content["protocol"] = {**shared, **of_family}
         if self.fit is None:
             del content["fit"]
         if self.data.stand_in is not None and self.data.stand_in.fit_samples is None:
@@ -174,8 +174,8 @@ def _of_field(error: ValidationError, kind: type[Protocol], family: str) -> Pyda
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        own = ", ".join(name for name in kind.model_fields if name not in Protocol.model_fields) or "none"
-        message = f"is not a field of {family} (its own fields: {own}); remove it"
+        fields = ", ".join(name for name in kind.model_fields if name not in Protocol.model_fields) or "none"
+        message = f"is not a field of {family} (its own fields: {fields}); remove it"
     return PydanticCustomError("protocol", "{message}", {"message": message, "field": field})
 
 

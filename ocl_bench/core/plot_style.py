@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,10 +73,7 @@ def save_png(figure: Figure, path: Path, dots_per_inch: int = 200) -> Path:
     """Write the figure atomically and without a time stamp: equal pictures are equal files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format="png", dpi=dots_per_inch, metadata={"Software": None})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Software would be the version of matplotlib. The format is named because the temporary file ends in `.tmp`.
+    options: Any = {"format": "png", "dpi": dots_per_inch, "metadata": {"Software": None}}
+    write_atomically(path, lambda part: figure.savefig(part, **options))
     return path

@@ -27,12 +27,12 @@ from .definitions.knn import MAIN_K, Mode, parse_metric
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SLACK = 16  # candidates beyond k, so that rounding rarely leaves a query undecided
+_SLACK = 16  # candidates beyond k: rounding then rarely leaves a query undecided
 _QUERIES = 2048  # searched at a time
 _ROWS = 16384  # of the bank, compared at a time
 _ROWS_AGAIN = 4096  # the same in float64
 _FAISS_FROM = 512  # queries: below, the blocked product is several times faster than faiss 1.15
-_BLOCK_BYTES = 4 * 2**20  # of temporary arrays, so that they stay in the cache of the processor
+_BLOCK_BYTES = 4 * 2**20  # of temporary arrays, which thus stay in the cache of the processor
 
 
 def ks(names: Iterable[str]) -> tuple[int, ...]:
