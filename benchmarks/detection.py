@@ -28,7 +28,8 @@ from pycocotools.cocoeval import COCOeval
 
 from ocl_bench.core.types import Instance, Truth
 from ocl_bench.families.coco_results import coco_results
-from ocl_bench.metrics.detection import KINDS, Detections, Kind, average_precision, average_recall, match_images
+from ocl_bench.metrics.accumulation import average_precision, average_recall
+from ocl_bench.metrics.detection import KINDS, Detections, Kind, match_images
 
 HEIGHT, WIDTH = 480, 640
 OBJECTS_PER_IMAGE = 7.36  # COCO val2017: 36 781 in 5000

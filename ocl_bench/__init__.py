@@ -1,6 +1,6 @@
-"""ocl-bench: how good is this object-centric model, and compared with what?
+"""ocl-bench: an evaluation suite for object-centric models.
 
-Public names are resolved on first use, so that `import ocl_bench` and `ocl-bench --help` stay fast (no torch).
+Public names are resolved on first use: `import ocl_bench` and `ocl-bench --help` stay fast because torch is not loaded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .tables.comparison.compare import compare as compare
     from .tables.validation.examine import validate as validate
 
+# The imports above are for type checkers and editors; this table is for the interpreter.
 _HOMES = {
     "compare": "tables.comparison.compare",
     "evaluate": "evaluation.run",
@@ -64,9 +65,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ocl_bench' has no attribute '{name}'")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = (
-        value  # `ocl_bench.evaluation.run` is the function, also after the module of that name was imported
-    )
+    globals()[name] = value  # the next access finds it without this function
     return value
 
 

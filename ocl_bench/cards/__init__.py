@@ -1,1 +1,1 @@
-"""Cards: what a task and a model are."""
+"""Task cards and model cards: YAML files that define protocols and describe models."""

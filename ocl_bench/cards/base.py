@@ -1,4 +1,4 @@
-"""What all cards share: frozen fields, unknown ones refused, read from YAML."""
+"""The base of all cards: frozen fields, unknown fields are errors, read from YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.errors import UsageError, first_problem
 
 
 class Card(BaseModel):
-    """A frozen mapping of fields; a field that it does not have is refused."""
+    """A frozen mapping of fields; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,5 +36,6 @@ def load_card(path: Path, kind: type[CardType]) -> CardType:
         field, message = first_problem(error, "card")
         unknown = error.errors()[0]["type"] == "extra_forbidden"
         remedy = "remove it" if unknown else "see `ocl-bench show clevrtex` for an example"
+        # The message of a field of another family ends with its own remedy.
         remedy = "" if message.endswith("remove it") else f"; {remedy}"
         raise UsageError(f"{path}: field '{field}': {message}{remedy}") from error

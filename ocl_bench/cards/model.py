@@ -1,4 +1,4 @@
-"""Model cards: what a model is, what it saw in training and how its weights were made."""
+"""Model cards: what a model is, what it saw in training, and how its weights were made."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .base import Card, load_card
 from .protocols import family_names
 
 Supervision = Literal["none", "boxes", "masks"]
-
+"""What a model saw in training, its encoder included."""
 
 Privilege = Literal["none", "boxes", "truth"]
+"""What a model gets at inference beside the image."""
 
 
 class Training(Card):
-    """How a checkpoint was made, and the numbers it had when it was made."""
+    """How a checkpoint was made, and its numbers at that time."""
 
     trained_on: str = ""
     machine: str = ""
@@ -33,10 +34,19 @@ class Training(Card):
 class ModelCard(Card):
     """One model card. `load_model_card` reads it from YAML.
 
-    source: `module:callable`; the callable gets `options` as keyword arguments and returns a model.
-    weights: file name in `ocl_bench/models/weights/` (float16 safetensors), or empty when the model has none.
-    backbone: the network that sees the pixels, and whether it is frozen. pretraining: what the weights that training
-    starts from, or keeps frozen, had learnt from; `none` from scratch. Both are printed in leaderboards.
+    Attributes:
+        source: `module:callable`; the callable gets `options` as keyword arguments and returns a model.
+        backbone: the network that sees the pixels, and whether it is frozen; printed in leaderboards.
+        pretraining: data of the weights that training starts from, or keeps frozen; `none` for training from scratch.
+            It is printed in leaderboards.
+        input: side in pixels of the square images that the model takes; None takes the task's.
+        weights: file name in `ocl_bench/models/weights/` (float16 safetensors); empty for a model without weights.
+        sha256: of the file of weights.
+        supervision: what the model saw in training. Leaderboards rank within one supervision and privilege only.
+        privilege: what the model gets at inference beside the image.
+        role: `floor` and `ceiling` stand in every leaderboard; `control` and `encoder` serve comparisons.
+        families: families whose tasks it can do.
+        train: recipe with which `ocl-bench train` makes the weights.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -67,7 +77,7 @@ class ModelCard(Card):
     @field_validator("options")
     @classmethod
     def _plain_options(cls, value: dict[str, Any]) -> dict[str, Any]:
-        json.dumps(value)
+        json.dumps(value)  # raises TypeError for dates and other YAML values that results cannot store
         return value
 
 

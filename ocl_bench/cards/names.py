@@ -1,4 +1,4 @@
-"""From a name to a card: bundled cards, cards by path, and those that installed packages offer."""
+"""Cards by name or path: bundled cards, YAML files, and cards that installed packages offer."""
 
 from __future__ import annotations
 
@@ -20,24 +20,29 @@ CARDS = PACKAGE / "models" / "cards"
 
 
 def task_names() -> list[str]:
-    """Names of the bundled task cards and of tasks offered by installed packages."""
-    return sorted({p.stem for p in bundled("tasks").glob("*.yaml")} | set(entry_points.offered(entry_points.TASKS)))
+    """Names of the bundled task cards and of the tasks that installed packages offer, sorted."""
+    return sorted(
+        {path.stem for path in bundled("tasks").glob("*.yaml")} | set(entry_points.offered(entry_points.TASKS))
+    )
 
 
 def model_names() -> list[str]:
-    """Names of the bundled model cards and of models offered by installed packages."""
-    return sorted({p.stem for p in CARDS.glob("*.yaml")} | set(entry_points.offered(entry_points.MODELS)))
+    """Names of the bundled model cards and of the models that installed packages offer, sorted."""
+    return sorted({path.stem for path in CARDS.glob("*.yaml")} | set(entry_points.offered(entry_points.MODELS)))
 
 
 def ready_names() -> list[str]:
-    """Models that need no checkpoint of the user's: bundled weights, floors and ceilings, offers of other packages."""
+    """Names of models that run without a checkpoint from the user.
+
+    These are models with bundled weights, floors and ceilings, and the models of installed packages.
+    """
     cards = {name: get_card(name) for name in model_names() if (CARDS / f"{name}.yaml").is_file()}
     waiting = {name for name, card in cards.items() if not card.weights and card.role not in ("floor", "ceiling")}
     return [name for name in model_names() if name not in waiting]
 
 
 def get_task(task: str | Path | TaskSpec) -> TaskSpec:
-    """A task card by name, by path of a YAML file, or as it is. Raises UsageError with a suggestion."""
+    """The task card of a name or of a YAML file; a card is returned as it is. Raises UsageError with a suggestion."""
     from .task import TaskSpec, load_task  # pydantic and yaml are slow to import, and names do not need them
 
     if isinstance(task, TaskSpec):
@@ -46,10 +51,10 @@ def get_task(task: str | Path | TaskSpec) -> TaskSpec:
     if text.endswith((".yaml", ".yml")):
         return load_task(Path(text))
     card = bundled("tasks") / f"{text}.yaml"
-    if re.fullmatch(r"[\w.-]+", text) and card.is_file():
+    if re.fullmatch(r"[\w.-]+", text) and card.is_file():  # a name with a slash must not leave the folder
         return load_task(card)
     if text in (tasks := entry_points.offered(entry_points.TASKS)):
-        value = tasks[text].load()
+        value = tasks[text].load()  # a card, a path, or a function that returns one of them
         value = value() if callable(value) and not isinstance(value, TaskSpec) else value
         return value if isinstance(value, TaskSpec) else load_task(Path(value))
     raise UsageError(unknown("task", text, task_names()))
@@ -66,12 +71,12 @@ def get_card(name: str) -> ModelCard:
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
-    """The message about a name that is no card, with a suggestion."""
+    """The error message for an unknown name, with a suggestion."""
     return f"unknown {kind} '{name}'{suggest(name, known)}; see `ocl-bench list {kind}s`"
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """`; did you mean dias?`, or nothing where no known name is close."""
+    """`; did you mean dias?`, or an empty string when no known name is close."""
     import difflib
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -79,9 +84,14 @@ def suggest(name: str, known: list[str]) -> str:
 
 
 def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
-    """The task or model card of that name or at that path. Raises UsageError with a suggestion.
+    """The task or model card of that name or at that path.
 
-    others: names that are no cards and may be suggested, too.
+    Args:
+        name: of a card, or the path of a YAML file.
+        others: names of other things that may also be suggested.
+
+    Raises:
+        UsageError: for an unknown name, with a suggestion.
     """
     if name in task_names():
         return get_task(name)
@@ -95,11 +105,11 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
 
 
 def is_model_card(path: Path) -> bool:
-    """Whether a YAML file is a model card, which has a `source`, rather than a task card."""
+    """Whether a YAML file is a model card and not a task card: only model cards have a `source`."""
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False  # reading it as a task card names what is wrong
+        return False  # then it is read as a task card, and that error names the problem
     return isinstance(content, dict) and "source" in content

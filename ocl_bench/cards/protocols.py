@@ -1,7 +1,7 @@
-"""How images, truth and predictions are prepared and compared: the part of a task card that changes numbers.
+"""Protocols: how images, truth and predictions are prepared and compared. These fields of a task card change numbers.
 
-All families share the fields of `Protocol`. Each family adds its own in a class of its own, so that a field of another
-family is refused when the card is loaded.
+All families share the fields of `Protocol`. Each family adds its fields in a class of its own: a field of another
+family is an error when the card is loaded.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ HEAD_VERSION = 1
 """Raised when the fitting of any head changes; it is part of the key under which a head is cached."""
 
 BOXES_FILE = "boxes_file"
-"""Option of readers that grant boxes: a file with other ones than the data set's own."""
+"""Option of readers that grant boxes: a file whose boxes replace those of the data set."""
 
 Grant = Literal["attention", "crop", "blackout"]
-"""How boxes are granted: handed to the model, the image cut to them, or the rest made black."""
+"""How boxes are granted: given to the model, the image cropped to them, or everything else made black."""
 
 _TRUTH_RULES = ("annotations", "crowd", "stuff")
-"""Options of readers that say what counts as an object: part of the signature."""
+"""Options of readers that decide what counts as an object; they are part of the signature."""
 
 
 class Proposals(Card):
-    """How masks become detections.
+    """Rules that turn masks into detections.
 
-    parts: `whole` takes the mask of a slot, `whole+components` also its connected components (8 neighbours) when there
-    are several. min_area: smaller ones are left out, in pixels of the scored image. nms: of two masks with a larger IoU
-    the one with the lower score goes; 1 keeps all. max_detections: the best of an image.
-    The score is the mean of the soft mask over its area; a label map has scores of 1.
+    The score of a detection is the mean of the soft mask over its area; masks of a label map have scores of 1.
+
+    Attributes:
+        parts: `whole` takes the mask of a slot; `whole+components` also takes its connected components (8 neighbours)
+            when there are several.
+        min_area: smallest area in pixels of the scored image; smaller masks are left out.
+        nms: of two masks with a larger IoU the one with the lower score is removed; 1 removes none.
+        max_detections: number of best detections of an image that are scored.
     """
 
     parts: Literal["whole", "whole+components"] = "whole+components"
@@ -44,14 +48,21 @@ class Proposals(Card):
 
 
 class Fit(Card):
-    """What is fitted on top of a frozen model before it is scored, on another split than the one that is scored.
+    """A head that is fitted on top of a frozen model before scoring, on a split of its own.
 
-    head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
-    `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot), `bank` (the
-    unit feature and label of each image, for nearest neighbours; nothing is trained). A family says which it knows.
-    held_out: share of the fit split on which the learning rate is chosen; the head is then fitted again on all of it.
-    at: side of the square on which classes are compared while fitting.
-    samples: only so many of the fit split, spread evenly; None takes all.
+    Attributes:
+        head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
+            `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot), or
+            `bank` (the unit feature and label of each image, for nearest neighbours; nothing is trained). Each family
+            supports some of them.
+        split: split on which the head is fitted.
+        samples: number of samples of that split that are used, spread evenly; None uses all.
+        held_out: share of the fit split on which the learning rate is chosen. The head is then fitted again on all.
+        learning_rates: candidates.
+        steps: steps of each fit.
+        batch: images of a step.
+        hidden: width of hidden layers.
+        at: side of the square on which classes are compared while fitting.
     """
 
     head: str
@@ -68,21 +79,25 @@ class Fit(Card):
 
 
 class Protocol(Card):
-    """How images and truth are cropped, resized and compared: what all families share, and all of object discovery.
+    """How images and truth are cropped, resized and compared: the fields of all families.
 
-    crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor); or
-        `short-center`, which first resizes the shorter side to the size asked for and then takes the central square
-        (SPOT, PiCIE); `short-center-F` resizes it to the size / F, so that the central F of it is kept (DINO: 0.875,
-        256 -> 224). `square` is the largest central square, its corner rounded half to even (SlotContrast).
-    input: side in pixels of the square given to models that declare no size of their own.
-    score_at: side of the square on which masks are compared; None scores at the truth's own size after the crop.
-    resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps go by nearest.
-    background: truth label that is background, or None when every label is an object.
-    void / overlap / empty: see `ocl_bench.metrics.contingency`.
+    Object discovery has no others.
+
+    Attributes:
+        crop: `none`; `center-F`, the central square whose side is F times the shorter image side (floor);
+            `short-center`, which resizes the shorter side to the requested size and then takes the central square
+            (SPOT, PiCIE); `short-center-F`, which resizes it to the size / F and keeps the central F of it (DINO:
+            0.875, 256 -> 224); or `square`, the largest central square, its corner rounded half to even (SlotContrast).
+        input: side in pixels of the square images for models that declare no size of their own.
+        score_at: side of the square on which masks are compared; None scores at the size of the truth after the crop.
+        resize: `bilinear-argmax` upsamples soft masks bilinearly before the argmax; label maps are resized by nearest.
+        background: truth label that is background; None when every label is an object.
+        void: see `ocl_bench.metrics.contingency`; `overlap` likewise.
+        empty: see `ocl_bench.metrics.compute`.
     """
 
     heads: ClassVar[tuple[str | None, ...]] = (None,)
-    """What `fit.head` may be in this family; None stands for a card without `fit`."""
+    """Values of `fit.head` that this family supports; None stands for a card without `fit`."""
 
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8)
@@ -95,21 +110,21 @@ class Protocol(Card):
 
     @property
     def kernel(self) -> str:
-        """How images are resized: `bilinear` or `bicubic` as in Pillow, or `bicubic-tensor` (see `_Resizing`)."""
+        """Kernel that resizes images: `bilinear` or `bicubic` as in Pillow, or `bicubic-tensor`, see `_Resizing`."""
         return "bilinear"
 
     @property
     def shorter_side(self) -> int | None:
-        """To what shorter side frames and truth are first resized; None leaves them."""
+        """Shorter side to which frames and truth are first resized; None leaves their size."""
         return None
 
     @property
     def grants(self) -> Grant | None:
-        """How boxes of the image's own class are granted at inference; None grants none."""
+        """How boxes of the image's class are granted at inference; None grants no boxes."""
         return None
 
     def check(self, family: str, fit: Fit | None) -> None:
-        """Whether the card's head fits the family. Raises UsageError whose message begins with the field."""
+        """Raise UsageError, whose message begins with the field, if the family does not support the card's head."""
         head = fit.head if fit is not None else None
         if head not in self.heads:
             known = " or ".join(name or "left out" for name in self.heads)
@@ -117,14 +132,16 @@ class Protocol(Card):
 
     @property
     def own_fields(self) -> dict[str, Any]:
-        """The fields that not all families have, those that are None left out."""
+        """Name -> value of the fields that the class adds to `Protocol`, without those that are None."""
         names = [name for name in type(self).model_fields if name not in Protocol.model_fields]
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def signature(self, source: str, options: Mapping[str, Any]) -> list[str]:
         """The fields of the protocol that are printed beside a number.
 
-        source: where the model's part comes from, as the family says. options: of the reader.
+        Args:
+            source: origin of the model's output, named by the family.
+            options: options of the reader.
         """
         resizing = [f"{name}:{value}" for name, value in self.own_fields.items() if name in _Resizing.model_fields]
         truth = [f"{key}:{value}" for key, value in options.items() if key in _TRUTH_RULES]
@@ -155,9 +172,10 @@ class Protocol(Card):
 class _Resizing(Protocol):
     """Families whose official codes resize images in several ways.
 
-    short_side: frames and truth are first resized to this shorter side by nearest pixel centre.
-    interpolation: of images: `bilinear` or `bicubic` as Pillow does them, or `bicubic-tensor`, torch's cubic kernel on
-        [0, 1] without antialias, clamped. None is `bilinear`.
+    Attributes:
+        short_side: shorter side to which frames and truth are first resized, by nearest pixel centre.
+        interpolation: kernel for images: `bilinear` or `bicubic` as in Pillow, or `bicubic-tensor`, the cubic kernel of
+            torch on [0, 1] without antialias, clamped. None is `bilinear`.
     """
 
     short_side: int | None = Field(default=None, ge=8)
@@ -175,7 +193,12 @@ class _Resizing(Protocol):
 
 
 class DetectionProtocol(Protocol):
-    """proposals: how masks become detections. matching_iou: a slot stands for an object only above this IoU."""
+    """The protocol of detection.
+
+    Attributes:
+        proposals: rules that turn masks into detections.
+        matching_iou: a slot stands for an object only above this IoU.
+    """
 
     heads: ClassVar[tuple[str | None, ...]] = (None, "slot", "dense")
 
@@ -189,7 +212,7 @@ class DetectionProtocol(Protocol):
         return self
 
     def check(self, family: str, fit: Fit | None) -> None:
-        """A head needs `matching_iou`, too. Raises UsageError."""
+        """Check the head as all families do, and that a head comes with `matching_iou`."""
         super().check(family, fit)
         if fit is not None and self.matching_iou is None:
             raise UsageError("protocol.matching_iou: is missing; 0.1 is usual")
@@ -203,7 +226,7 @@ class DetectionProtocol(Protocol):
 
 
 class SegmentationProtocol(Protocol):
-    """classes: number of classes of the semantic truth."""
+    """The protocol of semantic segmentation. classes: number of classes of the truth."""
 
     heads: ClassVar[tuple[str | None, ...]] = ("linear", "kmeans")
 
@@ -217,7 +240,7 @@ class SegmentationProtocol(Protocol):
 
 
 class RecognitionProtocol(Protocol):
-    """matching_iou: a slot is matched to an object only above this IoU; 0.1 is usual."""
+    """The protocol of recognition. matching_iou: a slot is matched to an object only above this IoU; 0.1 is usual."""
 
     heads: ClassVar[tuple[str | None, ...]] = ("recognition",)
 
@@ -225,11 +248,12 @@ class RecognitionProtocol(Protocol):
 
 
 class KnnProtocol(_Resizing):
-    """Nearest neighbours.
+    """The protocol of nearest neighbours.
 
-    temperature: of the votes of neighbours, exp(cosine / temperature); 0.07 is usual.
-    boxes: how the boxes of the image's own class are granted at inference, for bank and queries alike: `attention`
-        hands them to the model, `crop` cuts the image to them, `blackout` makes the rest black.
+    Attributes:
+        boxes: how the boxes of the image's class are granted at inference, for bank and queries alike: `attention`
+            gives them to the model, `crop` crops the image to them, `blackout` makes everything else black.
+        temperature: of the votes of neighbours, exp(cosine / temperature); 0.07 is usual.
     """
 
     heads: ClassVar[tuple[str | None, ...]] = ("bank",)
@@ -251,10 +275,11 @@ class KnnProtocol(_Resizing):
 
 
 class VideoProtocol(_Resizing):
-    """Videos; void pixels can only be dropped.
+    """The protocol of videos; void pixels can only be dropped.
 
-    max_proposals: only so many segments of a video, the largest ones, are compared in J and F.
-    boundary: tolerance of F as a share of the image diagonal, or in pixels from 1 on.
+    Attributes:
+        max_proposals: number of largest segments of a video that are compared in J and F.
+        boundary: tolerance of F: below 1 a share of the image diagonal, from 1 on a number of pixels.
     """
 
     max_proposals: int | None = Field(default=None, ge=1)
@@ -284,7 +309,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
 
 
 def family_names() -> tuple[str, ...]:
-    """The bundled families and those that installed packages add."""
+    """Names of the bundled families, then of those that installed packages add."""
     return (*PROTOCOLS, *sorted(set(entry_points.offered(entry_points.FAMILIES)) - set(PROTOCOLS)))
 
 
@@ -292,12 +317,12 @@ def protocol_of(family: str) -> type[Protocol]:
     """The protocol class of a family. Raises UsageError for an unknown family."""
     if family in PROTOCOLS:
         return PROTOCOLS[family]
-    added = entry_points.offered(entry_points.FAMILIES)
-    if family not in added:
+    offers = entry_points.offered(entry_points.FAMILIES)
+    if family not in offers:
         raise UsageError(f"'{family}' is not a family; known are {', '.join(family_names())}")
-    found = getattr(added[family].load(), "protocol", None)
-    if not (isinstance(found, type) and issubclass(found, Protocol)):
+    protocol = getattr(offers[family].load(), "protocol", None)
+    if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
         raise UsageError(
-            f"family '{family}': {added[family].value} is no ocl_bench.families.base.Family with a protocol"
+            f"family '{family}': {offers[family].value} is not an ocl_bench.families.base.Family with a protocol"
         )
-    return found
+    return protocol

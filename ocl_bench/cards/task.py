@@ -1,7 +1,7 @@
-"""Task cards and model cards: load, validate, hash, signature.
+"""Task cards: load, validate, hash, signature.
 
-A task card is a protocol. Every field that can change a number is in it, and the hash of those fields is part of the
-key of each result. A model card says what a model is, what it saw in training and how its weights were made.
+A task card is a versioned protocol. It contains every field that can change a number, and the hash of these fields is
+part of the key of each result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from .protocols import BOXES_FILE, Fit, Protocol, protocol_of
 class StandIn(Card):
     """The embedded data of a task: scenes rendered here and written in the official layout.
 
-    samples: of the split on which the task scores. fit_samples: of the split on which heads are fitted.
+    Attributes:
+        samples: number of samples of the split on which the task scores.
+        fit_samples: number of samples of the split on which heads are fitted.
     """
 
     scenes: str
@@ -41,7 +43,7 @@ class StandIn(Card):
 
 
 class DataSpec(Card):
-    """Which reader opens which split of which folder below the data root."""
+    """The reader, and the split and folder below the data root that it opens."""
 
     reader: str
     folder: str = ""
@@ -55,10 +57,11 @@ class DataSpec(Card):
 
 
 _ABOUT_DATA = {"licence", "size", "get"}
+"""Fields of `DataSpec` that inform people and cannot change a number: they are not hashed."""
 
 
 class TaskSpec(Card):
-    """One task card. `load_task` reads it from YAML."""
+    """One task card. `load_task` reads it from YAML; docs/architecture.md explains the words."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: int = Field(ge=1)
@@ -85,9 +88,9 @@ class TaskSpec(Card):
     @field_validator("protocol", mode="plain")
     @classmethod
     def _protocol_of_the_family(cls, value: Any, info: ValidationInfo) -> Protocol:
-        """The protocol as the class of the card's family, so that fields of other families are refused."""
+        """The protocol as the class of the card's family; fields of other families are errors."""
         family = info.data.get("family")
-        if family is None:  # refused already
+        if family is None:  # the field `family` is already an error of its own
             return Protocol()
         kind = protocol_of(family)
         if isinstance(value, kind):
@@ -108,9 +111,10 @@ class TaskSpec(Card):
         return self
 
     def check(self) -> None:
-        """Whether metrics, head and protocol fit the family, as is asked whenever a card is loaded.
+        """Check that metrics, head and protocol fit the family. Every card is checked when it is loaded.
 
-        Raises UsageError whose message begins with the field.
+        Raises:
+            UsageError: with a message that begins with the field.
         """
         if self.main not in self.metrics:
             raise UsageError(f"main: '{self.main}' is not in metrics {list(self.metrics)}")
@@ -123,11 +127,11 @@ class TaskSpec(Card):
 
     @property
     def home(self) -> Path | None:
-        """Folder of the file that the card was read from; a relative `data.folder` may lie beside it. Not hashed."""
+        """Folder of the file that the card was read from; a relative `data.folder` may lie in it. It is not hashed."""
         return self._home
 
     def with_boxes(self, path: Path) -> TaskSpec:
-        """The same task with boxes from a file. Raises UsageError for a card that grants none."""
+        """The same task with boxes from a file. Raises UsageError for a card that does not grant boxes."""
         if self.protocol.grants is None:
             raise UsageError(f"task {self.name} grants no boxes (protocol.boxes); --boxes is for imagenet-knn-boxes")
         options = {**self.data.options, BOXES_FILE: str(path)}
@@ -139,14 +143,14 @@ class TaskSpec(Card):
     def hash(self) -> str:
         """SHA-256 of every field that can change a number (not the title, nor how to get the data).
 
-        A field that not all families have, and `fit`, count only where they are used, so that hashes of older cards
-        stay when a field is added. The content of a box file is part of the revision of the data.
+        Fields that only some families have, and `fit`, count only where they are used: adding a field does not change
+        the hashes of older cards. The content of a box file is part of the revision of the data, not of this hash.
         """
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
         content["data"]["options"].pop(BOXES_FILE, None)
         shared = {name: content["protocol"][name] for name in Protocol.model_fields}
-        own = {name: content["protocol"][name] for name in self.protocol.own_fields}
-        content["protocol"] = {**shared, **own}
+        of_family = {name: content["protocol"][name] for name in self.protocol.own_fields}
+        content["protocol"] = {**shared, **of_family}
         if self.fit is None:
             del content["fit"]
         if self.data.stand_in is not None and self.data.stand_in.fit_samples is None:
@@ -156,7 +160,9 @@ class TaskSpec(Card):
     def signature(self, source: str, metric: str | None = None) -> str:
         """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018).
 
-        source: where the model's part comes from, `decoder` or `tokens:mean`, as its family says.
+        Args:
+            source: origin of the model's output, such as `decoder` or `tokens:mean`, named by its family.
+            metric: name to put in front; None leaves it out.
         """
         head = [f"head:{self.fit.head}"] if self.fit is not None else []
         fields = [*self.protocol.signature(source, self.data.options), *head]
@@ -164,12 +170,12 @@ class TaskSpec(Card):
 
 
 def _of_field(error: ValidationError, kind: type[Protocol], family: str) -> PydanticCustomError:
-    """What pydantic refused in a protocol, as an error that names the field in it."""
+    """The first problem of a protocol, as an error that names the field in it."""
     first = error.errors()[0]
     field, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        own = ", ".join(name for name in kind.model_fields if name not in Protocol.model_fields) or "none"
-        message = f"is not a field of {family} (its own fields: {own}); remove it"
+        fields = ", ".join(name for name in kind.model_fields if name not in Protocol.model_fields) or "none"
+        message = f"is not a field of {family} (its own fields: {fields}); remove it"
     return PydanticCustomError("protocol", "{message}", {"message": message, "field": field})
 
 

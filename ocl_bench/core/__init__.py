@@ -1,1 +1,1 @@
-"""Words and tools that know nothing of benchmarks."""
+"""Types, errors, files and other tools that every other room uses; they import from no other room."""

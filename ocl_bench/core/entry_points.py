@@ -1,4 +1,4 @@
-"""What installed packages add to the suite: models, tasks, metrics, readers and families, by entry points.
+"""Additions by installed packages: models, tasks, metrics, readers and families, found by entry points.
 
 A package names them in its `pyproject.toml`, for example::
 
@@ -22,13 +22,16 @@ FAMILIES = "ocl_bench.families"
 
 
 def offered(group: str) -> dict[str, EntryPoint]:
-    """What installed packages offer under an entry point group, by name."""
+    """Name -> entry point of a group, over all installed packages."""
     from importlib.metadata import entry_points  # slow to import
 
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def source_sha256(entry: EntryPoint) -> str:
-    """SHA-256 of where an entry point leads and of the version of its package: another version is another source."""
+    """SHA-256 of the object that an entry point names and of the version of its package.
+
+    A new version of the package is thus a new source: its results are not mixed with those of the old one.
+    """
     version = entry.dist.version if entry.dist else ""
     return hashlib.sha256(f"{entry.value}|{version}".encode()).hexdigest()

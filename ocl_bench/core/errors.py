@@ -1,4 +1,4 @@
-"""Errors a user can act on: one line that names the file, the field and the remedy."""
+"""Errors that a user can act on: one line that names the file, the field and the remedy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class UsageError(OclBenchError):
 
 
 class NotApplicableError(UsageError):
-    """The model does not give what the task needs: `n/a` in a matrix, a usage error for one evaluation."""
+    """The model lacks an output that the task needs: `n/a` in a matrix, a usage error for one evaluation."""
 
 
 class DataMissingError(OclBenchError):
-    """Data that was asked for is not on this machine (exit code 3)."""
+    """The requested data is not on this machine (exit code 3)."""
 
     exit_code = 3
 
@@ -39,8 +39,13 @@ class SampleError(OclBenchError):
 
 
 def first_problem(error: ValidationError, whole: str = "") -> tuple[str, str]:
-    """The dotted name of the first field that pydantic refused, `whole` for the document itself, and what is wrong."""
+    """The dotted name of the first field that pydantic refused, and its message.
+
+    Args:
+        error: of a validation.
+        whole: name for the document itself, when the error is not that of a field.
+    """
     first = error.errors()[0]
-    inner = first.get("ctx", {}).get("field", "")  # of a section that is checked by a class of its own
+    inner = first.get("ctx", {}).get("field", "")  # set by validators that check a section with another class
     place = ".".join(str(part) for part in (*first["loc"], *([inner] if inner else [])))
     return place or whole, first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the hashes by which content and sets of samples are known."""
+"""Atomic writing of files, and hashes of content and of sets of samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary file in the same folder, then rename it: readers see all of it or nothing."""
+    """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -22,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of the canonical JSON of `content`."""
+    """SHA-256 of the canonical JSON of `content`: sorted keys, no spaces."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -32,7 +32,7 @@ def ids_hash(ids: Sequence[str]) -> str:
 
 
 def path_name(name: str) -> str:
-    """A model name as a file name: `dias:1` is `dias-1`."""
+    """A model name as a file name: `dias:1` becomes `dias-1`. Leading dots go: files never become hidden ones."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
 
 

@@ -15,7 +15,7 @@ from .errors import UsageError
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the GPU when there is one. Raises UsageError for a device that torch does not know or have."""
+    """The device; `auto` is the GPU when there is one. Raises UsageError for a device that torch cannot use."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -26,7 +26,7 @@ def choose_device(device: str) -> str:
 
 
 def thread_count() -> int:
-    """Threads of torch: at most 4, the processors that we may use and OMP_NUM_THREADS, if it is set."""
+    """Number of threads for torch: the smallest of 4, the usable processors, and OMP_NUM_THREADS if it is set."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(4, processors, int(limit) if limit.isdigit() and int(limit) else processors))
@@ -34,9 +34,9 @@ def thread_count() -> int:
 
 @contextmanager
 def fixed_arithmetic(threads: int) -> Iterator[None]:
-    """Let torch use this many threads, and full float32 on GPUs (no TF32, no choice of kernel by speed).
+    """Let torch use this many threads, and full float32 on GPUs: no TF32, no choice of kernels by speed.
 
-    The settings from before come back at the end.
+    Both would change numbers from one GPU, or one run, to the next. The previous settings are restored at the end.
     """
     cudnn: Any = torch.backends.cudnn
     before = torch.get_num_threads(), cudnn.allow_tf32, cudnn.benchmark
@@ -52,4 +52,5 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kB, macOS in bytes.
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

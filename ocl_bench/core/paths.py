@@ -1,4 +1,4 @@
-"""Where things are: bundled tasks and leaderboards, cache, data, results."""
+"""Locations of bundled tasks and leaderboards, cache, data and results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def bundled(name: str) -> Path:
-    """The folder `tasks` or `leaderboards`: inside the installed package, else beside it (a source checkout)."""
+    """The folder `tasks` or `leaderboards`: inside an installed package, or beside it in a source checkout."""
     inside = PACKAGE / "_bundled" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 

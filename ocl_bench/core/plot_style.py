@@ -1,13 +1,14 @@
-"""What all pictures share: the palette, matplotlib without a display, an atomic PNG."""
+"""The common look of all pictures: palette, matplotlib without a display, atomic PNG files."""
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ _STYLE: Any = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The look of all pictures, whatever the user's own matplotlib settings say."""
+    """A context with the look of all pictures, which does not depend on the user's matplotlib settings."""
     from matplotlib import rc_context
 
     return rc_context(_STYLE)
@@ -69,13 +70,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_png(figure: Figure, path: Path, dots_per_inch: int = 200) -> Path:
-    """Write the figure atomically and without a time stamp, so that equal pictures are equal files."""
+    """Write the figure atomically and without a time stamp: equal pictures are equal files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format="png", dpi=dots_per_inch, metadata={"Software": None})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Software would be the version of matplotlib. The format is named because the temporary file ends in `.tmp`.
+    options: Any = {"format": "png", "dpi": dots_per_inch, "metadata": {"Software": None}}
+    write_atomically(path, lambda part: figure.savefig(part, **options))
     return path

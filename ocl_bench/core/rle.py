@@ -1,17 +1,27 @@
 """COCO's compressed run-length code, read with checks.
 
-`pycocotools` trusts its input, so that a damaged code would be read as some other mask.
+`pycocotools` trusts its input: it reads a damaged code as some other mask.
 """
 
 from __future__ import annotations
 
 
 def unpack_runs(counts: bytes) -> list[int]:
-    """Lengths of the runs of a compressed COCO run-length code.
+    """Lengths of the runs of a compressed COCO run-length code; the first run is one of zeros and may be empty.
 
-    A number is written in groups of 5 bits, lowest first, each as one character from 48 on; bit 5 says that more
-    follow, the highest bit of the last group is the sign. From the fourth run on it is the difference to the last run
-    but one. Raises ValueError for other characters and for a code that ends within a number.
+    A number is written in groups of 5 bits, lowest first, each as one character from 48 on. Bit 5 says that another
+    group follows. The highest bit of the last group is the sign. From the fourth run on, the number is the difference
+    to the last run but one.
+
+    Args:
+        counts: `counts` of a mask of `pycocotools`, whose runs go down the columns.
+
+    Raises:
+        ValueError: for characters that are not part of the code, and for a code that ends within a number.
+
+    Example:
+        >>> unpack_runs(b"242")  # the mask [[0, 1, 1, 0], [0, 1, 1, 0]]
+        [2, 4, 2]
     """
     runs: list[int] = []
     value = shift = 0
@@ -23,7 +33,7 @@ def unpack_runs(counts: bytes) -> list[int]:
         shift += 5
         if group & 32:
             continue
-        if group & 16:
+        if group & 16:  # negative, in two's complement of the bits read so far
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0

@@ -1,4 +1,4 @@
-"""The learning rate and the batches as pure functions of the step, and the seeds of everything that is drawn."""
+"""Learning rate, batches and random seeds as pure functions of the step. A training can resume at any of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ def learning_rate(
     floor: float = 1e-3,
     start: float = 0.0,
 ) -> float:
-    """Learning rate of step `step` of `steps`: linear from `start * peak` to `peak` in `warmup` steps, then to
-    `floor * peak` along half a cosine or by a constant factor a step (`exponential`), or constant.
+    """Learning rate of step `step` of `steps`: a linear warm-up, then the schedule.
+
+    Args:
+        step: from 0.
+        steps: length of the training; the last rate is reached there.
+        peak: largest rate.
+        warmup: steps in which the rate rises from `start * peak` to `peak`.
+        schedule: `cosine` falls to `floor * peak` along half a cosine, `exponential` by a constant factor a step;
+            `constant` stays.
+        floor: share of the peak at the end.
+        start: share of the peak at step 0.
 
     Step 0 has rate 0 when there is a warm-up, as in the official DIAS training (arXiv:2507.23755); SlotCon starts at
     a hundredth of the peak (arXiv:2205.15288); SlotContrast decays exponentially to one half (arXiv:2412.14295).
@@ -39,13 +48,8 @@ def learning_rate(
 
 
 def cosine(first: float, last: float, fraction: float) -> float:
-    """From `first` at fraction 0 to `last` at fraction 1 of a training, along half a cosine."""
+    """A value that goes from `first` at fraction 0 to `last` at fraction 1 of a training, along half a cosine."""
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
-
-
-def ramp(first: float, last: float, fraction: float) -> float:
-    """From `first` at fraction 0 to `last` at fraction 1 along a line, then constant."""
-    return first + (last - first) * min(1.0, fraction)
 
 
 def stream_seed(seed: int, stream: str, step: int) -> int:
@@ -60,11 +64,12 @@ def generator(seed: int, stream: str, step: int) -> torch.Generator:
 
 
 def sample_indices(seed: int, step: int, batch: int, count: int) -> np.ndarray:
-    """Which of `count` scenes are in batch `step`: (batch,) int64, epochs of shuffled scenes without replacement.
+    """Indices (batch,) int64 below `count` of the scenes in batch `step`: shuffled epochs without replacement.
 
     Position n of the endless sequence of epochs is scene `permutation(seed, n // count)[n % count]`, so a batch that
     crosses the end of an epoch takes the rest from the next one.
     """
+    # A batch may cross the end of an epoch, or hold several epochs of a small set.
     positions = np.arange(step * batch, (step + 1) * batch)
     out = np.empty(batch, dtype=np.int64)
     for epoch in np.unique(positions // count):

@@ -1,4 +1,4 @@
-"""The containers that travel along the corridor: Sample, Truth, Batch, Prediction.
+"""The containers that readers, models and families exchange: Sample, Truth, Batch, Prediction.
 
 All are frozen dataclasses. Shapes use B images, K slots, D channels, T frames, and H x W pixels.
 """
@@ -20,16 +20,19 @@ OVERLAP = -2
 """Label of a pixel that two or more objects claim."""
 
 MaskSource = Literal["decoder", "attention", "clusters", "prototypes", "truth", "none"]
-"""Where masks come from. Slot k of `prototypes` means the same in every image (SlotCon); others are unordered."""
+"""Origin of masks. Slot k of `prototypes` means the same in every image (SlotCon); other slots are unordered."""
 
 
 @dataclass(frozen=True)
 class Instance:
     """One annotated object in pixels of the whole image; objects may overlap.
 
-    category: the data set's own id. box: x0, y0, x1, y1. mask: COCO run-length code
-    `{"size": [H, W], "counts": bytes}`, or None for a box without a mask. area: in pixels, as annotated (COCO's size
-    classes use it). crowd: a region of many objects, which detection neither asks for nor punishes.
+    Attributes:
+        category: id of the data set.
+        box: x0, y0, x1, y1.
+        mask: COCO run-length code `{"size": [H, W], "counts": bytes}`, or None for a box without a mask.
+        area: in pixels, as annotated; COCO's size classes use it.
+        crowd: whether it is a region of many objects. Detection neither requires nor punishes its detections.
     """
 
     category: int
@@ -41,14 +44,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Truth:
-    """What an image really shows. It stays with the adapter and never enters a `Batch`.
+    """The annotation of an image. It stays with the adapter and never enters a `Batch`.
 
-    labels: (H, W) int16. 0 is background, 1.. are objects, `VOID` (-1) and `OVERLAP` (-2) are special.
-    categories: category id of object i at index i - 1, or empty when the data set has none.
-    classes: (H, W) int16 class index 0.. of each pixel, `VOID` where none is annotated; None without semantic truth.
-    instances: annotated objects of the whole, uncropped image, for detection. Those whose category is `label` are the
-        boxes that a task card may grant to models.
-    label: class index of the whole image, None where it has none.
+    Attributes:
+        labels: (H, W) int16: 0 is background, 1, 2, ... are objects; `VOID` (-1) and `OVERLAP` (-2) are special.
+        categories: category id of object i at index i - 1; empty when the data set has none.
+        classes: (H, W) int16 class index 0, 1, ... of each pixel, `VOID` for pixels without a class; None without
+            semantic annotation.
+        instances: annotated objects of the whole, uncropped image, for detection. A task card may grant models the
+            boxes of those whose category is `label`.
+        label: class index of the whole image; None when it has none.
     """
 
     labels: np.ndarray
@@ -60,9 +65,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as its reader returns it, before the protocol touches it.
+    """One image as its reader returns it, before the protocol crops or resizes it.
 
-    image: (H, W, 3) uint8 RGB. truth: label map of the same size.
+    Attributes:
+        id: name of the image, unique in its split.
+        image: (H, W, 3) uint8 RGB.
+        truth: annotation of the same size.
     """
 
     id: str
@@ -72,11 +80,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Video:
-    """One video as its reader returns it. Nothing is read before `frames[t]` is, so a long video costs no memory.
+    """One video as its reader returns it. A frame is read when `frames[t]` is accessed: long videos take no memory.
 
-    frames: sample t has the id of the video; a label of its truth means the same object in all frames.
-    Reading a frame raises SampleError with the id of the video when it is missing, broken or of another size.
-    names: of the frames, without suffix; predictions are kept under them.
+    Attributes:
+        id: name of the video, unique in its split.
+        frames: sample t has the id of the video. A label of its truth means the same object in all frames. Accessing a
+            frame that is missing, broken or of another size raises SampleError with the id of the video.
+        names: names of the frames, without suffix; predictions are stored under them.
     """
 
     id: str
@@ -89,18 +99,20 @@ class Video:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model sees.
+    """The input of a model.
 
-    image: (B, 3, H, W) float32 in [0, 1], un-normalised, cropped and resized by the protocol; the first frames of
-        `video` where there is one.
-    video: (B, T, 3, H, W), only for models with `reads_video`; other models get frames as images.
-    start: number of the first frame of `video` in its video: a long video comes in several batches.
-    state: what the model returned as `Prediction.state` for the preceding frames, None for the first ones.
-    boxes: one (N, 4) float32 tensor per image, xyxy pixels of `image`, only where the task card grants them; (0, 4)
-        where an image has none, which is to be read as the whole image.
-    noise_seed: seed of the slot noise; use `noise()` rather than the global generator.
-    any_of: fields of `Prediction` of which only the first that the model has will be read; a model may leave the others
-        out. Empty: all may be.
+    Attributes:
+        ids: (B,) ids of the samples.
+        image: (B, 3, H, W) float32 in [0, 1], not normalised, cropped and resized by the protocol. With `video` these
+            are its first frames.
+        video: (B, T, 3, H, W), only for models with `reads_video`; other models get frames as images.
+        boxes: one (N, 4) float32 tensor for each image, xyxy pixels of `image`, only when the task card grants boxes.
+            (0, 4) for an image without boxes: read it as the whole image.
+        noise_seed: seed of the slot noise; use `noise()` and not the global generator.
+        start: number of the first frame of `video` in its video: a long video comes in several batches.
+        state: `Prediction.state` of the preceding frames of the same video; None for the first ones.
+        any_of: fields of `Prediction`. Only the first of them that the model fills in is read; a model may leave out
+            the others. When it is empty, every field may be read.
     """
 
     ids: tuple[str, ...]
@@ -116,7 +128,7 @@ class Batch:
         return len(self.ids)
 
     def asks_only_for(self, field: str, others: Sequence[str]) -> bool:
-        """Whether `field` is all that will be read of a model that has it and `others`."""
+        """Whether `field` is the only one that will be read from a model that fills in `field` and `others`."""
         return next((name for name in self.any_of if name in (field, *others)), None) == field
 
     def noise(self, *shape: int, stream: str = "slots") -> Tensor:
@@ -129,6 +141,7 @@ class Batch:
 
 
 def _sample_noise(seed: int, stream: str, sample_id: str, shape: Sequence[int]) -> Tensor:
+    """Noise of one sample, from a generator of its own. It is on the CPU: GPU generators give other numbers."""
     digest = hashlib.blake2b(f"{seed}|{stream}|{sample_id}".encode(), digest_size=8).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") % (2**63))
     return torch.randn(tuple(shape), generator=generator)
@@ -136,18 +149,24 @@ def _sample_noise(seed: int, stream: str, sample_id: str, shape: Sequence[int]) 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model returns. Every field is optional; an adapter names the fields that it needs.
+    """The output of a model. Every field is optional; a family requires the fields that it scores.
 
-    masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
-        For a batch with `video`: (B, T, K, h, w) or (B, T, H, W), where a slot means the same object in all frames.
-    mask_source: where the masks come from; it is printed in the signature.
-    slots: (B, K, D). tokens: (B, D, h, w) dense features. embedding: (B, D), one vector per image.
-    embedding_source: how the embedding was pooled (`cls`, `slots:max`, ...); it is printed in the signature.
-    state: anything that the model wants back as `Batch.state` with the next frames of the same video.
-    link: what slots were linked over time by, `slots` or `masks`, where the model looked at each frame alone.
-    granted: the batch's boxes, put here by the runner for the adapter.
-    classes: (B, C, h, w) class scores or (B, H, W) integer class maps of a model that names classes itself.
-    boxes: (B, N, 4) xyxy pixels of the batch's images, scores: (B, N), labels: (B, N) category ids; NaN boxes are none.
+    Attributes:
+        masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
+            For a batch with `video`: (B, T, K, h, w) or (B, T, H, W); a slot means the same object in all frames.
+        mask_source: origin of the masks; it is printed in the signature.
+        slots: (B, K, D) slot vectors.
+        tokens: (B, D, h, w) dense features.
+        embedding: (B, D), one vector for each image.
+        boxes: (B, N, 4) xyxy pixels of the images of the batch. A box of NaN is padding.
+        scores: (B, N) scores of the boxes.
+        labels: (B, N) category ids of the boxes.
+        classes: (B, C, h, w) class scores or (B, H, W) integer class maps of a model that names classes itself.
+        extra: further tensors, beyond these fields.
+        embedding_source: how the embedding was pooled (`cls`, `slots:max`, ...); it is printed in the signature.
+        state: anything that the model needs back as `Batch.state` with the next frames of the same video.
+        link: how slots were linked over time, by `slots` or `masks`, if the model predicts each frame on its own.
+        granted: the boxes of the batch; the runner copies them here for the family.
     """
 
     masks: Tensor | None = None
@@ -170,12 +189,15 @@ class Prediction:
 class Model(Protocol):
     """Anything with this method is a model. There is no base class.
 
-    Optional attributes: `input_size` (int, else the card's `input` is used), `supervision`, `privilege`,
-    `needs_truth` (oracles only: `predict(batch, truth)` with one `Truth` per image), `reads_video` (it wants
-    `batch.video`; else frames are given as images and its slots are linked), `whole_video` (it wants all frames of a
-    video in one batch), `reads_boxes` (its embedding attends within `batch.boxes`).
+    A model may have these attributes:
+        input_size: int, side of its square input in pixels; otherwise the card's `input` is used.
+        supervision, privilege: what it saw in training and what it gets at inference, see `ModelCard`.
+        needs_truth: whether it is called as `predict(batch, truth)` with one `Truth` per image (oracles only).
+        reads_video: whether it reads `batch.video`; otherwise frames are given as images and its slots are linked.
+        whole_video: whether it needs all frames of a video in one batch.
+        reads_boxes: whether its embedding attends within `batch.boxes`.
     """
 
     def predict(self, batch: Batch) -> Prediction:
-        """Predict for a batch; must not depend on the other samples of the batch."""
+        """Predict for a batch. The prediction for a sample must not depend on the other samples of the batch."""
         ...

@@ -22,7 +22,7 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.catalogue import find_metric
-from ..metrics.of_set import Ratio
+from ..metrics.of_set import SumRatio
 from .base import Batches, Family, Head
 from .checks import check_field, check_masks, check_prediction, finite_rows, missing
 from .discovery import label_map
@@ -136,7 +136,7 @@ class Recognition:
         }
         for name in task.metrics:
             of_set = find_metric(name).of_set
-            if isinstance(of_set, Ratio):
+            if isinstance(of_set, SumRatio):
                 above, below = row[of_set.above], row[of_set.below]
                 row[name] = above / below if below else np.nan
         return row

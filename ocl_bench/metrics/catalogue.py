@@ -18,26 +18,26 @@ CATALOGUE: dict[str, Metric] = {
     for family in (discovery, detection, segmentation, recognition, video)
     for metric in family.DEFINITIONS
 }
-"""The bundled metrics. Those of nearest neighbours have a pattern instead: see `definitions.knn`."""
+"""The bundled metrics. Names of nearest-neighbour metrics follow a pattern instead: see `definitions.knn`."""
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of that name. Raises UsageError with a suggestion.
+    """The metric of that name, bundled or from an installed package. Raises UsageError with a suggestion.
 
     Example:
         >>> metric = find_metric("fg_ari")
         >>> metric.families, metric.direction, metric.range
         (('discovery',), 1, '-1 to 1')
     """
-    found = CATALOGUE.get(name) or knn_metric(name)
-    if found is not None:
-        return found
-    added = entry_points.offered(entry_points.METRICS)
-    if name in added:
-        value = added[name].load()
+    metric = CATALOGUE.get(name) or knn_metric(name)
+    if metric is not None:
+        return metric
+    offers = entry_points.offered(entry_points.METRICS)
+    if name in offers:
+        value = offers[name].load()
         if isinstance(value, Metric) and value.name == name:
             return value
-        raise UsageError(f"metric '{name}': {added[name].value} is no ocl_bench.metrics.Metric of that name")
+        raise UsageError(f"metric '{name}': {offers[name].value} is not an ocl_bench.metrics.Metric of that name")
     known = metric_names()
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
@@ -50,20 +50,26 @@ def is_metric(name: str) -> bool:
 
 
 def metric_names() -> list[str]:
-    """All names, sorted; of the metrics of nearest neighbours those that the bundled cards use."""
+    """All names, sorted. Of the nearest-neighbour metrics only those that the bundled cards use are listed."""
     return sorted({*CATALOGUE, *LISTED, *entry_points.offered(entry_points.METRICS)})
 
 
 def check_metric(name: str, family: str, head: bool) -> None:
-    """Whether a task of `family` may ask for a metric. head: whether the card fits one (field `fit`).
+    """Check that a task of `family` may ask for a metric.
 
-    Raises UsageError for an unknown name and for a metric of another family or kind of task.
+    Args:
+        name: of the metric.
+        family: of the task.
+        head: whether the card fits a head (field `fit`).
+
+    Raises:
+        UsageError: for an unknown name, a metric of another family, and a metric that needs, or must not have, a head.
     """
     metric = find_metric(name)
     if family not in metric.families:
-        others = ", ".join(sorted(other.name for other in CATALOGUE.values() if family in other.families))
-        theirs = f"; {family} has {others}" if others else ""
-        raise UsageError(f"'{name}' is a metric of {', '.join(metric.families)}, not of {family}{theirs}")
+        names = ", ".join(sorted(entry.name for entry in CATALOGUE.values() if family in entry.families))
+        remedy = f"; {family} has {names}" if names else ""
+        raise UsageError(f"'{name}' is a metric of {', '.join(metric.families)}, not of {family}{remedy}")
     if metric.head is not None and metric.head != head:
         need = "needs a head (field 'fit')" if metric.head else "is of tasks without a head (leave field 'fit' out)"
         raise UsageError(f"'{name}' {need}")

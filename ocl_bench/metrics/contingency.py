@@ -1,8 +1,8 @@
-"""The one table under every overlap metric: how many pixels truth label g and predicted label p share.
+"""The table behind every overlap metric: how many pixels truth label g and predicted label p share.
 
-Counting costs one pass over the pixels. The two label maps are fused into one code per pixel, in the smallest unsigned
-type that holds it, and the codes are counted with `bincount`, image by image (the codes of one image stay in the
-cache) or on the GPU in one call. One-hot masks are never built.
+Counting takes one pass over the pixels. The two label maps are fused into one code per pixel, in the smallest unsigned
+type that holds it. The codes are counted with `bincount`: image by image on a CPU (the codes of one image stay in the
+cache), in one call on a GPU. One-hot masks are never built.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _SPECIAL = 2
 class Contingency:
     """Pixel counts of a batch of B images with G truth labels and P predicted labels.
 
-    table: (B, G, P) int64, pixels with truth label g and predicted label p; void and overlap pixels are in no cell.
-    predicted: (B, P) int64, area of each predicted segment as it enters the unions. Equal to `table.sum(1)` with
-        void="drop"; with void="count" the void pixels under the segment are added.
-    n_overlap: (B,) int64, pixels dropped because two or more objects claim them.
+    Attributes:
+        table: (B, G, P) int64, pixels with truth label g and predicted label p; void and overlap pixels are in no cell.
+        predicted: (B, P) int64, area of each predicted segment as it enters the unions. Equal to `table.sum(1)` with
+            void="drop"; with void="count" the void pixels under the segment are added.
+        n_overlap: (B,) int64, pixels dropped because two or more objects claim them.
     """
 
     table: np.ndarray
@@ -69,7 +70,11 @@ class Contingency:
 def exact_sum(terms: np.ndarray) -> np.ndarray:
     """(B,) correctly rounded sums of (B, N) float64 terms.
 
-    Added this way the padding of a batch, and the order of the slots, cannot change the last bit of a value.
+    The padding of a batch and the order of the slots cannot change the last bit of such a sum.
+
+    Example:
+        >>> exact_sum(np.array([[1e16, 1.0, -1e16]])), sum([1e16, 1.0, -1e16])
+        (array([1.]), 0.0)
     """
     return np.array([math.fsum(row) for row in terms.tolist()], np.float64)
 
@@ -79,19 +84,31 @@ def contingency(
 ) -> Contingency:
     """Count the pixels that each truth label and each predicted label share.
 
-    truth, prediction: (B, H, W) integer label maps, NumPy or torch, any integer type, same shape. Extra trailing
-        dimensions are flattened, so (B, T, H, W) clips are scored with ids shared over time. Truth: 0.. are labels,
-        VOID (-1) and OVERLAP (-2) of `ocl_bench.core.types` are special. Prediction: every id >= 0 is one segment; ids
-        are column numbers unless the largest reaches `MAX_PREDICTED_COLUMNS`, then they are renumbered per image.
-    void: "drop" removes void pixels from both sides; "count" leaves them in the predicted areas, and thus in the
-        unions (DIAS, and SPOT on VOC).
-    overlap: "drop" removes overlap pixels from both sides; "error" refuses them.
-
     CUDA tensors are counted on their device; the result is always NumPy.
-    Raises UsageError for soft masks, other shapes, labels out of range and overlaps that are not allowed.
+
+    Args:
+        truth: (B, H, W) integer label maps, NumPy or torch, any integer type. 0, 1, ... are labels; VOID (-1) and
+            OVERLAP (-2) of `ocl_bench.core.types` are special. Further trailing dimensions are flattened: (B, T, H, W)
+            clips are scored with ids shared over time.
+        prediction: integer label maps of the same shape. Every id >= 0 is one segment. Ids are column numbers unless
+            the largest reaches `MAX_PREDICTED_COLUMNS`; then they are renumbered image by image.
+        void: "drop" removes void pixels from both sides; "count" leaves them in the predicted areas, and thus in the
+            unions (DIAS, and SPOT on VOC).
+        overlap: "drop" removes overlap pixels from both sides; "error" refuses them.
+
+    Returns:
+        The table of the batch, with as many rows and columns as the largest labels of the batch need.
+
+    Raises:
+        UsageError: for soft masks, other shapes, labels out of range, and overlaps that are not allowed.
+
+    Example:
+        >>> truth, slots = np.array([[[0, 1, 1], [0, 2, 2]]]), np.array([[[0, 1, 1], [1, 2, 2]]])
+        >>> contingency(truth, slots).table.tolist()
+        [[[1, 1, 0], [0, 2, 0], [0, 0, 2]]]
     """
-    _check_rule("void", void, ("drop", "count"))
-    _check_rule("overlap", overlap, ("drop", "error"))
+    check_rule("void", void, ("drop", "count"))
+    check_rule("overlap", overlap, ("drop", "error"))
     truth, prediction = _flat_maps(truth, prediction)
     batch, pixels = truth.shape
     if batch == 0 or pixels == 0:
@@ -104,7 +121,7 @@ def contingency(
         )
     prediction, columns = _prediction_columns(prediction)
     special = _SPECIAL if low < 0 else 0
-    rows = max(high, 0) + 1 + special  # a table without a single label keeps one empty row
+    rows = max(high, 0) + 1 + special  # images of nothing but void (high -1) keep one empty row
     if batch * rows * columns > MAX_CELLS:
         raise UsageError(
             f"truth and prediction: a table of {batch} x {rows} x {columns} cells is too large; score fewer images at "
@@ -114,9 +131,19 @@ def contingency(
     return _split(counts, special, void, overlap)
 
 
-def _check_rule(name: str, value: str, allowed: Sequence[str]) -> None:
+def check_rule(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise UsageError for a rule that is not allowed. name: of the field or argument."""
     if value not in allowed:
         raise UsageError(f"{name}: '{value}' is not a rule; use one of {', '.join(allowed)}")
+
+
+def check_frames(truth: LabelMaps, prediction: LabelMaps) -> None:
+    """Raise UsageError unless both are (T, H, W) maps of the same frames."""
+    if truth.ndim != 3 or tuple(truth.shape) != tuple(prediction.shape):
+        raise UsageError(
+            f"truth and prediction: shapes {tuple(truth.shape)} and {tuple(prediction.shape)} are not those of the "
+            "same frames; pass (T, H, W) label maps for both"
+        )
 
 
 def _flat_maps(truth: LabelMaps, prediction: LabelMaps) -> tuple[Any, Any]:
@@ -133,14 +160,16 @@ def _flat_maps(truth: LabelMaps, prediction: LabelMaps) -> tuple[Any, Any]:
     if device is not None:
         first, second = (torch.as_tensor(maps, device=device).long() for maps in (truth, prediction))
         return first.reshape(shape), second.reshape(shape)
-    return _array(truth).reshape(shape), _array(prediction).reshape(shape)
+    return as_array(truth).reshape(shape), as_array(prediction).reshape(shape)
 
 
-def _array(maps: LabelMaps) -> np.ndarray:
+def as_array(maps: LabelMaps) -> np.ndarray:
+    """The maps as a NumPy array; tensors are copied from their device."""
     return maps.numpy(force=True) if isinstance(maps, Tensor) else maps
 
 
 def _check_labels(name: str, maps: LabelMaps) -> None:
+    """Raise UsageError unless the maps are arrays or tensors of integers with two or more dimensions."""
     if isinstance(maps, Tensor):
         integer = not (maps.is_floating_point() or maps.is_complex() or maps.dtype == torch.bool)
     elif isinstance(maps, np.ndarray):
@@ -153,7 +182,7 @@ def _check_labels(name: str, maps: LabelMaps) -> None:
             "`masks.argmax(1)`"
         )
     if maps.ndim < 2:
-        raise UsageError(f"{name}: shape {tuple(maps.shape)} is no batch of label maps; pass (B, H, W)")
+        raise UsageError(f"{name}: shape {tuple(maps.shape)} is not a batch of label maps; pass (B, H, W)")
 
 
 def _range(maps: Any) -> tuple[int, int]:
@@ -167,7 +196,7 @@ def _prediction_columns(prediction: Any) -> tuple[Any, int]:
         raise UsageError(f"prediction: label {low} is negative; every pixel must belong to a slot (0, 1, ...)")
     if high < MAX_PREDICTED_COLUMNS:
         return prediction, high + 1
-    if isinstance(prediction, Tensor):
+    if isinstance(prediction, Tensor):  # only CUDA tensors arrive here; they stay on their device
         renumbered = torch.stack([torch.unique(row, return_inverse=True)[1] for row in prediction])
         return renumbered, int(renumbered.max()) + 1
     compact = np.stack([np.unique(row, return_inverse=True)[1] for row in prediction])
@@ -182,7 +211,7 @@ def _count(truth: Any, prediction: Any, rows: int, columns: int, special: int) -
         code = (truth.to(torch.int32) + offset) * columns + prediction.to(torch.int32)
         on_device = torch.bincount(code.reshape(-1), minlength=batch * cells)
         return on_device.cpu().numpy().reshape(batch, rows, columns)
-    small = np.min_scalar_type(cells)
+    small = np.min_scalar_type(cells)  # the narrow codes of one image stay in the cache
     # Unsigned arithmetic wraps, so the special labels -1 and -2 land on their rows in any width that holds the codes.
     code = truth.astype(small)
     code += small.type(special)
@@ -195,7 +224,7 @@ def _count(truth: Any, prediction: Any, rows: int, columns: int, special: int) -
 
 
 def _split(counts: np.ndarray, special: int, void: VoidRule, overlap: OverlapRule) -> Contingency:
-    """Take the special rows out of the counts and apply the rules."""
+    """Take the rows of void and overlap out of (B, special + G, P) counts and apply the two rules."""
     batch, _, columns = counts.shape
     table = counts[:, special:]
     over, unlabelled = (counts[:, 0], counts[:, 1]) if special else np.zeros((2, batch, columns), np.int64)
@@ -207,10 +236,11 @@ def _split(counts: np.ndarray, special: int, void: VoidRule, overlap: OverlapRul
             "truth without overlaps"
         )
     predicted = table.sum(1)
-    if void == "count":
+    if void == "count":  # the void pixels enlarge the unions, but they are in no intersection
         predicted = predicted + unlabelled
     return Contingency(table, predicted, n_overlap)
 
 
 def _empty(batch: int) -> Contingency:
+    """The table of images without pixels: one row and one column of zeros, where no metric is valid."""
     return Contingency(np.zeros((batch, 1, 1), np.int64), np.zeros((batch, 1), np.int64), np.zeros(batch, np.int64))

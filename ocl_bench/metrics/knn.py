@@ -1,11 +1,12 @@
 """Nearest neighbours by cosine, and the weighted votes of DINO's k-NN protocol (arXiv:2104.14294; Wu et al. 2018).
 
-The votes of a class are the sum of exp(cosine / temperature) over those of the k nearest neighbours that belong to it;
-dividing all by the largest weight changes neither order nor zeros, and nothing overflows. All k come from one search.
+The votes of a class are the sum of exp(cosine / temperature) over those of the k nearest neighbours that belong to it.
+They are divided by the largest weight, which changes neither their order nor their zeros and prevents overflow. One
+search serves all k.
 
-The search is exact in the sense that neighbours are ordered by (cosine in float64 descending, row ascending), whatever
-the device, the blocks and the number of queries. A float32 search proposes a few more candidates than needed; where
-its rounding error or equal rows could have hidden a neighbour, that query is searched again in float64.
+The search is exact: neighbours are ordered by (cosine in float64 descending, row ascending), whatever the device, the
+blocks and the number of queries. A float32 search proposes a few more candidates than needed. A query is searched again
+in float64 if rounding errors or equal rows could have hidden one of its neighbours.
 """
 
 from __future__ import annotations
@@ -26,30 +27,58 @@ from .definitions.knn import MAIN_K, Mode, parse_metric
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SLACK = 16  # candidates beyond k, so that rounding rarely leaves a query undecided
+_SLACK = 16  # candidates beyond k: rounding then rarely leaves a query undecided
 _QUERIES = 2048  # searched at a time
 _ROWS = 16384  # of the bank, compared at a time
 _ROWS_AGAIN = 4096  # the same in float64
 _FAISS_FROM = 512  # queries: below, the blocked product is several times faster than faiss 1.15
-_BLOCK_BYTES = 4 * 2**20  # of temporary arrays, so that they stay in the cache of the processor
+_BLOCK_BYTES = 4 * 2**20  # of temporary arrays, which thus stay in the cache of the processor
 
 
 def ks(names: Iterable[str]) -> tuple[int, ...]:
-    """The k of these metrics, ascending, each once."""
+    """The k of these metrics, ascending, each once.
+
+    Example:
+        >>> ks(["knn_top1", "knn_top5_k10", "knn_top1_k10"])
+        (10, 20)
+    """
     return tuple(sorted({parse_metric(name)[1] for name in names}))
 
 
 def nearest(bank: np.ndarray, queries: np.ndarray, k: int, *, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of `bank` with the largest cosine for each query; see `Search` for many calls on one bank."""
+    """The k rows of `bank` with the largest cosine for each query.
+
+    Args:
+        bank: (N, D) float32 unit rows.
+        queries: (Q, D) unit rows.
+        k: number of neighbours.
+        device: where the products are taken.
+
+    Returns:
+        Cosines (Q, k) float64 and rows (Q, k) int64, the nearest first. Use `Search` for many calls on one bank.
+
+    Example:
+        >>> bank, queries = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32), np.array([[0.8, 0.6]], np.float32)
+        >>> cosines, rows = nearest(bank, queries, k=2)
+        >>> cosines.round(3), rows
+        (array([[0.96, 0.8 ]]), array([[2, 0]]))
+    """
     return Search(bank, device).nearest(queries, k)
 
 
 class Search:
-    """Exact neighbours in a bank of unit rows (N, D) float32, which may be memory-mapped and is never copied on a CPU.
+    """Exact neighbours in a bank of unit rows, which may be memory-mapped and is never copied on a CPU.
 
-    On a CPU many queries go through `faiss.knn`, few (or all, where faiss is not installed) through a blocked product.
-    On another device the product is taken there; the bank stays there if it takes at most half of the free memory of a
-    CUDA device, else its blocks are sent each time. Raises UsageError for a bank that is not (N, D) float32.
+    On a CPU many queries go through `faiss.knn`, few queries (or all, without faiss) through a blocked product. On
+    another device the product is taken there. The bank stays on a CUDA device if it takes at most half of the free
+    memory; otherwise its blocks are sent each time.
+
+    Args:
+        bank: (N, D) float32 unit rows.
+        device: where the products are taken.
+
+    Raises:
+        UsageError: for a bank that is not (N, D) float32.
     """
 
     def __init__(self, bank: np.ndarray, device: str = "cpu") -> None:
@@ -64,8 +93,10 @@ class Search:
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosine (Q, k) float64 and row (Q, k) int64 of the neighbours of unit rows (Q, D), the nearest first.
 
-        Equal cosines are ordered by row. A bank of fewer than k rows gives all of its rows. Raises UsageError for
-        queries of another length, queries that are not finite, or k < 1.
+        Equal cosines are ordered by row. A bank of fewer than k rows gives all of its rows.
+
+        Raises:
+            UsageError: for queries of another length, queries that are not finite, and k < 1.
         """
         if k < 1:
             raise UsageError(f"k {k}: must be at least 1")
@@ -84,7 +115,7 @@ class Search:
         return similarity, index
 
     def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Up to `_QUERIES` queries: candidates, their cosine in float64, and another search where that is not proof."""
+        """Neighbours of up to `_QUERIES` queries: candidates, their float64 cosines, a second search where needed."""
         count = min(k + _SLACK, len(self.bank))
         last, index = self._candidates(queries, count)
         similarity = self._cosines(queries, index)
@@ -92,6 +123,7 @@ class Search:
         similarity, index = np.take_along_axis(similarity, order, 1), np.take_along_axis(index, order, 1)
         if count < len(self.bank):
             # A row that was not proposed has a float32 score of at most `last`; its cosine is at most this margin more.
+            # Equality also counts as unsure: of equal cosines the lower row is the neighbour.
             margin = _margin(self.bank.shape[1], np.float32)
             unsure = np.flatnonzero(similarity[:, -1] <= last.astype(np.float64) + margin)
             if len(unsure):
@@ -105,7 +137,7 @@ class Search:
         if faiss is None:
             return self._product(queries, count)
         threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(torch.get_num_threads())
+        faiss.omp_set_num_threads(torch.get_num_threads())  # faiss has its own setting, which is put back below
         try:
             scores, index = faiss.knn(queries, self.bank, count, metric=faiss.METRIC_INNER_PRODUCT)
         finally:
@@ -113,7 +145,7 @@ class Search:
         return scores[:, -1], index
 
     def _product(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same by products with blocks of the bank and a running selection, on any device."""
+        """`_candidates` by products with blocks of the bank and a running selection, on any device."""
         scores = torch.empty(len(queries), 0, device=self.device)
         index = torch.empty(len(queries), 0, dtype=torch.int64, device=self.device)
         with torch.inference_mode(), _full_float32():
@@ -123,11 +155,12 @@ class Search:
                 best, rows = (sent @ block.T).topk(min(count, len(block)), dim=1, sorted=False)
                 scores, index = torch.cat([scores, best], 1), torch.cat([index, rows + first], 1)
                 if scores.shape[1] > count:
-                    scores, kept = scores.topk(count, dim=1, sorted=False)
-                    index = index.gather(1, kept)
+                    scores, places = scores.topk(count, dim=1, sorted=False)
+                    index = index.gather(1, places)
             return scores.amin(1).cpu().numpy(), index.cpu().numpy()
 
     def _block(self, first: int) -> Tensor:
+        """`_ROWS` rows of the bank, copied: torch warns of arrays that cannot be written, such as memory maps."""
         return torch.from_numpy(np.array(self.bank[first : first + _ROWS]))
 
     def _cosines(self, queries: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -144,6 +177,7 @@ class Search:
 
     def _search_again(self, queries: np.ndarray, k: int, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Neighbours of a few queries by comparing everything in float64. least: k rows have this cosine or more."""
+        # A float64 product sums in another order than `_cosines`; only `_cosines` decides, so the last bits agree.
         margin = _margin(self.bank.shape[1], np.float64)
         similarity = np.full((len(queries), k), -np.inf)
         index = np.full((len(queries), k), len(self.bank))
@@ -154,15 +188,15 @@ class Search:
             near = (rough >= wanted[:, None]) & (self._earlier[first : first + _ROWS_AGAIN] < k)
             for query in np.flatnonzero(near.any(1)):
                 rows = np.concatenate([index[query], first + np.flatnonzero(near[query])])
-                found = self._cosines(queries[query, None], rows[None, k:])[0]
-                found = np.concatenate([similarity[query], found])
-                order = np.lexsort((rows, -found))[:k]
-                similarity[query], index[query] = found[order], rows[order]
+                cosines = self._cosines(queries[query, None], rows[None, k:])[0]
+                cosines = np.concatenate([similarity[query], cosines])
+                order = np.lexsort((rows, -cosines))[:k]
+                similarity[query], index[query] = cosines[order], rows[order]
         return similarity, index
 
     @cached_property
     def _earlier(self) -> np.ndarray:
-        """(N,) how many rows before this one are equal to it: with k of them it is nobody's neighbour.
+        """(N,) number of equal rows before each row. A row with k of them cannot be among the k neighbours.
 
         Without this, a bank of equal features (a collapsed model) would be compared row by row for each query.
         """
@@ -179,33 +213,56 @@ class Search:
 def votes(
     similarity: np.ndarray, labels: np.ndarray, classes: int, ks: Sequence[int], temperature: float = 0.07
 ) -> dict[int, np.ndarray]:
-    """k -> votes (Q, classes) float64 of the first k neighbours, for all k in one pass over them.
+    """Votes of the first k neighbours, for all k in one pass over them.
 
-    similarity: (Q, K) cosines, the nearest first. labels: (Q, K) class index of each neighbour, below `classes`.
-    A k above K takes all K. Weights are exp((cosine - largest cosine) / temperature): the sums of the official code
-    divided by one factor for each query. Memory grows with Q * classes * len(ks); `knn_hits` takes few queries at once.
+    Weights are exp((cosine - largest cosine) / temperature): the sums of DINO's `eval_knn.py` divided by one factor for
+    each query.
+
+    Args:
+        similarity: (Q, K) cosines, the nearest first.
+        labels: (Q, K) class index of each neighbour, below `classes`.
+        classes: number of classes.
+        ks: numbers of neighbours; one above K takes all K.
+        temperature: of the weights.
+
+    Returns:
+        k -> votes (Q, classes) float64. Memory grows with Q * classes * len(ks); `knn_hits` takes few queries at once.
+
+    Example:
+        >>> cosines, labels = np.array([[0.96, 0.8, 0.6]]), np.array([[1, 0, 1]])
+        >>> {k: sums.round(3).tolist() for k, sums in votes(cosines, labels, 2, [1, 3]).items()}
+        {1: [[0.0, 1.0]], 3: [[0.102, 1.006]]}
     """
     weights = np.exp((similarity - similarity[:, :1]) / temperature)
     cells = np.arange(len(labels))[:, None] * classes + labels
-    total, done, found = np.zeros(len(labels) * classes), 0, {}
+    total, done, sums = np.zeros(len(labels) * classes), 0, {}
     for k in sorted(set(ks)):
-        # in the order of the neighbours: a sum is the same to the bit, whichever smaller k were asked for
+        # In the order of the neighbours: a sum is the same to the bit, whichever smaller k are also computed.
         np.add.at(total, cells[:, done:k].ravel(), weights[:, done:k].ravel())
-        found[k], done = total.reshape(len(labels), classes).copy(), k
-    return found
+        sums[k], done = total.reshape(len(labels), classes).copy(), k
+    return sums
 
 
 def hits(votes: np.ndarray, target: np.ndarray, top: int, k: int, mode: Mode = "strict") -> np.ndarray:
-    """(Q,) bool: whether class `target` (Q,) is among the `top` classes of votes (Q, C) by k neighbours.
+    """(Q,) bool: whether the class of each query is among its `top` classes by votes.
 
-    Equal votes are ordered by class. A target outside 0 .. C - 1 never hits. mode: see `Mode`.
+    Args:
+        votes: (Q, C) votes of k neighbours. Equal votes are ordered by class.
+        target: (Q,) class index of each query; one outside 0 .. C - 1 never hits.
+        top: number of classes.
+        k: number of neighbours behind the votes, which the mode `dino` needs.
+        mode: rule for classes without votes, see `Mode`.
+
+    Example:
+        >>> hits(np.array([[0.1, 1.0, 0.0], [0.1, 1.0, 0.0]]), np.array([1, 2]), top=5, k=3)  # 2 has no vote
+        array([ True, False])
     """
     known = (target >= 0) & (target < votes.shape[1])
-    own = np.take_along_axis(votes, np.where(known, target, 0)[:, None], 1)
+    target_votes = np.take_along_axis(votes, np.where(known, target, 0)[:, None], 1)
     before = np.arange(votes.shape[1]) < target[:, None]
-    rank = (votes > own).sum(1) + ((votes == own) & before).sum(1)
+    rank = (votes > target_votes).sum(1) + ((votes == target_votes) & before).sum(1)
     within = rank < (min(top, k) if mode == "dino" else top)
-    voted = own[:, 0] > 0
+    voted = target_votes[:, 0] > 0
     hit: np.ndarray = known & within & (voted if mode == "strict" else True)
     return hit
 
@@ -218,37 +275,53 @@ def knn_hits(
     classes: np.ndarray,
     temperature: float = 0.07,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Predicted label (Q,) by 20 neighbours, the lowest in a tie, and name -> (Q,) bool for each metric.
+    """Predicted labels, and the hits of several metrics.
 
-    similarity, labels: (Q, K) cosine and label of the neighbours, the nearest first. target: (Q,) true labels.
-    classes: all labels that count as classes, any integers, ascending, among them those of the neighbours; those
-    without neighbours only matter to the modes `dino` and `ibot`. Raises UsageError for an unknown name.
+    Args:
+        names: of the metrics.
+        similarity: (Q, K) cosines of the neighbours, the nearest first.
+        labels: (Q, K) labels of the neighbours.
+        target: (Q,) true labels.
+        classes: all labels that count as classes, any integers, ascending. They contain those of the neighbours; others
+            only matter to the modes `dino` and `ibot`.
+        temperature: of the weights of votes.
+
+    Returns:
+        Predicted label (Q,) by 20 neighbours, the lowest in a tie; and name -> (Q,) bool for each metric.
+
+    Raises:
+        UsageError: for an unknown name.
+
+    Example:
+        >>> cosines, labels = np.array([[0.96, 0.8, 0.6]]), np.array([[7, 4, 7]])
+        >>> knn_hits(["knn_top1"], cosines, labels, target=np.array([7]), classes=np.array([4, 7]))
+        (array([7]), {'knn_top1': array([ True])})
     """
     parsed = {name: parse_metric(name) for name in names}
     wanted = tuple(sorted({MAIN_K, *ks(names)}))
     place = np.searchsorted(classes, labels)
     goal = np.searchsorted(classes, target)
-    goal[classes[np.minimum(goal, len(classes) - 1)] != target] = -1
+    goal[classes[np.minimum(goal, len(classes) - 1)] != target] = -1  # a label that is not a class never hits
     predicted = np.empty(len(target), np.int64)
-    found = {name: np.empty(len(target), bool) for name in names}
+    results = {name: np.empty(len(target), bool) for name in names}
     step = max(1, _BLOCK_BYTES // (8 * len(classes) * (len(wanted) + 1)))
     for first in range(0, len(target), step):
         rows = slice(first, first + step)
         sums = votes(similarity[rows], place[rows], len(classes), wanted, temperature)
         predicted[rows] = classes[sums[MAIN_K].argmax(1)]
         for name, (top, k, mode) in parsed.items():
-            found[name][rows] = hits(sums[k], goal[rows], top, k, mode)
-    return predicted, found
+            results[name][rows] = hits(sums[k], goal[rows], top, k, mode)
+    return predicted, results
 
 
 def _margin(length: int, dtype: type[np.floating]) -> float:
-    """How far a product of two unit vectors in `dtype` is from its float64 sum at most, in any order of summation."""
+    """Largest distance of a product of two unit vectors in `dtype` from its float64 sum, in any order of summation."""
     return 1.01 * (length + 2) * float(np.finfo(dtype).eps)
 
 
 @lru_cache(maxsize=1)
 def _faiss() -> Any:
-    """The module, or None where it cannot be imported (no wheel for the platform): the blocked product serves then."""
+    """The module faiss, or None where it cannot be imported (no wheel for the platform)."""
     try:
         import faiss
     except ImportError:
@@ -258,7 +331,7 @@ def _faiss() -> Any:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """No TF32 and no bfloat16 inside products; the setting from before comes back."""
+    """Use neither TF32 nor bfloat16 inside products. The previous setting is restored at the end."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

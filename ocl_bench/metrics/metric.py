@@ -1,4 +1,4 @@
-"""What a metric is: one object with name, direction, range, meaning, and how a set's number comes from rows."""
+"""The definition of a metric: name, direction, range, meaning, and how the number of a set comes from its rows."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ class Metric:
 
     Attributes:
         name: as task cards write it. It states its pixels and its matching; there is no bare "mIoU".
-        families: of the tasks that may ask for it.
+        families: families whose tasks may ask for it.
         meaning: one line, as tables print it.
         direction: 1 when higher is better, -1 when lower is.
-        low, high: range of the value.
-        best: the value of a perfect prediction.
+        low: smallest possible value; -inf without a bound.
+        high: largest possible value; inf without a bound.
+        best: value of a perfect prediction.
         formula: how it is computed, in plain text.
         edge_cases: where it is not defined, and what happens then.
-        source: paper or code in which it was defined.
-        of_set: how the number of a set comes from the rows of its images or videos.
-        head: True where it needs a head that is fitted (field `fit` of the card), False where there must be none, None
-            where it does not matter.
+        source: paper or code that defines it.
+        of_set: rule that makes the number of a set from the rows of its images or videos.
+        head: True when it needs a fitted head (field `fit` of the card), False when there must be none, None when it
+            does not matter.
         function: `(contingency, background) -> Scores`, for metrics of label maps; None for others.
-        by_category: `function` also takes the categories of the truth objects.
-        selects: the metric leaves images out on purpose, so that the rule `empty: one` does not bring them back.
+        by_category: whether `function` also takes the categories of the truth objects.
+        selects: whether the metric leaves images out on purpose. The rule `empty: one` does not bring them back.
     """
 
     name: str
@@ -58,12 +59,12 @@ class Metric:
 
     @property
     def is_mean(self) -> bool:
-        """Whether the number of a set is the mean of what each image or video has."""
-        weighted: Any = getattr(self.of_set, "by", "")
+        """Whether the number of a set is the plain mean of the values of its images or videos."""
+        weighted: Any = getattr(self.of_set, "by", "")  # None for `Weighted` with equal weights, "" for other rules
         return isinstance(self.of_set, Mean) or weighted is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Its definition, ready for JSON: infinite ends of the range are null, the rule of a set is a sentence."""
+        """The definition, ready for JSON: infinite ends of the range are null, the rule of a set is a sentence."""
         ends = {name: value if math.isfinite(value) else None for name, value in self._numbers.items()}
         texts = {name: getattr(self, name) for name in ("name", "meaning", "formula", "edge_cases", "source")}
         return {**texts, "families": list(self.families), **ends, "head": self.head, "of_set": self.of_set.text}
@@ -74,7 +75,12 @@ class Metric:
 
     @property
     def range(self) -> str:
-        """The range as text: `0 to 1`, `-1 to 1`, `0 or more`, `unbounded`."""
+        """The range as text.
+
+        Example:
+            >>> Metric("vi", ("discovery",), "", high=math.inf).range, Metric("ari", ("discovery",), "", low=-1).range
+            ('0 or more', '-1 to 1')
+        """
         if math.isinf(self.low) and math.isinf(self.high):
             return "unbounded"
         return f"{self.low:g} or more" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"

@@ -1,8 +1,8 @@
-"""How the number of a whole set of images or videos comes from their rows.
+"""Rules that make the number of a whole set from the rows of its images or videos.
 
-A metric is either the mean of its own column, or something that a mean of images cannot give: a ratio of sums, a mean
-over all frames of all videos, an average precision. Those are functions of how often each sample is drawn, so that a
-bootstrap resample redoes matching and accumulation on its own samples.
+A metric is either the mean of its own column, or something that a mean over images cannot give: a ratio of sums, a mean
+over all frames of all videos, an average precision. Rules of the second kind are functions of how often each sample is
+drawn. A bootstrap resample thus redoes matching and accumulation on its own samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class OfSet(Protocol):
     """A rule that makes the number of a set from the rows of one noise seed.
 
-    rows: one for each sample, sorted by id. name: of the metric. protocol: that of the task card.
+    Its methods get `rows`, one for each sample and sorted by id, the `name` of the metric, and the `protocol` of the
+    task card.
     """
 
     @property
@@ -35,14 +36,22 @@ class OfSet(Protocol):
         ...
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
-        """Which rows take part, one truth value each: they are counted in `n_valid`."""
+        """One bool for each row: whether it takes part. The sum is printed as `n_valid`."""
         ...
 
 
 def statistic_of(rule: OfSet, rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic | None:
-    """The metric of a set as a function of sample weights, the mean over noise seeds; None for a mean of the column.
+    """The metric of a set as a function of sample weights, averaged over noise seeds.
 
-    rows: of all noise seeds. The weights belong to the samples in the order of their sorted ids.
+    Args:
+        rule: `of_set` of the metric.
+        rows: rows of all noise seeds.
+        name: of the metric.
+        protocol: that of the task card.
+
+    Returns:
+        A function of weights (R, n), whose columns are the samples in the order of their sorted ids. None where the
+        number of a set is the mean of the metric's own column.
     """
     seeds = [seed.sort_values("id") for _, seed in rows.groupby("noise_seed", sort=True)]
     statistics = [statistic for seed in seeds if (statistic := rule.of_seed(seed, name, protocol)) is not None]
@@ -51,7 +60,7 @@ def statistic_of(rule: OfSet, rows: pandas.DataFrame, name: str, protocol: Any) 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of the metric's own column: one sample has one vote, whatever the number of noise seeds."""
+    """The mean of the metric's own column. Each sample counts once, whatever the number of noise seeds."""
 
     @property
     def text(self) -> str:
@@ -59,7 +68,7 @@ class Mean:
         return "mean over samples of the mean over noise seeds"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> None:
-        """None: there is a simpler way than weights."""
+        """None: the mean of a column needs no weights: `bootstrap_mean` serves."""
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
         """Rows that have a value."""
@@ -68,9 +77,16 @@ class Mean:
 
 @dataclass(frozen=True)
 class Weighted:
-    """The mean of the metric's own column in which each sample counts as often as its column `by` says; once for None.
+    """The weighted mean of the metric's own column. The weights are the column `by`; None means equal weights.
 
-    A mean over all frames of a set of videos is one: each video has the mean of its frames and their number.
+    It gives the mean over all frames of a set of videos from one row for each video: the mean over its frames and their
+    number.
+
+    Example:
+        >>> import pandas
+        >>> rows = pandas.DataFrame({"id": ["a", "b"], "fg_ari_frame": [0.5, 1.0], "n_frames": [3, 1]})
+        >>> Weighted("n_frames").of_seed(rows, "fg_ari_frame", None)(np.ones((1, 2), int))  # (3 * 0.5 + 1) / 4
+        array([0.625])
     """
 
     by: str | None = None
@@ -81,10 +97,11 @@ class Weighted:
         return f"mean in which each sample counts {self.by} times" if self.by else "mean over samples"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-        """NaN where nothing is valid."""
+        """The weighted mean as a function of sample weights; NaN where nothing is valid."""
         values = rows[name].to_numpy(np.float64)
         weight = rows[self.by].to_numpy(np.float64) if self.by else np.ones(len(values))
         weight = np.where(np.isnan(values), 0.0, weight)
+        # 0 * NaN is NaN: a value without weight is set to 0 before the product.
         return _quotient(np.where(weight > 0, values, 0.0) * weight, weight)
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
@@ -93,8 +110,15 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """The sum of column `above` divided by the sum of column `below`."""
+class SumRatio:
+    """The sum of column `above` divided by the sum of column `below`.
+
+    Example:
+        >>> import pandas
+        >>> rows = pandas.DataFrame({"id": ["a", "b"], "n_correct1": [1, 1], "n_objects": [3, 1]})
+        >>> SumRatio("n_correct1", "n_objects").of_seed(rows, "top1_all", None)(np.array([[1, 1], [0, 2]]))
+        array([0.5, 1. ])
+    """
 
     above: str
     below: str
@@ -105,18 +129,25 @@ class Ratio:
         return f"sum of {self.above} / sum of {self.below}"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-        """NaN where nothing is counted."""
+        """The ratio as a function of sample weights; NaN where the divisor is 0."""
         above, below = (rows[column].to_numpy(np.float64) for column in (self.above, self.below))
         return _quotient(above, below)
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
-        """Rows that add something to the divisor."""
+        """Rows that add to the divisor."""
         return rows[self.below] > 0
 
 
 @dataclass(frozen=True)
 class Total:
-    """The sum of the metric's own column."""
+    """The sum of the metric's own column.
+
+    Example:
+        >>> import pandas
+        >>> rows = pandas.DataFrame({"id": ["a", "b"], "n_matched": [3, 1]})
+        >>> Total().of_seed(rows, "n_matched", None)(np.array([[1, 1], [0, 2]]))
+        array([4., 2.])
+    """
 
     @property
     def text(self) -> str:
@@ -124,7 +155,7 @@ class Total:
         return "sum over samples"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-        """The sum over the samples drawn."""
+        """The sum as a function of sample weights."""
         values = rows[name].to_numpy(np.float64)
         return lambda weights: weights @ values
 
@@ -135,9 +166,11 @@ class Total:
 
 @dataclass(frozen=True)
 class Accumulated:
-    """Whatever a function makes of all rows: matching and accumulation over the whole set.
+    """The result of a function of all rows: matching and accumulation over the whole set.
 
-    build: gets the rows of one noise seed, the metric's name and the protocol. takes_part: see `OfSet.counted`.
+    Attributes:
+        build: makes the statistic from the rows of one noise seed, the name of the metric and the protocol.
+        takes_part: says which rows count, see `OfSet.counted`.
     """
 
     build: Callable[[pandas.DataFrame, str, Any], Statistic]
@@ -149,15 +182,17 @@ class Accumulated:
         return "matching and accumulation over all rows, again for each bootstrap resample"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-        """What `build` makes."""
+        """The statistic that `build` makes of the rows."""
         return self.build(rows, name, protocol)
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
-        """What `takes_part` says."""
+        """Rows that take part according to `takes_part`."""
         return self.takes_part(rows, name)
 
 
 def _quotient(above: np.ndarray, below: np.ndarray) -> Statistic:
+    """Weighted sum of (n,) numerators over that of (n,) divisors; NaN for resamples whose divisors add up to 0."""
+
     def statistic(weights: np.ndarray) -> np.ndarray:
         count = weights @ below
         return np.divide(weights @ above, count, out=np.full(len(weights), np.nan), where=count > 0)

@@ -1,8 +1,8 @@
-"""Semantic segmentation of a whole set: one confusion matrix, from which everything else is computed.
+"""Semantic segmentation of a whole set: every metric is computed from one confusion matrix.
 
 A confusion matrix is (C, K) int64: pixels with truth class c and predicted class or cluster k. Pixels without a truth
-class count on neither side, as in mmsegmentation. Weights of images make resampled matrices from stored cells, so that
-the bootstrap redoes the matching of clusters to classes.
+class count on neither side, as in mmsegmentation. The matrices of bootstrap resamples are weighted sums of the stored
+cells of single images; the matching of clusters to classes is redone for each of them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,27 @@ from scipy.sparse import csr_matrix
 from ..core.errors import UsageError
 
 MAX_BYTES = 100_000_000
+"""Memory that the matrices of some bootstrap resamples may take at a time."""
 
 
 def confusion(
     truth: np.ndarray, prediction: np.ndarray, classes: int, clusters: int | None = None
 ) -> NDArray[np.int64]:
-    """Pixel counts (classes, clusters) of label maps of any equal shape; truth below 0 is void.
+    """Pixel counts (classes, clusters) of label maps of any equal shape.
 
-    clusters: number of predicted ids, by default `classes`. Raises UsageError for ids out of range.
+    Args:
+        truth: integer class of each pixel; negative values are void.
+        prediction: integer class or cluster of each pixel, of the same shape.
+        classes: number of classes.
+        clusters: number of predicted ids, by default `classes`.
+
+    Raises:
+        UsageError: for other shapes, and for ids out of range.
+
+    Example:
+        >>> truth, prediction = np.array([[0, 0, 1], [1, 1, -1]]), np.array([[0, 1, 1], [1, 1, 0]])
+        >>> confusion(truth, prediction, classes=2).tolist()
+        [[1, 1], [0, 3]]
     """
     clusters = classes if clusters is None else clusters
     if truth.shape != prediction.shape:
@@ -41,10 +54,16 @@ def confusion(
 
 
 def miou_sem(matrix: NDArray[np.number], counted: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Mean IoU (...,) of matrices (..., C, C), classes that occur on neither side left out; NaN where none occurs.
+    """Mean IoU (...,) of matrices (..., C, C). Classes that occur on neither side are left out; NaN when none occurs.
 
-    counted: (C,) the classes that count, by default those that occur. In a bootstrap it is fixed by the full set: a
-    class that a resample happens to miss then counts as 0, and the number of classes stays.
+    Args:
+        matrix: (..., C, C) pixel counts.
+        counted: (C,) bool, the classes that count; by default those that occur. A bootstrap fixes it to the classes of
+            the full set: a class that a resample happens to miss counts as 0, and the number of classes stays.
+
+    Example:
+        >>> miou_sem(np.array([[1, 1], [0, 3]]))  # (1/2 + 3/4) / 2
+        array(0.625)
     """
     matched = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
     union = matrix.sum(-1) + matrix.sum(-2) - matched
@@ -55,7 +74,12 @@ def miou_sem(matrix: NDArray[np.number], counted: NDArray[np.bool_] | None = Non
 
 
 def pixel_acc(matrix: NDArray[np.number]) -> NDArray[np.float64]:
-    """Share of correct pixels (...,) of matrices (..., C, C); NaN without pixels."""
+    """Share of correct pixels (...,) of matrices (..., C, C); NaN without pixels.
+
+    Example:
+        >>> pixel_acc(np.array([[1, 1], [0, 3]]))
+        array(0.8)
+    """
     total = matrix.sum((-2, -1)).astype(np.float64)
     correct = np.diagonal(matrix, axis1=-2, axis2=-1).sum(-1)
     return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
@@ -67,10 +91,17 @@ def occurring(matrix: NDArray[np.number]) -> NDArray[np.bool_]:
 
 
 def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
-    """A matrix (C, C) from (C, K): each cluster is named after one class, so that most pixels are right (Hungarian).
+    """A matrix (C, C) from (C, K): Hungarian matching names each cluster after one class, for most correct pixels.
 
-    The matching of PiCIE: on counts, one for the whole set. With K < C some classes get no cluster. Raises UsageError
-    for K > C, where clusters would be left over: use `majority` there.
+    There is one matching on the counts of the whole set, as in PiCIE (Cho et al., arXiv:2103.17070). With K < C some
+    classes get no cluster.
+
+    Raises:
+        UsageError: for K > C, where clusters would be left over; use `majority` there.
+
+    Example:
+        >>> match_clusters(np.array([[1, 9], [8, 2]])).tolist()  # cluster 1 is class 0
+        [[9, 1], [2, 8]]
     """
     classes, clusters = matrix.shape
     if clusters > classes:
@@ -80,7 +111,12 @@ def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
 
 
 def majority(matrix: NDArray[np.number]) -> NDArray[np.number]:
-    """A matrix (C, C) from (C, K): each cluster is named after the class of which it holds most pixels."""
+    """A matrix (C, C) from (C, K): each cluster is named after the class with most pixels in it.
+
+    Example:
+        >>> majority(np.array([[3, 0, 1], [0, 2, 4]])).tolist()  # clusters 1 and 2 are both class 1
+        [[3, 1], [0, 6]]
+    """
     return _renamed(matrix, matrix.argmax(0))
 
 
@@ -107,7 +143,15 @@ class ConfusionCells:
         n: int,
         shape: tuple[int, int],
     ) -> ConfusionCells:
-        """From the cells of each row: code c K + k and count. images: the image 0..n-1 that the row belongs to."""
+        """The matrices of images from the cells that their rows store.
+
+        Args:
+            codes: for each row, the codes c K + k of its cells.
+            counts: for each row, the pixels of its cells.
+            images: for each row, the image 0..n-1 that it belongs to; several rows may share one.
+            n: number of images.
+            shape: (C, K) of the matrices.
+        """
         lengths = [len(code) for code in codes]
         rows = np.repeat(np.asarray(images, dtype=np.int64), lengths)
         flat = (
@@ -129,6 +173,11 @@ class ConfusionCells:
 
 
 def cells(matrix: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Codes and counts of the cells of a matrix (C, K) that are not empty: what a row stores of an image."""
+    """Codes and counts of the cells of a matrix (C, K) that are not empty, as the row of an image stores them.
+
+    Example:
+        >>> cells(np.array([[1, 1], [0, 3]]))
+        (array([0, 1, 3], dtype=int32), array([1, 1, 3], dtype=int32))
+    """
     codes = np.flatnonzero(matrix)
     return codes.astype(np.int32), matrix.reshape(-1)[codes].astype(np.int32)

@@ -1,8 +1,8 @@
 """Semantic metrics of a whole set from stored cells: clusters are matched anew for each resample of images.
 
-The rows of a set have a column `cells` with the codes of the cells of each image's confusion matrix that are not empty
-(class * 65536 + id), `counts` with their pixels, `clusters` with how many ids there are, and the same for clusters of
-k-means of the tokens (`cells_kmeans`, `counts_kmeans`).
+The rows of a set have these columns: `cells`, the codes (class * 65536 + id) of the cells of the image's confusion
+matrix that are not empty; `counts`, their pixels; `clusters`, the number of ids; and `cells_kmeans`, `counts_kmeans`,
+the same for clusters by k-means of the tokens.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     import pandas
 
 NAMED, UNNUMBERED = -1.0, 0.0
-"""In the column `clusters`: the ids are classes; the ids are clusters, and nobody said how many there are."""
+"""Values of the column `clusters`: ids are classes; ids are clusters whose number is unknown.
+
+A positive value is the number of clusters.
+"""
 
 STRIDE = 65536
-"""Cells are stored as class * STRIDE + id."""
+"""Cells are stored as class * STRIDE + id: unlike class * clusters + id, it is the same for all images of a set."""
 
 
 def cell_codes(truth: np.ndarray, ids: np.ndarray | None, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and pixels (int32 each) of the cells of one image that are not empty; none without ids.
+    """Codes and pixels (int32 each) of the cells of one image that are not empty.
 
-    truth: (H, W) class of each pixel, negative for none. ids: (H, W) predicted class or cluster of each pixel.
+    Args:
+        truth: (H, W) class of each pixel, negative for none.
+        ids: (H, W) predicted class or cluster of each pixel; None gives empty arrays.
+        classes: number of classes.
     """
     if ids is None:
         return np.zeros(0, np.int32), np.zeros(0, np.int32)
@@ -38,9 +44,15 @@ def cell_codes(truth: np.ndarray, ids: np.ndarray | None, classes: int) -> tuple
 
 
 class SemanticSet:
-    """One metric of the rows of one noise seed: a call gives its value for image weights (R, n), NaN where undefined.
+    """One metric of the rows of one noise seed. A call returns its values for image weights (R, n); NaN if undefined.
 
-    rows: sorted by id. metric: `miou_sem`, `pixel_acc`, with `_kmeans` or `_majority`. classes: of the task.
+    Args:
+        rows: rows of the images, sorted by id.
+        metric: `miou_sem` or `pixel_acc`, or one of them with `_kmeans` or `_majority`.
+        classes: number of classes of the task.
+
+    Raises:
+        UsageError: for a predicted class out of range.
     """
 
     def __init__(self, rows: pandas.DataFrame, metric: str, classes: int) -> None:
@@ -50,6 +62,7 @@ class SemanticSet:
         flat = np.concatenate([*codes, np.zeros(0, np.int64)])
         self.declared = float(rows["clusters"].iloc[0]) if not suffix else float(classes)
         named = self.declared == NAMED
+        # Cluster ids may be sparse: they are renumbered to keep the matrices narrow. Classes keep theirs.
         ids, position = np.unique(flat % STRIDE, return_inverse=True)
         width = classes if named else max(1, len(ids))
         if named and len(ids) and ids.max() >= classes:
@@ -62,7 +75,7 @@ class SemanticSet:
         self.applies = len(flat) > 0 and self._applies(width)
 
     def _applies(self, width: int) -> bool:
-        """Whether the metric means anything for what the model gives."""
+        """Whether the metric is defined for the model's maps: majority needs clusters, the others one per class."""
         clusters = width if self.declared == UNNUMBERED else self.declared
         if self.metric.endswith("_majority"):
             return self.declared != NAMED
@@ -75,12 +88,14 @@ class SemanticSet:
         return np.concatenate([self._values(weights[rows]) for rows in self.cells.batches(weights)])
 
     def _values(self, weights: np.ndarray) -> np.ndarray:
+        """Values of some resamples whose matrices fit into memory together."""
         square = self._named(self.cells.matrices(weights))
         if self.metric.startswith("miou_sem"):
             return semantic.miou_sem(square, self._counted)
         return semantic.pixel_acc(square)
 
     def _named(self, matrices: np.ndarray) -> np.ndarray:
+        """(R, C, C) matrices whose columns are classes."""
         if self.declared == NAMED:
             return matrices
         rename = semantic.majority if self.metric.endswith("_majority") else semantic.match_clusters

@@ -17,15 +17,14 @@ PERMUTATIONS = 10_000
 CONFIDENCE = 0.95
 MEMORY_BYTES = 200_000_000
 _BYTES_PER_DRAW = 24  # an int64 index, a float64 value and the copy made by the mean
-
 _BYTES_PER_WEIGHT = 8
-_TOLERANCE = 1e-12  # a draw that equals what was measured up to rounding is as extreme
+_TOLERANCE = 1e-12  # a draw that equals the measured value up to rounding counts as equally extreme
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """A corpus metric as a function of how often each of its n images is drawn: weights (R, n) -> values (R,).
 
-All ones give the value itself; NaN where it is undefined. It redoes whatever the metric does on the whole set
-(matching, accumulation), so that its bootstrap is that of the metric and not of a mean of per-image values.
+All ones give the value itself; NaN where it is undefined. It redoes matching and accumulation on the weighted set: its
+bootstrap is that of the metric, not of a mean of per-image values.
 """
 
 
@@ -40,9 +39,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of means a - b with its interval and two-sided bootstrap p-value.
+    """A difference a - b with its interval and two-sided bootstrap p-value.
 
-    seed_signs: sign of the difference of each training-seed pair (empty for a paired comparison of two results).
+    Attributes:
+        mean: the difference itself.
+        low: lower end of the confidence interval; `high` is the upper end.
+        se: bootstrap standard error.
+        p_value: two-sided bootstrap p-value.
+        n: number of images.
+        seed_signs: sign of the difference of each training-seed pair; empty for a comparison of two results.
     """
 
     mean: float
@@ -55,14 +60,14 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes 0 and all seed pairs agree with the mean, else 0."""
+        """1 or -1 when the interval excludes 0 and all seed pairs agree with the mean, else 0."""
         wanted = 1 if self.mean > 0 else -1
         excludes = self.low > 0 or self.high < 0
         return wanted if excludes and all(sign == wanted for sign in self.seed_signs) else 0
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` or `undecided`: the interval excludes 0 and all of at least 3 seed pairs agree."""
+        """`better` or `worse` when the interval excludes 0 and all of at least 3 seed pairs agree, else `undecided`."""
         if len(self.seed_signs) < 3 or not self.sign:
             return "undecided"
         return "better" if self.sign > 0 else "worse"
@@ -76,7 +81,22 @@ class Difference:
 def bootstrap_mean(
     values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Percentile bootstrap of the mean of `values` (n,); NaN entries (not valid) are left out first."""
+    """Percentile bootstrap of the mean of values.
+
+    Args:
+        values: (n,) values of images; NaN entries (not valid) are left out first.
+        resamples: number of bootstrap resamples.
+        seed: of their random numbers.
+        confidence: level of the interval.
+
+    Returns:
+        The interval and the standard error; NaN for fewer than two values.
+
+    Example:
+        >>> interval = bootstrap_mean([0.5, 0.7, 0.6, 0.9])
+        >>> round(interval.low, 2), round(interval.high, 2), round(interval.se, 2)
+        (0.55, 0.83, 0.07)
+    """
     data = np.asarray(values, dtype=np.float64)
     data = data[~np.isnan(data)]
     if data.size < 2:
@@ -89,7 +109,16 @@ def bootstrap_mean(
 def bootstrap_statistic(
     statistic: Statistic, n: int, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
 ) -> tuple[float, Interval]:
-    """Value of a corpus metric on its n images, and the percentile bootstrap over images."""
+    """Value of a corpus metric on its n images, and the percentile bootstrap over images.
+
+    Options are those of `bootstrap_mean`.
+
+    Example:
+        >>> right, pixels = np.array([30, 80, 10]), np.array([100, 100, 20])
+        >>> value, interval = bootstrap_statistic(lambda weights: weights @ right / (weights @ pixels), n=3)
+        >>> round(value, 3), round(interval.low, 3), round(interval.high, 3)
+        (0.545, 0.3, 0.8)
+    """
     value = float(statistic(np.ones((1, n), dtype=np.int64))[0]) if n else np.nan
     if n < 2 or np.isnan(value):
         return value, Interval(np.nan, np.nan, np.nan)
@@ -106,9 +135,18 @@ def paired_statistic_difference(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Difference:
-    """Difference a - b of a corpus metric on the same n images in the same order; both see the same resamples."""
-    one = np.ones((1, n), dtype=np.int64)
-    mean = float((a(one) - b(one))[0]) if n else np.nan
+    """Difference a - b of a corpus metric on the same n images in the same order; both see the same resamples.
+
+    Options are those of `bootstrap_mean`.
+
+    Example:
+        >>> scores, others = np.array([0.5, 0.7, 0.6, 0.9]), np.array([0.4, 0.6, 0.6, 0.7])
+        >>> sides = [lambda weights, row=row: weights @ row / weights.sum(1) for row in (scores, others)]
+        >>> round(paired_statistic_difference(*sides, n=4).mean, 3)
+        0.1
+    """
+    ones = np.ones((1, n), dtype=np.int64)
+    mean = float((a(ones) - b(ones))[0]) if n else np.nan
     if n < 2 or np.isnan(mean):
         return Difference(mean, np.nan, np.nan, np.nan, np.nan, n)
     values = np.concatenate([a(weights) - b(weights) for weights in _drawn(n, resamples, seed)])
@@ -127,6 +165,7 @@ def _drawn(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     step = max(1, min(resamples, MEMORY_BYTES // (4 * _BYTES_PER_WEIGHT * n)))
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
+        # The images of resample r are numbered from r * n: one `bincount` counts all resamples of the batch.
         drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
         yield np.bincount(drawn.reshape(-1), minlength=count * n).reshape(count, n)
 
@@ -144,7 +183,21 @@ def _percentile(values: NDArray[np.float64], confidence: float) -> Interval:
 def paired_difference(
     a: ArrayLike, b: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Difference:
-    """Mean of a - b over images scored by both; a and b are (n,) in the same image order, NaN = not valid."""
+    """Mean of a - b over the images that are valid in both.
+
+    Args:
+        a: (n,) values of images; NaN is not valid.
+        b: (n,) values of the same images in the same order.
+        resamples: as `seed` and `confidence` in `bootstrap_mean`.
+
+    Raises:
+        ValueError: for values that are not two rows of one length.
+
+    Example:
+        >>> difference = paired_difference([0.5, 0.7, 0.6, 0.9], [0.4, 0.6, 0.6, 0.7])
+        >>> round(difference.mean, 3), round(difference.low, 3), round(difference.high, 3), difference.sign
+        (0.1, 0.025, 0.175, 1)
+    """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"paired values need one shape (n,), got {first.shape} and {second.shape}")
@@ -164,31 +217,6 @@ def paired_difference(
     )
 
 
-def two_level_difference(
-    seeds_a: Sequence[ArrayLike],
-    seeds_b: Sequence[ArrayLike],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-) -> Difference:
-    """Difference of two methods over paired training seeds: resample seed pairs, then images within each drawn pair.
-
-    seeds_a, seeds_b: one (n,) array of per-image values for each training seed, all in the same image order.
-    """
-    first, second = np.array(seeds_a, dtype=np.float64), np.array(seeds_b, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"both methods need the same seeds and images, got {first.shape} and {second.shape}")
-    valid = ~np.isnan(first - second).any(axis=0)
-    if not valid.any():
-        raise ValueError("no image is valid in every seed of both methods")
-    means_a, means_b = ([_weighted_mean(row[valid]) for row in rows] for rows in (first, second))
-    count = int(valid.sum())
-    return two_level_statistic_difference(
-        means_a, means_b, count, resamples=resamples, seed=seed, confidence=confidence
-    )
-
-
 def two_level_statistic_difference(
     seeds_a: Sequence[Statistic],
     seeds_b: Sequence[Statistic],
@@ -198,13 +226,25 @@ def two_level_statistic_difference(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Difference:
-    """Difference of two methods over paired training seeds, each seed a corpus metric on the same n images.
+    """Difference of two methods over paired training seeds: resample seed pairs, then images within each drawn pair.
 
     A resample draws as many seed pairs as there are, and images for each; both methods of a pair see the same images.
+
+    Args:
+        seeds_a: for each training seed of the first method, the metric as a function of image weights.
+        seeds_b: likewise for the second method, in the order of the pairs.
+        n: number of images.
+        resamples: as `seed` and `confidence` in `bootstrap_mean`.
+
+    Example:
+        >>> means = [lambda weights, row=row: weights @ row / weights.sum(1) for row in np.eye(3) + [0, 1, 2]]
+        >>> difference = two_level_statistic_difference(means, [lambda weights: np.full(len(weights), 0.5)] * 3, n=3)
+        >>> round(difference.mean, 3), difference.seed_signs
+        (0.833, (1, 1, 1))
     """
     pairs = list(zip(seeds_a, seeds_b, strict=True))
-    one = np.ones((1, n), dtype=np.int64)
-    deltas = np.array([float((a(one) - b(one))[0]) for a, b in pairs])
+    ones = np.ones((1, n), dtype=np.int64)
+    deltas = np.array([float((a(ones) - b(ones))[0]) for a, b in pairs])
     chosen = np.random.default_rng(seed).integers(0, len(pairs), (resamples, len(pairs)))
     total = np.zeros(resamples)
     for position, drawn in enumerate(chosen.T):
@@ -221,12 +261,13 @@ def two_level_statistic_difference(
     return Difference(float(deltas.mean()), interval.low, interval.high, interval.se, _p_value(values), n, signs)
 
 
-def _weighted_mean(values: NDArray[np.float64]) -> Statistic:
-    return lambda weights: weights @ values / weights.sum(axis=1)
-
-
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm-adjusted p-values (Holm 1979) of several claims: step-down, monotone, at most 1."""
+    """Holm-adjusted p-values (Holm 1979) of several claims: step-down, monotone, at most 1.
+
+    Example:
+        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     adjusted: dict[str, float] = {}
     running = 0.0
@@ -237,6 +278,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _bootstrap(data: NDArray[np.float64], resamples: int, seed: int, confidence: float) -> Any:
+    """The result of scipy's percentile bootstrap of the mean of data (n,)."""
     from scipy.stats import bootstrap
 
     return bootstrap(
@@ -251,19 +293,24 @@ def _bootstrap(data: NDArray[np.float64], resamples: int, seed: int, confidence:
 
 
 def _p_value(means: NDArray[np.float64]) -> float:
-    """Two-sided bootstrap p-value with the usual +1, so that it is never 0 (Davison and Hinkley 1997, 4.2)."""
+    """Two-sided bootstrap p-value; the usual +1 keeps it above 0 (Davison and Hinkley 1997, 4.2)."""
     below, above = int((means <= 0).sum()), int((means >= 0).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (means.size + 1))
 
 
 def _batch(draws: int, resamples: int) -> int:
+    """Number of resamples of `draws` values that stay below the memory limit."""
     return max(1, min(resamples, MEMORY_BYTES // (_BYTES_PER_DRAW * draws)))
 
 
 def sign_flip_p_value(differences: ArrayLike, *, draws: int = PERMUTATIONS, seed: int = 0) -> float:
-    """Two-sided p-value of a mean of paired differences (n,): are the two methods exchangeable on every image?
+    """Two-sided p-value of the mean of paired differences (n,), if the two methods are exchangeable on every image.
 
-    Each draw flips the signs of a random half of them (Fisher 1935); the +1 keeps the value above 0. NaN without any.
+    Each draw flips every sign with probability 1/2 (Fisher 1935); the +1 keeps it above 0. NaN without differences.
+
+    Example:
+        >>> round(sign_flip_p_value([0.1] * 8), 2)  # exactly 2 / 2**8 in the limit of many draws
+        0.01
     """
     data = np.asarray(differences, dtype=np.float64)
     if not data.size:
@@ -274,16 +321,25 @@ def sign_flip_p_value(differences: ArrayLike, *, draws: int = PERMUTATIONS, seed
     step = max(1, min(draws, MEMORY_BYTES // (_BYTES_PER_DRAW * data.size)))
     extreme = 0
     for start in range(0, draws, step):
-        kept = rng.integers(0, 2, (min(step, draws - start), data.size), dtype=np.int8)
-        extreme += int((np.abs(2 * (kept @ data) - total) >= bound).sum())
+        positive = rng.integers(0, 2, (min(step, draws - start), data.size), dtype=np.int8)
+        # The sum with flipped signs is the positive part minus the rest, that is 2 * positive - total.
+        extreme += int((np.abs(2 * (positive @ data) - total) >= bound).sum())
     return (extreme + 1) / (draws + 1)
 
 
 def swap_p_value(both: Sequence[Statistic], n: int, *, draws: int = RESAMPLES, seed: int = 0) -> float:
-    """The same for a metric of the whole set: a random half of the n images changes sides, and both sides are redone.
+    """`sign_flip_p_value` for a metric of the whole set: random images change sides, and both sides are redone.
 
-    both: for each pair of training seeds the metric as a function of the weights (R, 2n) of the n images of the first
-    method, then of those of the second. An image changes sides in all pairs together.
+    Args:
+        both: for each pair of training seeds, the metric as a function of the weights (R, 2n) of the n images of the
+            first method, then of those of the second. An image changes sides in all pairs together.
+        n: number of images.
+        draws: random assignments to sides.
+
+    Example:
+        >>> scores = np.array([0.5, 0.7, 0.6, 0.9, 0.4, 0.6, 0.6, 0.7])  # of four images by each method
+        >>> round(swap_p_value([lambda weights: weights @ scores / weights.sum(1)], n=4), 2)
+        0.23
     """
     rng = np.random.default_rng(seed)
 
@@ -291,28 +347,44 @@ def swap_p_value(both: Sequence[Statistic], n: int, *, draws: int = RESAMPLES, s
         first, second = np.concatenate([1 - away, away], axis=1), np.concatenate([away, 1 - away], axis=1)
         return np.mean([statistic(first) - statistic(second) for statistic in both], axis=0)
 
-    bound = abs(float(gap(np.zeros((1, n), dtype=np.int64))[0])) * (1 - _TOLERANCE)
+    bound = abs(float(gap(np.zeros((1, n), dtype=np.int64))[0])) * (1 - _TOLERANCE)  # nobody changes sides
     if np.isnan(bound):
         return np.nan
     step = max(1, min(draws, MEMORY_BYTES // (8 * _BYTES_PER_WEIGHT * n)))
     extreme = 0
     for start in range(0, draws, step):
         gaps = np.abs(gap(rng.integers(0, 2, (min(step, draws - start), n))))
-        extreme += int((~(gaps < bound)).sum())  # a draw on which the metric is undefined speaks for chance
+        extreme += int((~(gaps < bound)).sum())  # NaN, where the metric is undefined, counts as extreme: conservative
     return (extreme + 1) / (draws + 1)
 
 
 def effect_size(differences: ArrayLike) -> float:
-    """Cohen's d of paired differences (n,), d_z: their mean in units of their sample deviation; NaN where that is 0."""
+    """Cohen's d of paired differences (n,), d_z: their mean in units of their sample deviation; NaN where that is 0.
+
+    Example:
+        >>> round(effect_size([0.1, 0.2, 0.3]), 3)
+        2.0
+    """
     data = np.asarray(differences, dtype=np.float64)
     deviation = data.std(ddof=1) if data.size > 1 else 0.0
     return float(data.mean() / deviation) if deviation > 0 else np.nan
 
 
 def smallest_detectable(se: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true difference that a two-sided paired t-test on n images finds with this power (Cohen 1988, chapter 2).
+    """The true difference that a two-sided paired t-test on n images detects with this power (Cohen 1988, chapter 2).
 
-    se: standard error of the mean difference, for a mean its sample deviation / sqrt(n). NaN where n < 2 or se is NaN.
+    Args:
+        se: standard error of the mean difference: for a mean, the sample deviation / sqrt(n).
+        n: number of images.
+        power: probability of detection.
+        alpha: level of the test.
+
+    Returns:
+        A difference in the units of `se`; NaN when n < 2, or when `se` is NaN or 0.
+
+    Example:
+        >>> round(smallest_detectable(se=0.01, n=100), 4)
+        0.0283
     """
     from scipy.optimize import brentq
     from scipy.stats import nct, t

@@ -1,4 +1,4 @@
-"""Any metric of this package as a `torchmetrics.Metric`, for people's own training loops."""
+"""Any mask metric of this package as a `torchmetrics.Metric`, for use in training loops."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from .overlap import Categories
 class MaskMetric(torchmetrics.Metric):
     """Mean of one metric over the valid images of all batches, equal for every batch size and number of ranks.
 
-    >>> fg_ari = MaskMetric("fg_ari")
-    >>> fg_ari.update(masks.argmax(1), truth)   # (B, H, W) labels each
-    >>> fg_ari.compute()                        # float64 scalar; NaN while no image was valid
+    `n_valid` is the number of images behind the mean. Soft masks raise UsageError: take `masks.argmax(1)` first.
 
-    `n_valid` is the number of images behind the mean. Soft masks raise UsageError.
+    Args:
+        metric: a name of `METRICS`, or a metric.
+        background: truth label that is not an object, see `compute`; likewise `void`, `overlap` and `empty`.
+        **kwargs: go to `torchmetrics.Metric`.
+
+    Example:
+        >>> mbo_fg = MaskMetric("mbo_fg")
+        >>> mbo_fg.update(torch.tensor([[[0, 1, 1], [1, 2, 2]]]), torch.tensor([[[0, 1, 1], [0, 2, 2]]]))
+        >>> round(mbo_fg.compute().item(), 3), mbo_fg.n_valid.item()
+        (0.833, 1)
     """
 
     is_differentiable = False
@@ -39,11 +46,12 @@ class MaskMetric(torchmetrics.Metric):
         empty: EmptyRule = "skip",
         **kwargs: Any,
     ) -> None:
-        """Name a metric of `METRICS`; the rules are those of `compute`, `kwargs` go to `torchmetrics.Metric`."""
+        """Start without images."""
         super().__init__(**kwargs)
         self.metric = mask_metric(metric) if isinstance(metric, str) else metric
         self.background, self.empty = background, empty
         self.void, self.overlap = void, overlap
+        # Sum and count are reduced over ranks, so the mean weighs every image alike, however ranks share them.
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("n_valid", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -60,5 +68,5 @@ class MaskMetric(torchmetrics.Metric):
         self.n_valid += int(valid.sum())
 
     def compute(self) -> Tensor:
-        """Mean over all valid images so far, float64; NaN while there is none."""
+        """Mean over all valid images so far, a float64 scalar; NaN before the first one."""
         return self.total / self.n_valid

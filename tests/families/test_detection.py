@@ -25,7 +25,8 @@ from ocl_bench.families import get_adapter
 from ocl_bench.families.coco_results import coco_results, read_results, write_results
 from ocl_bench.families.detection import Detection
 from ocl_bench.families.summary import summarise
-from ocl_bench.metrics.detection import Detections, average_precision, match_images
+from ocl_bench.metrics.accumulation import average_precision
+from ocl_bench.metrics.detection import Detections, match_images
 
 TASK = get_task("coco-detection")
 SHAPE = (48, 64)

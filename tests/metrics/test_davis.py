@@ -14,10 +14,10 @@ from scipy.spatial.distance import cdist
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import OVERLAP, VOID
+from ocl_bench.metrics.boundaries import boundary_bits
 from ocl_bench.metrics.davis import (
-    Pairs,
+    PairScores,
     VideoObjects,
-    boundary_map,
     frame_overlap,
     match,
     statistics,
@@ -101,9 +101,9 @@ def test_parity_with_the_official_functions(name: str, void: bool) -> None:
 
 def test_boundary_maps_of_the_official_code() -> None:
     case = load_file(PARITY / "davis_jf_random.safetensors")
-    ours = np.stack([boundary_map(mask) for mask in case["in.true"]])
+    ours = np.stack([boundary_bits(mask > 0) for mask in case["in.true"]])
     np.testing.assert_array_equal(ours, case["out.boundary_true"] > 0)
-    assert not boundary_map(np.ones((5, 6))).any() and not boundary_map(np.zeros((1, 1))).any()
+    assert not boundary_bits(np.ones((5, 6), bool)).any() and not boundary_bits(np.zeros((1, 1), bool)).any()
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -314,6 +314,6 @@ def test_bad_input_is_one_line() -> None:
     video.add(labels + 3, labels)
     with pytest.raises(UsageError, match="label 3 in a video of 2 objects"):
         video.scores(2)
-    pairs: Pairs = video.pairs(3)
+    pairs: PairScores = video.pairs(3)
     with pytest.raises(UsageError, match="1 for 3 objects"):
         match(pairs.j[:, :, :1], pairs.f[:, :, :1])

@@ -20,20 +20,22 @@ from pycocotools.cocoeval import COCOeval
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Instance, Truth
+from ocl_bench.metrics.accumulation import (
+    RECALLS,
+    average_precision,
+    average_recall,
+    precision_statistic,
+    recall_statistic,
+)
 from ocl_bench.metrics.detection import (
     KINDS,
-    RECALLS,
     THRESHOLDS,
     Detections,
     Kind,
     Matches,
-    average_precision,
-    average_recall,
     from_columns,
     image_recall,
     match_images,
-    precision_statistic,
-    recall_statistic,
     to_columns,
 )
 from ocl_bench.metrics.statistics import bootstrap_statistic

@@ -1,1 +1,1 @@
-"""The metrics of each family, as data: one file for each."""
+"""The metrics of each family as data: one module for each family."""

@@ -21,12 +21,14 @@ _NONE = "not defined without an object in the set, or without any detection"
 
 
 def kind_of(name: str) -> Kind:
-    """What a metric of detection compares: `mask` or `box`, the last word of its name."""
+    """Kind of region that a metric of detection compares: `mask` or `box`, the last word of its name."""
     return cast("Kind", name.rpartition("_")[2])
 
 
 def _accumulate(rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
-    from ..detection import from_columns, precision_statistic, recall_statistic
+    # Imported here: task cards list metrics without the cost of loading what computes them.
+    from ..accumulation import precision_statistic, recall_statistic
+    from ..detection import from_columns
 
     build = recall_statistic if name.startswith("ar100_") else precision_statistic
     return build(from_columns(rows, kind_of(name)))
@@ -38,44 +40,38 @@ def _has_detections(rows: pandas.DataFrame, name: str) -> pandas.Series:
 
 _SET = Accumulated(_accumulate, _has_detections)
 
+
+def _metric(name: str, meaning: str, formula: str, source: str = _COCO, head: bool = False) -> Metric:
+    return Metric(name, _FAMILY, meaning, formula=formula, edge_cases=_NONE, source=source, of_set=_SET, head=head)
+
+
+_WORDS = (("mask", "masks"), ("box", "boxes"))
+
 DEFINITIONS = (
     *(
-        Metric(
+        _metric(
             f"ar100_{kind}",
-            _FAMILY,
             f"class-agnostic average recall of at most 100 {words}, IoU .50:.05:.95",
-            formula=f"{_RECALL}; IoU of {words}",
-            edge_cases=_NONE,
-            source=_COCO,
-            of_set=_SET,
-            head=False,
+            f"{_RECALL}; IoU of {words}",
         )
-        for kind, words in (("mask", "masks"), ("box", "boxes"))
+        for kind, words in _WORDS
     ),
     *(
-        Metric(
+        _metric(
             f"ap_{kind}",
-            _FAMILY,
             f"class-agnostic COCO average precision of {words}",
-            formula=f"{_PRECISION}; all objects are of one category; IoU of {words}",
-            edge_cases=_NONE,
-            source=_COCO,
-            of_set=_SET,
-            head=False,
+            f"{_PRECISION}; all objects are of one category; IoU of {words}",
         )
-        for kind, words in (("mask", "masks"), ("box", "boxes"))
+        for kind, words in _WORDS
     ),
     *(
-        Metric(
+        _metric(
             f"probe_ap_{kind}",
-            _FAMILY,
             f"COCO average precision of {words}, classes from a head on the frozen model",
-            formula=f"{_PRECISION}; IoU of {words}",
-            edge_cases=_NONE,
-            source=f"{_COCO}; the head is ours",
-            of_set=_SET,
+            f"{_PRECISION}; IoU of {words}",
+            f"{_COCO}; the head is ours",
             head=True,
         )
-        for kind, words in (("box", "boxes"), ("mask", "masks"))
+        for kind, words in reversed(_WORDS)
     ),
 )

@@ -1,4 +1,4 @@
-"""Metrics of nearest neighbours: they follow a pattern, so that any k can be asked for."""
+"""Metrics of nearest neighbours. Their names follow a pattern with any k."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from ...core.errors import UsageError
 from ..metric import Metric
 
 Mode = Literal["strict", "dino", "ibot"]
-"""Top-5 where fewer than five classes have votes. `strict`: a class without votes never hits. `dino`: the first
-min(5, k) classes in the order of their votes, those without votes last, in class order. `ibot`: the first 5 likewise.
+"""Rule of top-5 for queries whose neighbours vote for fewer than five classes.
+
+`strict`: a class without votes never hits. `dino`: the first min(5, k) classes in the order of their votes count; those
+without votes are last, in class order. `ibot`: the first 5 of that order count.
 """
 
 MAIN_K = 20
-"""`knn_top1` and `knn_top5` without a k."""
+"""The k of `knn_top1` and `knn_top5`."""
 
 _NAME = re.compile(r"knn_top(1|5)(?:_k([1-9]\d*))?(?:_(dino|ibot))?")
 _TIES: dict[Mode, str] = {
@@ -28,23 +30,29 @@ LISTED = (
     "knn_top5_dino",
     "knn_top5_ibot",
 )
-"""Those that the bundled cards use, as examples of the pattern."""
+"""Names that the bundled cards use, as examples of the pattern."""
 
 
 def parse_metric(name: str) -> tuple[int, int, Mode]:
-    """(1 or 5, k, mode) of `knn_top1`, `knn_top5_k10`, `knn_top5_k200_dino`, ..; k is 20 where none is named.
+    """(1 or 5, k, mode) of a metric name; k is 20 when the name has none.
 
-    Raises UsageError for other names, also for a mode of top-1, which has none.
+    Raises:
+        UsageError: for names that do not follow the pattern, and for top-1 with a mode: its first class always has
+            votes.
+
+    Example:
+        >>> parse_metric("knn_top1"), parse_metric("knn_top5_k200_dino")
+        ((1, 20, 'strict'), (5, 200, 'dino'))
     """
-    found = _NAME.fullmatch(name)
-    if found is None or (found[1] == "1" and found[3]):
+    match = _NAME.fullmatch(name)
+    if match is None or (match[1] == "1" and match[3]):
         raise UsageError(f"metric '{name}' is unknown; k-NN has knn_top1, knn_top5, .._k10, and knn_top5.._dino, _ibot")
     modes: dict[str | None, Mode] = {None: "strict", "dino": "dino", "ibot": "ibot"}
-    return int(found[1]), int(found[2] or MAIN_K), modes[found[3]]
+    return int(match[1]), int(match[2] or MAIN_K), modes[match[3]]
 
 
 def knn_metric(name: str) -> Metric | None:
-    """The metric of nearest neighbours of that name, or None for a name that is not of the pattern."""
+    """The metric of nearest neighbours of that name; None for a name that does not follow the pattern."""
     try:
         top, k, mode = parse_metric(name)
     except UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..metric import Metric
-from ..of_set import OfSet, Ratio, Total
+from ..of_set import OfSet, SumRatio, Total
 
 _FAMILY = ("recognition",)
 _SOURCE = "Zhao et al., SmoothSA and RandSF.Q, `obj_discov_recogn.py`; objects without a slot are our addition"
@@ -31,28 +31,28 @@ DEFINITIONS = (
         "objects found and named / all truth objects",
         "matched objects whose first category is right / all truth objects",
         "not defined without an object; an object that no slot was matched to counts as wrong",
-        Ratio("n_correct1", "n_objects"),
+        SumRatio("n_correct1", "n_objects"),
     ),
     _metric(
         "top1",
         "objects named / objects matched to a slot",
         "matched objects whose first category is right / matched objects",
         _NO_MATCH,
-        Ratio("n_correct1", "n_matched"),
+        SumRatio("n_correct1", "n_matched"),
     ),
     _metric(
         "top3",
         "objects with the right name among three / objects matched to a slot",
         "matched objects whose category is among the first three / matched objects",
         _NO_MATCH,
-        Ratio("n_correct3", "n_matched"),
+        SumRatio("n_correct3", "n_matched"),
     ),
     _metric(
         "box_iou",
         "mean IoU of the predicted boxes of matched objects",
         "sum of the IoU of predicted and true box / matched objects",
         _NO_MATCH,
-        Ratio("sum_box_iou", "n_matched"),
+        SumRatio("sum_box_iou", "n_matched"),
     ),
     _metric(
         "n_matched",

@@ -1,4 +1,4 @@
-"""Metrics of semantic segmentation: of the confusion matrix of the whole set."""
+"""Metrics of semantic segmentation, computed from the confusion matrix of the whole set."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from ocl_bench.core.types import Batch, Instance, Prediction, Truth
 from ocl_bench.families.heads import dense
 from ocl_bench.families.heads.dense import dense_detections, fit_dense, token_targets
 from ocl_bench.families.heads.matching import instance_mask
-from ocl_bench.metrics.detection import average_precision, match_images
+from ocl_bench.metrics.accumulation import average_precision
+from ocl_bench.metrics.detection import match_images
 
 FIT = Fit(head="dense", learning_rates=(0.01,), steps=300, batch=8, hidden=64)
 
