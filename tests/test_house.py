@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -126,6 +127,13 @@ def test_a_circle_and_an_arrow_back_are_seen(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("")
     assert circles(graph_of(package)) == [["ocl_bench.cli.b", "ocl_bench.core.b"]]
     assert upward(graph_of(package)) == ["ocl_bench.core.b -> ocl_bench.cli.b"]
+
+
+def test_only_families_know_families_by_name() -> None:
+    """Elsewhere what differs between families is asked of `FAMILIES`, so that one from another package is served."""
+    question = re.compile(r"family (==|!=)|family (not )?in \(")
+    asking = [path for path in PACKAGE.rglob("*.py") if question.search(path.read_text())]
+    assert [path for path in asking if path.relative_to(PACKAGE).parts[0] != "families"] == []
 
 
 def body_lines(function: ast.FunctionDef) -> int:

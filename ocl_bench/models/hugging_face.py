@@ -27,7 +27,7 @@ from .reading import Reading
 REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
 """Starts of the supported names; other vision transformers on the hub need image transforms that are not used here."""
 
-FAMILIES = ("vit", "dinov2", "dinov2_with_registers")
+MODEL_TYPES = ("vit", "dinov2", "dinov2_with_registers")
 """Supported values of `model_type` in a configuration."""
 
 
@@ -93,13 +93,15 @@ def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
 
     The LayerNorm epsilon is 1e-6, whatever the configuration says.
     """
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise UsageError(f"option repo: {repo} is a model of type {family!r}; supported are {', '.join(FAMILIES)}")
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise UsageError(
+            f"option repo: {repo} is a model of type {model_type!r}; supported are {', '.join(MODEL_TYPES)}"
+        )
     for field, wanted in (("hidden_act", "gelu"), ("qkv_bias", True), ("use_swiglu_ffn", False)):
         if config.get(field, wanted) != wanted:
             raise UsageError(f"option repo: {repo}: {field} is {config[field]}; only {wanted} is supported")
-    registers = config.get("num_register_tokens", 0) if family == "dinov2_with_registers" else 0
+    registers = config.get("num_register_tokens", 0) if model_type == "dinov2_with_registers" else 0
     dim = config["hidden_size"]
     return {
         "grid": config["image_size"] // config["patch_size"],
@@ -107,9 +109,9 @@ def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:
         "dim": dim,
         "depth": config["num_hidden_layers"],
         "heads": config["num_attention_heads"],
-        "mlp_ratio": config["intermediate_size"] / dim if family == "vit" else config["mlp_ratio"],
+        "mlp_ratio": config["intermediate_size"] / dim if model_type == "vit" else config["mlp_ratio"],
         "registers": registers,
-        "layer_scale": None if family == "vit" else config["layerscale_value"],
+        "layer_scale": None if model_type == "vit" else config["layerscale_value"],
         # The rule of each method's own code: DINO and DINOv2 resample by scale with the offset, DINOv2 with registers
         # by size and with antialias, as timm does.
         "position_offset": None if registers else DINO_OFFSET,
@@ -133,7 +135,7 @@ def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str
         raise UsageError("option repo: it needs transformers; pip install transformers") from error
     try:
         config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
-        if config.model_type not in FAMILIES:
+        if config.model_type not in MODEL_TYPES:
             return config.to_dict(), {}
         extra = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         options = {"revision": revision, "dtype": torch.float32, "output_loading_info": True, **extra}

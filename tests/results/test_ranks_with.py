@@ -143,7 +143,7 @@ def test_all_five_give_the_same_reason(
 
     if field != "task.hash":  # named below by its files: results of an older card are compared with each other
         assert find_method([tmp_path / "results"], result.model.name, "clevrtex") == {}
-        with pytest.raises(UsageError, match=r"no result that is ranked on task 'clevrtex'.*left out: .*json: "):
+        with pytest.raises(UsageError, match=r"no ranked result on task 'clevrtex'.*left out: .*json: "):
             compare(result.model.name, "single-slot", "clevrtex", results=[tmp_path / "results"])
 
 
