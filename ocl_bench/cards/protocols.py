@@ -37,7 +37,7 @@ class Proposals(Card):
         parts: `whole` takes the mask of a slot; `whole+components` also takes its connected components (8 neighbours)
             when there are several.
         min_area: smallest area in pixels of the scored image; smaller masks are left out.
-        nms: of two masks with a larger IoU the one with the lower score is removed; 1 removes none.
+        nms: of two masks whose IoU exceeds this value, the one with the lower score is removed; 1 removes none.
         max_detections: number of best detections of an image that are scored.
     """
 

@@ -79,7 +79,7 @@ def evaluate_and_report(
         "per image": result.rows_path,
         "picture": picture,
     }
-    if result.data.limit is None and plan.split is None:  # only whole splits are ranked
+    if result.data.limit is None and plan.split is None:  # boards list whole splits; `ranks_with` has the other reasons
         paths["leaderboard"] = _leaderboard(plan, root)
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")

@@ -1,4 +1,4 @@
-"""Verbs about models: evaluate, inspect, profile, tune, train, export; each imports what it needs when it runs."""
+"""Verbs about models: evaluate, inspect, score, replay, profile, tune, train, export; each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def profile(
     untrained: Annotated[bool, typer.Option("--untrained", help="Random weights where none are bundled.")] = False,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; by default as in eval.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of torch threads; by default as in eval.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips or images in a pass.")] = 1,
     clip: Annotated[int, typer.Option(min=1, help="Frames of a clip, for models of videos.")] = 4,
     size: Annotated[int | None, typer.Option(min=8, help="Side of a frame; by default the model's own.")] = None,
@@ -327,10 +327,12 @@ def tune(
 def train(
     model: ModelName,
     task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Whose protocol validates; by default the card's.")
+        str | None, typer.Option("--task", "-t", help="Task used for validation; by default the card's.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this visit.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop this visit after N minutes; go on later.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this session.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop this session after N minutes; go on later.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -343,7 +345,8 @@ def train(
     ] = None,
     option: Options = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Train on the task's images in this folder instead of scenes (slotcon).")
+        Path | None,
+        typer.Option(help="Train on the task's images in this folder instead of scenes (slotcon, odis, video models)."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
     json: Json = False,
@@ -382,7 +385,7 @@ def train(
 
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A SlotCon checkpoint, official or ours.")],
-    to: Annotated[ExportTarget, typer.Option(help="Whose names the tensors get.")],
+    to: Annotated[ExportTarget, typer.Option(help="Naming scheme of the tensors.")],
     out: Annotated[Path, typer.Option(help="torchvision: .safetensors or .pth; detectron2: .pkl.")],
 ) -> None:
     """Write SlotCon's teacher encoder for torchvision or detectron2, to fine-tune it there (docs/transfer.md)."""

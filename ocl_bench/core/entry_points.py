@@ -29,9 +29,10 @@ def offered(group: str) -> dict[str, EntryPoint]:
 
 
 def source_sha256(entry: EntryPoint) -> str:
-    """SHA-256 of the object that an entry point names and of the version of its package.
+    """SHA-256 of the target of an entry point (`module:name`) and of the version of its package.
 
-    A new version of the package is thus a new source: its results are not mixed with those of the old one.
+    A new version of the package is thus a new source: its results are not mixed with those of the old one. Editing the
+    code of an installed package without a new version does not change it.
     """
     version = entry.dist.version if entry.dist else ""
     return hashlib.sha256(f"{entry.value}|{version}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What is said beside a result: the standard logger `ocl_bench`.
+"""Messages that accompany a result: the standard logger `ocl_bench`.
 
 A Python user filters and captures it as any other logger. The command line prints it on stderr.
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("ocl_bench")
 
 
 class NotTwice(logging.Filter):
-    """Lets each message through once: pictures open the data and the bank of a result again."""
+    """Lets each message through once: drawing pictures opens data and bank again, which logs the same messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def progress_bar(text: str, total: int, enabled: bool = True, unit: str = "") ->
 
     Args:
         text: what takes long.
-        total: how many steps it has; with none there is nothing to wait for and nothing is said.
+        total: number of steps; 0 draws and logs nothing.
         enabled: False draws and logs nothing.
         unit: of the steps, for the line in the log.
 

@@ -98,7 +98,7 @@ class Request:
 
 
 def subset(data: OpenData, positions: Sequence[int]) -> OpenData:
-    """The samples of opened data at these positions, in their order; kind and revision stay."""
+    """The samples of opened data at these positions, in that order; kind and revision are unchanged."""
     ids = tuple(data.ids[position] for position in positions)
     return replace(data, reader=_Subset(data.reader, tuple(positions), ids), ids=ids)
 

@@ -120,7 +120,7 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
     """The bank of the plan's model on the fit split `train`, read from the cache or extracted now.
 
     A finished bank is reused and an unfinished one is continued. A damaged bank is extracted again, and with
-    `plan.refit` every bank is. Images that fail are left out; stderr says how many and why the first one failed. Of
+    `plan.refit` every bank is. Images that fail are left out; a warning says how many and why the first one failed. Of
     several processes or ranks (torchrun), one extracts while the others wait; if it dies, the next one continues. No
     key can name a live object, so its bank is temporary: it is deleted together with the `Bank`, at the latest when the
     process ends.

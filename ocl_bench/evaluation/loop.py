@@ -176,7 +176,8 @@ class Runner:
         message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
         if not finite.any():
             raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
-        # Also of the rows that are not finite: an adapter takes a whole batch, and their outputs are dropped below.
+        # Outputs are made for all rows, because an adapter takes a whole batch; those of rows that are not finite are
+        # dropped below.
         outputs = self.plan.adapter.outputs(prediction, self._shapes(items), self.input_size)
         failed += [
             Failure(id=item.id, error=f"sample {item.id}: {message}")
@@ -246,7 +247,7 @@ def predict_batch(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> A
 
 @contextmanager
 def name_failures(model: str, what: str) -> Iterator[None]:
-    """Turn whatever a model raises into a UsageError of one line. what: it was asked to predict, for the message."""
+    """Turn whatever a model raises into a UsageError of one line. what: the input, for the message."""
     try:
         yield
     except OclBenchError:
@@ -272,10 +273,10 @@ def predictions(
     """Batches of the fit split with their predictions, on which a head is fitted.
 
     A batch is padded: the first rows of its prediction belong to the items. Samples that cannot be read or predicted
-    are left out, and stderr says how many.
+    are left out, and a warning says how many.
 
     Args:
-        plan: its model predicts, with the first noise seed.
+        plan: provides the model and the first noise seed.
         data: the fit split.
         left_out: gets the positions in `data.ids` of the samples that are left out.
         progress: whether to show a progress bar.

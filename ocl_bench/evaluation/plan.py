@@ -50,7 +50,8 @@ class Plan:
         adapter: of the task; `heads.with_head` replaces it by one with a fitted head.
         noise_seeds: every image is predicted with each of them.
         batch_size: images of a batch, or frames of a clip.
-        device: of the model. threads: of torch on the CPU.
+        device: device of the model.
+        threads: number of torch threads on the CPU.
         train: the fit split, for a task that fits a head or a bank.
         limit, split, stand_in_seed: how `data` was opened, for the record.
         refit: compute the head or bank again, even if it is in the cache.

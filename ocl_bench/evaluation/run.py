@@ -1,4 +1,4 @@
-"""The corridor, on which every evaluation runs.
+"""Run one evaluation, from a plan to a result.
 
 Plan -> Reader -> Batch -> model.predict -> Prediction -> Adapter.score -> rows -> summarise -> Result. At one batch
 size and thread count, rows are bit-equal for any order, shard, worker or rank count. Memory does not grow with the
@@ -81,7 +81,7 @@ def evaluate(
     """Score a model on a task and write the result.
 
     A finished result with the same key is reused (`Result.reused`), and a killed run is continued. Samples that cannot
-    be read or scored are listed in `counts.failed`; the result is of the others.
+    be read or scored are listed in `counts.failed`; the result covers the remaining ones.
 
     Args:
         model: a name (see `ocl-bench list models`), `name:SEED`, `path.py:build`, or any object with `predict`.

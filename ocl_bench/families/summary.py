@@ -11,10 +11,14 @@ from ..metrics.catalogue import find_metric
 from ..metrics.metric import Metric
 from ..metrics.of_set import statistic_of
 from ..metrics.statistics import Interval, Statistic, bootstrap_mean, bootstrap_statistic
-from ..results.record import MetricValue
+from ..results.ranks_with import Reason
+from ..results.record import MetricValue, Result
 
 if TYPE_CHECKING:
     import pandas
+
+ROUNDING = 1e-9
+"""Relative difference above 1 that sums in another order, on another processor, may make."""
 
 
 def summarise(rows: pandas.DataFrame, task: TaskSpec, source: str) -> dict[str, MetricValue]:
@@ -37,6 +41,33 @@ def set_statistic(rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statis
     The weights are in the order of the sorted sample ids.
     """
     return statistic_of(find_metric(metric).of_set, rows, metric, task.protocol)
+
+
+def edited_value(result: Result, rows: pandas.DataFrame, task: TaskSpec) -> Reason | None:
+    """The first metric whose stored value is not what the rows of the result give; None where all agree.
+
+    A number in a JSON file can be edited by hand, its rows hardly can: their hash stands in the file. Intervals are not
+    computed again here, since that takes minutes for a whole board; `ocl-bench validate` does it.
+    """
+    for name in task.metrics:
+        stored = result.metrics[name].value
+        if stored is None:
+            continue
+        try:
+            value = _plain_value(rows, task, name)
+        except (KeyError, TypeError, ValueError) as error:
+            return Reason(f"metrics.{name}.value", f"{name} cannot be computed from the rows ({type(error).__name__})")
+        if not abs(value - stored) <= ROUNDING * max(1.0, abs(value)):  # `not <=`, so that NaN counts as different
+            return Reason(f"metrics.{name}.value", f"{name} is {stored:.6g} in the file, but its rows give {value:.6g}")
+    return None
+
+
+def _plain_value(rows: pandas.DataFrame, task: TaskSpec, name: str) -> float:
+    """A metric of the set without its interval; NaN where it is not defined."""
+    statistic = set_statistic(rows, task, name)
+    if statistic is None:
+        return float(rows.groupby("id", sort=False)[name].mean().mean())
+    return float(statistic(np.ones((1, rows["id"].nunique()), dtype=np.int64))[0])
 
 
 def _value(rows: pandas.DataFrame, task: TaskSpec, metric: Metric, source: str) -> MetricValue:

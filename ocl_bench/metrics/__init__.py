@@ -1,8 +1,8 @@
 """Mask metrics: pure functions of one contingency table that return a value and a validity for each image.
 
 `METRICS` lists them, `compute` evaluates any of them on label maps, `ocl_bench.metrics.torchmetrics.MaskMetric` turns
-any of them into a `torchmetrics.Metric`. `docs/why-numbers-differ.md` has the definitions, and the places where other
-code disagrees. `catalogue.CATALOGUE` also has the metrics of the other families.
+any of them into a `torchmetrics.Metric`. `definitions/` says what each metric is, `docs/why-numbers-differ.md`
+where other code disagrees. `catalogue.CATALOGUE` also has the metrics of the other families.
 """
 
 from __future__ import annotations

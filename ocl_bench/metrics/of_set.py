@@ -68,7 +68,7 @@ class Mean:
         return "mean over samples of the mean over noise seeds"
 
     def of_seed(self, rows: pandas.DataFrame, name: str, protocol: Any) -> None:
-        """None: the mean of a column needs no weights: `bootstrap_mean` serves."""
+        """None: a plain mean is computed by `bootstrap_mean`."""
 
     def counted(self, rows: pandas.DataFrame, name: str) -> pandas.Series:
         """Rows that have a value."""

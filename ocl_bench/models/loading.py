@@ -39,11 +39,11 @@ class LoadedModel:
         parameters: number of parameters.
         training_seed: seed of the loaded weights, if known.
         options: options it was built with (card and caller merged).
-        source_sha256: hash of the sources and of the state of a user's own model, so an edited file and other weights
-            are another model; empty for bundled models.
+        source_sha256: hash of the sources and of the state of a user's own model, so editing the file or changing
+            the weights makes it a different model; empty for bundled models.
         reusable: False if nothing identifies the model (a live object, or one without arrays and without an attribute
             `fingerprint`); its results are never reused or resumed.
-        bundled: whether the card is bundled; results name no other cards.
+        bundled: whether the card is bundled; only bundled cards are named in results.
     """
 
     model: Any
@@ -102,7 +102,7 @@ def get_model(
     if name.endswith((".yaml", ".yml")):
         return _from_card_file(Path(name), checkpoint, options, device)
     if name.endswith(".py"):
-        raise UsageError(f"model {name}: name the function in it that builds the model too: write {name}:build")
+        raise UsageError(f"model {name}: also name the function that builds the model: write {name}:build")
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")

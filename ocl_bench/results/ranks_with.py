@@ -17,7 +17,7 @@ from .store import rows_problem
 class Reference:
     """The protocol that results must have to be ranked.
 
-    It is that of the task's card, or that of most results when the card is not installed.
+    It is that of the task's card, otherwise that of the results at hand.
 
     Attributes:
         name: name of the task.

@@ -1,7 +1,7 @@
 """Folders of results: find results, read their rows, compute their keys.
 
 A folder of results has one folder for each task. It contains `<model>.json` for committed results and
-`<model>/<key>.json` for a user's own results. No other module searches these folders.
+`<model>/<first 8 characters of the key>.json` for a user's own results. No other module searches these folders.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ...cards.names import get_task, task_names
 from ...cards.task import TaskSpec
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from ...families.summary import set_statistic
+from ...families.summary import edited_value, set_statistic
 from ...metrics.statistics import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
@@ -120,10 +120,14 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     reference = _reference(task, name, [result for result, _ in readable])
     rows: list[Row] = []
     for result, source in readable:
-        if reasons := reasons_against_ranking(result, reference):
+        reasons = reasons_against_ranking(result, reference)
+        values = rows_of(result) if not reasons else None
+        if values is not None and reference.card is not None:
+            reasons += [reason for reason in [edited_value(result, values, reference.card)] if reason is not None]
+        if reasons or values is None:
             excluded.append(Excluded(result.model.name, source, reasons[0].message))
         else:
-            rows.append(_row(result, source, reference))
+            rows.append(_row(result, values, source, reference))
     rows, superseded = _without_superseded(_with_known_fits(rows))
     # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
     mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
@@ -151,7 +155,7 @@ def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]
     return Reference(section.name, section.version, section.hash, section.metrics, section.main)
 
 
-def _row(result: Result, source: str, reference: Reference) -> Row:
+def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Reference) -> Row:
     """The row of one result, with its values per image averaged over noise seeds."""
     cells = {}
     for name in reference.metrics:
@@ -162,7 +166,7 @@ def _row(result: Result, source: str, reference: Reference) -> Row:
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = model.name.partition(":")[0]
-    rows, facts = rows_of(result), facts_of(result, reference.card)
+    facts = facts_of(result, reference.card)
     per_image = [name for name in reference.metrics if name in rows]
     values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
     return Row(

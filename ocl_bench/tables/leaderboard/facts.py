@@ -28,7 +28,7 @@ class Facts:
 
     Attributes:
         backbone: the network, from the card.
-        pretraining: what the weights had learnt from that the training started from or kept frozen.
+        pretraining: data and method of the pretrained weights that training started from or kept frozen.
         slots: K, the number of slots, prototypes or clusters.
         input_size: side in pixels of the image that the model sees.
         parameters: number of parameters.
@@ -70,7 +70,7 @@ def facts_of(result: Result, task: TaskSpec | None) -> Facts:
     speed = result.cost.images_per_second
     return Facts(
         backbone=built.backbone if built is not None else "",
-        # Other weights than those of a card may come from another start. A floor has no weights of its own to differ.
+        # Weights that are not from a card may have been pretrained differently. A floor has no weights of its own.
         pretraining=built.pretraining if built is not None and (training or model.role == "floor") else "",
         slots=next((str(model.options[name]) for name in _NUMBER_OF_SEGMENTS if model.options.get(name)), ""),
         input_size=str(_input_size(model.options, card, model.role, task) or ""),

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
+from ocl_bench.core.files import file_sha256
+from ocl_bench.results.rows import read_rows, write_rows
 from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board, stale_files
 
 
@@ -126,8 +128,10 @@ def test_a_missing_cell_stays_empty(tmp_path: Path) -> None:
     assert result.path is not None
     content = json.loads(result.path.read_text())
     content["metrics"]["fg_ari_multi"].update(value=None, ci95=None, n_valid=0)
-    result.path.write_text(json.dumps(content))
     content["metrics"]["ari"].update(value=-1e-9)
+    parquet = result.path.with_suffix(".parquet")
+    write_rows(read_rows(parquet).assign(ari=-1e-9), parquet)
+    content["rows"]["sha256"] = file_sha256(parquet)
     result.path.write_text(json.dumps(content))
     lines, page = board_of(tmp_path, tmp_path / "out")
     assert lines[0]["ari"] == "0.000000" and "-0.000" not in page
@@ -226,3 +230,16 @@ def test_the_verb_writes_where_it_is_told_and_refuses_an_unknown_task(
     outcome = CliRunner().invoke(app, ["leaderboard", "--task", "clevrtx"])
     assert outcome.exit_code == 2 and "did you mean clevrtex" in outcome.stderr
     assert not (tmp_path / "leaderboards").exists()
+
+
+def test_a_value_that_was_edited_by_hand_is_not_ranked(tmp_path: Path) -> None:
+    write(tmp_path, "honest", image_values(0.5))
+    edited = write(tmp_path, "edited", image_values(0.4))
+    assert edited.path is not None
+    content = json.loads(edited.path.read_text())
+    stored = content["metrics"]["ari"]["value"]
+    content["metrics"]["ari"]["value"] = 0.99
+    edited.path.write_text(json.dumps(content))
+    board = make_board([tmp_path], "clevrtex")
+    assert [row.model for _, rows in board.groups for row in rows] == ["honest"]
+    assert [entry.reason for entry in board.excluded] == [f"ari is 0.99 in the file, but its rows give {stored:.6g}"]
