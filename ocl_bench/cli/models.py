@@ -1,4 +1,7 @@
-"""Verbs about models: evaluate, inspect, score, replay, profile, tune, train, export; each imports what it needs when it runs."""
+"""Verbs about models: evaluate, inspect, score, replay, profile, tune, train, export.
+
+Each imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -330,9 +333,7 @@ def train(
         str | None, typer.Option("--task", "-t", help="Task used for validation; by default the card's.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this session.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop this session after N minutes; go on later.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after N minutes; go on later.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -346,7 +347,7 @@ def train(
     option: Options = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Train on the task's images in this folder instead of scenes (slotcon, odis, video models)."),
+        typer.Option(help="Train on the task's data in this folder instead of scenes (slotcon, odis, videos)."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
     json: Json = False,
