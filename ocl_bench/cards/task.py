@@ -133,9 +133,8 @@ class TaskSpec(Card):
     def with_boxes(self, path: Path) -> TaskSpec:
         """The same task with boxes from a file. Raises UsageError for a card that does not grant boxes."""
         if self.protocol.grants is None:
-            raise UsageError(
-                f"task {self.name} grants no boxes (protocol.boxes); --boxes needs a card with protocol.boxes, such as imagenet-knn-boxes"
-            )
+            needed = "--boxes needs a card with protocol.boxes, such as imagenet-knn-boxes"
+            raise UsageError(f"task {self.name} grants no boxes; {needed}")
         options = {**self.data.options, BOXES_FILE: str(path)}
         changed = self.model_copy(update={"data": self.data.model_copy(update={"options": options})})
         changed._home = self._home
