@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +20,7 @@ from ..evaluation.run import run
 from ..metrics import find_metric
 from ..results.record import Result, read_rows
 from ..results.references import CHEAP, reference_results
+from ..training.follow_up import flags
 
 if TYPE_CHECKING:
     import pandas
@@ -83,7 +86,7 @@ def evaluate_and_report(
         paths["leaderboard"] = _leaderboard(plan, root)
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
-    return EvaluationReport(result, references, paths, _next_command(model, task, result))
+    return EvaluationReport(result, references, paths, _next_command(model, task, result, keywords))
 
 
 def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
@@ -221,10 +224,20 @@ def _leaderboard(plan: Plan, root: Path) -> Path | None:
     return next(path for path in written if path.suffix == ".csv")
 
 
-def _next_command(model: Any, task: Any, result: Result) -> str:
-    """The command to try next: all images, then scenes that nobody has tuned to, then the leaderboard."""
-    name = f"--model {model}" if isinstance(model, str) else "--model FILE.py:build"
-    here = f"ocl-bench eval {name} --task {task}"
+def _next_command(model: Any, task: Any, result: Result, keywords: Mapping[str, Any]) -> str:
+    """The command to try next: all images, then scenes that nobody has tuned to, then the leaderboard.
+
+    It repeats what makes the model another one (checkpoint, options) and where the data are.
+    """
+    name = str(model) if isinstance(model, str) else "FILE.py:build"
+    arguments = ["ocl-bench", "eval", "--model", name, "--task", str(task)]
+    arguments += flags("option", keywords.get("options") or {})
+    for option in ("checkpoint", "boxes"):
+        if keywords.get(option) is not None:
+            arguments += [f"--{option}", str(keywords[option])]
+    if keywords.get("data_root") is not None and result.data.kind != "embedded":
+        arguments += ["--data-root", str(keywords["data_root"])]
+    here = shlex.join(arguments)
     if result.data.limit is not None:
         return f"{here}   # all images"
     if result.data.kind == "embedded" and result.data.stand_in_seed is None and result.model.role == "model":

@@ -148,6 +148,13 @@ def test_unknown_verbs_and_options_are_usage_errors() -> None:
     assert call("eval", "-m", "grid").exit_code == 2
 
 
+def test_the_next_command_repeats_what_makes_the_model_another_one(images: Path) -> None:
+    arguments = ["--no-pictures", "--limit", "2", "--option", "slots=2"]
+    shown = run_eval(images, *arguments).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("next: ")]
+    assert "--option slots=2" in line and f"--task {images / 'mine.yaml'}" in line
+
+
 def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any, **keywords: Any) -> None:
         raise KeyboardInterrupt
