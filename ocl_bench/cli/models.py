@@ -134,8 +134,10 @@ def list_names(
     if what is What.metrics:
         from .console import make_console, print_metrics
 
-        print_metrics(make_console(), names["metrics"])
-        return
+        console = make_console()
+        if console.is_terminal:  # a pipe gets the bare names, as for tasks and models
+            print_metrics(console, names["metrics"])
+            return
     for kind, entries in names.items():
         if what is None:
             typer.echo(f"{kind}:")

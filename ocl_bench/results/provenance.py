@@ -42,7 +42,9 @@ def identity(key: str, status: Literal["complete", "failed samples"]) -> Identit
 
 def command_line() -> str:
     """The running command, without the folder of the program: a home directory does not belong in a published file."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = "ocl-bench" if program.name == "__main__.py" and program.parent.name == "ocl_bench" else program.name
+    return " ".join([name, *sys.argv[1:]])
 
 
 @lru_cache(maxsize=1)

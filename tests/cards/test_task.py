@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from ocl_bench.cards.names import get_task
+from ocl_bench.cards.task import load_task
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
 
 
 def test_the_signature_of_boxes_claims_nothing_about_masks() -> None:
     task = get_task("coco-detection")
     assert task.signature("boxes") == "crop:none│from:boxes│at:native│max:100│annotations:instances│v1"
     assert "mask:decoder│up:bilinear-argmax" in task.signature("decoder") and "nms:0.95" in task.signature("decoder")
+
+
+def test_a_key_that_is_written_twice_is_refused(tmp_path: Path) -> None:
+    """YAML keeps the last value: the card would say one thing in one line and do another."""
+    text = (bundled("tasks") / "clevrtex.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "twice.yaml"
+    path.write_text(text + "version: 2\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"twice\.yaml: .*line \d+: 'version' is written twice; keep one"):
+        load_task(path)

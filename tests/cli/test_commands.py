@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from tiny_evaluation import HERE
 from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
+from ocl_bench.cli.console import print_metrics
 from ocl_bench.results.record import json_schema
 
 
@@ -166,8 +169,12 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_list_and_show() -> None:
     assert "clevrtex" in call("list").stdout and "grid" in json.loads(call("list", "models", "--json").stdout)
-    lines = call("list", "metrics").stdout.splitlines()
-    assert any(line.split()[:3] == ["mbo_fg", "↑", "discovery"] for line in lines)
+    # A script reads bare names; a person at a terminal gets direction, families and meaning.
+    assert "mbo_fg" in call("list", "metrics").stdout.splitlines()
+    terminal = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    print_metrics(terminal, ["mbo_fg", "vi"])
+    lines = terminal.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.split()[:3] for line in lines[1:]] == [["mbo_fg", "↑", "discovery"], ["vi", "↓", "discovery"]]
     assert "mbo_fg" in json.loads(call("list", "metrics", "--json").stdout)
     shown = call("show", "fg_ari").stdout
     assert "adjusted Rand index" in shown and "-1 to 1; higher is better" in shown and "arXiv:1903.00450" in shown
