@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from ..core.terminal import is_plain, plain
 
 if TYPE_CHECKING:
     from ..cards.model import ModelCard
@@ -23,11 +27,20 @@ _PIPE_WIDTH = 120
 """Columns of a console that is not a terminal; rich would take 80 and break the tables."""
 
 
+class _PlainConsole(Console):
+    """Puts ASCII for signs before a table is laid out: the columns stay straight although `+-` is wider than `±`."""
+
+    def render_str(self, text: str, **keywords: Any) -> Text:
+        """The text with its markup, as `Console` makes it."""
+        return super().render_str(plain(text), **keywords)
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for the tables, also when the output goes to a file or a pipe."""
-    console = Console(stderr=stderr, highlight=False)
+    kind = _PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
+    console = kind(stderr=stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+        console = kind(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
     return console
 
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.log import print_on_stderr
+from ..core.terminal import json_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def print_result(
 ) -> None:
     """Print a result as JSON or as a table, and the first failed samples on stderr."""
     if json:
-        typer.echo(result.to_json(), nl=False)
+        typer.echo(json_for(sys.stdout, result.to_json()), nl=False)
     else:
         from .console import make_console, print_paths, print_result
 
@@ -193,7 +194,7 @@ def print_json(content: Any) -> None:
     """Indented JSON on stdout."""
     import json
 
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    typer.echo(json_for(sys.stdout, json.dumps(content, indent=2, ensure_ascii=False) + "\n"), nl=False)
 
 
 def split_option(text: str) -> tuple[str, str]:
