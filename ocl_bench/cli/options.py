@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.log import print_on_stderr
 from ..core.terminal import json_for
+from ..models.options import TypedOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,17 +206,9 @@ def split_option(text: str) -> tuple[str, str]:
     return key, value
 
 
-def parse_options(texts: list[str] | None) -> dict[str, Any]:
+def parse_options(texts: list[str] | None) -> TypedOptions:
     """Read `key=value` texts into a mapping; values are YAML. Raises UsageError for a text that cannot be read."""
-    import yaml
-
-    options = {}
-    for key, value in map(split_option, texts or []):
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--option {key}={value}: is not a YAML value such as 3, true or [1, 2]") from error
-    return options
+    return TypedOptions(dict(map(split_option, texts or [])))
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
