@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.errors import UsageError, first_problem
+from ..core.files import parse_yaml, read_bytes
 
 
 class Card(BaseModel):
@@ -23,10 +23,10 @@ CardType = TypeVar("CardType", bound=BaseModel)
 def load_card(path: Path, kind: type[CardType]) -> CardType:
     """Read a card of the given kind from YAML. Raises UsageError naming the file and the field."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(read_bytes(Path(path)).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: a card is a YAML mapping; see `ocl-bench show clevrtex`")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
@@ -41,13 +43,30 @@ class ErrorsInOneLine(TyperGroup):
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            if os.environ.get("OCL_BENCH_DEBUG") or error.filename is None:
-                raise
-            typer.echo(f"error: {error.filename}: {error.strerror}; is it there, writable, with space left?", err=True)
+            if os.environ.get("OCL_BENCH_DEBUG") or error.errno == errno.EPIPE:
+                raise  # a closed pipe is no error of a command such as `ocl-bench list | head -1`
+            place = f"{error.filename}: " if error.filename is not None else ""
+            text = " ".join((error.strerror or str(error)).split())
+            typer.echo(f"error: {place}{text}; is it there, writable, with space left?", err=True)
             raise typer.Exit(UsageError.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
             raise typer.Exit(130) from error
+        except Exception as error:
+            if os.environ.get("OCL_BENCH_DEBUG") or isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+                raise  # the exits of typer carry their code
+            typer.echo(f"error: {_unexpected(error)}", err=True)
+            raise typer.Exit(UsageError.exit_code) from error
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about an error that nobody foresaw. Exit code 1 would say that samples failed or a number moved."""
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --batch-size, a smaller image or a smaller card"
+    text = " ".join(str(error).split())[:300]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name} line {last.lineno}"
+    return f"{type(error).__name__}: {text} ({place}); OCL_BENCH_DEBUG=1 shows where it came from"
 
 
 class What(StrEnum):

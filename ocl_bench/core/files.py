@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,43 @@ def ids_hash(ids: Sequence[str]) -> str:
 def path_name(name: str) -> str:
     """A model name as a file name: `dias:1` becomes `dias-1`. Leading dots go: files never become hidden ones."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError unless a path leads to a regular file: a pipe or a device would be read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a name with a NUL byte
+        raise OSError(errno.EINVAL, "not a file name", repr(str(path))) from error
+    if not stat.S_ISREG(mode):
+        reason = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, reason, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError for anything else."""
+    check_regular(path)
+    return path.read_bytes()
+
+
+def parse_json(text: str | bytes, **keywords: Any) -> Any:
+    """JSON as `json.loads` reads it. Raises ValueError also where lists are nested too deeply."""
+    try:
+        return json.loads(text, **keywords)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML as `yaml.safe_load` reads it. Raises ValueError with one line for all that cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def file_sha256(path: Path) -> str:

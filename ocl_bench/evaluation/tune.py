@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cards.names import get_task
+from ..cards.protocols import MOST_SEEDS
 from ..core.errors import UsageError
 from ..core.files import path_name, write_atomically
 from ..core.paths import results_root
@@ -25,6 +26,8 @@ def parse_values(text: str) -> list[Any]:
         first, last = int(match[1]), int(match[2])
         if first > last:
             raise UsageError(f"range {text}: the first value is above the last")
+        if last - first >= MOST_SEEDS:
+            raise UsageError(f"range {text}: has more than {MOST_SEEDS} values; give fewer")
         return list(range(first, last + 1))
     return [option_value("", part) for part in text.split(",")]
 
