@@ -49,7 +49,9 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     from ..results.ranks_with import reasons_against_ranking
 
     task, data, counts = result.task, result.data, result.counts
-    table = Table(title=escape(f"{task.name} v{task.version}, data: {data.kind} ({data.revision})"), title_justify="left")
+    table = Table(
+        title=escape(f"{task.name} v{task.version}, data: {data.kind} ({data.revision})"), title_justify="left"
+    )
     table.add_column("model", overflow="fold")
     for name, metric in result.metrics.items():
         arrow = "↑" if metric.direction > 0 else "↓"

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+DEEPEST_YAML = 200
+"""Most brackets of a YAML text that may be open at the same time."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
@@ -67,6 +70,12 @@ def parse_yaml(text: str) -> Any:
     """YAML as `yaml.safe_load` reads it. Raises ValueError with one line for all that cannot be read."""
     import yaml
 
+    # PyYAML looks at all open brackets at each further one: 100,000 of them would take hours.
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > DEEPEST_YAML:
+            raise ValueError("nested too deeply")
     try:
         return yaml.safe_load(text)
     except RecursionError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..core.errors import UsageError
+from ..core.files import parse_yaml
 
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9][0-9_]*")
 """A whole number that begins with zeros, such as a sample id; YAML would read it as an octal number."""
@@ -30,13 +31,11 @@ def option_value(option: str, text: str) -> Any:
 
     Raises UsageError, whose message begins with `option`, for a text that is not YAML.
     """
-    import yaml
-
     if _LEADING_ZERO.fullmatch(text):
         return text
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: month 13, or thousands of digits
+        return parse_yaml(text)
+    except ValueError as error:
         shown = text if len(text) <= 80 else f"{text[:80]}..."
         raise UsageError(f"{option}{shown}: is not a YAML value such as 3, true or [1, 2]") from error
 

@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import Sample, Truth, Video
-from ..images import check_pixels
 from ..base import OpenData, Request, SampleSequence
+from ..images import check_pixels
 from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...cards.names import get_task, task_names
 from ...cards.task import TaskSpec
+from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
 from ...families.summary import set_statistic
@@ -25,7 +26,7 @@ from ...metrics.statistics import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
 from ...results.record import Result
-from ...results.store import default_folders, rows_of, search, task_names_in
+from ...results.store import default_folders, rows_of, search, task_names_in, where
 from .facts import NOT_RECORDED, facts_of
 from .ranking import Board, BoardCell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
@@ -122,8 +123,12 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     for result, source in readable:
         if reasons := reasons_against_ranking(result, reference):
             excluded.append(Excluded(result.model.name, source, reasons[0].message))
-        else:
+            continue
+        try:
             rows.append(_row(result, source, reference))
+        except (UsageError, LookupError, TypeError, ValueError) as error:  # rows of a stranger's making
+            text = " ".join(str(error).removeprefix(f"{where(result)}: ").split())
+            excluded.append(Excluded(result.model.name, source, f"rows cannot be used: {text}"))
     rows, superseded = _without_superseded(_with_known_fits(rows))
     # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
     mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
