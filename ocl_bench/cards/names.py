@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core import entry_points
 from ..core.errors import UsageError
+from ..core.files import parse_yaml, read_bytes
 from ..core.paths import PACKAGE, bundled
 
 if TYPE_CHECKING:
@@ -106,10 +107,8 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
 
 def is_model_card(path: Path) -> bool:
     """Whether a YAML file is a model card and not a task card: only model cards have a `source`."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = parse_yaml(read_bytes(path).decode("utf-8-sig"))
+    except (OSError, ValueError):
         return False  # then it is read as a task card, and that error names the problem
     return isinstance(content, dict) and "source" in content

@@ -15,6 +15,24 @@ from ..core import entry_points
 from ..core.errors import UsageError
 from .base import Card
 
+LARGEST_SIDE = 2048
+"""Largest side in pixels of the squares that models see and masks are compared on (docs/reliability.md)."""
+
+LARGEST_RESIZED = 4096
+"""Largest shorter side to which an image may be resized before it is cropped."""
+
+SMALLEST_SHARE = 0.25
+"""Smallest share of a side that a crop keeps: a crop after resizing needs an image that much larger."""
+
+LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 1000
+MOST_SAMPLES = 10_000_000
+MOST_SCENES = 100_000
+"""Most samples of a stand-in, which are rendered here."""
+
+MOST_CLASSES = 10_000
+"""Most classes of a task: heads and tables of pairs of classes grow with their number."""
+
 HEAD_VERSION = 1
 """Raised when the fitting of any head changes; it is part of the key under which a head is cached."""
 
@@ -67,14 +85,14 @@ class Fit(Card):
 
     head: str
     split: str = "train"
-    samples: int | None = Field(default=None, gt=0)
+    samples: int | None = Field(default=None, gt=0, le=MOST_SAMPLES)
     held_out: float = Field(default=0.1, ge=0, lt=1)
     learning_rates: tuple[float, ...] = ()
-    steps: int = Field(default=1000, ge=1)
-    batch: int = Field(default=32, ge=1)
+    steps: int = Field(default=1000, ge=1, le=MOST_SAMPLES)
+    batch: int = Field(default=32, ge=1, le=LARGEST_RESIZED)
     weight_decay: float = Field(default=0.0, ge=0)
-    hidden: int = Field(default=512, ge=1)
-    at: int = Field(default=64, ge=1)
+    hidden: int = Field(default=512, ge=1, le=65_536)
+    at: int = Field(default=64, ge=1, le=LARGEST_SIDE)
     seed: int = 0
 
 
@@ -100,13 +118,21 @@ class Protocol(Card):
     """Values of `fit.head` that this family supports; None stands for a card without `fit`."""
 
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
-    input: int = Field(default=128, ge=8)
-    score_at: int | None = Field(default=None, ge=8)
+    input: int = Field(default=128, ge=8, le=LARGEST_SIDE)
+    score_at: int | None = Field(default=None, ge=8, le=LARGEST_SIDE)
     resize: Literal["bilinear-argmax"] = "bilinear-argmax"
     background: int | None = 0
     void: Literal["drop", "count"] = "drop"
     overlap: Literal["drop", "error"] = "drop"
     empty: Literal["skip", "one"] = "skip"
+
+    @field_validator("crop")
+    @classmethod
+    def _crop_leaves_pixels(cls, value: str) -> str:
+        share = value.rpartition("-")[2]
+        if share[0].isdigit() and float(share) < SMALLEST_SHARE:
+            raise ValueError(f"keeps {share} of a side, at least {SMALLEST_SHARE} is needed")
+        return value
 
     @property
     def kernel(self) -> str:
@@ -178,7 +204,7 @@ class _Resizing(Protocol):
             torch on [0, 1] without antialias, clamped. None is `bilinear`.
     """
 
-    short_side: int | None = Field(default=None, ge=8)
+    short_side: int | None = Field(default=None, ge=8, le=LARGEST_RESIZED)
     interpolation: Literal["bilinear", "bicubic", "bicubic-tensor"] | None = None
 
     @property
@@ -230,7 +256,7 @@ class SegmentationProtocol(Protocol):
 
     heads: ClassVar[tuple[str | None, ...]] = ("linear", "kmeans")
 
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=MOST_CLASSES)
 
     def _seen(self, source: str, options: Mapping[str, Any]) -> list[str]:
         return [f"crop:{self.crop}", f"from:{source}", self._at, f"classes:{self.classes}", f"void:{self.void}"]

@@ -7,7 +7,7 @@ part of the key of each result.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -24,7 +24,9 @@ from ..core.errors import UsageError
 from ..core.files import digest
 from ..metrics.catalogue import check_metric
 from .base import Card, load_card
-from .protocols import BOXES_FILE, Fit, Protocol, protocol_of
+from .protocols import BOXES_FILE, LARGEST_SEED, MOST_SCENES, MOST_SEEDS, Fit, Protocol, protocol_of
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class StandIn(Card):
@@ -38,8 +40,8 @@ class StandIn(Card):
     scenes: str
     variant: str = "full"
     revision: int = 1
-    samples: int = Field(gt=0)
-    fit_samples: int | None = Field(default=None, gt=0)
+    samples: int = Field(gt=0, le=MOST_SCENES)
+    fit_samples: int | None = Field(default=None, gt=0, le=MOST_SCENES)
 
 
 class DataSpec(Card):
@@ -71,7 +73,7 @@ class TaskSpec(Card):
     data: DataSpec
     protocol: SerializeAsAny[Protocol]
     fit: Fit | None = None
-    noise_seeds: tuple[int, ...] = (0,)
+    noise_seeds: tuple[Seed, ...] = Field(default=(0,), max_length=MOST_SEEDS)
     metrics: tuple[str, ...] = Field(min_length=1)
     main: str
     _home: Path | None = PrivateAttr(default=None)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 
+from ..core.terminal import make_streams_safe
 from . import models as cli_models
 from . import results as cli_results
 from .options import ErrorsInOneLine
@@ -50,6 +51,7 @@ for name, verb in VERBS.items():
 
 def main() -> None:
     """Entry point of the console script `ocl-bench`."""
+    make_streams_safe()
     app(prog_name="ocl-bench")
 
 

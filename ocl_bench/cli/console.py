@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from ..core.terminal import is_plain, plain
 
 if TYPE_CHECKING:
     from ..cards.model import ModelCard
@@ -23,11 +27,20 @@ _PIPE_WIDTH = 120
 """Columns of a console that is not a terminal; rich would take 80 and break the tables."""
 
 
+class _PlainConsole(Console):
+    """Puts ASCII for signs before a table is laid out: the columns stay straight although `+-` is wider than `±`."""
+
+    def render_str(self, text: str, **keywords: Any) -> Text:
+        """The text with its markup, as `Console` makes it."""
+        return super().render_str(plain(text), **keywords)
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for the tables, also when the output goes to a file or a pipe."""
-    console = Console(stderr=stderr, highlight=False)
+    kind = _PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
+    console = kind(stderr=stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+        console = kind(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
     return console
 
 
@@ -36,12 +49,14 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     from ..results.ranks_with import reasons_against_ranking
 
     task, data, counts = result.task, result.data, result.counts
-    table = Table(title=f"{task.name} v{task.version}, data: {data.kind} ({data.revision})", title_justify="left")
+    table = Table(
+        title=escape(f"{task.name} v{task.version}, data: {data.kind} ({data.revision})"), title_justify="left"
+    )
     table.add_column("model", overflow="fold")
     for name, metric in result.metrics.items():
         arrow = "↑" if metric.direction > 0 else "↓"
         main = " (main)" if name == task.main else ""
-        table.add_column(f"{name} {arrow}{main}\nn = {metric.n_valid}", justify="right", overflow="fold")
+        table.add_column(f"{escape(name)} {arrow}{main}\nn = {metric.n_valid}", justify="right", overflow="fold")
     name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
     table.add_row(name, *_cells(result, result), end_section=bool(references))
     for other in references:
@@ -54,12 +69,12 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
         share = 100 * counts.single_object_share
         console.print(f"{share:.1f} % of the {unit} show one object: FG-ARI is 1 there for one segment, 0 for more")
-    console.print(f"signature: {task.signature}", soft_wrap=True)
+    console.print(f"signature: {escape(task.signature)}", soft_wrap=True)
     model = result.model
     console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}")
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
-    console.print(f"{speed} on {result.setup.device} with {result.setup.threads} threads")
+    console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")
 
 
 def print_cells(console: Console, cells: Sequence[MatrixCell]) -> None:
@@ -67,12 +82,13 @@ def print_cells(console: Console, cells: Sequence[MatrixCell]) -> None:
     table = Table("task", "model", "main metric", "value", "n", "status", title_justify="left")
     for cell in cells:
         if cell.result is None:
-            table.add_row(cell.task, escape(cell.model), "", "", "", cell.status)
+            table.add_row(escape(cell.task), escape(cell.model), "", "", "", escape(cell.status))
             continue
         metric = cell.result.metrics[cell.result.task.main]
         name = f"{escape(cell.model)}{_remark(cell.result)}"
         value = format_metric(metric, metric.n_valid)
-        table.add_row(cell.task, name, cell.result.task.main, value, str(metric.n_valid), cell.status)
+        main = escape(cell.result.task.main)
+        table.add_row(escape(cell.task), name, main, value, str(metric.n_valid), escape(cell.status))
     console.print(table)
 
 
@@ -126,7 +142,7 @@ def format_metric(metric: MetricValue, n_header: int) -> str:
 def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
     """Print one row for each check, with a remedy when it failed."""
     words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "skipped"}
-    table = Table(title=f"check-model {name}", title_justify="left")
+    table = Table(title=escape(f"check-model {name}"), title_justify="left")
     for column in ("check", "", "found", "remedy"):
         table.add_column(column, overflow="fold")
     for check in checks:
@@ -142,14 +158,14 @@ def print_task(console: Console, task: TaskSpec) -> None:
 
     console.print(f"[bold]{task.name}[/] v{task.version} ({task.family}): {escape(task.title)}")
     console.print(escape(task.reference))
-    console.print(f"signature: {task.signature('<mask source>')}", soft_wrap=True)
+    console.print(f"signature: {escape(task.signature('<mask source>'))}", soft_wrap=True)
     table = Table("field", "value", title="protocol", title_justify="left")
     for field, value in task.protocol.model_dump(exclude_none=True).items():
         for key, entry in _flat(field, value):
-            table.add_row(key, entry)
+            table.add_row(escape(key), escape(entry))
     for field, value in (task.fit.model_dump(exclude_none=True) if task.fit else {}).items():
         for key, entry in _flat(f"fit.{field}", value):
-            table.add_row(key, entry)
+            table.add_row(escape(key), escape(entry))
     table.add_row("noise seeds", ", ".join(map(str, task.noise_seeds)))
     console.print(table)
     table = Table("metric", "meaning", title="metrics", title_justify="left")
@@ -157,9 +173,9 @@ def print_task(console: Console, task: TaskSpec) -> None:
         table.add_row(f"{name} (main)" if name == task.main else name, find_metric(name).meaning)
     console.print(table)
     data = task.data
-    console.print(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}")
+    console.print(escape(f"data: reader {data.reader}, folder {data.folder or '-'}, split {data.split}"))
     for key, value in data.options.items():
-        console.print(f"  {key}: {value}")
+        console.print(escape(f"  {key}: {value}"))
     for label, text in (("licence", data.licence), ("size on disk", data.size), ("get it", data.get)):
         if text:
             console.print(f"{label}: {escape(text)}", soft_wrap=True)
@@ -212,7 +228,7 @@ def _arrow(metric: Metric) -> str:
 
 def print_model(console: Console, card: ModelCard) -> None:
     """Print a model card, field by field."""
-    table = Table("field", "value", title=f"{card.name}: {card.title}", title_justify="left")
+    table = Table("field", "value", title=escape(f"{card.name}: {card.title}"), title_justify="left")
     for field, value in card.model_dump(mode="json", exclude={"name", "title", "notes"}).items():
         for key, entry in _flat(field, value):
             table.add_row(escape(key), escape(entry))
@@ -234,10 +250,10 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:
     """Print one row for each value that was tried, and mark the best."""
-    table = Table(option, main, title="on the validation split", title_justify="left")
+    table = Table(escape(option), main, title="on the validation split", title_justify="left")
     for row in rows:
         mark = " ← best" if row["value"] == best else ""
-        table.add_row(str(row["value"]), f"{row['metrics'][main]:.4f}{mark}")
+        table.add_row(escape(str(row["value"])), f"{row['metrics'][main]:.4f}{mark}")
     console.print(table)
 
 
@@ -245,4 +261,4 @@ def print_paths(console: Console, paths: dict[str, Path | None]) -> None:
     """Print where files were written; labels without a path are left out."""
     for label, path in paths.items():
         if path is not None:
-            console.print(f"{label + ':':12} {path}", soft_wrap=True)
+            console.print(f"{label + ':':12} {escape(str(path))}", soft_wrap=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
@@ -15,6 +17,8 @@ from typer.core import TyperGroup
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.log import print_on_stderr
+from ..core.terminal import json_for
+from ..models.options import TypedOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,13 +43,30 @@ class ErrorsInOneLine(TyperGroup):
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            if os.environ.get("OCL_BENCH_DEBUG") or error.filename is None:
-                raise
-            typer.echo(f"error: {error.filename}: {error.strerror}; is it there, writable, with space left?", err=True)
+            if os.environ.get("OCL_BENCH_DEBUG") or error.errno == errno.EPIPE:
+                raise  # a closed pipe is no error of a command such as `ocl-bench list | head -1`
+            place = f"{error.filename}: " if error.filename is not None else ""
+            text = " ".join((error.strerror or str(error)).split())
+            typer.echo(f"error: {place}{text}; is it there, writable, with space left?", err=True)
             raise typer.Exit(UsageError.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
             raise typer.Exit(130) from error
+        except Exception as error:
+            if os.environ.get("OCL_BENCH_DEBUG") or isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+                raise  # the exits of typer carry their code
+            typer.echo(f"error: {_unexpected(error)}", err=True)
+            raise typer.Exit(UsageError.exit_code) from error
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about an error that nobody foresaw. Exit code 1 would say that samples failed or a number moved."""
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --batch-size, a smaller image or a smaller card"
+    text = " ".join(str(error).split())[:300]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name} line {last.lineno}"
+    return f"{type(error).__name__}: {text} ({place}); OCL_BENCH_DEBUG=1 shows where it came from"
 
 
 class What(StrEnum):
@@ -91,7 +112,7 @@ def print_result(
 ) -> None:
     """Print a result as JSON or as a table, and the first failed samples on stderr."""
     if json:
-        typer.echo(result.to_json(), nl=False)
+        typer.echo(json_for(sys.stdout, result.to_json()), nl=False)
     else:
         from .console import make_console, print_paths, print_result
 
@@ -193,7 +214,7 @@ def print_json(content: Any) -> None:
     """Indented JSON on stdout."""
     import json
 
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    typer.echo(json_for(sys.stdout, json.dumps(content, indent=2, ensure_ascii=False) + "\n"), nl=False)
 
 
 def split_option(text: str) -> tuple[str, str]:
@@ -204,17 +225,9 @@ def split_option(text: str) -> tuple[str, str]:
     return key, value
 
 
-def parse_options(texts: list[str] | None) -> dict[str, Any]:
+def parse_options(texts: list[str] | None) -> TypedOptions:
     """Read `key=value` texts into a mapping; values are YAML. Raises UsageError for a text that cannot be read."""
-    import yaml
-
-    options = {}
-    for key, value in map(split_option, texts or []):
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--option {key}={value}: is not a YAML value such as 3, true or [1, 2]") from error
-    return options
+    return TypedOptions(dict(map(split_option, texts or [])))
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import yaml
+
+DEEPEST_YAML = 200
+"""Most brackets of a YAML text that may be open at the same time."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -34,6 +43,68 @@ def ids_hash(ids: Sequence[str]) -> str:
 def path_name(name: str) -> str:
     """A model name as a file name: `dias:1` becomes `dias-1`. Leading dots go: files never become hidden ones."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError unless a path leads to a regular file: a pipe or a device would be read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a name with a NUL byte
+        raise OSError(errno.EINVAL, "not a file name", repr(str(path))) from error
+    if not stat.S_ISREG(mode):
+        reason = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, reason, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError for anything else."""
+    check_regular(path)
+    return path.read_bytes()
+
+
+def parse_json(text: str | bytes, **keywords: Any) -> Any:
+    """JSON as `json.loads` reads it. Raises ValueError also where lists are nested too deeply."""
+    try:
+        return json.loads(text, **keywords)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML as `yaml.safe_load` reads it. Raises ValueError with one line for all that cannot be read.
+
+    A key that is written twice is an error too: `yaml.safe_load` keeps the last value and says nothing.
+    """
+    import yaml
+
+    # PyYAML looks at all open brackets at each further one: 100,000 of them would take hours.
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > DEEPEST_YAML:
+            raise ValueError("nested too deeply")
+    try:
+        return yaml.load(text, _strict_loader())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+@lru_cache(maxsize=1)
+def _strict_loader() -> type[yaml.SafeLoader]:
+    """The safe loader, which refuses a key that is written twice."""
+    import yaml  # not at the top, because most commands read no card
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            keys = [key.value for key, _ in node.value]
+            for place, (key, _) in enumerate(node.value):
+                if key.value in keys[:place]:
+                    raise yaml.YAMLError(f"line {key.start_mark.line + 1}: '{key.value}' is written twice; keep one")
+            return super().construct_mapping(node, deep)
+
+    return StrictLoader
 
 
 def file_sha256(path: Path) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from ..cards.protocols import LARGEST_SEED
 from ..cards.task import TaskSpec
 from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
 from .base import OpenData, Reader, Request, subset
+from .index import check_names
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
 from .readers.clevrtex import open_clevrtex
@@ -76,11 +78,15 @@ def open_data(
         raise UsageError(f"--limit {limit}: give a number of samples of 1 or more")
     if stand_in_seed is not None and stand_in_seed < 1:
         raise UsageError(f"--stand-in-seed {stand_in_seed}: give 1 or more (0 is the shipped split)")
+    if stand_in_seed is not None and stand_in_seed > LARGEST_SEED:
+        raise UsageError(f"--stand-in-seed {str(stand_in_seed)[:40]}: give at most {LARGEST_SEED}")
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
-    return reader(request)
+    data = reader(request)
+    check_names(data.ids)
+    return data
 
 
 def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:

@@ -14,6 +14,9 @@ from ..core.errors import SampleError
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises for damaged files: its decoders let errors of other modules through."""
 
+LARGEST_IMAGE = 64_000_000
+"""Most pixels of an image; the largest image of ImageNet has 61 million."""
+
 _INDEX_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _COLOUR_MODES = {"RGB", "RGBA"}
 
@@ -77,6 +80,13 @@ def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str
     return array, False
 
 
+def check_pixels(picture: Image.Image) -> None:
+    """Raise ValueError for an image that would take too much memory; its size is read from its head."""
+    if picture.width * picture.height > LARGEST_IMAGE:
+        size = f"{picture.width}x{picture.height} pixels"
+        raise ValueError(f"{size}, of which at most {LARGEST_IMAGE / 1e6:g} million are read; make it smaller")
+
+
 def one_line(error: Exception) -> str:
     """The text of an error on one line; the name of its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -90,6 +100,7 @@ def _load(path: Path, sample_id: str, field: str, formats: tuple[str, ...], reme
         # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
         # unnoticed), but after verify() Pillow cannot decode the same object.
         with Image.open(path, formats=formats) as picture:
+            check_pixels(picture)
             picture.verify()
         with Image.open(path, formats=formats) as picture:
             picture.load()

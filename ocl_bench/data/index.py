@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
+from ..core.log import logger
 from ..core.paths import cache_root
 from .folders import write_folder
 
@@ -60,12 +62,17 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
         manifest: of the files that the index names.
 
     Raises:
-        UsageError: the cache cannot be written.
+        UsageError: the cache cannot be written, or a name is not UTF-8.
     """
     import datasets
 
+    for texts in columns.values():
+        check_names(texts)
+
     folder = cache_root() / "arrow" / f"{name}-{manifest.key}"
     with _quiet(datasets):
+        if (found := _read_index(datasets, folder, columns)) is not None:
+            return found
         if not folder.is_dir():
             features = datasets.Features({column: datasets.Value("string") for column in columns})
             table = datasets.Dataset.from_dict({key: list(column) for key, column in columns.items()}, features)
@@ -78,10 +85,39 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
         return datasets.load_from_disk(str(folder), keep_in_memory=False)
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise UsageError for a name of a file that is not UTF-8: it can stand in no index, row or result."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name!r}: the name of a file is not UTF-8; rename the file") from error
+
+
+def _read_index(module: Any, folder: Path, columns: Mapping[str, Sequence[str]]) -> datasets.Dataset | None:
+    """The index in a folder of the cache; None when there is none, or when it is damaged, and then it is removed."""
+    if not os.path.lexists(folder):
+        return None
+    try:
+        table = module.load_from_disk(str(folder), keep_in_memory=False)
+        count = len(next(iter(columns.values()), ()))
+        whole = table.column_names == list(columns) and len(table) == count
+        ends = {0, count - 1} if count else set[int]()
+        if whole and all(table[end] == {key: texts[end] for key, texts in columns.items()} for end in ends):
+            return table
+    except Exception as error:  # whatever the damaged bytes mean to Arrow and JSON
+        logger.info("%s: damaged (%s); it is made again", folder, type(error).__name__)
+    try:
+        shutil.rmtree(folder) if folder.is_dir() and not folder.is_symlink() else folder.unlink()
+    except OSError as error:
+        raise UsageError(f"{folder}: damaged, and cannot be removed ({error.strerror}); remove it") from error
+    return None
+
+
 def _entry(root: Path, name: str) -> tuple[str, int, int]:
     try:
         status = os.stat(root / name)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a NUL byte
         return (name, -1, -1)
     return (name, status.st_size, status.st_mtime_ns)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..core.errors import DataMissingError, UsageError, first_problem
+from ..core.files import parse_json, read_bytes
 from .base import Request
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -42,11 +42,13 @@ def read_lines(path: Path, content: str, remedy: str) -> list[str]:
     Raises DataMissingError when the file cannot be read; `content` ("list of images") and `remedy` go into its message.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = read_bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise DataMissingError(f"{path}: {content} cannot be read ({reason}); {remedy}") from error
-    return [line.strip() for line in lines if line.strip()]
+    if "\0" in text:
+        raise DataMissingError(f"{path}: {content} is not text (it has a NUL byte); {remedy}")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def first_repeated(values: Iterable[Any]) -> Any:
@@ -71,7 +73,7 @@ def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None
     """
     try:
         # json.loads(bytes) would keep the bytes of a large file in memory while it makes the numbers.
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=replace)
+        content = parse_json(read_bytes(path).decode("utf-8-sig"), object_hook=replace)
     except OSError as error:
         raise DataMissingError(f"{path}: cannot be read ({error.strerror}); see docs/data.md for the layout") from error
     except ValueError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards.names import get_task
-from ..cards.protocols import HEAD_VERSION
+from ..cards.protocols import HEAD_VERSION, LARGEST_SEED, MOST_SEEDS
 from ..cards.task import TaskSpec
 from ..core.errors import NotApplicableError, UsageError
 from ..core.files import digest, ids_hash, path_name
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..data import OpenData
 
 DTYPE = "float32"
+LARGEST_BATCH = 2 * 2**30
+"""Most bytes of the images of a batch, (B, 3, side, side) float32."""
 
 _OF_ALL_PROTOCOLS = (
     "classes",
@@ -197,9 +199,19 @@ def make_plan(
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
+    if len(seeds) > MOST_SEEDS or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
+        raise UsageError(f"noise seeds: give at most {MOST_SEEDS}, each from 0 to {LARGEST_SEED}")
+    _check_batch(batch_size, loaded.card.input or spec.protocol.input)
     return Plan(
         spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
     )
+
+
+def _check_batch(batch_size: int, side: int) -> None:
+    """Raise UsageError for a batch whose images alone would take too much memory, before any is read."""
+    most = LARGEST_BATCH // (3 * 4 * side**2)
+    if batch_size > most:
+        raise UsageError(f"batch size {batch_size}: at {side} pixels give at most {most}, or memory would not do")
 
 
 def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..cards.names import get_task
+from ..cards.protocols import MOST_SEEDS
 from ..core.errors import UsageError
 from ..core.files import path_name, write_atomically
 from ..core.paths import results_root
+from ..models.options import option_value
 from .run import evaluate
 
 
@@ -20,14 +22,14 @@ def parse_values(text: str) -> list[Any]:
 
     Raises UsageError for a range that goes down.
     """
-    import yaml
-
     if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
         first, last = int(match[1]), int(match[2])
         if first > last:
             raise UsageError(f"range {text}: the first value is above the last")
+        if last - first >= MOST_SEEDS:
+            raise UsageError(f"range {text}: has more than {MOST_SEEDS} values; give fewer")
         return list(range(first, last + 1))
-    return [yaml.safe_load(part) for part in text.split(",")]
+    return [option_value("", part) for part in text.split(",")]
 
 
 def tune(

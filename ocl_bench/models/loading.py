@@ -17,6 +17,7 @@ from ..core import entry_points
 from ..core.errors import OclBenchError, UsageError, first_problem
 from ..core.paths import PACKAGE
 from .fingerprint import files_of, sources_sha256, state_fingerprint
+from .options import TypedOptions, as_declared
 from .user_code import described, load_attribute
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def get_model(
     Raises:
         UsageError: the name is unknown, or options or checkpoint do not fit.
     """
-    options = dict(options or {})
+    options = options if isinstance(options, TypedOptions) else dict(options or {})
     if not isinstance(name, str):
         return _from_object(name, checkpoint, options, device)
     if match := re.fullmatch(r"(?P<path>.+\.py):(?P<attribute>\w+)", name):
@@ -117,8 +118,9 @@ def _from_card(
 ) -> LoadedModel:
     """Load a bundled model, with its bundled weights, those of another training seed, or a given checkpoint."""
     module, attribute = card.source.split(":")
-    merged = {**card.options, **options}
-    model = _build(card.name, getattr(importlib.import_module(module), attribute), merged)
+    factory = getattr(importlib.import_module(module), attribute)
+    merged = {**card.options, **as_declared(factory, options)}
+    model = _build(card.name, factory, merged)
     bundled_seed = card.training.seed if card.training else None
     another = seed is not None and seed != bundled_seed
     if checkpoint is None and another:
@@ -159,7 +161,7 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
     else:
         factory = _attribute(path, module, attribute)
         files += files_of(factory)
-    merged = {**card.options, **options}
+    merged = {**card.options, **as_declared(factory, options)}
     model = _build(card.name, factory, merged)
     weights = Path(checkpoint) if checkpoint else path.parent / card.weights if card.weights else None
     sha256 = _load_weights(card.name, model, weights, "" if checkpoint else card.sha256)
@@ -201,6 +203,7 @@ def _from_user(
     name: str, factory: Any, checkpoint: str | Path | None, options: dict[str, Any], device: str, source: str
 ) -> LoadedModel:
     """Load a model from a user's factory, or from an object that is a model already."""
+    options = as_declared(factory, options)
     is_model = hasattr(factory, "predict") and not inspect.isclass(factory)
     model = factory if is_model else _build(name, factory, options)
     sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")

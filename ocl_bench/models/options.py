@@ -2,7 +2,81 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
 from ..core.errors import UsageError
+from ..core.files import parse_yaml
+
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9][0-9_]*")
+"""A whole number that begins with zeros, such as a sample id; YAML would read it as an octal number."""
+
+
+class TypedOptions(dict[str, Any]):
+    """Options of the command line by name, their values read as YAML.
+
+    Attributes:
+        texts: what was typed, for options that are texts.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        super().__init__({key: option_value(f"--option {key}=", text) for key, text in texts.items()})
+        self.texts = dict(texts)
+
+
+def option_value(option: str, text: str) -> Any:
+    """A text as a YAML value; a whole number with leading zeros stays the text that it is.
+
+    Raises UsageError, whose message begins with `option`, for a text that is not YAML.
+    """
+    if _LEADING_ZERO.fullmatch(text):
+        return text
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise UsageError(f"{option}{shown}: is not a YAML value such as 3, true or [1, 2]") from error
+
+
+def as_declared(factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for a factory: where its parameter is a text, the text as it was typed, such as `3` or `no`."""
+    values = dict(options)
+    if not isinstance(options, TypedOptions) or not callable(factory):
+        return values
+    parameters = _parameters(factory)
+    for key, text in options.texts.items():
+        parameter = parameters.get(key)
+        if parameter is not None and not isinstance(values[key], str) and _takes_text(parameter, values[key]):
+            values[key] = text
+    return values
+
+
+def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a factory, with annotations as types where they can be found."""
+    for evaluate in (True, False):
+        try:
+            return inspect.signature(factory, eval_str=evaluate).parameters
+        except Exception:  # postponed annotations run the user's text
+            continue
+    return {}
+
+
+def _takes_text(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether a parameter is declared as a text, by its annotation or else by its default."""
+    kind = parameter.annotation
+    if kind is inspect.Parameter.empty:
+        return isinstance(parameter.default, str)
+    kinds = [kind] if get_origin(kind) is Literal else list(get_args(kind) or (kind,))
+    if value is None and type(None) in kinds:
+        return False  # `null` means None where that is allowed
+    texts = [part for part in kinds if part is not type(None)]
+    return all(part in (str, "str") or _is_literal_text(part) for part in texts)
+
+
+def _is_literal_text(kind: Any) -> bool:
+    return get_origin(kind) is Literal and all(isinstance(choice, str) for choice in get_args(kind))
 
 
 def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:

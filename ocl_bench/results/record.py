@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..cards.model import Privilege, Supervision
 from ..core.errors import UsageError, first_problem
-from ..core.files import write_atomically
+from ..core.files import parse_json, read_bytes, write_atomically
 from ..core.paths import PACKAGE
 from .migrations import SCHEMA, migrate
 from .rows import read_rows as read_rows
@@ -227,10 +227,10 @@ def read_result(path: Path | str) -> Result:
     """Read a result file of any format and set its `path`. Raises UsageError naming the file and the field."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
+    except ValueError as error:  # not UTF-8, not JSON, or nested too deeply
         raise UsageError(f"{path}: not a JSON file ({error})") from error
     try:
         result = Result.model_validate(migrate(content) if isinstance(content, dict) else content)

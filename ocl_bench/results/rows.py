@@ -45,7 +45,7 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
             table = pyarrow.table({name: table.column(source) for name, source in sources.items()})
         return table.to_pandas()
     # The file may come from a stranger (`validate`, `submit`): damaged metadata raises any of these.
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, NotImplementedError) as error:
         raise UsageError(f"{path}: per-image rows cannot be read ({error})") from error
 
 

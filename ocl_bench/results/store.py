@@ -119,7 +119,24 @@ def rows_of(result: Result) -> pandas.DataFrame:
     if problem := rows_problem(result):
         raise UsageError(f"{where(result)}: {problem}; evaluate again")
     assert result.rows_path is not None
-    return read_rows(result.rows_path)
+    rows = read_rows(result.rows_path)
+    if problem := _wrong_columns(result, rows):
+        raise UsageError(f"{where(result)}: {problem}; evaluate again")
+    return rows
+
+
+def _wrong_columns(result: Result, rows: pandas.DataFrame) -> str:
+    """Why rows cannot be paired or averaged; '' when they can. Their hash says only that nobody changed them."""
+    from pandas.api.types import infer_dtype, is_integer_dtype, is_numeric_dtype
+
+    if "id" not in rows or infer_dtype(rows["id"], skipna=False) not in ("string", "empty"):
+        return "per-image rows have no column 'id' of texts"
+    if "noise_seed" not in rows or not is_integer_dtype(rows["noise_seed"]):
+        return "per-image rows have no column 'noise_seed' of whole numbers"
+    for name in result.metrics:
+        if name in rows and not is_numeric_dtype(rows[name]):
+            return f"per-image rows have a column '{name}' that does not hold numbers"
+    return ""
 
 
 def where(result: Result) -> str:

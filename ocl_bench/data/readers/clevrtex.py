@@ -11,7 +11,6 @@ colour are also read: black is the background, the other colours are ranked by R
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import parse_json, read_bytes
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -161,11 +161,10 @@ class ClevrtexReader(SampleSequence[Sample]):
         """Number of objects that the metadata states; None without metadata, as in some copies of the data."""
         path = self.root / row["metadata"]
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_bytes(path))
         except FileNotFoundError:
             return None
-        # Nested lists without end raise RecursionError.
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise SampleError(row["id"], f"{path}: metadata is not readable JSON ({error}); {self.remedy}") from error
         if not isinstance(content, dict):
             raise SampleError(row["id"], f"{path}: metadata is not a JSON object; {self.remedy}")

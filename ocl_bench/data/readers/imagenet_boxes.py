@@ -12,7 +12,6 @@ label          optional: wnid of all boxes of the image, or one per box; without
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import check_regular, parse_json
 from ...core.types import Instance
 
 OTHER_CLASS = -1
@@ -36,6 +36,8 @@ _REQUIRED = ("image_id", "width", "height", "boxes")
 _COLUMNS = (*_REQUIRED, "score", "label", "source")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _WNID = re.compile(r"n\d{8}")
+_FARTHEST = 2.0**31
+"""Largest coordinate of a box, in pixels."""
 _XML_REMEDY = "unpack the archive of boxes again"
 
 
@@ -241,13 +243,14 @@ def _instances(boxes: Any) -> tuple[Instance, ...]:
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a table, each with its place for messages."""
     try:
+        check_regular(path)
         if path.suffix.lower() == ".parquet":
             yield from _parquet_rows(path)
         else:
             with open(path, encoding="utf-8") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield f"{path}, line {number}", json.loads(line)
+                        yield f"{path}, line {number}", parse_json(line)
     except OSError as error:
         text = f"{path}: boxes cannot be read ({error.strerror or error})"
         raise DataMissingError(f"{text}; correct data.options.boxes_file or --boxes") from error
@@ -281,9 +284,10 @@ def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[floa
         raise UsageError(f"{where}: image_id must be text, width and height whole numbers of pixels above 0")
     try:
         corners = [[float(value) for value in box] for box in boxes or ()]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2] ({error})") from error
-    if not all(len(box) == 4 and all(map(math.isfinite, box)) for box in corners):
+    # No image is that wide; a comparison with NaN is false.
+    if not all(len(box) == 4 and all(abs(value) <= _FARTHEST for value in box) for box in corners):
         raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2], four numbers in pixels")
     if not isinstance(words, list):
         words = [words] * len(corners)

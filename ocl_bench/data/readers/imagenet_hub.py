@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ..images import one_line
+from ..images import check_pixels, one_line
 from ..index import take_manifest
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
         raise SampleError(sample_id, f"{where}: holds a path instead of an image; save the data set with its images")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+            check_pixels(picture)
             return np.asarray(picture.convert("RGB"))
     except Exception as error:
         raise SampleError(sample_id, f"{where}: image cannot be decoded ({one_line(error)}); {_REMEDY}") from error

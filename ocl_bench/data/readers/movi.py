@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
+from ..images import check_pixels
 from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
@@ -182,6 +183,7 @@ def _decode(encoded: _Encoded, key: str, content: bytes, position: int) -> Image
     """An image of the feature `key`. Raises SampleError when it cannot be decoded or has another size."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+            check_pixels(picture)
             picture.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         text = f"{key}[{position}] is not an image ({' '.join(str(error).split())})"

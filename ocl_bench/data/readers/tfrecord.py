@@ -20,6 +20,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ...core.files import check_regular
+
 Values = list[bytes] | np.ndarray
 """Values of a feature: byte strings, or (N,) int64, or (N,) float32."""
 
@@ -143,6 +145,7 @@ def index_records(path: Path) -> Iterator[tuple[int, int]]:
 
     Raises ValueError, naming the offset of the record, when a head is damaged or the file ends too early.
     """
+    check_regular(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         offset = 0
@@ -154,6 +157,7 @@ def index_records(path: Path) -> Iterator[tuple[int, int]]:
 
 def read_record(path: Path, offset: int) -> bytes:
     """The bytes of the record at an offset of `index_records`. Raises ValueError, naming the offset, when damaged."""
+    check_regular(path)
     with open(path, "rb") as file:
         length = _read_length(file, path, offset, path.stat().st_size)
         data = file.read(length)

@@ -11,11 +11,15 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.files import check_regular
 from ...core.types import VOID, Sample, Truth
 from ...data import OpenData
 from ...data.base import SampleSequence
 from ..plan import Plan, make_plan
 from .masks import MaskLookup, masks_model
+
+LARGEST_ARRAYS = 1_500_000_000
+"""Most bytes that a `.npz` file may unpack to."""
 
 _VOID_CODE = 255
 
@@ -52,13 +56,29 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")
 
 
+def _check_size(path: Path) -> None:
+    """Raise UsageError when the arrays would take too much memory; the sizes stand in the head of the archive."""
+    check_regular(path)
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path}: is not a .npz archive; write it with numpy.savez")
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > LARGEST_ARRAYS:
+        text = f"unpacks to {size / 1e9:.1f} GB, at most {LARGEST_ARRAYS / 1e9:g} are read"
+        raise UsageError(f"{path}: {text}; store small integers, such as uint8, or score it in parts")
+
+
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Prediction and truth (N, H, W), and N different ids. Raises UsageError naming file and field."""
     try:
+        _check_size(path)
         with np.load(path, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: cannot be read as plain arrays ({error})") from error
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged head may claim any size, and a damaged archive raises much
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{path}: cannot be read as plain arrays ({reason}); write it with numpy.savez") from error
     for field in ("prediction", "truth"):
         if field not in arrays:
             raise UsageError(f"{path}: field '{field}' is missing; it has {', '.join(arrays) or 'nothing'}")

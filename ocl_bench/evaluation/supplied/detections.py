@@ -14,6 +14,7 @@ from pathlib import Path
 from ...cards.model import ModelCard
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.files import read_bytes
 from ...data import OpenData
 from ...families import find_family
 from ...families.coco_results import read_results
@@ -66,7 +67,7 @@ def kept_plan(
         for sample_id in data.ids:
             path = prediction_path(folder, sample_id, seed, ".json")
             try:
-                text = path.read_bytes()
+                text = read_bytes(path)
             except OSError as error:
                 raise UsageError(f"{path}: cannot be read ({error.strerror}); evaluate again") from error
             content.update(text)  # seed by seed, in the order of the data: the hash is part of the result's key

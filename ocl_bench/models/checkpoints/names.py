@@ -8,16 +8,20 @@ import os
 import pickle
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.log import logger
+
+_WRAPPERS = ("state_dict", "model")
+_PREFIXES = ("_orig_mod.", "module.", "model.")
+"""What torch.compile, DistributedDataParallel and Lightning put before every name."""
 
 
 def read_content(path: str | Path) -> Mapping[Any, Any]:
@@ -37,7 +41,7 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"{path}: not a readable checkpoint ({reason}); use safetensors or a torch state_dict"
@@ -61,19 +65,23 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: may have `read_checkpoint(path) -> state`, for official files that hold more than tensors, and
             `translate_checkpoint(state) -> state`, which renames the tensors of official checkpoints.
-        path: the file. Its values are converted to the dtype of the model.
+        path: the file. Its values are converted to the dtype of the model. Prefixes of torch.compile, DDP and
+            Lightning, and a mapping around the tensors, are taken away where exactly the model's names remain.
 
     Raises:
         UsageError: the file does not fit; the message names the file and the first wrong tensor.
     """
-    state = getattr(model, "read_checkpoint", read_tensors)(Path(path))
-    translate = getattr(model, "translate_checkpoint", None)
-    if translate is not None:
-        try:
-            state = translate(state)
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
+    path = Path(path)
     expected = model.state_dict()
+    state = _without_wrapper(path, expected)
+    if state is None:
+        state = getattr(model, "read_checkpoint", read_tensors)(path)
+        translate = getattr(model, "translate_checkpoint", None)
+        if translate is not None:
+            try:
+                state = translate(state)
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from error
     for key, value in state.items():
         if key in expected and value.shape != expected[key].shape:
             raise UsageError(
@@ -82,9 +90,54 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             )
     _refuse(path, "misses tensor", [key for key in expected if key not in state], expected)
     _refuse(path, "has unexpected tensor", [key for key in state if key not in expected], state)
-    broken = [key for key, value in state.items() if value.isnan().any()]  # infinities may be part of a mask
-    _refuse(path, "has NaN in tensor", broken, state)
+    _check_values(path, state, expected, {name for name, _ in model.named_parameters()})
     model.load_state_dict(state, strict=True)
+
+
+def _without_wrapper(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The tensors of a file under the model's names, when what other tools put around these is taken away.
+
+    That is a mapping in `state_dict` (Lightning) or `model`, and prefixes of all names. None when nothing is around
+    them, or when the names without it are not exactly those of the model.
+    """
+    try:
+        content = read_content(path)
+    except UsageError:
+        return None  # the model may read its own official files; otherwise reading it again raises this error
+    for wrapper in ("", *_WRAPPERS):
+        tensors = content.get(wrapper) if wrapper else content
+        if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+            continue
+        names, removed = {str(key): str(key) for key in tensors}, list[str]()
+        while names and set(names.values()) != set(expected):
+            prefix = next((known for known in _PREFIXES if all(new.startswith(known) for new in names.values())), None)
+            if prefix is None:
+                break
+            names = {key: new.removeprefix(prefix) for key, new in names.items()}
+            removed.append(prefix)
+        if set(names.values()) == set(expected) and (wrapper or removed):
+            taken = [*([f"the field '{wrapper}'"] if wrapper else []), *(f"the prefix '{part}'" for part in removed)]
+            logger.info("%s: loaded without %s", path, " and ".join(taken))
+            return {names[str(key)]: value for key, value in tensors.items()}
+    return None
+
+
+def _check_values(
+    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], parameters: Collection[str]
+) -> None:
+    """Raise UsageError for tensors that are no numbers of the model's kind: they would be converted without a word."""
+    for key, value in state.items():
+        fits = value.is_floating_point() == expected[key].is_floating_point() and not value.is_complex()
+        if not fits or value.is_quantized or value.is_meta:
+            raise UsageError(
+                f"{path}: tensor '{key}' holds {value.dtype}, the model expects {expected[key].dtype}; "
+                "save the weights as floating-point numbers, such as float32"
+            )
+    numbers = {key: value.float() if value.element_size() == 1 else value for key, value in state.items()}
+    _refuse(path, "has NaN in tensor", [key for key, value in numbers.items() if value.isnan().any()], state)
+    # A buffer may hold infinities on purpose, as a mask of attention does; a parameter that does has diverged.
+    infinite = [key for key, value in numbers.items() if key in parameters and value.isinf().any()]
+    _refuse(path, "has infinity in tensor", infinite, state)
 
 
 def _refuse(path: str | Path, what: str, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:

@@ -27,9 +27,9 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> No
         table.add_column(column, overflow="fold", no_wrap=column.startswith("difference"))
     tests = Table("task", "metric", "p bootstrap", "p swap", "d_z", f"{a} wins", "finds", "seed pairs")
     for comparison in comparisons:
-        name = [comparison.task, f"{comparison.metric} {'↑' if comparison.direction > 0 else '↓'}"]
-        table.add_row(*name, *_values(comparison))
-        tests.add_row(*name, *_tests(comparison))
+        name = [escape(comparison.task), f"{escape(comparison.metric)} {'↑' if comparison.direction > 0 else '↓'}"]
+        table.add_row(*name, *map(escape, _values(comparison)))
+        tests.add_row(*name, *map(escape, _tests(comparison)))
     console.print(table, tests)
     for line in _legend(comparisons):
         console.print(escape(line), soft_wrap=True)

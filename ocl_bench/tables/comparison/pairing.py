@@ -328,8 +328,14 @@ def _is_mean(side: ComparedMethod, rows: pandas.DataFrame) -> bool:
     """Whether the metric is the average of its own column over images."""
     # Some metrics of a whole set also have a column with values per image. Only the number tells: their value on all
     # images is not the average of the column.
-    statistic = set_statistic(rows, side.card, side.metric)
+    try:
+        statistic = set_statistic(rows, side.card, side.metric)
+    except (LookupError, TypeError, ValueError) as error:
+        text = f"its per-image rows lack what {side.metric} is computed from ({error})"
+        raise UsageError(f"{side.name}: {text}; evaluate again") from error
     if statistic is None:
+        if side.metric not in rows:
+            raise UsageError(f"{side.name}: its per-image rows have no column '{side.metric}'; evaluate again")
         return True
     if side.metric not in rows or rows[side.metric].isna().all():
         return False

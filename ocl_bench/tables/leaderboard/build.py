@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...cards.names import get_task, task_names
 from ...cards.task import TaskSpec
+from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
 from ...families.summary import edited_value, set_statistic
@@ -25,7 +26,7 @@ from ...metrics.statistics import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
 from ...results.record import Result
-from ...results.store import default_folders, rows_of, search, task_names_in
+from ...results.store import default_folders, rows_of, search, task_names_in, where
 from .facts import NOT_RECORDED, facts_of
 from .ranking import Board, BoardCell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
@@ -120,14 +121,11 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     reference = _reference(task, name, [result for result, _ in readable])
     rows: list[Row] = []
     for result, source in readable:
-        reasons = reasons_against_ranking(result, reference)
-        values = rows_of(result) if not reasons else None
-        if values is not None and reference.card is not None:
-            reasons += [reason for reason in [edited_value(result, values, reference.card)] if reason is not None]
-        if reasons or values is None:
-            excluded.append(Excluded(result.model.name, source, reasons[0].message))
+        row = _row_or_reason(result, source, reference)
+        if isinstance(row, str):
+            excluded.append(Excluded(result.model.name, source, row))
         else:
-            rows.append(_row(result, values, source, reference))
+            rows.append(row)
     rows, superseded = _without_superseded(_with_known_fits(rows))
     # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
     mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
@@ -140,6 +138,20 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     # Sorted, because folders are read in any order and the page has to have the same bytes each time.
     unranked = tuple(sorted([*excluded, *superseded], key=lambda entry: (entry.model, entry.reason, entry.source)))
     return Board(reference, direction, ranked, unranked, load_published(reference.name, published))
+
+
+def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | str:
+    """The row of a result, or why it is not ranked."""
+    if reasons := reasons_against_ranking(result, reference):
+        return reasons[0].message
+    try:
+        values = rows_of(result)
+        if reference.card is not None and (edited := edited_value(result, values, reference.card)) is not None:
+            return edited.message
+        return _row(result, values, source, reference)
+    except (UsageError, LookupError, TypeError, ValueError) as error:  # rows of a stranger's making
+        text = " ".join(str(error).removeprefix(f"{where(result)}: ").split())
+        return f"rows cannot be used: {text}"
 
 
 def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:

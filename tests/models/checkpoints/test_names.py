@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +118,70 @@ def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
     missing = message({"0.bias": None, "1.bias": None})
     assert "misses tensor '0.bias' (4,) and 1 more" in missing
     assert "unexpected tensor 'extra' (7,)" in message({"extra": torch.zeros(7)})
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "model.", "module._orig_mod."])
+def test_what_other_tools_put_around_the_weights_is_taken_away(
+    tmp_path: Path, prefix: str, wrapper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="ocl_bench")
+    first, second, path = model(), model(), tmp_path / "ck.pth"
+    tensors = {prefix + name: value for name, value in first.state_dict().items()}
+    torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, path)
+    load_weights(second, path)
+    assert torch.equal(first[0].weight, second[0].weight)
+    assert ("loaded without" in caplog.text) == bool(prefix or wrapper)
+    assert not prefix or prefix.split(".")[0] in caplog.text
+
+
+def test_a_prefix_of_the_model_itself_stays(tmp_path: Path) -> None:
+    wrapped = nn.ModuleDict({"model": model()})
+    torch.save(wrapped.state_dict(), tmp_path / "ck.pth")
+    load_weights(nn.ModuleDict({"model": model()}), tmp_path / "ck.pth")
+
+
+def test_a_prefix_of_some_names_only_is_an_error(tmp_path: Path) -> None:
+    state = model().state_dict()
+    state["module.0.weight"] = state.pop("0.weight")
+    torch.save(state, tmp_path / "ck.pth")
+    with pytest.raises(UsageError, match=r"misses tensor '0\.weight'"):
+        load_weights(model(), tmp_path / "ck.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.fill_(torch.inf), "infinity"),
+        (lambda value: value.fill_(-torch.inf), "infinity"),
+        (lambda value: value.fill_(torch.nan), "NaN"),
+        (lambda value: value.long(), r"torch\.int64"),
+        (lambda value: value.to(torch.complex64), r"torch\.complex64"),
+        (lambda value: value.bool(), r"torch\.bool"),
+        (lambda value: value.to("meta"), "expects"),
+    ],
+)
+def test_values_that_are_no_weights_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    state = model().state_dict()
+    state["0.weight"] = change(state["0.weight"].clone())
+    torch.save(state, tmp_path / "ck.pth")
+    with pytest.raises(UsageError, match=rf"ck\.pth: tensor '0\.weight'.*{message}|{message}.*'0\.weight'"):
+        load_weights(model(), tmp_path / "ck.pth")
+
+
+def test_a_buffer_may_hold_infinities(tmp_path: Path) -> None:
+    """A mask of attention is a buffer with -inf."""
+    masked = nn.Module()
+    masked.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    torch.save(masked.state_dict(), tmp_path / "ck.pth")
+    load_weights(masked, tmp_path / "ck.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"PK\x03\x04", b"\x80\x02}.", b"\xff" * 64])
+def test_files_that_are_no_checkpoints_are_one_line(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"ck{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"ck\{suffix}") as error:
+        load_weights(model(), path)
+    assert "\n" not in str(error.value)
