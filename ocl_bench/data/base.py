@@ -51,6 +51,7 @@ class OpenData:
         ids: sample ids in order.
         note: one line for the user.
         categories: id -> name of the object categories that the data set declares.
+        image_ids: sample id -> id of the image in COCO results files; empty where the sample ids say it.
     """
 
     reader: Reader[Any]
@@ -60,6 +61,7 @@ class OpenData:
     ids: tuple[str, ...]
     note: str
     categories: Mapping[int, str] = field(default_factory=dict)
+    image_ids: Mapping[str, int | str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

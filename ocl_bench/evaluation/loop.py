@@ -156,9 +156,12 @@ class Runner:
         if self.predictions is not None:
             for entry in predicted:
                 plan.adapter.write(self.predictions, entry.id, entry.seed, entry.output)
-        return [
+        rows = [
             {"id": entry.id, "noise_seed": entry.seed, **value} for entry, value in zip(predicted, values, strict=True)
         ]
+        if image_ids := getattr(plan.adapter, "image_ids", None):  # the order in which detections are accumulated
+            rows = [{**row, "image_id": image_ids[row["id"]]} for row in rows]
+        return rows
 
     def outputs(self, items: list[Item], seed: int) -> tuple[list[Item], list[Any], list[Failure]]:
         """The items of up to one batch that could be predicted, their outputs, and the failures.

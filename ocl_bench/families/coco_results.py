@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ def coco_results(
     image_ids: Sequence[str],
     category_ids: Sequence[int] = (),
     *,
+    numbers: Mapping[str, int | str] = MappingProxyType({}),
     digits: int | None = 2,
 ) -> list[dict[str, Any]]:
     """Convert detections to the entries of a COCO results file.
@@ -29,6 +31,7 @@ def coco_results(
     Args:
         outputs: detections of each image.
         image_ids: sample id of each image. An id of digits is written as COCO's number.
+        numbers: sample id -> id in the annotation file, of images whose sample id does not say it.
         category_ids: category ids of the data set; empty to write all labels unchanged.
         digits: decimals of the boxes; None keeps all of them.
 
@@ -48,7 +51,7 @@ def coco_results(
             # ignores classes, so such a label is written as the first category.
             known = not category_ids or label in category_ids
             entry = {
-                "image_id": image_number(sample_id),
+                "image_id": numbers.get(sample_id, image_number(sample_id)),
                 "category_id": label if known else category_ids[0],
                 "bbox": box,
                 "score": score,
@@ -77,6 +80,7 @@ def read_results(
     path: Path,
     ids: Sequence[str],
     *,
+    numbers: Mapping[str, int | str] = MappingProxyType({}),
     categories: Collection[int] | None = None,
     shapes: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Detections]:
@@ -85,6 +89,7 @@ def read_results(
     Args:
         path: the file.
         ids: sample ids of the images; entries of other images are errors.
+        numbers: sample id -> id in the annotation file, as in `coco_results`.
         categories: category ids that may occur; None allows all.
         shapes: size (H, W) of the images, where it is known. All run-length codes of one image must have one size even
             when it is not.
@@ -99,14 +104,14 @@ def read_results(
             message shows the first bad entry and the number of bad entries.
     """
     entries = _load(path)
-    by_number = {image_number(sample_id): sample_id for sample_id in ids}
+    by_number = {numbers.get(sample_id, image_number(sample_id)): sample_id for sample_id in ids}
     masked = any(isinstance(entry, dict) and entry.get("segmentation") is not None for entry in entries)
     sizes: dict[str, tuple[int, int]] = dict(shapes or {})
     grouped: dict[str, list[_Entry]] = {sample_id: [] for sample_id in ids}
     bad: list[str] = []
     for position, entry in enumerate(entries):
         try:
-            sample_id = _image(entry, by_number)
+            sample_id = _image(entry, by_number, grouped)
             grouped[sample_id].append(_entry(entry, sample_id, masked, categories, sizes))
         except ValueError as error:
             bad.append(f"entry {position}: {error}")
@@ -133,16 +138,21 @@ def _load(path: Path) -> list[Any]:
     return entries
 
 
-def _image(entry: Any, by_number: Mapping[int | str, str]) -> str:
-    """Sample id of an entry. Raises ValueError for an unknown image."""
+def _image(entry: Any, by_number: Mapping[int | str, str], ids: Collection[str]) -> str:
+    """Sample id of an entry. Raises ValueError for an unknown image, or a text that may mean two."""
     if not isinstance(entry, dict):
         raise ValueError(f"is {type(entry).__name__}, expected an object with image_id, category_id, bbox and score")
     number = entry.get("image_id")
     # bool is a subclass of int: without the first test, `true` would be image 1.
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise ValueError(f"field image_id is {number!r}, expected the id of an image")
-    # Some tools write the zero-padded name of the file as a string instead of the number.
-    sample_id = by_number.get(image_number(number) if isinstance(number, str) else number)
+    sample_id = by_number.get(number)
+    if sample_id is None and isinstance(number, str):
+        # Some tools write the name of the file, zero-padded in COCO, as a string instead of the number.
+        sample_id = by_number.get(image_number(number))
+        if number in ids and sample_id not in (None, number):
+            raise ValueError(f"field image_id is {number!r}, the id of one image and the name of another; use numbers")
+        sample_id = number if number in ids else sample_id
     if sample_id is None:
         raise ValueError(f"field image_id is {number!r}, which is not one of the {len(by_number)} images of the task")
     return sample_id

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -39,13 +41,23 @@ class Detection:
     Masks are converted to detections by the rule `proposals` of the card. Boxes are used only for a model without
     masks, whose mask metrics are then null. A row holds the average recall of its image and the matches from which the
     metrics of the whole set are computed.
+
+    Attributes:
+        image_ids: sample id -> id in COCO results files, of data whose sample ids do not say it (see `OpenData`).
     """
 
     scored_at_once: int | None = None
+    image_ids: Mapping[str, int | str] = MappingProxyType({})
 
     def __init__(self, task: TaskSpec) -> None:
         self.rule = cast(DetectionProtocol, task.protocol).proposals or Proposals()
         self.input = task.protocol.input
+
+    def with_image_ids(self, image_ids: Mapping[str, int | str]) -> Self:
+        """A copy of this adapter for data with these ids; rows then have them, as they decide between equal scores."""
+        adapter = copy(self)
+        adapter.image_ids = image_ids
+        return adapter
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Require masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
@@ -102,7 +114,10 @@ class Detection:
         Average precision has no value for a single image: its column is NaN and its value comes from the matches.
         """
         statistics = [f"{kind}_{field}" for kind in _kinds(task) for field in FIELDS]
-        return dict.fromkeys((*task.metrics, *PROPERTIES), "float64") | dict.fromkeys(statistics, "object")
+        columns = dict.fromkeys((*task.metrics, *PROPERTIES), "float64") | dict.fromkeys(statistics, "object")
+        if self.image_ids:
+            columns["image_id"] = "object" if any(isinstance(one, str) for one in self.image_ids.values()) else "int64"
+        return columns
 
     def score(self, truth: Sequence[Truth], outputs: Sequence[Detections], task: TaskSpec) -> list[dict[str, Any]]:
         """Number of objects without crowds, average recall, and matches of each image."""
@@ -132,7 +147,8 @@ class Detection:
         path = prediction_path(folder, sample_id, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         # All digits are kept, so that scoring the files again gives the same numbers.
-        path.write_text(json.dumps(coco_results([output], [sample_id], digits=None)), encoding="utf-8")
+        entries = coco_results([output], [sample_id], numbers=self.image_ids, digits=None)
+        path.write_text(json.dumps(entries), encoding="utf-8")
 
 
 def empty_rows(truth: Sequence[Truth], task: TaskSpec) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ The two heads read different features, so their results are not comparable. Each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -71,7 +72,9 @@ class ProbedDetection(Detection):
 
     def with_head(self, head: Head) -> ProbedDetection:
         """A copy of this adapter that uses a head from `fit`."""
-        return ProbedDetection(self.task, head)
+        adapter = copy(self)
+        adapter.head = head
+        return adapter
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

@@ -35,7 +35,7 @@ def average_precision(matches: Sequence[Matches | None], weights: ArrayLike | No
             first detection come first, then those of the second.
 
     Returns:
-        (R,) values; NaN without objects, and when no image of the whole set has a detection.
+        (R,) values; NaN without objects. Objects without any detection are 0: none of them is found.
 
     Example:
         >>> from ocl_bench.core.types import Instance, Truth
@@ -69,8 +69,6 @@ def precision_statistic(matches: Sequence[Matches | None]) -> Statistic:
 
     def statistic(weights: NDArray[np.int64]) -> NDArray[np.float64]:
         objects = np.asarray(corpus.truth @ weights.T).T
-        if corpus.empty:
-            return np.full(len(weights), np.nan)
         return np.array([curves.value(row, count) for row, count in zip(weights, objects, strict=True)], np.float64)
 
     return statistic
@@ -83,8 +81,6 @@ def recall_statistic(matches: Sequence[Matches | None]) -> Statistic:
 
     def statistic(weights: NDArray[np.int64]) -> NDArray[np.float64]:
         objects, matched = (np.asarray(table @ weights.T).T for table in (corpus.truth, hits))
-        if corpus.empty:  # undefined, as said in `average_precision`
-            return np.full(len(weights), np.nan)
         return _mean(matched / (np.maximum(objects, 1) * len(THRESHOLDS)), objects)
 
     return statistic
@@ -121,7 +117,6 @@ class _Corpus:
         categories: (N,) category of each detection, numbered 0 .. K - 1.
         matched: (N,) bits as in `Matches`; `ignored` likewise.
         truth: sparse (K, n) counts of objects.
-        empty: whether the set has no detection at all.
     """
 
     images: np.ndarray
@@ -129,7 +124,6 @@ class _Corpus:
     matched: np.ndarray
     ignored: np.ndarray
     truth: Any
-    empty: bool
 
     @classmethod
     def of(cls, matches: Sequence[Matches | None]) -> _Corpus:
@@ -148,7 +142,7 @@ class _Corpus:
         order = order[np.isin(named[order], names)]
         truth = _sparse(truth_counts, truth_categories, truth_images, (len(names), len(matches)))
         categories = np.searchsorted(names, named[order])
-        return cls(images[order], categories, matched[order], ignored[order], truth, not len(scores))
+        return cls(images[order], categories, matched[order], ignored[order], truth)
 
 
 @dataclass(frozen=True)

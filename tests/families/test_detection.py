@@ -184,11 +184,11 @@ def test_native_boxes_leave_mask_metrics_null() -> None:
     assert summary["ar100_box"].value == pytest.approx(12 / 20)
 
 
-def test_nothing_proposed_is_null_and_does_not_crash() -> None:
+def test_nothing_proposed_finds_nothing() -> None:
     adapter = Detection(TASK)
     empty = [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), ())] * len(TRUTH)
     summary = summarise(rows(adapter, {0: empty}), TASK, "x")
-    assert [value.value for value in summary.values()] == [None] * 4
+    assert [(value.value, value.n_valid) for value in summary.values()] == [(0.0, len(IDS))] * 4
 
 
 def test_unusable_predictions() -> None:
@@ -257,6 +257,22 @@ def test_labels_of_the_data_set_are_kept() -> None:
     (entry,) = coco_results([detections], ["val_7"], [3, 18])
     assert entry == {"image_id": "val_7", "category_id": 18, "bbox": [1.0, 2.0, 3.0, 6.5], "score": 0.25}
     assert coco_results([detections], ["000000000139"])[0]["image_id"] == 139
+    assert coco_results([detections], ["3"], numbers={"3": 1})[0]["image_id"] == 1
+
+
+@pytest.mark.parametrize(("written", "expected"), [(3, "day/1"), (1, "3"), ("0001", "3"), ("day/1", "day/1")])
+def test_images_are_known_by_their_numbers(tmp_path: Path, written: int | str, expected: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([GOOD | {"image_id": written}]))
+    found = read_results(path, ["3", "day/1"], numbers={"3": 1, "day/1": 3})
+    assert [sample_id for sample_id, detections in found.items() if len(detections)] == [expected]
+
+
+def test_a_text_that_may_mean_two_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([GOOD | {"image_id": "3"}]))
+    with pytest.raises(UsageError, match="image_id is '3', the id of one image and the name of another; use numbers"):
+        read_results(path, ["3", "day/1"], numbers={"3": 1, "day/1": 3})
 
 
 def mask(values: int = 1) -> dict[str, Any]:

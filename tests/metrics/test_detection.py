@@ -224,7 +224,7 @@ OTHER = (20.0, 20.0, 30.0, 30.0)
 def test_degenerate_sets(kind: Kind) -> None:
     nothing, something, found = one_detection([], []), one_truth(BOX), one_detection([0.5], [BOX])
     cases: list[tuple[Truth, Detections, float]] = [
-        (something, nothing, np.nan),
+        (something, nothing, 0.0),
         (one_truth(), found, np.nan),
         (one_truth(), nothing, np.nan),
         (one_truth(BOX, crowd=True), found, np.nan),

@@ -13,8 +13,8 @@ annotations  `instances`, `panoptic` or `stuffthings`: what is truth
 crowd        label maps of `instances`: `drop` (a crowd is not an object, its pixels are background), `instance` (it is
              an object, as in SPOT) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
 stuff        label maps of `panoptic`: `merged` (background, as in DIAS) or `segments` (each one is an object)
-ids          text file below the root with one image name per line, with or without suffix, such as PiCIE's curated
-             lists; `{split}` in its name becomes the split
+ids          text file below the root with one image name per line, with or without suffix and folders, such as
+             PiCIE's curated lists; `{split}` in its name becomes the split
 
 Polygons are filled by pycocotools, which cuts them at the image; a pixel that two objects claim is an overlap. Pixels
 without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing maps hold id - 1 and are reduced to the
@@ -34,16 +34,19 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.errors import DataMissingError, SampleError
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, take_manifest
 from ..labels import class_regions, label_map, run_length
-from ..options import check_entries, check_split, first_repeated, parse_options, read_json, read_lines
+from ..options import check_entries, check_split, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
+from .coco_names import check_names, choose, image_ids, sample_ids
 from .places import find_root, usual_places
 
+_NOT_ANNOTATED = "listed images are not annotated, first {}; correct the list"
+_NO_MAP = "listed maps are missing, first {}; unpack them again"
 _REMEDY = "download the file again, or list the other images in data.options.ids"
 _FIELDS: dict[str, dict[str, Any]] = {
     "images": {"id": (int, str), "file_name": str, "height": int, "width": int},
@@ -100,8 +103,9 @@ def open_coco(request: Request) -> OpenData:
     root = _find_root(request, split, options)
     reader = CocoReader.open(root, split, options, request.limit)
     note = f"data: COCO {split}2017 ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
-    revision = f"official-{reader.manifest.content}"
-    return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories)
+    # Results that were made when such images were known by their file names must not be found again.
+    revision = f"official-{reader.manifest.content}{'-by-id' if reader.image_ids else ''}"
+    return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories, reader.image_ids)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class CocoReader(SampleSequence[Sample]):
 
     Attributes:
         images: entries of the JSON file; of stuff-thing maps, entries of the same form with the path of the `map`.
+        ids: their sample ids.
+        image_ids: sample id -> image id, where the sample ids do not say it (see `coco_names`).
         annotations: image id -> its entries in the JSON file.
         categories: id -> name.
         things: ids of the categories that are objects.
@@ -121,6 +127,8 @@ class CocoReader(SampleSequence[Sample]):
     split: str
     options: CocoOptions
     images: tuple[dict[str, Any], ...]
+    ids: tuple[str, ...]
+    image_ids: dict[str, int | str]
     annotations: dict[int, list[dict[str, Any]]]
     categories: dict[int, str]
     things: frozenset[int]
@@ -136,13 +144,17 @@ class CocoReader(SampleSequence[Sample]):
         path = root / "annotations" / f"{options.annotations}_{split}2017.json"
         content = read_json(path, _pack)
         check_entries(content, path, _PANOPTIC_FIELDS if options.annotations == "panoptic" else _FIELDS)
-        _check_names(content, path)
+        check_names(content, path)
         images = content["images"]
-        if options.ids is not None:
-            images = _choose(images, _listed(root, options.ids, split), _list_path(root, options.ids, split))
-        images = tuple(images[:limit])
         if not images:
             raise DataMissingError(f"{path}: lists no image; download the file again")
+        # Of all images, not the wanted ones: a limit or a list must not change what an image is called.
+        names = sample_ids(images)
+        numbers = image_ids(images, names)
+        chosen = list(range(len(images)))
+        if options.ids is not None:
+            chosen = choose(root, options.ids, split, images, names, _NOT_ANNOTATED)
+        images, names = tuple(images[k] for k in chosen[:limit]), tuple(names[k] for k in chosen[:limit])
         known, wanted = {image["id"] for image in content["images"]}, {image["id"] for image in images}
         grouped: dict[int, list[dict[str, Any]]] = {}
         strangers = 0
@@ -154,12 +166,7 @@ class CocoReader(SampleSequence[Sample]):
         remark = f"; {strangers} annotations point to images that are not listed and are left out" if strangers else ""
         categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         things = frozenset(category["id"] for category in content["categories"] if category.get("isthing", 1))
-        return cls(root, split, options, images, grouped, categories, things, folder, remark)
-
-    @cached_property
-    def ids(self) -> tuple[str, ...]:  # type: ignore[override]
-        """File names without suffix."""
-        return tuple(Path(image["file_name"]).stem for image in self.images)
+        return cls(root, split, options, images, names, numbers, grouped, categories, things, folder, remark)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -283,14 +290,12 @@ def _open_maps(
     stems = {path.stem for path in maps.glob("[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
     if not stems:
         raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
-    names = _listed(root, options.ids, split) if options.ids else sorted(stems)
-    missing = [name for name in names if name not in stems]
-    if missing:
-        path = _list_path(root, str(options.ids), split)
-        raise DataMissingError(f"{path}: {len(missing)} listed maps are missing, first {missing[0]}; unpack them again")
-    where = maps.relative_to(root).as_posix()
-    images = tuple({"id": n, "file_name": f"{n}.jpg", "map": f"{where}/{n}.png"} for n in names[:limit])
-    return kind(root, split, options, images, {}, {}, frozenset(), folder, "")
+    where, names = maps.relative_to(root).as_posix(), sorted(stems)
+    images = [{"id": n, "file_name": f"{n}.jpg", "map": f"{where}/{n}.png"} for n in names]
+    if options.ids:
+        chosen = choose(root, options.ids, split, images, names, _NO_MAP)
+        images, names = [images[position] for position in chosen], [names[position] for position in chosen]
+    return kind(root, split, options, tuple(images[:limit]), tuple(names[:limit]), {}, {}, {}, frozenset(), folder, "")
 
 
 def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
@@ -311,45 +316,6 @@ def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str = 
         if (root / name).is_dir() and next((root / name).glob(pattern), None) is not None:
             return root / name
     raise DataMissingError(f"{root}: no {what} in {' or '.join(names)}; see docs/data.md for the layout")
-
-
-def _list_path(root: Path, name: str, split: str) -> Path:
-    return root / name.replace("{split}", split)
-
-
-def _listed(root: Path, name: str, split: str) -> list[str]:
-    """Names without suffix of the images that the list `name` of a card holds, in its order."""
-    path = _list_path(root, name, split)
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UsageError(f"data.options.ids '{name}' must lie below the data root")
-    names = [Path(line).stem for line in read_lines(path, "list of images", "correct data.options.ids")]
-    if not names:
-        raise DataMissingError(f"{path}: lists no image; correct data.options.ids")
-    if (twice := first_repeated(names)) is not None:
-        raise UsageError(f"{path}: '{twice}' is listed twice; remove one")
-    return names
-
-
-def _choose(images: list[dict[str, Any]], names: list[str], path: Path) -> list[dict[str, Any]]:
-    """The images of these names, in the order of the names. Raises DataMissingError when one is not annotated."""
-    by_name = {Path(image["file_name"]).stem: image for image in images}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise DataMissingError(
-            f"{path}: {len(missing)} listed images are not annotated, first {missing[0]}; correct the list"
-        )
-    return [by_name[name] for name in names]
-
-
-def _check_names(content: dict[str, Any], path: Path) -> None:
-    """Raise UsageError when two images or two categories have the same id, or two images the same name."""
-    for field, values in (
-        ("images", (image["id"] for image in content["images"])),
-        ("images", (Path(image["file_name"]).stem for image in content["images"])),
-        ("categories", (category["id"] for category in content["categories"])),
-    ):
-        if (twice := first_repeated(values)) is not None:
-            raise UsageError(f"{path}: two {field} are called {twice!r}; download the file again")
 
 
 def _pack(entry: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def results_plan(
     """The plan that scores one COCO results file. Raises UsageError for a file that cannot be used."""
     # Classes play no part in these metrics; 0 stands for no class, as in the files that `--save-predictions` writes.
     categories = {0, *data.categories} if data.categories else None
-    detections = {0: read_results(path, data.ids, categories=categories)}
+    detections = {0: read_results(path, data.ids, numbers=data.image_ids, categories=categories)}
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return _plan(task, data, detections, name, sha256, "none", limit, split)
 
@@ -71,13 +71,13 @@ def kept_plan(
             except OSError as error:
                 raise UsageError(f"{path}: cannot be read ({error.strerror}); evaluate again") from error
             content.update(text)  # seed by seed, in the order of the data: the hash is part of the result's key
-            read_results(path, [sample_id])  # an error names this file, not the temporary one
+            read_results(path, [sample_id], numbers=data.image_ids)  # an error names this file, not the temporary one
             entries += json.loads(text)
         # One file for all images: where no image has masks, those without detections have none either.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as merged:
             json.dump(entries, merged)
             merged.flush()
-            detections[seed] = read_results(Path(merged.name), data.ids)
+            detections[seed] = read_results(Path(merged.name), data.ids, numbers=data.image_ids)
     return _plan(task, data, detections, name, content.hexdigest(), source, limit, split, noise_seeds)
 
 

@@ -17,7 +17,7 @@ _FAMILY = ("detection",)
 _COCO = "Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312; equal to pycocotools"
 _PRECISION = "mean over IoU thresholds .50:.05:.95 (and over categories, if any) of precision at 101 recalls"
 _RECALL = "mean over IoU thresholds .50:.05:.95 of the share of objects that one of at most 100 detections covers"
-_NONE = "not defined without an object in the set, or without any detection"
+_NONE = "0 when there are objects but no detection; not defined without an object in the set"
 
 
 def kind_of(name: str) -> Kind:
@@ -31,7 +31,12 @@ def _accumulate(rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
     from ..detection import from_columns
 
     build = recall_statistic if name.startswith("ar100_") else precision_statistic
-    return build(from_columns(rows, kind_of(name)))
+    if "image_id" not in rows:
+        return build(from_columns(rows, kind_of(name)))
+    # pycocotools goes by the ids of the JSON file, and the first image wins a tie; weights stay in the order of `rows`.
+    order = rows["image_id"].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
+    statistic = build(from_columns(rows.iloc[order], kind_of(name)))
+    return lambda weights: statistic(weights[:, order])
 
 
 def _has_detections(rows: pandas.DataFrame, name: str) -> pandas.Series:
