@@ -63,6 +63,7 @@ def evaluate_model(
     floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
     pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
     force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of real data first, images too.")] = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -79,6 +80,7 @@ def evaluate_model(
         "options": parse_options(option),
         "checkpoint": checkpoint,
         "boxes": boxes,
+        "verify": verify,
     }
     if several(model, task):
         from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand

@@ -11,7 +11,8 @@ from ..cards.protocols import LARGEST_SEED
 from ..cards.task import TaskSpec
 from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
-from .base import OpenData, Reader, Request, subset
+from ..core.log import logger
+from .base import OpenData, Reader, Request, manifest_of, subset
 from .index import check_names
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
@@ -52,6 +53,7 @@ def open_data(
     stand_in_seed: int | None = None,
     embedded: bool = False,
     progress: bool = True,
+    verify: bool = False,
 ) -> OpenData:
     """Open the data of a task: real data when there is a root for it, else the stand-in, rendered when it is absent.
 
@@ -65,12 +67,14 @@ def open_data(
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
         embedded: take the stand-in even where `OCL_BENCH_DATA` is set.
         progress: draw a progress bar on stderr while a stand-in is rendered.
+        verify: read all files of real data, images too, whatever is remembered of their content; see docs/data.md.
 
     Returns:
         The opened data: samples are read one at a time, by index.
 
     Raises:
-        UsageError: the reader, the split or an option is unknown.
+        UsageError: the reader, the split or an option is unknown, or an image is not the one that an earlier
+            verification recorded.
         DataMissingError: a root was given, but the data is not in it.
     """
     reader = _find_reader(task)
@@ -86,7 +90,21 @@ def open_data(
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
     data = reader(request)
     check_names(data.ids)
-    return data
+    return _verified(data, reader, request) if verify else data
+
+
+def _verified(data: OpenData, reader: Callable[[Request], OpenData], request: Request) -> OpenData:
+    """Opened data after all its files were read; opened again where its revision was made of other content."""
+    if data.kind == "embedded":
+        logger.info("--verify: reads real data; a stand-in is what its revision says")
+        return data
+    manifest = manifest_of(data)
+    if manifest is None:
+        logger.warning(
+            "--verify: reader '%s' does not say which files it reads: none was verified", request.data.reader
+        )
+        return data
+    return data if manifest.verify() else reader(request)
 
 
 def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:

@@ -11,6 +11,7 @@ from ..cards.task import DataSpec, TaskSpec
 from ..core import paths
 from ..core.errors import UsageError
 from ..core.types import Sample, Video
+from .index import Manifest
 
 DataKind = Literal["embedded", "official", "supplied"]
 
@@ -118,6 +119,14 @@ class SampleSequence(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(len(self)))
+
+
+def manifest_of(data: OpenData) -> Manifest | None:
+    """The files of opened data, of which a subset may be read; None for a reader that does not list them."""
+    reader: Any = data.reader
+    while isinstance(reader, _Subset):
+        reader = reader.reader
+    return getattr(reader, "manifest", None)
 
 
 @dataclass(frozen=True)

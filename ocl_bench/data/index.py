@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.paths import cache_root
+from . import contents
 from .folders import write_folder
 
 if TYPE_CHECKING:
@@ -32,25 +34,65 @@ INDEX_VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """Name, size in bytes and modification time in ns of each file; a file that is not there has -1 and -1."""
+    """The files of opened data, below `root`.
 
-    files: tuple[tuple[str, int, int], ...]
+    Attributes:
+        images: name and stamp of each file whose content does not count for the revision.
+        annotations: of each file whose content does: masks, tables, lists.
+    """
 
-    @property
+    root: Path
+    images: Mapping[str, contents.Stamp]
+    annotations: Mapping[str, contents.Stamp]
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """Hash of the content of each annotation; those that were touched since they were last read are read."""
+        return contents.annotation_hashes(self.root, self.annotations)
+
+    @cached_property
     def content(self) -> str:
-        """Eight hexadecimal digits that depend on names and sizes only, so they are equal on every machine."""
+        """Eight hexadecimal digits of all names and sizes and of the content of annotations: equal on every machine.
+
+        Raises:
+            UsageError: an image is not the one that `--verify` recorded.
+        """
         # No times here: this becomes the revision of the data, and a copy of the data has the same revision.
-        return _digest([(name, size) for name, size, _ in self.files])[:8]
+        contents.check_images(self.root, self.images)
+        images = sorted((name, stamp.size) for name, stamp in self.images.items())
+        annotations = sorted((name, stamp.size, self.hashes[name]) for name, stamp in self.annotations.items())
+        return _digest([images, annotations])[:8]
 
     @property
     def key(self) -> str:
         """Key of the Arrow index: changes with every file's name, size or time, and with the versions of the reader."""
-        return _digest([version("ocl-bench"), INDEX_VERSION, self.files])[:24]
+        files = [list(self.images.items()), list(self.annotations.items())]
+        return _digest([version("ocl-bench"), INDEX_VERSION, files])[:24]
+
+    def verify(self) -> bool:
+        """Read all files whatever is remembered of them, and record the content of the images.
+
+        Returns:
+            Whether the annotations are those of `content`; if not, the data have to be opened again.
+
+        Raises:
+            UsageError: an image is not the one that was recorded earlier, or the record cannot be written.
+        """
+        read = contents.annotation_hashes(self.root, self.annotations, afresh=True)
+        contents.record_images(self.root, self.images)
+        logger.info("--verify: read %d files of %s", len(self.images) + len(self.annotations), self.root)
+        changed = [name for name, value in read.items() if value != self.hashes[name]]
+        if changed:
+            text = "%s: content differs from what was remembered, though size and times are equal (%d such files)"
+            logger.warning(text, self.root / changed[0], len(changed))
+        return not changed
 
 
-def take_manifest(root: Path, names: Sequence[str]) -> Manifest:
-    """The manifest of `names`, given relative to `root`."""
-    return Manifest(tuple(_entry(root, name) for name in names))
+def take_manifest(root: Path, images: Iterable[str], annotations: Iterable[str] = ()) -> Manifest:
+    """The manifest of these files, whose names are relative to `root`."""
+    # A file that is both is an annotation: its content counts.
+    annotated = {name: contents.stamp(root / name) for name in annotations}
+    return Manifest(root, {name: contents.stamp(root / name) for name in images if name not in annotated}, annotated)
 
 
 def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manifest) -> datasets.Dataset:
@@ -112,14 +154,6 @@ def _read_index(module: Any, folder: Path, columns: Mapping[str, Sequence[str]])
     except OSError as error:
         raise UsageError(f"{folder}: damaged, and cannot be removed ({error.strerror}); remove it") from error
     return None
-
-
-def _entry(root: Path, name: str) -> tuple[str, int, int]:
-    try:
-        status = os.stat(root / name)
-    except (OSError, ValueError):  # ValueError: a name with a NUL byte
-        return (name, -1, -1)
-    return (name, status.st_size, status.st_mtime_ns)
 
 
 @contextmanager

@@ -157,6 +157,7 @@ def make_plan(
     checkpoint: str | Path | None = None,
     boxes: str | Path | None = None,
     progress: bool = True,
+    verify: bool = False,
 ) -> Plan:
     """The plan of one evaluation: names are resolved, the model is built, and the data are opened.
 
@@ -192,13 +193,14 @@ def make_plan(
         from ..data import open_data
 
         root = Path(data_root) if data_root is not None else None
-        data = open_data(spec, data_root=root, limit=limit, split=split, stand_in_seed=stand_in_seed, progress=progress)
+        how: dict[str, Any] = {"split": split, "stand_in_seed": stand_in_seed, "progress": progress, "verify": verify}
+        data = open_data(spec, data_root=root, limit=limit, **how)
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
     if data.image_ids and isinstance(adapter, Detection):
         adapter = adapter.with_image_ids(data.image_ids)
     if train is None:
-        train = _open_train(spec, data, data_root, progress)
+        train = _open_train(spec, data, data_root, progress, verify)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
@@ -217,7 +219,9 @@ def _check_batch(batch_size: int, side: int) -> None:
         raise UsageError(f"batch size {batch_size}: at {side} pixels give at most {most}, or memory would not do")
 
 
-def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool) -> OpenData | None:
+def _open_train(
+    task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool, verify: bool
+) -> OpenData | None:
     """The split on which the task's head is fitted, or None for a task that fits nothing.
 
     It is embedded exactly when the scored data are. `limit` never cuts it: a head must be the same for any limit.
@@ -228,5 +232,6 @@ def _open_train(task: TaskSpec, data: OpenData, data_root: str | Path | None, pr
 
     # Mixing embedded with real images would fit the head on other data than it is scored on.
     root = Path(data_root) if data_root is not None and data.kind != "embedded" else None
-    train = open_data(task, data_root=root, split=task.fit.split, embedded=data.kind == "embedded", progress=progress)
+    how: dict[str, Any] = {"embedded": data.kind == "embedded", "progress": progress, "verify": verify}
+    train = open_data(task, data_root=root, split=task.fit.split, **how)
     return spread(train, task.fit.samples)

@@ -77,6 +77,7 @@ def evaluate(
     boxes: str | Path | None = None,
     progress: bool = True,
     force: bool = False,
+    verify: bool = False,
 ) -> Result:
     """Score a model on a task and write the result.
 
@@ -100,6 +101,7 @@ def evaluate(
         boxes: a file of boxes in place of the data set's own, for a task that grants boxes.
         progress: whether to show a progress bar.
         force: compute again even if there is a finished result.
+        verify: read all files of real data first, images too, whatever is remembered of them; see docs/data.md.
 
     Returns:
         The result, as it was written.
@@ -122,6 +124,7 @@ def evaluate(
         checkpoint=checkpoint,
         boxes=boxes,
         progress=progress,
+        verify=verify,
     )
     return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
 

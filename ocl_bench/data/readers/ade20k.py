@@ -27,6 +27,7 @@ from .places import find_root_with
 
 _FOLDERS = {"train": "training", "val": "validation"}
 _CLASSES = 150
+_NAMES = "objectInfo150.txt"
 
 
 def open_ade20k(request: Request) -> OpenData:
@@ -38,7 +39,9 @@ def open_ade20k(request: Request) -> OpenData:
         reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, None)
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, read_names(root))
     root = find_root_with(request, ("images", "annotations"))
-    reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, request.limit)
+    reader = DenseReader.open(
+        root, "ade20k", list_files(root, request.split), read_truth, request.limit, tables=[_NAMES]
+    )
     note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of {root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, root, reader.ids, note, read_names(root))
@@ -65,7 +68,7 @@ def read_names(root: Path) -> dict[int, str]:
 
     Raises UsageError when the file is another table.
     """
-    path = root / "objectInfo150.txt"
+    path = root / _NAMES
     if not path.is_file():
         return {}
     try:

@@ -52,7 +52,8 @@ class CityscapesOptions(BaseModel):
 
 def open_cityscapes(request: Request) -> OpenData:
     """Open one split. Raises UsageError for an option or a split, DataMissingError when the data is not there."""
-    truth = partial(read_truth, instances=parse_options(CityscapesOptions, request).truth == "instances")
+    instances = parse_options(CityscapesOptions, request).truth == "instances"
+    truth = partial(read_truth, instances=instances)
     names = dict(enumerate(CLASSES.values()))
     check_split(request, "Cityscapes", ("train", "val"))
     if request.root is None:
@@ -60,7 +61,9 @@ def open_cityscapes(request: Request) -> OpenData:
         reader = DenseReader.open(tree.root, "cityscapes", list_files(tree.root, request.split), truth, None)
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, names)
     root = find_root_with(request, ("leftImg8bit", "gtFine"))
-    reader = DenseReader.open(root, "cityscapes", list_files(root, request.split), truth, request.limit)
+    files = list_files(root, request.split)
+    more = _instance_file if instances else None
+    reader = DenseReader.open(root, "cityscapes", files, truth, request.limit, more=more)
     note = f"data: Cityscapes fine {request.split}, {len(reader)} images of {root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, names)
 
@@ -80,6 +83,11 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
         image, label = (f"{folder}/{stem}{suffix}" for folder, suffix in zip(folders, suffixes, strict=True))
         rows.append((Path(stem).name, image, label))
     return rows
+
+
+def _instance_file(labels: str) -> str:
+    """The file of the instance ids that belongs to a file of labelIds."""
+    return labels.removesuffix("_labelIds.png") + "_instanceIds.png"
 
 
 def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool = False) -> Truth:
@@ -102,7 +110,7 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool
     classes = table[codes]
     if not instances:
         return Truth(*class_regions(classes), classes=classes)
-    place = path.with_name(path.name.replace("_labelIds", "_instanceIds"))
+    place = Path(_instance_file(str(path)))
     ids = read_codes(place, sample_id, codes.shape)
     # Ids below 1000 are labelIds: of a class without instances, or of a group that annotators did not separate.
     wrong = (classes != VOID) & (np.where(ids < _FIRST_INSTANCE, ids, ids // _FIRST_INSTANCE) != codes)

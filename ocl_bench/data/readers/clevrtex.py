@@ -140,7 +140,7 @@ class ClevrtexReader(SampleSequence[Sample]):
             "mask": [f"{stem}_flat.png" for stem in stems],
             "metadata": [f"{stem}.json" for stem in stems],
         }
-        manifest = take_manifest(root, [*columns["image"], *columns["mask"], *columns["metadata"]])
+        manifest = take_manifest(root, columns["image"], [*columns["mask"], *columns["metadata"]])
         index = open_index(f"clevrtex-{variant}", columns, manifest)
         return cls(root, tuple(columns["id"]), index, manifest, remedy)
 

@@ -170,15 +170,17 @@ class CocoReader(SampleSequence[Sample]):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Names and sizes of the annotation file, of all images, and of their maps where truth comes from maps."""
+        """The annotation file, all images, and their maps where truth comes from maps."""
         folder = self.folder.relative_to(self.root).as_posix()
         names = [f"{folder}/{image['file_name']}" for image in self.images]
         if self.options.annotations == "stuffthings":
-            return take_manifest(self.root, [*names, *(image["map"] for image in self.images)])
+            return take_manifest(self.root, names, [image["map"] for image in self.images])
         table = f"annotations/{self.options.annotations}_{self.split}2017"
+        annotations = [f"{table}.json"]
         if self.options.annotations == "panoptic":
-            names += [f"{table}/{entry['file_name']}" for entries in self.annotations.values() for entry in entries]
-        return take_manifest(self.root, [f"{table}.json", *names])
+            entries = (entry for entries in self.annotations.values() for entry in entries)
+            annotations += [f"{table}/{entry['file_name']}" for entry in entries]
+        return take_manifest(self.root, names, annotations)
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing or broken or contradicts its annotation."""

@@ -15,7 +15,7 @@ sequences are read, whatever the split.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import VOID, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
-from ..index import take_manifest
+from ..index import Manifest, take_manifest
 from ..options import check_split, first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .frames import MASKS, files_below, lazy_video, list_files
@@ -58,7 +58,7 @@ def open_davis(request: Request) -> OpenData:
     note = f"data: DAVIS 2017 {request.split} ({options.annotations}), {len(reader)} sequences of {reader.root}"
     if not reader.listed:
         note += "; it has no ImageSets, so that these are all its sequences"
-    return OpenData(reader, "official", f"official-{reader.digest()}", reader.root, reader.ids, note)
+    return OpenData(reader, "official", f"official-{reader.manifest.content}", reader.root, reader.ids, note)
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ class DavisReader(SampleSequence[Video]):
         ids = _listed(root, split) if listed else _found(root)
         return cls(root, tuple(ids[:limit]), annotations, listed)
 
-    def digest(self) -> str:
-        """Eight hexadecimal digits of the names and sizes of all files."""
-        folders = [place / video_id for video_id in self.ids for place in (_IMAGES, self.annotations)]
-        return take_manifest(self.root, files_below(self.root, [Path("ImageSets/2017"), *folders])).content
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All files of the sequences, and the lists."""
+        frames, masks = ([place / video_id for video_id in self.ids] for place in (_IMAGES, self.annotations))
+        annotations = files_below(self.root, [Path("ImageSets/2017"), *masks])
+        return take_manifest(self.root, files_below(self.root, frames), annotations)
 
     def __getitem__(self, index: int) -> Video:
         """Sequence `index`. Raises SampleError when it has no frame, or a file whose name is not one of DAVIS."""

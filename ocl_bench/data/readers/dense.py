@@ -46,10 +46,16 @@ class DenseReader(SampleSequence[Sample]):
         files: Sequence[DenseFiles],
         truth: Callable[[np.ndarray, Path, str], Truth],
         limit: int | None,
+        *,
+        more: Callable[[str], str] | None = None,
+        tables: Sequence[str] = (),
     ) -> DenseReader:
-        """Index the first `limit` of these files under `name`; no pixel is read."""
+        """Index the first `limit` of these files under `name`; no pixel is read.
+
+        more: path of a second annotation, which `truth` reads, from that of the first. tables: of the whole data set.
+        """
         ids, images, masks = (list(column) for column in zip(*files[:limit], strict=True))
-        manifest = take_manifest(root, [*images, *masks])
+        manifest = take_manifest(root, images, [*masks, *(map(more, masks) if more else ()), *tables])
         index = open_index(name, {"id": ids, "image": images, "mask": masks}, manifest)
         return cls(root, tuple(ids), index, manifest, truth)
 

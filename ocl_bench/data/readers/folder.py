@@ -116,7 +116,7 @@ class FolderReader(SampleSequence[Sample]):
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
             "mask": [f"{options.masks}/{i}.png" for i in chosen],
         }
-        manifest = take_manifest(root, [*columns["image"], *columns["mask"]])
+        manifest = take_manifest(root, columns["image"], columns["mask"])
         index = open_index(f"folder-{name}", columns, manifest)
         return cls(root, tuple(chosen), index, manifest, options)
 

@@ -24,8 +24,9 @@ any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sam
 `train/000123` if there are no names. A limit takes images spread evenly: the first ones would be of one class.
 
 Opening lists all names but asks only 1000 files for their size: on a network drive, asking all 1.28 million takes
-minutes. The revision depends on all names, on these sizes, and on the XML files of these images. It may stay the same
-when a single image is repaired: `--force` evaluates again. There is no Arrow index, because the ids are the file names.
+minutes. The revision depends on all names and classes, on these sizes, and on the XML files of these images. It may
+stay the same when another file changes: `--verify` reads them all, and `--force` evaluates again. There is no Arrow
+index, because the ids are the file names.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +45,7 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
+from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from . import imagenet_hub as hub
@@ -114,6 +117,14 @@ class ImageNetReader(SampleSequence):
     flat: bool
     boxes: BoxSource | None = None
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All images and XML files, for `--verify` only: asking a million files takes minutes on a network drive."""
+        files = [self.path(position).relative_to(self.folder).as_posix() for position in range(len(self))]
+        if isinstance(self.boxes, XmlBoxes):
+            files += [str(self.boxes.folder / name) for name in self.boxes.names()]
+        return take_manifest(self.folder, files)
+
     def path(self, position: int) -> Path:
         """The file of image `position`."""
         name = self.ids[position].rpartition("/")[2] if self.flat else self.ids[position]
@@ -134,6 +145,11 @@ class HubReader(SampleSequence):
     ids: tuple[str, ...]
     labels: np.ndarray
     boxes: BoxSource | None = None
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files of the rows."""
+        return take_manifest(self.rows.folder, self.rows.files)
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when its image cannot be decoded or its boxes make no sense."""
@@ -209,7 +225,7 @@ def _open_rows(rows: hub.Rows, place: Place, split: str, options: ImageNetOption
     ids = tuple(f"{split}/{position:06d}" for position in range(len(labels)))
     reader = HubReader(rows, ids, labels)
     boxes, revision, more = _open_boxes(place, split, options, reader, {name: k for k, name in enumerate(classes)})
-    return _Opened(replace(reader, boxes=boxes), classes, hub.content(rows), revision, remark + more)
+    return _Opened(replace(reader, boxes=boxes), classes, _row_content(reader, classes), revision, remark + more)
 
 
 def _open_boxes(
@@ -245,13 +261,27 @@ def _open_boxes(
 
 def _content(reader: ImageNetReader, listing: Listing) -> str:
     """Eight hexadecimal digits of all names and of the sizes of some files; a file that is not there counts as -1."""
-    digest = hashlib.sha256()
+    digest = _label_digest(reader, listing.classes)
     for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
         digest.update(f"{sample_id}{suffix}\n".encode())
     for position in _some(len(reader)):
         path = reader.path(position)
         digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
     return digest.hexdigest()[:8]
+
+
+def _row_content(reader: HubReader, classes: Sequence[str]) -> str:
+    """Eight hexadecimal digits of the names and sizes of the files and of all labels."""
+    digest = _label_digest(reader, classes)
+    digest.update(reader.manifest.content.encode())
+    return digest.hexdigest()[:8]
+
+
+def _label_digest(reader: ImageNetReader | HubReader, classes: Sequence[str]) -> Any:
+    """A SHA-256 of the names of the classes and of the class of each image."""
+    digest = hashlib.sha256("\n".join([*classes, ""]).encode())
+    digest.update(reader.labels.astype("<i4").tobytes())
+    return digest
 
 
 def _box_content(reader: ImageNetReader | HubReader) -> str:

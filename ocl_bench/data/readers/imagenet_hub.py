@@ -18,7 +18,6 @@ from PIL import Image
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ..images import check_pixels, one_line
-from ..index import take_manifest
 
 if TYPE_CHECKING:
     import datasets
@@ -169,11 +168,6 @@ def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except Exception as error:
         raise SampleError(sample_id, f"{where}: image cannot be decoded ({one_line(error)}); {_REMEDY}") from error
-
-
-def content(rows: Rows) -> str:
-    """Eight hexadecimal digits of the names and sizes of the files."""
-    return take_manifest(rows.folder, rows.files).content
 
 
 def _open_saved(folder: Path, part: str) -> SavedRows:

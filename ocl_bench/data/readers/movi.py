@@ -115,7 +115,7 @@ class MoviReader(SampleSequence[Video]):
             records += [(name, offset) for offset, _ in heads]
         if not ids:
             raise UsageError(f"{root}: the files of split '{split}' hold no video; download them again")
-        manifest = take_manifest(root, [*shards, _INFO])
+        manifest = take_manifest(root, [], [*shards, _INFO, _NAMES])  # a shard holds masks
         return cls(root, options.size, tuple(ids[:limit]), tuple(records[:limit]), manifest, _read_names(root))
 
     def __getitem__(self, index: int) -> Video:

@@ -18,7 +18,7 @@ The masks of a video are all read once, before its first frame, and only the tab
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from ...core.errors import DataMissingError, SampleError
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
-from ..index import take_manifest
+from ..index import Manifest, take_manifest
 from .folder import FolderOptions, find_folder, folder_options, list_ids, rank_labels
 from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
 
@@ -46,7 +46,7 @@ def open_video_folder(request: Request) -> OpenData:
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} videos of {root}"
-    return OpenData(reader, "supplied", f"supplied-{reader.digest()}", root, reader.ids, note)
+    return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,12 @@ class VideoFolderReader(SampleSequence[Video]):
             raise DataMissingError(f"{root / options.images}: no folder of frames in it")
         return cls(root, tuple(ids[:limit]), options)
 
-    def digest(self) -> str:
-        """Eight hexadecimal digits of the names and sizes of all files."""
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All files of the videos."""
         kinds = (self.options.images, self.options.masks)
-        folders = [Path(kind, video_id) for video_id in self.ids for kind in kinds]
-        return take_manifest(self.root, files_below(self.root, folders)).content
+        frames, masks = (files_below(self.root, [Path(kind, name) for name in self.ids]) for kind in kinds)
+        return take_manifest(self.root, frames, masks)
 
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError when it has no frame, or two files for one frame."""

@@ -112,10 +112,10 @@ class VocReader(SampleSequence[Sample]):
         sbd = _find_sbd(root) if split == "trainaug" else None
         files = [_files(root, name, sbd, split == "trainaug") for name in ids]
         columns = {"id": ids, **{key: [entry[key] for entry in files] for key in ("image", "classes", "objects")}}
-        names = [name for key in ("image", "classes", "objects") for name in columns[key] if name]
+        annotations = [name for key in ("classes", "objects") for name in columns[key] if name]
         if options.boxes == "annotations":
-            names += [f"Annotations/{name}.xml" for name in ids]
-        manifest = take_manifest(root, names)
+            annotations += [f"Annotations/{name}.xml" for name in ids]
+        manifest = take_manifest(root, columns["image"], annotations)
         return cls(root, tuple(ids), open_index(f"voc{options.year}-{split}", columns, manifest), manifest, options)
 
     def __getitem__(self, index: int) -> Sample:

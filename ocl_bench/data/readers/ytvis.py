@@ -23,7 +23,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +33,7 @@ from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import Instance, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
-from ..index import take_manifest
+from ..index import Manifest, take_manifest
 from ..labels import label_map, run_length
 from ..options import check_entries, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
@@ -91,7 +91,9 @@ def open_ytvis(request: Request) -> OpenData:
     reader = YtvisReader.open(root, _table(root, options, request), request.limit, (request.split, options))
     what = f"{request.split}, {options.subset}" if request.split == "validation" else request.split
     note = f"data: YouTube-VIS {options.year} ({what}), {len(reader)} videos of {root}{reader.remark}"
-    return OpenData(reader, "official", f"official-{reader.digest()}", root, reader.ids, note, reader.categories)
+    return OpenData(
+        reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, reader.categories
+    )
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,11 @@ class YtvisReader(SampleSequence[Video]):
         annotations, remark = _group(content, videos)
         return cls(root, table, ids, videos, annotations, categories, remark)
 
-    def digest(self) -> str:
-        """Eight hexadecimal digits of the names and sizes of the table and of all frames."""
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The table and all frames."""
         names = [(_IMAGES / str(name)).as_posix() for video in self.videos for name in video["file_names"]]
-        return take_manifest(self.root, [self.table.relative_to(self.root).as_posix(), *names]).content
+        return take_manifest(self.root, names, [self.table.relative_to(self.root).as_posix()])
 
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError when its entries contradict each other; no frame is read."""

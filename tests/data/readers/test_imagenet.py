@@ -19,6 +19,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.data import open_data
 from ocl_bench.data.base import OpenData, Request
 from ocl_bench.data.readers import imagenet
 from ocl_bench.data.readers.imagenet import open_imagenet
@@ -307,6 +308,35 @@ def test_the_revision_follows_names_and_sizes(tmp_path: Path) -> None:
     second = open_split(tmp_path, "train").revision
     path.rename(path.with_suffix(".jpg"))
     assert len({first, second, open_split(tmp_path, "train").revision}) == 3
+
+
+def test_the_revision_follows_labels_and_classes(tmp_path: Path) -> None:
+    """Files of equal names and sizes with other labels are other data."""
+    revisions = set()
+    for labels in ((0, 1), (1, 0), (1, 1)):
+        write_parquet(tmp_path / "hub/imagenet", "validation", [(encoded(), label) for label in labels])
+        revisions.add(open_split(tmp_path / "hub").revision)
+    assert len(revisions) == 3
+    root = write_folders(tmp_path / "flat/imagenet", train=())
+    for classes in (CLASSES, (*CLASSES, "n99999999")):
+        put(root / "labels.txt", "\n".join(classes))
+        revisions.add(open_split(tmp_path / "flat").revision)
+    assert len(revisions) == 5
+
+
+def test_verify_reads_all_images_and_boxes(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "imagenet")
+    path = put(root / "Annotations/CLS-LOC/val/ILSVRC2012_val_00000003.xml", xml((DOG, 1, 2, 10, 20)))
+    task = card(reader="imagenet", split="val", options={"boxes": "labelled"})
+    first = open_data(task, data_root=tmp_path, limit=2, verify=True).revision
+    assert open_data(task, data_root=tmp_path, verify=True).revision == first
+    for edited in (path, root / f"val/{DOG}/ILSVRC2012_val_00000003.JPEG"):
+        content = edited.read_bytes()
+        edited.write_bytes(content.replace(b"20", b"21") if edited == path else content[:-1] + b"x")
+        with pytest.raises(UsageError, match=f"{edited.name}: not what an earlier --verify"):
+            open_data(task, data_root=tmp_path, verify=True)
+        edited.write_bytes(content)
+    assert open_data(task, data_root=tmp_path, verify=True).revision == first
 
 
 # Boxes
