@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Containers and hosts that share a folder may have the same process numbers. Names of files are limited to 255 bytes.
+    owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)
