@@ -15,7 +15,7 @@ from typing import Any
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
-    # Containers and hosts that share a folder may have the same process numbers. Names of files are limited to 255 bytes.
+    # Containers that share a folder may have the same process numbers. The name is cut as it may have 255 bytes.
     owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""The environment variables with which torchrun and other launchers tell processes apart, and what is wrong with them."""
+"""The environment variables with which torchrun and other launchers tell processes apart."""
 
 from __future__ import annotations
 

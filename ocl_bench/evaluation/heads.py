@@ -66,9 +66,7 @@ def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: No
     return cached(plan.fit_key, fitted, again=plan.refit, check=check)
 
 
-def cached(
-    key: str, fit: Callable[[], Head], *, again: bool = False, check: Callable[[], None] = lambda: None
-) -> Head:
+def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Callable[[], None] = lambda: None) -> Head:
     """The tensors of a head, read from the cache or fitted now.
 
     With several ranks (torchrun), rank 0 fits and the others wait.
