@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import socket
 import stat
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
@@ -22,7 +24,9 @@ DEEPEST_YAML = 200
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Containers that share a folder may have the same process numbers. The name is cut as it may have 255 bytes.
+    owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)

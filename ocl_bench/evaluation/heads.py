@@ -25,21 +25,25 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-def with_head(plan: Plan) -> Plan:
-    """The plan with its head or bank, fitted or read from the cache; the same plan when the task fits nothing."""
+def with_head(plan: Plan, check: Callable[[], None] = lambda: None) -> Plan:
+    """The plan with its head or bank, fitted or read from the cache; the same plan when the task fits nothing.
+
+    check: called while another rank fits; raises when there is nobody to wait for.
+    """
     if plan.train is None or plan.task.fit is None:
         return plan
     with fixed_arithmetic(plan.threads):
         if plan.task.fit.head == "bank":
             return replace(plan, adapter=with_bank(plan, plan.train))
         adapter = cast(HeadAdapter, plan.adapter)
-        return replace(plan, adapter=adapter.with_head(head_for(plan, plan.train)))
+        return replace(plan, adapter=adapter.with_head(head_for(plan, plan.train, check)))
 
 
-def head_for(plan: Plan, train: OpenData) -> Head:
+def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: None) -> Head:
     """The head of a plan, fitted on `train` or read from the cache.
 
     It is not cached when the model is a live object, whose state no key can name. With `plan.refit` it is fitted again.
+    `check` is that of `cached`.
 
     Returns:
         The adapter's tensors, and `left_out`: int64 positions in `train.ids` of the images that failed.
@@ -57,10 +61,12 @@ def head_for(plan: Plan, train: OpenData) -> Head:
         head = adapter.fit(batches, train)  # uses up the generator; `left_out` is complete only after it
         return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
 
-    return cached(plan.fit_key, fitted, again=plan.refit) if plan.model.reusable else _finite(fitted())
+    if not plan.model.reusable:
+        return _finite(fitted())
+    return cached(plan.fit_key, fitted, again=plan.refit, check=check)
 
 
-def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
+def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Callable[[], None] = lambda: None) -> Head:
     """The tensors of a head, read from the cache or fitted now.
 
     With several ranks (torchrun), rank 0 fits and the others wait.
@@ -69,6 +75,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
         key: names the file, `<cache>/heads/<first two>/<key>.safetensors`.
         fit: computes the head.
         again: fit even if the file is there. A damaged file is always replaced.
+        check: called while waiting; raises when there is nobody to wait for.
 
     Raises:
         UsageError: when the cache cannot be written, or the head is not finite.
@@ -81,6 +88,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False) -> Head:
         if not path.is_file():
             logger.info("waiting for rank 0, which fits the head (%s)", path)
         while not path.is_file():  # it is written atomically: once there, it is complete
+            check()
             time.sleep(0.2)
     if path.is_file() and not again:
         try:

@@ -7,15 +7,18 @@ data.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
+from ..core.launcher import remedy
+from ..core.locks import locked
 from ..core.log import logger, progress_bar
 from ..core.machine import fixed_arithmetic, peak_memory_mb
 from ..core.paths import results_root
@@ -29,34 +32,13 @@ from .fitting import fit_section
 from .heads import with_head
 from .loop import Runner
 from .plan import DTYPE, Plan, make_plan
-from .shards import SHARD_SIZE, Shard, WorkFolder, merge, split
+from .ranks import Companions, ProcessRank
+from .shards import SHARD_SIZE, WorkFolder, merge, split
 
 if TYPE_CHECKING:
     import pandas
 
     from .video_loop import VideoRunner
-
-
-@dataclass(frozen=True)
-class ProcessRank:
-    """This process among those that torchrun started: rank r of `world` computes shards r, r + world, ..."""
-
-    world: int
-    rank: int
-
-    @classmethod
-    def from_environment(cls) -> ProcessRank:
-        """The rank from WORLD_SIZE and RANK, which torchrun sets; rank 0 of 1 where they are not set.
-
-        Raises UsageError when they are inconsistent.
-        """
-        try:
-            world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        except ValueError as error:
-            raise UsageError("WORLD_SIZE and RANK must be integers; start ranks with torchrun") from error
-        if not 0 <= rank < world:
-            raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}; start ranks with torchrun")
-        return cls(world, rank)
 
 
 def evaluate(
@@ -143,31 +125,66 @@ def run(
     if rank.world > 1 and (force or not plan.model.reusable):
         raise UsageError(
             "with several ranks, name a model that can be identified (a card, or path.py:build with parameters or an "
-            "attribute `fingerprint`) and do not use --force"
+            f"attribute `fingerprint`) and do not use --force ({remedy()})"
         )
     folder = plan.folder(Path(results) if results is not None else results_root())
     stem = plan.key[:8]  # for people; `_read_finished` compares the whole key
     path = folder / f"{stem}.json"
-    if plan.model.reusable and not force and (finished := _read_finished(path, plan, save_predictions)):
-        return finished
-    predictions = folder / f"{stem}.predictions" if save_predictions else None
-    work = WorkFolder(folder / f"{stem}.work", _work_setup(plan, save_predictions))
-    if force or not plan.model.reusable:
-        work.remove()  # a live object may have changed since its shards were written
-    shards = split(len(plan.data.ids), _shard_size(plan))
-    plan = with_head(replace(plan, refit=force))
-    _compute(plan, work, shards, rank, predictions, progress)
-    if rank.rank > 0:
-        logger.info("rank %d is done and waits for rank 0, which writes %s", rank.rank, path)
-        while not (finished := _read_finished(path, plan, save_predictions, failed_too=True)):
-            time.sleep(0.1)  # rank 0 writes the result
-        return finished
-    work.wait(range(len(shards)))
-    computed = [shard for index in range(len(shards)) if (shard := work.read(index)) is not None]
-    result, rows = _collect(plan, computed)
-    written = records.write_result(result, rows, folder)
-    work.remove()  # after the result is there: a run that is killed in between has nothing to compute again
-    return written
+
+    def finished() -> Result | None:
+        return _read_finished(path, plan, save_predictions) if plan.model.reusable and not force else None
+
+    if done := finished():
+        return done
+    before = _stamp(path)
+    one_at_a_time = locked(folder / f".{stem}.lock", f"waiting for another process, which computes {path}")
+    # Live objects of one class share a key, but no work folder: they may run at the same time, and write in turn.
+    alone = rank.rank == 0 and (plan.model.reusable or save_predictions)
+    with Companions(rank, folder / f"{stem}.ranks") as others, ExitStack() as stack:
+        if alone:
+            stack.enter_context(one_at_a_time)
+        others.meet(lambda: finished() is not None)
+        if done := finished():  # by the process that had the lock
+            return done
+        if plan.model.reusable:
+            place = folder / f"{stem}.work"
+        else:
+            place = Path(stack.enter_context(TemporaryDirectory(prefix="ocl-bench-")))
+        work = WorkFolder(place, _work_setup(plan, save_predictions))
+        if force:
+            work.remove()
+        shards = split(len(plan.data.ids), _shard_size(plan))
+        plan = with_head(replace(plan, refit=force), others.check)
+        _compute(plan, work, shards, rank, folder / f"{stem}.predictions" if save_predictions else None, progress)
+        if rank.rank > 0:
+            return _wait_for_result(path, plan, save_predictions, before, others)
+        work.wait(range(len(shards)), check=others.check)
+        result, rows = _collect(plan, work, len(shards))
+        if not alone:
+            stack.enter_context(one_at_a_time)
+        written = records.write_result(result, rows, folder)
+        work.remove()  # after the result is there: a run that is killed in between has nothing to compute again
+        return written
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells one content of a file from the next, as each is written to a new file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _wait_for_result(
+    path: Path, plan: Plan, save_predictions: bool, before: tuple[int, int] | None, others: Companions
+) -> Result:
+    """What rank 0 writes. before: stamp of an earlier result with failed samples, which is computed again."""
+    logger.info("rank %d is done and waits for rank 0, which writes %s", others.rank.rank, path)
+    while _stamp(path) == before or not (done := _read_finished(path, plan, save_predictions, failed_too=True)):
+        others.check()
+        time.sleep(0.1)
+    return done
 
 
 def _shard_size(plan: Plan) -> int:
@@ -206,10 +223,16 @@ def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
     return VideoRunner(plan, predictions)
 
 
-def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFrame]:
-    """The result of all shards, and their rows. Raises UsageError when no sample was scored."""
-    rows = merge(shards)
+def _collect(plan: Plan, work: WorkFolder, count: int) -> tuple[Result, pandas.DataFrame]:
+    """The result of all shards, and their rows.
+
+    Raises UsageError when no sample was scored, or when the shards are not of all samples, each once.
+    """
+    shards = [shard for index in range(count) if (shard := work.read(index)) is not None]
     failed = tuple(failure for shard in shards for failure in shard.failed)
+    rows = merge(shards) if shards else None
+    _check_counts(plan, work, rows, [failure.id for failure in failed])
+    assert rows is not None
     scored = int(rows["id"].nunique())
     if not scored:
         raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
@@ -248,6 +271,21 @@ def _collect(plan: Plan, shards: Sequence[Shard]) -> tuple[Result, pandas.DataFr
         rows=records.RowsFile(file="", sha256=""),
     )
     return result, rows
+
+
+def _check_counts(plan: Plan, work: WorkFolder, rows: pandas.DataFrame | None, failed: list[str]) -> None:
+    """Delete the work and raise UsageError unless each id has a row for each noise seed, or has failed once."""
+    ids = [*rows["id"].iloc[:: len(plan.noise_seeds)], *failed] if rows is not None else []
+    expected = len(plan.noise_seeds) * (len(plan.data.ids) - len(failed))
+    if rows is not None and len(rows) == expected and sorted(ids) == sorted(plan.data.ids):
+        return
+    work.remove()
+    number = 0 if rows is None else len(rows)
+    raise UsageError(
+        f"task {plan.task.name}: {len(plan.data.ids)} samples were attempted, of which {len(failed)} failed, but there "
+        f"are {number} rows instead of {expected}, or rows of other samples: something else wrote to {work.folder}, "
+        "which is deleted now; evaluate again"
+    )
 
 
 def _images(rows: pandas.DataFrame) -> float:

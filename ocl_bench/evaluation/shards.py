@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +98,13 @@ class WorkFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(index), lambda target: pyarrow.parquet.write_table(table, target))
 
-    def wait(self, indices: Sequence[int], seconds: float = 0.1) -> None:
-        """Wait until all these shards are there. Other ranks compute them; torchrun ends all ranks when one dies.
+    def wait(self, indices: Sequence[int], seconds: float = 0.1, check: Callable[[], None] = lambda: None) -> None:
+        """Wait until all these shards are there. Other ranks compute them.
 
-        seconds: between two looks.
+        Args:
+            indices: of the shards.
+            seconds: between two looks.
+            check: called between two looks; raises when there is nobody to wait for.
         """
         pending = list(indices)
         said = False
@@ -109,6 +112,7 @@ class WorkFolder:
             if not said:
                 logger.info("waiting for other ranks, which compute %d shards in %s", len(pending), self.folder)
                 said = True
+            check()
             time.sleep(seconds)
 
     def remove(self) -> None:

@@ -21,9 +21,11 @@ class LogFile:
     def __init__(self, path: Path, step: int, enabled: bool) -> None:
         self.path, self.enabled = path, enabled
         self.last: dict[str, float] = {}
+        self.validated: set[int] = set()  # steps after which the log has a validation
         if enabled:
             lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() and step else []
             known = [line for line in lines if _logged_before(line, step)]
+            self.validated = {row["step"] for line in known if "val" in (row := json.loads(line))}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_text("".join(known), encoding="utf-8"))
 
@@ -33,8 +35,9 @@ class LogFile:
         self._append({"step": step, **self.last, "lr": rate, **counts})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
-        """Append the validation numbers after `step` steps."""
-        self._append({"step": step, "val": numbers})
+        """Append the validation numbers after `step` steps, unless an earlier visit has stopped there and did so."""
+        if step not in self.validated:
+            self._append({"step": step, "val": numbers})
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.enabled:

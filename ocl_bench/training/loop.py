@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.log import logger
 from ..core.schedules import cosine, learning_rate
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
@@ -123,6 +124,7 @@ def fit(
         UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
             ranks, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C was pressed; the finished step is in `last.pt`.
+        SystemExit: with code 143, after SIGTERM (Slurm, spot machines); the finished step is in `last.pt`.
     """
     if recipe.batch % ranks.size:
         raise UsageError(f"field 'train.batch': {recipe.batch} images cannot be split over {ranks.size} ranks evenly")
@@ -135,11 +137,11 @@ def fit(
     if compile_model:
         _compile(model)
     deadline = None if minutes is None else state.started + 60 * minutes
-    saved, stop = state.step, False
+    saved, stop, stopped_by = state.step, False, 0
     with (
         training_progress(recipe.steps, state.step, progress and ranks.main) as show,
         _Batches(objective, state.step) as batches,
-        _interrupts(ranks.size == 1) as interrupted,  # a rank that stopped alone would leave the others waiting
+        _interrupts(ranks.size == 1) as interrupted,
     ):
         while state.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
@@ -147,8 +149,10 @@ def fit(
                 log.train(state.step, _finite(terms, state.step, ranks, out), run.rate, run.counted())
             state.step += 1
             show(state.step, log.last, state.numbers)
-            # The clocks of ranks differ: all ranks stop as soon as one of them has reached the deadline.
-            stop = interrupted() or (deadline is not None and ranks.any(time.monotonic() >= deadline))
+            # Clocks differ, and so does when a signal arrives: all ranks stop as soon as one of them has to, since one
+            # that stopped alone would leave the others waiting.
+            stopped_by = ranks.largest(interrupted())
+            stop = stopped_by > 0 or (deadline is not None and ranks.any(time.monotonic() >= deadline))
             if state.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
                 saved = state.step
@@ -156,8 +160,7 @@ def fit(
                 log.validation(state.step, run.validate())
     if saved != state.step:
         run.checkpoint()
-    if interrupted():
-        raise KeyboardInterrupt
+    _leave_after(stopped_by, out, state.step)
     log.validation(state.step, run.validate())
     return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
@@ -233,27 +236,43 @@ class _Run:
 
 
 @contextmanager
-def _interrupts(enabled: bool) -> Iterator[Callable[[], bool]]:
-    """Handle Ctrl-C; yields a function that says whether it was pressed.
+def _interrupts(ctrl_c: bool) -> Iterator[Callable[[], int]]:
+    """Handle SIGTERM and Ctrl-C; yields a function that gives the number of the signal that came, or 0.
 
-    The first Ctrl-C lets the loop finish its step and write a checkpoint. The second one stops the program at once.
+    The first one lets the loop finish its step and write a checkpoint. The second one stops the program at once.
+
+    ctrl_c: whether to handle Ctrl-C as well. torchrun answers it with a SIGTERM to every rank.
     """
-    pressed = False
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield lambda: pressed
+    came = 0
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: came
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *([signal.SIGINT] if ctrl_c else []))}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def remember(number: int, frame: object) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, before)
+        nonlocal came
+        came = number
+        restore()
 
-    signal.signal(signal.SIGINT, remember)
+    for number in before:
+        signal.signal(number, remember)
     try:
-        yield lambda: pressed
+        yield lambda: came
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
+
+
+def _leave_after(number: int, out: Path, step: int) -> None:
+    """End the program as the signal asks for, now that the checkpoint is written; 0 goes on."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if number == signal.SIGTERM:
+        logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, out / "last.pt")
+        raise SystemExit(128 + number)
 
 
 def _finite(terms: dict[str, Tensor], step: int, ranks: Ranks, out: Path) -> dict[str, float]:

@@ -10,14 +10,18 @@ import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
+from torch.distributed import TCPStore
 
 from ..core.errors import UsageError
+from ..core.launcher import PATIENCE, is_starting, remedy
+from ..core.log import logger
 from .recipe import Precision
 
 
@@ -99,6 +103,14 @@ class Ranks:
         """True on every rank if `flag` is true on at least one rank."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def largest(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+        return int(value)
+
 
 class _Gather(torch.autograd.Function):
     """all_gather with a gradient: the backward pass sums the gradients of all ranks with respect to a rank's rows."""
@@ -140,7 +152,9 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision {precision}: unknown; choose auto, fp32 or bf16")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
+    store = _meet(on_cpu)  # kept until the group has joined: rank 0 holds the server
     state = PartialState(cpu=on_cpu)
+    del store
     atexit.register(_leave_gloo)
     expected = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != expected:
@@ -151,6 +165,49 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
     place = torch.device("cpu") if on_cpu else state.device
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(place))
     return Ranks(state, state.process_index, state.num_processes, place, bf16)
+
+
+def _meet(on_cpu: bool) -> TCPStore | None:
+    """Wait for the other ranks, as torch would do for half an hour without a word.
+
+    Returns the store in which they meet; torch finds its server again. None for a single process.
+
+    Raises UsageError when the variables of a launcher are incomplete, or when nobody else is there.
+    """
+    try:
+        world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        port = int(os.environ.get("MASTER_PORT", "0"))
+    except ValueError as error:
+        raise UsageError(f"RANK, WORLD_SIZE and MASTER_PORT must be integers; {remedy()}") from error
+    if world == 1 and (on_cpu or "LOCAL_RANK" not in os.environ):
+        return None
+    absent = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent or not 0 <= rank < world:
+        what = f"without {', '.join(absent)}" if absent else f"RANK {rank} is not below WORLD_SIZE {world}"
+        raise UsageError(f"the variables of a launcher are incomplete ({what}); {remedy()}")
+    from_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    pending, said, store = [other for other in range(world) if other != rank], False, None
+    while True:
+        try:
+            wait = timedelta(seconds=PATIENCE)
+            if store is None:
+                serve = rank == 0 and not from_torchrun
+                store = TCPStore(
+                    os.environ["MASTER_ADDR"], port, world, serve, wait, wait_for_workers=False, multi_tenant=True
+                )
+                store.set(f"ocl-bench/{rank}", "here")
+            store.wait([f"ocl-bench/{other}" for other in pending], wait)
+            return store
+        except RuntimeError as error:  # DistStoreError after the wait, DistNetworkError without a server
+            if store is not None:
+                pending = [other for other in pending if not store.check([f"ocl-bench/{other}"])]
+            missing = pending[0] if store is not None else 0
+            text = f"rank {rank} of {world} waits for rank {missing}, which has not started"
+            if not is_starting(missing):
+                raise UsageError(f"{text}; {remedy()}") from error
+            if not said:
+                logger.info("%s; %s", text, remedy())
+            said = True
 
 
 def _leave_gloo() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..cards.names import get_card, get_task
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.files import write_atomically
+from ..core.locks import locked
 from ..core.schedules import stream_seed
 from ..results.provenance import git_state
 from .checkpoint import export_weights
@@ -72,7 +74,8 @@ def train(
         The content of `training.json`, with `main_rank`, `weights` (path) and `next` (the command to run next).
 
     Raises:
-        UsageError: A name, an option or the data are wrong, or `last.pt` belongs to another training.
+        UsageError: A name, an option or the data are wrong, or `last.pt` belongs to another training,
+            or another training writes into `out`.
     """
     card = get_card(model_name)
     model_options = {**card.options, **card.train.get("options", {}), **(options or {})}
@@ -90,29 +93,31 @@ def train(
     spec = get_task(recipe.task if task is None else task)
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
-    model = build_untrained(card, seed)
-    objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
-    data = getattr(objective, "note", "") or recipe.scenes.note
-    trained = fit(
-        model,
-        objective,
-        recipe,
-        seed=seed,
-        out=out,
-        ranks=ranks,
-        identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
-        minutes=minutes,
-        resume=resume,
-        compile_model=compile_model,
-        progress=progress,
-    )
-    record = _record(card, spec, recipe, seed, ranks, trained, data)
-    weights = out / f"{card.name}.safetensors"
-    if ranks.main:
-        record["sha256"] = export_weights(model, weights)
-        text = json.dumps(record, indent=2) + "\n"
-        write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
-        _draw_curves(out, f"{card.name}, seed {seed}")
+    busy = f"{out}: another training writes there; wait for it, or choose another --out"
+    with locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext():
+        model = build_untrained(card, seed)
+        objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
+        data = getattr(objective, "note", "") or recipe.scenes.note
+        trained = fit(
+            model,
+            objective,
+            recipe,
+            seed=seed,
+            out=out,
+            ranks=ranks,
+            identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
+            minutes=minutes,
+            resume=resume,
+            compile_model=compile_model,
+            progress=progress,
+        )
+        record = _record(card, spec, recipe, seed, ranks, trained, data)
+        weights = out / f"{card.name}.safetensors"
+        if ranks.main:
+            record["sha256"] = export_weights(model, weights)
+            text = json.dumps(record, indent=2) + "\n"
+            write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+            _draw_curves(out, f"{card.name}, seed {seed}")
     if trained.finished:
         command = next_command(card, spec.name, weights, options or {})
     else:

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from two_ranks import run_two_ranks
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.training import fit
+from ocl_bench.training import ranks as ranks_module
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks
 
@@ -54,6 +56,48 @@ def test_an_interrupt_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path,
     assert load_checkpoint(tmp_path / "last.pt").step == 4 and signal.getsignal(signal.SIGINT) is before
     assert learn(tmp_path).finished
     assert logged_losses(tmp_path) == pytest.approx(whole[0], abs=1e-6)
+
+
+def test_sigterm_saves_a_checkpoint_says_so_and_exits_143(tmp_path, whole, caplog):
+    objective = tiny_objective()
+    learn_step = objective.loss
+
+    def loss(model, inputs, fraction):
+        if fraction == 3 / 8:
+            signal.raise_signal(signal.SIGTERM)
+        return learn_step(model, inputs, fraction)
+
+    objective.loss = loss
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        learn(tmp_path, objective=objective, recipe=tiny_recipe(checkpoint_every=100))
+    assert left.value.code == 143 and "stopped by SIGTERM: step 4 is in " in caplog.text
+    assert load_checkpoint(tmp_path / "last.pt").step == 4 and signal.getsignal(signal.SIGTERM) is before
+    assert learn(tmp_path).finished
+    assert logged_losses(tmp_path) == pytest.approx(whole[0], abs=1e-6)
+
+
+def test_a_log_has_no_line_twice_when_a_finished_training_is_started_again(tmp_path):
+    learn(tmp_path)
+    before = (tmp_path / "log.jsonl").read_text()
+    assert learn(tmp_path).finished
+    lines = (tmp_path / "log.jsonl").read_text()
+    assert lines == before and len(set(lines.splitlines())) == len(lines.splitlines())
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_variables_of_a_launcher_that_is_gone_are_named_soon(rank, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setattr(ranks_module, "PATIENCE", 1)
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=rf"waits for rank {1 - int(rank)}, which has not started; RANK={rank}.*unset"):
+        start_ranks("cpu", "fp32")
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(UsageError, match=r"incomplete \(without MASTER_ADDR\); RANK=.* `unset RANK WORLD_SIZE"):
+        start_ranks("cpu", "fp32")
 
 
 def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, whole):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ocl_bench.cards.names import get_card
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
+from ocl_bench.core.locks import locked
 from ocl_bench.models.loading import get_model
 from ocl_bench.training import data, objectives, run, validation
 from ocl_bench.training.checkpoint import file_sha256
@@ -135,6 +136,12 @@ def test_boxes_without_saying_so_are_refused(cards, monkeypatch):
     monkeypatch.setattr(objectives, "training_scenes", lambda scenes, progress: None)
     with pytest.raises(UsageError, match="set `supervision: boxes`"):
         run.train("encoder", device="cpu", progress=False)
+
+
+def test_a_second_training_with_the_same_out_is_refused(cards, tmp_path):
+    with locked(tmp_path / ".lock", ""), pytest.raises(UsageError, match="another training writes there"):
+        run.train("encoder", device="cpu", out=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fresh_weights_depend_on_the_seed_only(cards):
