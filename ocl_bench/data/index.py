@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UsageError
+from ..core.files import find_file
 from ..core.paths import cache_root
 from .folders import write_folder
 
@@ -82,7 +83,11 @@ def _entry(root: Path, name: str) -> tuple[str, int, int]:
     try:
         status = os.stat(root / name)
     except OSError:
-        return (name, -1, -1)
+        # Readers also find a file whose suffix is in capitals.
+        found = find_file(root / name)
+        if found is None:
+            return (name, -1, -1)
+        status = found.stat()
     return (name, status.st_size, status.st_mtime_ns)
 
 

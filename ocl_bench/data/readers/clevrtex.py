@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import read_text
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -161,7 +162,7 @@ class ClevrtexReader(SampleSequence[Sample]):
         """Number of objects that the metadata states; None without metadata, as in some copies of the data."""
         path = self.root / row["metadata"]
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
         except FileNotFoundError:
             return None
         # Nested lists without end raise RecursionError.
