@@ -1,7 +1,8 @@
-"""Atomic writing of files, and hashes of content and of sets of samples."""
+"""Atomic writing of files, text from any system, and hashes of content and of sets of samples."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -32,6 +33,30 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that people or programs of any system wrote: UTF-8, or UTF-16 with its byte-order mark.
+
+    A mark is no part of the text: left in, it would become part of the first name of a list or of the first column of
+    a table.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is in another encoding.
+    """
+    content = read_bytes(path)
+    # Windows PowerShell writes UTF-16 with `>`.
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")
+
+
+def find_file(path: Path) -> Path | None:
+    """The file, whether its suffix is in small letters or capitals on the disk (`a.PNG` for `a.png`); None without."""
+    if path.is_file():
+        return path
+    others = (path.with_suffix(change(path.suffix)) for change in (str.upper, str.lower, str.title))
+    return next((other for other in others if other.is_file()), None)
 
 
 def digest(content: Any) -> str:

@@ -17,6 +17,17 @@ from typing import TextIO
 logger = logging.getLogger("ocl_bench")
 
 
+_said: set[tuple[str, object]] = set()
+"""Subjects of `warn_once`, each with what it was said about."""
+
+
+def warn_once(subject: str, about: object, message: str) -> None:
+    """Log a warning, but one for each subject and what it is about: a thousand files may have the same oddity."""
+    if (subject, about) not in _said:
+        _said.add((subject, about))
+        logger.warning("%s", message)
+
+
 class NotTwice(logging.Filter):
     """Lets each message through once: drawing pictures opens data and bank again, which logs the same messages."""
 

@@ -10,12 +10,22 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core.errors import SampleError
+from ..core.files import find_file
+from ..core.log import warn_once
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Formats of images by Pillow's names, whatever the suffix of the file. Masks are PNG."""
+
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(KeyError, IndexError, TypeError, OverflowError, RuntimeError),
+)
 """What Pillow raises for damaged files: its decoders let errors of other modules through."""
 
 LARGEST_IMAGE = 64_000_000
 """Most pixels of an image; the largest image of ImageNet has 61 million."""
+_ORIENTATION = 0x0112
+"""Number of the EXIF tag."""
 
 _INDEX_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _COLOUR_MODES = {"RGB", "RGBA"}
@@ -31,8 +41,10 @@ def read_image(
 ) -> np.ndarray:
     """An image as (H, W, 3) uint8 RGB; grey and CMYK are converted, alpha is dropped without blending.
 
+    A picture that its EXIF orientation would turn, but that is read as stored, is said once for each data set.
+
     Args:
-        path: a PNG or JPEG file.
+        path: a file of one of `IMAGE_FORMATS`; its suffix may also be in capitals or small letters on the disk.
         sample_id: for error messages.
         modes: Pillow modes that are accepted; None accepts all.
         shape: (H, W) of the annotation. Pixels are taken as stored, and turned by the EXIF orientation only when the
@@ -42,16 +54,52 @@ def read_image(
     Raises:
         SampleError: the file is missing, cannot be decoded, or has another shape or mode.
     """
-    picture = _load(path, sample_id, "image", ("PNG", "JPEG"), remedy)
+    picture = _load(path, sample_id, "image", IMAGE_FORMATS, remedy)
     if modes is not None and picture.mode not in modes:
         raise SampleError(sample_id, f"{path}: image mode '{picture.mode}', expected {' or '.join(sorted(modes))}")
-    if shape is not None and (picture.height, picture.width) != shape:
+    if shape is None or (picture.height, picture.width) == shape:
+        remark_orientation(picture, path)
+    else:
         turned = ImageOps.exif_transpose(picture)
         if (turned.height, turned.width) != shape:
             sizes = f"{picture.width}x{picture.height}, its annotation {shape[1]}x{shape[0]}"
             raise SampleError(sample_id, f"{path}: image size {sizes}; {remedy}")
         picture = turned
+    try:
+        return to_rgb(picture)
+    except ValueError as error:
+        raise SampleError(sample_id, f"{path}: image cannot be read ({one_line(error)}); {remedy}") from error
+
+
+def to_rgb(picture: Image.Image) -> np.ndarray:
+    """The pixels of a decoded picture as (H, W, 3) uint8. 16-bit grey is divided by 257, so that 65535 becomes 255.
+
+    Raises ValueError for grey values of more than 16 bits or with fractions, whose range nothing tells.
+    """
+    # Pillow's own conversion of these modes cuts off at 255: nearly every pixel would be white. Older versions of it
+    # open a 16-bit PNG in mode I.
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        grey = ((np.asarray(picture).astype(np.int64) + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"grey values of 32 bits, mode '{picture.mode}'; save it with 8 or 16 bits")
     return np.asarray(picture.convert("RGB"))
+
+
+def remark_orientation(picture: Image.Image, path: Path) -> None:
+    """Warn, once for the folder above that of `path`, when the EXIF orientation of a picture is not applied to it."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except _UNREADABLE:  # a damaged EXIF section says nothing about the pixels
+        return
+    if orientation in range(2, 9):
+        folder = path.parent.parent
+        warn_once(
+            "orientation",
+            folder,
+            f"{path}: its EXIF orientation ({orientation}) is not applied, pixels are read as stored; where masks or "
+            f"boxes are drawn upright, store the picture upright too (said once for {folder})",
+        )
 
 
 def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> tuple[np.ndarray, bool]:
@@ -94,8 +142,10 @@ def one_line(error: Exception) -> str:
 
 def _load(path: Path, sample_id: str, field: str, formats: tuple[str, ...], remedy: str) -> Image.Image:
     """The decoded file. `field`: what messages call it, "image" or "mask"."""
-    if not path.is_file():
+    found = find_file(path)
+    if found is None:
         raise SampleError(sample_id, f"{path}: {field} file is missing; {remedy}")
+    path = found
     try:
         # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
         # unnoticed), but after verify() Pillow cannot decode the same object.
@@ -103,6 +153,9 @@ def _load(path: Path, sample_id: str, field: str, formats: tuple[str, ...], reme
             check_pixels(picture)
             picture.verify()
         with Image.open(path, formats=formats) as picture:
+            # The first of several pages may be a small copy, or one of many frames.
+            if picture.format in ("TIFF", "WEBP") and (pages := getattr(picture, "n_frames", 1)) > 1:
+                raise ValueError(f"it holds {pages} pictures, expected one")
             picture.load()
             return picture
     except _UNREADABLE as error:

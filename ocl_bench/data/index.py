@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
+from ..core.files import find_file
 from ..core.log import logger
 from ..core.paths import cache_root
 from . import contents
@@ -91,8 +92,17 @@ class Manifest:
 def take_manifest(root: Path, images: Iterable[str], annotations: Iterable[str] = ()) -> Manifest:
     """The manifest of these files, whose names are relative to `root`."""
     # A file that is both is an annotation: its content counts.
-    annotated = {name: contents.stamp(root / name) for name in annotations}
-    return Manifest(root, {name: contents.stamp(root / name) for name in images if name not in annotated}, annotated)
+    annotated = dict(_stamped(root, name) for name in annotations)
+    stamped = (_stamped(root, name) for name in images if name not in annotated)
+    return Manifest(root, {name: stamp for name, stamp in stamped if name not in annotated}, annotated)
+
+
+def _stamped(root: Path, name: str) -> tuple[str, contents.Stamp]:
+    """Name and stamp of a file; the name as on the disk, because readers also find a suffix in capitals."""
+    stamp = contents.stamp(root / name)
+    if stamp != contents.ABSENT or (found := find_file(root / name)) is None:
+        return name, stamp
+    return str(PurePosixPath(name).with_suffix(found.suffix)), contents.stamp(found)
 
 
 def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manifest) -> datasets.Dataset:

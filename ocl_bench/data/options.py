@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..core.errors import DataMissingError, UsageError, first_problem
-from ..core.files import parse_json, read_bytes
+from ..core.files import parse_json, read_text
 from .base import Request
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -42,7 +42,7 @@ def read_lines(path: Path, content: str, remedy: str) -> list[str]:
     Raises DataMissingError when the file cannot be read; `content` ("list of images") and `remedy` go into its message.
     """
     try:
-        text = read_bytes(path).decode("utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise DataMissingError(f"{path}: {content} cannot be read ({reason}); {remedy}") from error
@@ -65,7 +65,7 @@ def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None
     """The content of an annotation file, which must be a JSON object.
 
     Args:
-        path: the file, UTF-8 with or without a byte-order mark.
+        path: the file; `core.files.read_text` says in which encodings.
         replace: is called with each object of the file as soon as that is parsed; its result takes the object's place.
 
     Raises:
@@ -73,7 +73,7 @@ def read_json(path: Path, replace: Callable[[dict[str, Any]], Any] | None = None
     """
     try:
         # json.loads(bytes) would keep the bytes of a large file in memory while it makes the numbers.
-        content = parse_json(read_bytes(path).decode("utf-8-sig"), object_hook=replace)
+        content = parse_json(read_text(path), object_hook=replace)
     except OSError as error:
         raise DataMissingError(f"{path}: cannot be read ({error.strerror}); see docs/data.md for the layout") from error
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UsageError
-from ..core.files import parse_json, read_bytes
+from ..core.files import parse_json, read_text
 from ..core.rle import unpack_runs
 from ..metrics.detection import Detections
 
@@ -128,7 +128,7 @@ _Entry = tuple[list[float], float, int, dict[str, Any] | None]
 def _load(path: Path) -> list[Any]:
     """The list of entries, not checked yet."""
     try:
-        entries = parse_json(read_bytes(path))
+        entries = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: cannot be read as a COCO results file ({reason}); see {_FORMAT}") from error

@@ -252,6 +252,16 @@ def test_results_are_read_as_written(tmp_path: Path) -> None:
     assert average_precision(ours)[0] == average_precision(theirs)[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_results_from_another_system_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, outputs(Detection(TASK), prediction()), IDS, [1, 2])
+    plain = read_results(path, IDS)
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    again = read_results(path, IDS)
+    assert all(again[sample_id].scores.tolist() == plain[sample_id].scores.tolist() for sample_id in IDS)
+
+
 def test_labels_of_the_data_set_are_kept() -> None:
     detections = Detections(np.array([[1.004, 2, 4, 8.5]]), np.array([0.25]), np.array([18]), None)
     (entry,) = coco_results([detections], ["val_7"], [3, 18])

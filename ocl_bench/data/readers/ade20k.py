@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import read_text
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
@@ -72,7 +73,7 @@ def read_names(root: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in read_text(path).splitlines()[1:] if line.strip()]
         return {int(row[0]) - 1: row[-1].strip() for row in rows}
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: is not the table of SceneParsing-150 ({error}); unpack the archive again") from error

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ...core.files import parse_json, read_bytes
+from ...core.files import parse_json, read_text
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -161,7 +161,7 @@ class ClevrtexReader(SampleSequence[Sample]):
         """Number of objects that the metadata states; None without metadata, as in some copies of the data."""
         path = self.root / row["metadata"]
         try:
-            content = parse_json(read_bytes(path))
+            content = parse_json(read_text(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

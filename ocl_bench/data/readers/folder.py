@@ -1,19 +1,22 @@
 """Your own images and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
 
-    <folder>/<images>/<id>.jpg|.jpeg|.png      <folder>/<masks>/<id>.png
+    <folder>/<images>/<id>.jpg|.jpeg|.png|.webp|.bmp|.tif|.tiff      <folder>/<masks>/<id>.png
 
 A mask pixel holds the number (palette, grey or 16-bit PNG) or the colour (RGB PNG) of its object. Numbers may have
-gaps: they are ranked image by image. Options of the card (`data.options`), all optional:
+gaps: they are ranked image by image. What else lies there, a folder or a mask without an image, is counted and named.
+Options of the card (`data.options`), all optional:
 
 images, masks  folder names below the folder (`images`, `masks`)
 ids            text file below the folder with one id per line; `{split}` in its name becomes the split
-void           number, or [R, G, B], of pixels without annotation (255); null when there are none
+void           number, or [R, G, B], of pixels without annotation (255, but an object in a mask with larger numbers);
+               null when there are none
 background     number, or [R, G, B], of the background (0); null when every segment is an object
 max_objects    more labels than this in one mask are an error (1000)
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,12 +26,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.log import warn_once
 from ...core.types import VOID, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, take_manifest
 from ..options import first_repeated, parse_options, read_lines
-from .frames import IMAGES
+from .frames import IMAGES, MASKS, by_stem, name_some
 from .places import first_folder
 
 if TYPE_CHECKING:
@@ -39,6 +43,9 @@ _Code = int | tuple[int, int, int] | None
 """A number or a colour (R, G, B) of mask pixels, or None for "no such pixels"."""
 
 
+_VOID_CODE = 255
+
+
 class FolderOptions(BaseModel):
     """The options of the card, validated."""
 
@@ -47,7 +54,7 @@ class FolderOptions(BaseModel):
     images: str = "images"
     masks: str = "masks"
     ids: str | None = None
-    void: _Code = 255
+    void: _Code = _VOID_CODE
     background: _Code = 0
     max_objects: int = Field(default=1000, ge=1, le=32767)  # labels are int16
 
@@ -62,6 +69,7 @@ def open_folder(request: Request) -> OpenData:
     root = find_folder(request, options)
     reader = FolderReader.open(root, name, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} images of {root}"
+    note += reader.left_out
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
 
@@ -94,31 +102,44 @@ def find_folder(request: Request, options: FolderOptions) -> Path:
 
 @dataclass(frozen=True)
 class FolderReader(SampleSequence[Sample]):
-    """Images with masks of the same stem. index: Arrow index with the columns id, image and mask, below `root`."""
+    """Images with masks of the same stem.
+
+    index: Arrow index with the columns id, image and mask, below `root`. left_out: what is not read, for the note.
+    """
 
     root: Path
     ids: tuple[str, ...]
     index: datasets.Dataset
     manifest: Manifest
     options: FolderOptions
+    left_out: str = ""
 
     @classmethod
     def open(
         cls, root: Path, name: str, options: FolderOptions, ids: list[str] | None, limit: int | None
     ) -> FolderReader:
         """List the first `limit` images of the folder, or of `ids` where these are given; no pixel is read."""
-        images = _list_images(root, options)
+        images, other_images = _list(root / options.images, IMAGES)
+        masks, other_masks = _list(root / options.masks, MASKS)
+        # A mask in another format is asked for, so that the error names the file that is there.
+        masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
         if not chosen:
             raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) in it")
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
-            "mask": [f"{options.masks}/{i}.png" for i in chosen],
+            "mask": [f"{options.masks}/{masks.get(i, f'{i}.png')}" for i in chosen],
         }
+        # A list of ids says what is left out.
+        alone = sorted(masks[i] for i in masks.keys() - images.keys()) if ids is None else []
+        other_masks = sorted({*other_masks} - {*masks.values()})
+        left_out = not_read(
+            (f"in {options.images}", other_images), (f"in {options.masks}", other_masks), ("masks without image", alone)
+        )
         manifest = take_manifest(root, columns["image"], columns["mask"])
         index = open_index(f"folder-{name}", columns, manifest)
-        return cls(root, tuple(chosen), index, manifest, options)
+        return cls(root, tuple(chosen), index, manifest, options, left_out)
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing or broken, or has more labels than declared."""
@@ -127,7 +148,8 @@ class FolderReader(SampleSequence[Sample]):
         path = self.root / row["mask"]
         codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
-            labels = rank_labels(codes, coloured, self.options.void, self.options.background)
+            void = void_number(codes, coloured, self.options, path, self.root)
+            labels = rank_labels(codes, coloured, void, self.options.background)
         except ValueError as error:
             raise SampleError(row["id"], f"{path}: {error}") from error
         if labels.max(initial=0) > self.options.max_objects:
@@ -160,6 +182,30 @@ def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Cod
     if empty is not None:
         labels[codes == empty] = VOID
     return labels
+
+
+def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path: Path, about: object) -> _Code:
+    """The option `void` for a mask (or for all masks of a video) with these codes.
+
+    255 means void in 8-bit maps. A map that counts further than that has an object 255, unless the card itself says
+    `void: 255`; either way a remark names the first such file.
+
+    Args:
+        codes: integers as `read_mask` gives them.
+        coloured: whether the codes are colours.
+        options: of the card.
+        path: the mask, for the remark.
+        about: what the remark is said once for.
+    """
+    if coloured or options.void != _VOID_CODE or codes.max(initial=0) <= _VOID_CODE or not (codes == _VOID_CODE).any():
+        return options.void
+    said = "void" in options.model_fields_set
+    text = "read as void, as data.options.void says; set it to null if that is an object"
+    if not said:
+        text = "read as an object; set data.options.void to 255 if it means void"
+    reason = f"has numbers above {_VOID_CODE}, and {_VOID_CODE} is {text} (said once for {about})"
+    warn_once("void", about, f"{path}: {reason}")
+    return options.void if said else None
 
 
 def _code(value: _Code, coloured: bool, field: str) -> int | None:
@@ -211,16 +257,18 @@ def list_ids(root: Path, options: FolderOptions, request: Request) -> list[str] 
     return ids
 
 
-def _list_images(root: Path, options: FolderOptions) -> dict[str, str]:
-    """Id -> file name of all images. Raises UsageError when two files have the same id."""
-    names: dict[str, str] = {}
-    for path in sorted((root / options.images).iterdir()):
-        if path.suffix.lower() not in IMAGES or path.name.startswith("."):
-            continue
-        other = names.setdefault(path.stem, path.name)
-        if other != path.name:
-            raise UsageError(f"{root / options.images}: '{other}' and '{path.name}' have one id; remove one")
-    return names
+def _list(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """Id -> file name, and the other names in the folder. Raises UsageError when two files have the same id."""
+    try:
+        return by_stem(os.listdir(folder), suffixes)
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error} have one id; remove one") from error
+
+
+def not_read(*parts: tuple[str, list[str]]) -> str:
+    """What is on the disk and not read, for the note: where, how many and the first names; '' for nothing."""
+    texts = [f"{len(names)} {where} ({name_some(names)})" for where, names in parts if names]
+    return f"; not read: {', '.join(texts)}" if texts else ""
 
 
 def _stays_below(name: str) -> bool:

@@ -11,7 +11,8 @@ from typing import overload
 from ...core.errors import SampleError
 from ...core.types import Sample, Video
 
-IMAGES = (".jpg", ".jpeg", ".png")
+_FIRST = (".jpg", ".jpeg", ".png")
+IMAGES = (*_FIRST, ".webp", ".bmp", ".tif", ".tiff")
 MASKS = (".png",)
 
 
@@ -74,15 +75,40 @@ def list_files(folder: Path, suffixes: tuple[str, ...], video_id: str) -> dict[s
 
     Empty for a folder that is not there. Raises SampleError when two files have the same stem.
     """
-    names: dict[str, str] = {}
     if not folder.is_dir():
-        return names
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            other = names.setdefault(path.stem, path.name)
-            if other != path.name:
-                raise SampleError(video_id, f"{folder}: '{other}' and '{path.name}' are one frame; remove one")
-    return names
+        return {}
+    try:
+        return by_stem((path.name for path in folder.iterdir()), suffixes)[0]
+    except ValueError as error:
+        raise SampleError(video_id, f"{folder}: {error} are one frame; remove one") from error
+
+
+def by_stem(names: Iterable[str], suffixes: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """Stem -> name of the names that have one of the suffixes, and the other names; hidden ones are in neither.
+
+    A JPEG or PNG goes before a file of the same stem in another format, which is then one of the others. Raises
+    ValueError, whose text is both names, when two files of one rank have the same stem.
+    """
+    chosen: dict[str, str] = {}
+    others = []
+    visible = (name for name in names if not name.startswith("."))
+    for later, name in sorted((Path(name).suffix.lower() not in _FIRST, name) for name in visible):
+        path = Path(name)
+        if path.suffix.lower() not in suffixes:
+            others.append(name)
+            continue
+        other = chosen.setdefault(path.stem, name)
+        if other != name and later and Path(other).suffix.lower() in _FIRST:
+            others.append(name)
+        elif other != name:
+            raise ValueError(f"'{other}' and '{name}'")
+    return chosen, sorted(others)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first three names, for a note about files that are not read."""
+    shown = ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
+    return shown.encode("utf-8", "backslashreplace").decode()  # a name need not be text
 
 
 def files_below(root: Path, folders: Iterable[Path]) -> list[str]:

@@ -1,12 +1,15 @@
 """ImageNet-1k (ILSVRC 2012, Russakovsky et al. 2015, arXiv:1409.0575), below <data root>/imagenet or the root itself.
 
-    train/<wnid>/*.JPEG, val/<wnid>/*.JPEG                  ImageFolder, also of subsets (ImageNet-100, Imagenette)
+    train/<wnid>/*.JPEG, val/<wnid>/*.JPEG                  ImageFolder, also of subsets (ImageNet-100, Imagenette), and
+                                                            with folders below those of the classes
+    val/images/*.JPEG, val/val_annotations.txt              Tiny ImageNet, as it unpacks
     val/*.JPEG                                              flat, as the archive unpacks, with one of the tables
         ILSVRC2012_devkit_t12/data/{meta.mat,ILSVRC2012_validation_ground_truth.txt}
         LOC_val_solution.csv
     ILSVRC/Data/CLS-LOC/{train,val}, LOC_val_solution.csv   Kaggle
     data/{train,validation}-*.parquet                       Hugging Face imagenet-1k, columns image and label
-    {train,validation}/state.json                           the same, saved by `datasets.save_to_disk`
+    {train,validation}/state.json                           the same, saved by `datasets.save_to_disk`; both forms may
+                                                            say val or valid for validation
     Annotations/CLS-LOC/{train,val}                         boxes, for `boxes: labelled` only; train/<wnid>/<name>.xml,
                                                             val/<name>.xml; Kaggle: ILSVRC/Annotations/CLS-LOC; or bbox/
     labels.txt                                              classes, read only if there is no train folder
@@ -19,9 +22,10 @@ boxes_file  JSONL or Parquet table instead of the XML files, see `ocl_bench/data
 
 Splits: train, val. The index of a class is the rank of its wnid among the sorted folders of train, for both splits; a
 class of val that train lacks is refused, a class without images is counted in the note. `labels.txt` has a line
-`wnid` or `wnid,name` per class. Hidden files and folders are left out. Images are JPEG or PNG whatever their suffix, in
-any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sample ids are `<wnid>/<name>`, or
-`train/000123` if there are no names. A limit takes images spread evenly: the first ones would be of one class.
+`wnid` or `wnid,name` per class. Hidden files and folders are left out. Images are JPEG, PNG, WebP, BMP or TIFF whatever
+their suffix, in any colour mode, and read as stored (no EXIF rotation), as torchvision does. Sample ids are
+`<wnid>/<name>`, or `train/000123` if there are no names. A limit takes images spread evenly: the first ones would be of
+one class.
 
 Opening lists all names but asks only 1000 files for their size: on a network drive, asking all 1.28 million takes
 minutes. The revision depends on all names and classes, on these sizes, and on the XML files of these images. It may
@@ -199,8 +203,7 @@ def _open_folders(place: Place, split: str, options: ImageNetOptions) -> _Opened
     """A split of image files."""
     listing = list_split(place, split)
     numbers = {wnid: index for index, wnid in enumerate(listing.classes)}
-    folder = place.images / split
-    reader = ImageNetReader(folder, listing.ids, listing.labels, listing.suffixes, listing.flat)
+    reader = ImageNetReader(listing.folder, listing.ids, listing.labels, listing.suffixes, listing.flat)
     boxes, revision, remark = _open_boxes(place, split, options, reader, numbers)
     reader = replace(reader, boxes=boxes)
     return _Opened(reader, listing.classes, _content(reader, listing), revision, listing.remark + remark)

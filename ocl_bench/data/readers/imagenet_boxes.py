@@ -12,6 +12,7 @@ label          optional: wnid of all boxes of the image, or one per box; without
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import re
@@ -25,7 +26,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ...core.files import check_regular, parse_json
+from ...core.files import check_regular, parse_json, read_text
 from ...core.types import Instance
 
 OTHER_CLASS = -1
@@ -67,7 +68,8 @@ class XmlBoxes:
     def path(self, sample_id: str) -> Path | None:
         """The file of an image; None when it has none."""
         name = f"{Path(sample_id).name}.xml"
-        tried = (self.folder / Path(sample_id).parent / name, self.folder / name)
+        folders = Path(sample_id).parents  # of an image below its class folder too: class/part, class, .
+        tried = (self.folder / folder / name for folder in folders)
         return next((path for path in tried if path.is_file()), None)
 
     def names(self) -> list[str]:
@@ -247,10 +249,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if path.suffix.lower() == ".parquet":
             yield from _parquet_rows(path)
         else:
-            with open(path, encoding="utf-8") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield f"{path}, line {number}", parse_json(line)
+            # Not splitlines(), which also splits at characters that may stand in a text of JSON.
+            for number, line in enumerate(io.StringIO(read_text(path)), start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", parse_json(line)
     except OSError as error:
         text = f"{path}: boxes cannot be read ({error.strerror or error})"
         raise DataMissingError(f"{text}; correct data.options.boxes_file or --boxes") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import DataMissingError, UsageError
+from ...core.files import read_text
 from ..images import one_line
+from .frames import IMAGES, name_some
 
-_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+_SUFFIXES = frozenset(IMAGES)
+_TINY = "val_annotations.txt"
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "")
 
 
@@ -32,7 +36,8 @@ class Listing:
     """The images of a split, sorted by class, then by name.
 
     Attributes:
-        ids: `<wnid>/<name>` of each image.
+        folder: folder of the images.
+        ids: `<wnid>/<name>` of each image; the name has the folders below that of the class in it.
         labels: (N,) int32 index of each image's class in `classes`.
         suffixes: suffix of each file.
         flat: whether all files lie in one folder, not in folders of their classes.
@@ -40,6 +45,7 @@ class Listing:
         remark: what the user should know, '' for nothing.
     """
 
+    folder: Path
     ids: tuple[str, ...]
     labels: np.ndarray
     suffixes: Sequence[str]
@@ -73,7 +79,9 @@ def list_split(place: Place, split: str) -> Listing:
     """
     classes = _read_classes(place)
     folder = place.images / split
-    wnids, ignored = _list_folders(folder)
+    wnids, strays = _list_folders(folder)
+    if split == "val" and wnids == ["images"] and (folder / _TINY).is_file():
+        folder, wnids, strays = folder / "images", [], []
     flat = split == "val" and not wnids
     owners: list[str] = []
     stems: list[str] = []
@@ -83,14 +91,14 @@ def list_split(place: Place, split: str) -> Listing:
         owners.extend([wnid] * len(names))
         stems.extend(names)
         suffixes.extend(kinds)
-        ignored += others
+        strays += [f"{wnid}/{name}" for name in others]
     if flat:
-        names, kinds, ignored = _list_images(folder)
+        names, kinds, strays = _list_images(folder)
         # Sorted by class like folders are, so that a flat val and one in folders give the same order.
         rows = sorted(zip(_flat_classes(place, folder, names), names, kinds, strict=True))
         owners, stems, suffixes = ([row[k] for row in rows] for k in range(3))
     if not stems:
-        raise DataMissingError(f"{folder}: no image {' or '.join(sorted(_SUFFIXES))} in it; unpack the archive again")
+        raise DataMissingError(f"{folder}: no image ({', '.join(IMAGES)}) in it; unpack the archive again")
     # The rank among the classes of train, not of this split: a class without an image in val must not shift the others.
     numbers = {wnid: index for index, wnid in enumerate(classes)}
     present = dict.fromkeys(owners)
@@ -101,13 +109,13 @@ def list_split(place: Place, split: str) -> Listing:
     ids = tuple(map("/".join, zip(owners, stems, strict=True)))
     labels = np.fromiter(map(numbers.__getitem__, owners), dtype=np.int32, count=len(owners))
     empty = [wnid for wnid in classes if wnid not in present]
-    return Listing(ids, labels, suffixes, flat, classes, _remark(split, empty, len(classes), ignored))
+    return Listing(folder, ids, labels, suffixes, flat, classes, _remark(split, empty, len(classes), strays))
 
 
-def _remark(split: str, empty: list[str], count: int, ignored: int) -> str:
+def _remark(split: str, empty: list[str], count: int, strays: list[str]) -> str:
     """What the user should know: classes without an image, of `count` classes, and files that were left out."""
     parts = [f"; {len(empty)} of {count} classes have no image in {split}, first {empty[0]}"] if empty else []
-    parts += [f"; {ignored} files that are not images are left out"] if ignored else []
+    parts += [f"; {len(strays)} files that are not images are left out ({name_some(strays)})"] if strays else []
     return "".join(parts)
 
 
@@ -122,7 +130,7 @@ def _read_classes(place: Place) -> tuple[str, ...]:
             )
         return tuple(folders)
     try:
-        lines = [line.split(",")[0].strip() for line in table.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split(",")[0].strip() for line in read_text(table).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         text = "the index of a class is its rank in the folder train or in labels.txt, but neither is there"
         raise DataMissingError(f"{place.images}: {text}; add train, or labels.txt with one wnid per line") from error
@@ -132,28 +140,53 @@ def _read_classes(place: Place) -> tuple[str, ...]:
     return tuple(sorted(wnids))
 
 
-def _list_folders(folder: Path) -> tuple[list[str], int]:
-    """Sorted names of the folders in a folder, and the number of its other entries; hidden ones are not counted."""
+def _list_folders(folder: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the folders in a folder, and of its other entries; hidden ones are in neither."""
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
     names = sorted(name for name, is_folder in kinds.items() if is_folder)
-    return names, len(kinds) - len(names)
+    return names, sorted(kinds.keys() - {*names})
 
 
-def _list_images(folder: Path) -> tuple[list[str], list[str], int]:
-    """Sorted stems of the images in a folder, their suffixes, and the number of other files that are not hidden."""
-    visible = [name for name in os.listdir(folder) if not name.startswith(".")]
-    pairs = sorted(pair for pair in map(os.path.splitext, visible) if pair[1].lower() in _SUFFIXES)
+def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Sorted stems of the images in a folder and below it, their suffixes, and the names of other files.
+
+    Stems and names are relative to the folder; what is hidden is left out.
+    """
+    found, others = _list_names(folder, "", ())
+    pairs = sorted(map(os.path.splitext, found))
     for first, second in pairwise(pairs):
         if first[0] == second[0]:
             raise UsageError(f"{folder}: '{''.join(first)}' and '{''.join(second)}' have one id; remove one")
     # One string for each suffix: 1.28 million equal strings would take 60 MB.
     shared = {suffix: suffix for _, suffix in pairs}
-    return [stem for stem, _ in pairs], [shared[suffix] for _, suffix in pairs], len(visible) - len(pairs)
+    return [stem for stem, _ in pairs], [shared[suffix] for _, suffix in pairs], sorted(others)
+
+
+def _list_names(folder: Path, below: str, inside: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Names of the images and of the other files in `folder`, each after the prefix `below`, and of all folders in it.
+
+    inside: real paths of the folders above, as a link may lead back to one of them.
+    """
+    images, others = [], []
+    for name in os.listdir(folder):
+        if name.startswith("."):
+            continue
+        if os.path.splitext(name)[1].lower() in _SUFFIXES:
+            images.append(below + name)
+        elif not os.path.isdir(folder / name):
+            others.append(below + name)
+        elif os.path.realpath(folder / name) not in (above := (*inside, os.path.realpath(folder))):
+            inner = _list_names(folder / name, f"{below}{name}/", above)
+            images += inner[0]
+            others += inner[1]
+    return images, others
 
 
 def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]:
     """The wnid of each image of a flat val, from Kaggle's table or the devkit's, whichever is found first."""
+    if (folder.parent / _TINY).is_file() and folder.name == "images":
+        return _looked_up(_read_tiny(folder.parent / _TINY), folder.parent / _TINY, folder, stems)
     for around in look_around(place):
         if (around / "LOC_val_solution.csv").is_file():
             table = _read_solution(around / "LOC_val_solution.csv")
@@ -165,6 +198,11 @@ def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]
     else:
         tables = "class folders, ILSVRC2012_devkit_t12/data or LOC_val_solution.csv"
         raise DataMissingError(f"{folder}: the classes of its images are not known; add {tables}")
+    return _looked_up(table, around, folder, stems)
+
+
+def _looked_up(table: dict[str, str], around: Path, folder: Path, stems: Sequence[str]) -> list[str]:
+    """The wnid of each image in a table that lies in (or is) `around`. Raises UsageError for an image without one."""
     missing = [stem for stem in stems if stem not in table]
     if missing:
         what = f"{len(missing)} images of {folder} are not listed, first {missing[0]}"
@@ -175,11 +213,21 @@ def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]
 def _read_solution(path: Path) -> dict[str, str]:
     """Image name -> wnid from Kaggle's table ImageId,PredictionString; the string is `wnid x1 y1 x2 y2` per box."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError, IndexError) as error:
         what = "is not the table ImageId,PredictionString of Kaggle"
         raise UsageError(f"{path}: {what} ({type(error).__name__}: {error}); download it again") from error
+
+
+def _read_tiny(path: Path) -> dict[str, str]:
+    """Image name -> wnid from the table of Tiny ImageNet: file name, wnid and a box, between tabulators."""
+    try:
+        rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
+        return {os.path.splitext(row[0])[0]: row[1] for row in rows}
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        what = "is not the table of Tiny ImageNet, file name and wnid in each line"
+        raise UsageError(f"{path}: {what} ({one_line(error)}); unpack the archive again") from error
 
 
 def _read_devkit(folder: Path) -> dict[str, str]:
@@ -188,7 +236,7 @@ def _read_devkit(folder: Path) -> dict[str, str]:
 
     truth, meta = folder / "ILSVRC2012_validation_ground_truth.txt", folder / "meta.mat"
     try:
-        numbers = [int(line) for line in truth.read_text(encoding="ascii").split()]
+        numbers = [int(line) for line in read_text(truth).split()]
     except (OSError, ValueError) as error:
         raise DataMissingError(f"{truth}: cannot be read ({error}); unpack ILSVRC2012_devkit_t12 again") from error
     try:

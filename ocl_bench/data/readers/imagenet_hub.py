@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ..images import check_pixels, one_line
+from ..images import IMAGE_FORMATS, check_pixels, one_line, remark_orientation, to_rgb
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
-_PARTS = {"train": ("train",), "val": ("validation", "val")}
+_PARTS = {"train": ("train",), "val": ("validation", "val", "valid")}
 _REMEDY = "download the data set again"
 
 
@@ -163,11 +163,16 @@ def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
     if content is None:
         raise SampleError(sample_id, f"{where}: holds a path instead of an image; save the data set with its images")
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as picture:
             check_pixels(picture)
-            return np.asarray(picture.convert("RGB"))
+            pixels = to_rgb(picture)
+            remark_orientation(picture, rows.folder / "data" / sample_id)
+            return pixels
     except Exception as error:
-        raise SampleError(sample_id, f"{where}: image cannot be decoded ({one_line(error)}); {_REMEDY}") from error
+        reason = one_line(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"not a {' or '.join(IMAGE_FORMATS)} image"
+        raise SampleError(sample_id, f"{where}: image cannot be decoded ({reason}); {_REMEDY}") from error
 
 
 def _open_saved(folder: Path, part: str) -> SavedRows:

@@ -31,6 +31,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import read_text
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import check_pixels
@@ -251,7 +252,7 @@ def _read_names(root: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        return dict(enumerate(path.read_text(encoding="utf-8").splitlines()))
+        return dict(enumerate(read_text(path).splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
 

@@ -1,14 +1,16 @@
 """Your own videos: frames and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
 
-    <folder>/<images>/<video>/<frame>.jpg|.jpeg|.png      <folder>/<masks>/<video>/<frame>.png
+    <folder>/<images>/<video>/<frame>.jpg|.jpeg|.png|.webp|.bmp|.tif|.tiff      <folder>/<masks>/<video>/<frame>.png
 
 Frames are taken in the order of the numbers in their names (`f2` before `f10`). A mask pixel holds the number (palette,
 grey or 16-bit PNG) or the colour (RGB PNG) of its object, which must be the same in all frames of a video. Numbers may
-have gaps: they are ranked over the whole video. Options of the card (`data.options`), all optional:
+have gaps: they are ranked over the whole video. Other files and folders are counted and named. Options of the card
+(`data.options`), all optional:
 
 images, masks  folder names below the folder (`frames`, `masks`)
 ids            text file below the folder with one name of a video per line; `{split}` in its name becomes the split
-void           number, or [R, G, B], of pixels without annotation (255); null when there are none
+void           number, or [R, G, B], of pixels without annotation (255, but an object in a video whose masks have larger
+               numbers); null when there are none
 background     number, or [R, G, B], of the background (0); null when every segment is an object
 max_objects    more objects than this in one video are an error (1000)
 
@@ -28,7 +30,7 @@ from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, take_manifest
-from .folder import FolderOptions, find_folder, folder_options, list_ids, rank_labels
+from .folder import FolderOptions, find_folder, folder_options, list_ids, not_read, rank_labels, void_number
 from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
 
 _REMEDY = "repair the file, or list the other videos in data.options.ids"
@@ -46,6 +48,7 @@ def open_video_folder(request: Request) -> OpenData:
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {len(reader)} videos of {root}"
+    note += reader.left_out()
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
 
@@ -77,6 +80,16 @@ class VideoFolderReader(SampleSequence[Video]):
         frames, masks = (files_below(self.root, [Path(kind, name) for name in self.ids]) for kind in kinds)
         return take_manifest(self.root, frames, masks)
 
+    def left_out(self) -> str:
+        """What lies in the folders of these videos and is not read, for the note; '' for nothing."""
+        names = []
+        for kind, suffixes in ((self.options.images, IMAGES), (self.options.masks, MASKS)):
+            files = files_below(self.root, [Path(kind, video_id) for video_id in self.ids])
+            names += [name for name in files if Path(name).suffix.lower() not in suffixes]
+            # Beside the folders of videos: frames that nobody sorted into one.
+            names += [name for name in files_below(self.root, [Path(kind)]) if not (self.root / name).is_dir()]
+        return not_read(("files or folders", names))
+
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError when it has no frame, or two files for one frame."""
         video_id = self.ids[range(len(self))[index]]
@@ -86,7 +99,7 @@ class VideoFolderReader(SampleSequence[Video]):
         files = _VideoFiles(
             video_id,
             [self.root / self.options.images / video_id / images.get(name, f"{name}.jpg") for name in names],
-            [self.root / self.options.masks / video_id / f"{name}.png" for name in names],
+            [self.root / self.options.masks / video_id / masks.get(name, f"{name}.png") for name in names],
             self.options,
         )
         return lazy_video(video_id, names, partial(_read_frame, files), _REMEDY)
@@ -142,7 +155,8 @@ def _rank(files: _VideoFiles, table: np.ndarray, codes: np.ndarray, coloured: bo
     # The table is put before the codes: ranks then also count objects that this frame does not show.
     all_codes = np.concatenate([table, codes.ravel()])
     try:
-        labels = rank_labels(all_codes, coloured, files.options.void, files.options.background)
+        void = void_number(all_codes, coloured, files.options, files.masks[0].parent, files.masks[0].parents[1])
+        labels = rank_labels(all_codes, coloured, void, files.options.background)
     except ValueError as error:
         raise SampleError(files.video_id, f"{files.masks[0]}: {error}") from error
     return labels[len(table) :].reshape(codes.shape)

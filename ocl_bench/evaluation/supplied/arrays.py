@@ -12,6 +12,7 @@ import numpy as np
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import check_regular
+from ...core.log import logger
 from ...core.types import VOID, Sample, Truth
 from ...data import OpenData
 from ...data.base import SampleSequence
@@ -26,14 +27,19 @@ _VOID_CODE = 255
 
 @dataclass(frozen=True)
 class _Arrays(SampleSequence[Sample]):
-    """Label maps of the truth as samples. Their images are black: the masks exist already, so nothing reads them."""
+    """Label maps of the truth as samples. Their images are black: the masks exist already, so nothing reads them.
+
+    void: number of pixels without annotation; None when there are none.
+    """
 
     ids: tuple[str, ...]
     truth: np.ndarray
+    void: int | None
 
     def __getitem__(self, index: int) -> Sample:
         labels = self.truth[index].astype(np.int16)
-        labels[self.truth[index] == _VOID_CODE] = VOID
+        if self.void is not None:
+            labels[self.truth[index] == self.void] = VOID
         return Sample(self.ids[index], np.zeros((*labels.shape, 3), np.uint8), Truth(labels))
 
 
@@ -44,13 +50,19 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     signature says so. Raises UsageError for arrays that cannot be used.
     """
     prediction, truth, ids = _read_arrays(path)
+    void: int | None = _VOID_CODE
+    if truth.max() > _VOID_CODE:  # before the limit: the meaning of a number must not depend on how much is scored
+        void = None
+        if (truth == _VOID_CODE).any():
+            reason = f"has numbers above {_VOID_CODE}, so that {_VOID_CODE} is an object and not void"
+            logger.warning("%s: truth %s", path, reason)
     prediction, truth, ids = prediction[:limit], truth[:limit], ids[:limit]
     # There are no images to crop, and whoever made the arrays has chosen their resolution.
     native = task.protocol.model_copy(update={"crop": "none", "score_at": None})
     spec = task.model_copy(update={"protocol": native, "noise_seeds": (0,)})
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     note = f"data: supplied, {len(ids)} truth maps of {path}"
-    data = OpenData(_Arrays(ids, truth), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
+    data = OpenData(_Arrays(ids, truth, void), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
     position = {sample_id: index for index, sample_id in enumerate(ids)}
     lookup = MaskLookup(data, lambda sample_id, sample, seed: prediction[position[sample_id]].astype(np.int64))
     return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")

@@ -164,3 +164,15 @@ def test_real_sample() -> None:
     for label in (1, 2):
         places = [np.argwhere(sample.truth.labels == label).mean(0) for sample in samples]
         assert all(np.linalg.norm(a - b) < 40 for a, b in pairwise(places)), "the same object"
+
+
+def test_a_list_from_another_system_and_suffixes_in_capitals(tmp_path: Path) -> None:
+    base = write_davis(tmp_path, {"swan": 2, "bear": 2})
+    (base / "ImageSets/2017/val.txt").write_bytes("swan\r\nbear\r\n".encode("utf-8-sig"))
+    for path in [*base.glob("*/480p/swan/*.jpg"), *base.glob("*/480p/bear/*.png")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    data = open_with(open_davis, tmp_path, "val")
+    assert data.ids == ("swan", "bear")
+    for video in data.reader:
+        for t, sample in enumerate(all_frames(video)):
+            assert np.array_equal(sample.truth.labels, moving_labels(t, SHAPE))

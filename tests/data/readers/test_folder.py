@@ -185,3 +185,68 @@ def test_the_card_printed_in_the_documentation_is_valid_and_short(tmp_path):
     write_folder(tmp_path / "my_photos")
     (tmp_path / "my.yaml").write_text(block)
     assert len(open_data(load_task(tmp_path / "my.yaml"))) == 2
+
+
+def test_every_format_of_images_is_read_and_the_rest_is_named(tmp_path):
+    names = ("a.jpg", "b.webp", "c.bmp", "d.tif", "e.JPG", "f.PNG", "g.TIFF")
+    root = write_folder(tmp_path / "photos", names)
+    (root / "images/Thumbs.db").touch()
+    (root / "images/h.gif").touch()
+    (root / "images/nested").mkdir()
+    (root / "images/.hidden.txt").touch()
+    Image.fromarray(CODES).save(root / "masks/z.png")
+    data = open_data(folder_card(root))
+    assert data.ids == ("a", "b", "c", "d", "e", "f", "g")
+    assert all(sample.image.shape == (20, 30, 3) for sample in data.reader)
+    assert "not read: 3 in images (Thumbs.db, h.gif, nested), 1 masks without image (z.png)" in data.note
+    (root / "ids.txt").write_text("a\nb\n")
+    assert "z.png" not in open_data(folder_card(root, ids="ids.txt")).note, "a list says what is left out"
+
+
+def test_a_copy_in_another_format_changes_nothing(tmp_path):
+    root = write_folder(tmp_path / "photos", ("a.jpg",))
+    before = open_data(folder_card(root))
+    assert "not read" not in before.note
+    Image.fromarray(CODES).save(root / "images/a.bmp")
+    after = open_data(folder_card(root))
+    assert after.revision == before.revision and "1 in images (a.bmp)" in after.note
+    assert np.array_equal(after.reader[0].image, before.reader[0].image)
+    for name in ("b.bmp", "b.webp"):
+        Image.fromarray(CODES).save(root / "images" / name)
+    with pytest.raises(UsageError, match=r"'b\.bmp' and 'b\.webp' have one id"):
+        open_data(folder_card(root))
+
+
+def test_masks_with_capitals_are_read_and_other_formats_are_named(tmp_path):
+    root = write_folder(tmp_path / "photos", ("a.png", "b.png"))
+    (root / "masks/a.png").rename(root / "masks/a.PNG")
+    (root / "masks/b.png").unlink()
+    Image.fromarray(CODES).save(root / "masks/b.tif")
+    data = open_data(folder_card(root))
+    assert np.array_equal(data.reader[0].truth.labels, RANKED)
+    with pytest.raises(SampleError, match=r"b\.tif: mask cannot be read \(not a PNG file\)"):
+        data.reader[1]
+
+
+def test_number_255_is_an_object_among_larger_ones_unless_the_card_says_void(tmp_path, caplog):
+    root = write_folder(tmp_path / "photos", ("a.png",))
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(root / "masks/a.png")
+    labels = open_data(folder_card(root)).reader[0].truth.labels
+    assert labels.max() == 599 and (labels >= 0).all()
+    assert "masks/a.png: has numbers above 255, and 255 is read as an object" in caplog.text
+    caplog.clear()
+    other = write_folder(tmp_path / "other", ("a.png",))
+    (root / "masks/a.png").rename(other / "masks/a.png")
+    labels = open_data(folder_card(other, void=255)).reader[0].truth.labels
+    assert labels.max() == 598 and (labels == -1).sum() == 1
+    assert "255 is read as void, as data.options.void says" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_of_ids_from_another_system(tmp_path, encoding):
+    root = write_folder(tmp_path / "photos")
+    (root / "ids.txt").write_bytes("a\r\nb\r\n".encode(encoding))
+    assert open_data(folder_card(root, ids="ids.txt")).ids == ("a", "b")
+    (root / "ids.txt").write_bytes("ä\n".encode("latin-1"))
+    with pytest.raises(DataMissingError, match="not UTF-8"):
+        open_data(folder_card(root, ids="ids.txt"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,69 @@ def test_kaggle(tmp_path: Path, inner: str) -> None:
     assert boxes_of(open_split(given, "train", boxes="labelled"), 1) == [(0, (1, 1, 4, 4))]
 
 
+def test_tables_of_another_system(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "imagenet")
+    flatten(root)
+    path = with_solution(root / "LOC_val_solution.csv")
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+    check_val(open_split(tmp_path))
+    shutil.rmtree(root / "train")
+    (root / "labels.txt").write_bytes("\r\n".join(CLASSES).encode("utf-8-sig"))
+    check_val(open_split(tmp_path))
+    content = "".join(f"{json.dumps(row(name, (1, 2, 3, 4)))}\r\n" for name in VAL_IDS)
+    put(root / "boxes.jsonl", content.encode("utf-8-sig"))
+    assert boxes_of(open_split(tmp_path, boxes="labelled", boxes_file="boxes.jsonl"), 0) == [(0, (1, 2, 3, 4))]
+
+
+def test_folders_below_those_of_the_classes(tmp_path: Path) -> None:
+    """As torchvision's ImageFolder reads them."""
+    root = write_folders(tmp_path / "imagenet")
+    plain = open_split(tmp_path, "train")
+    for name in ("a", "b"):
+        put(root / f"train/{BIRD}/{name}/{BIRD}_0.JPEG", encoded(50))
+    (root / f"train/{BIRD}/a/back").symlink_to(root / f"train/{BIRD}")  # would never end
+    put(root / f"train/{BIRD}/b/list.txt", "")
+    data = open_split(tmp_path, "train")
+    assert data.ids[2:6] == tuple(f"{BIRD}/{name}" for name in (f"a/{BIRD}_0", f"b/{BIRD}_0", f"{BIRD}_0", f"{BIRD}_1"))
+    assert [sample.truth.label for sample in data.reader] == [0, 0, 1, 1, 1, 1, 2, 2]
+    assert "1 files that are not images are left out (n01530575/b/list.txt)" in data.note
+    put(root / f"Annotations/train/{BIRD}/{BIRD}_0.xml", xml((BIRD, 1, 1, 4, 4)))
+    assert boxes_of(open_split(tmp_path, "train", boxes="labelled"), 2) == [(1, (1, 1, 4, 4))]
+    for name in ("a", "b"):
+        shutil.rmtree(root / f"train/{BIRD}/{name}")
+    assert open_split(tmp_path, "train").revision == plain.revision
+
+
+def test_tiny_imagenet_as_it_unpacks(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "imagenet")
+    sorted_revision = open_split(tmp_path).revision
+    flatten(root)
+    (root / "val").rename(root / "images")
+    (root / "val").mkdir()
+    (root / "images").rename(root / "val/images")
+    names = [sample_id.split("/") for sample_id in VAL_IDS]
+    table = put(root / "val/val_annotations.txt", "".join(f"{name}.JPEG\t{wnid}\t0\t0\t9\t9\n" for wnid, name in names))
+    check_val(open_split(tmp_path))
+    assert open_split(tmp_path).revision == sorted_revision, "the same images are the same data"
+    for wnid in CLASSES:
+        (root / f"train/{wnid}").rename(root / "images")
+        (root / f"train/{wnid}").mkdir()
+        (root / "images").rename(root / f"train/{wnid}/images")
+    train = open_split(tmp_path, "train")
+    assert train.ids[0] == f"{FISH}/images/{FISH}_0" and [sample.truth.label for sample in train.reader] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    put(table, table.read_text().partition("\n")[2])
+    assert "1 images of" in refusal(tmp_path) and "ILSVRC2012_val_00000001" in refusal(tmp_path)
+    put(table, "a.JPEG\n")
+    assert "is not the table of Tiny ImageNet" in refusal(tmp_path)
+
+
 def test_flat_val_without_or_with_broken_tables(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "imagenet")
     flatten(root)
@@ -282,7 +346,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "other", each=0)
     for wnid in CLASSES:
         (root / "train" / wnid).mkdir(parents=True)
-    assert "no image .jpeg or .jpg or .png in it" in refusal(root, DataMissingError, "train")
+    assert ": no image (.jpg, .jpeg, .png, .webp" in refusal(root, DataMissingError, "train")
     put(root / f"train/{FISH}/a.jpg", encoded())
     put(root / f"train/{FISH}/a.png", encoded())
     assert "'a.jpg' and 'a.png' have one id" in refusal(root, split="train")
@@ -582,6 +646,17 @@ def test_parquet_files_of_the_hub(tmp_path: Path) -> None:
     assert boxes_of(boxed, 2) == [(2, (1, 2, 3, 4))] and boxes_of(boxed, 1) == []
     assert "Hugging Face columns hold no boxes" in refusal(tmp_path, split="train", boxes="labelled")
     assert "image_id as in 'val/000000'" in refusal(tmp_path, boxes="labelled", boxes_file=str(path))
+
+
+@pytest.mark.parametrize("part", ["validation", "val", "valid"])
+def test_names_of_the_split_and_webp_in_parquet_files(tmp_path: Path, part: str) -> None:
+    rows = [(encoded(10 * label, "WEBP"), label) for label in (0, 2, 1)]
+    write_parquet(tmp_path, part, [*rows, (b"no picture", 0)])
+    data = open_split(tmp_path)
+    assert [data.reader[k].truth.label for k in range(3)] == [0, 2, 1]
+    for k, (content, _) in enumerate(rows):
+        assert np.array_equal(data.reader[k].image, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+    assert "not a PNG or JPEG or WEBP" in failure(data, 3)
 
 
 def test_a_data_set_saved_by_datasets(tmp_path: Path) -> None:

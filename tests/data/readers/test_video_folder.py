@@ -206,3 +206,26 @@ def test_no_video(tmp_path: Path) -> None:
         (tmp_path / kind).mkdir()
     with pytest.raises(DataMissingError, match="no folder of frames in it"):
         open_with(open_video_folder, tmp_path, "test")
+
+
+def test_formats_capitals_and_what_is_not_read(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [moving_labels(t, SHAPE) for t in range(2)], suffix="JPG")
+    write_video(tmp_path, "b", [moving_labels(t, SHAPE) for t in range(2)], suffix="bmp")
+    (tmp_path / "masks/a/f1.png").rename(tmp_path / "masks/a/f1.PNG")
+    (tmp_path / "frames/a/film.mp4").touch()
+    (tmp_path / "frames/f0.jpg").touch()
+    data = open_with(open_video_folder, tmp_path, "test")
+    assert all(np.array_equal(one, moving_labels(t, SHAPE)) for v in data.reader for t, one in enumerate(labels(v)))
+    assert "not read: 2 files or folders (frames/a/film.mp4, frames/f0.jpg)" in data.note
+
+
+def test_number_255_is_an_object_where_a_mask_of_the_video_has_larger_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = np.full(SHAPE, 255, np.uint16), np.full(SHAPE, 300, np.uint16)
+    write_video(tmp_path, "a", [np.zeros(SHAPE, np.uint8)] * 2)
+    for name, mask in (("f0", first), ("f1", second)):
+        Image.fromarray(mask).save(tmp_path / f"masks/a/{name}.png")
+    found = labels(open_with(open_video_folder, tmp_path, "test").reader[0])
+    assert (found[0] == 1).all() and (found[1] == 2).all()
+    assert "255 is read as an object" in caplog.text

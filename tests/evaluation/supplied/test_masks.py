@@ -150,6 +150,15 @@ def test_wrong_arrays_are_one_line(tmp_path: Path, fields: dict[str, Any], messa
     assert "masks.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_number_255_of_arrays_is_an_object_where_there_are_larger_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = np.arange(1, 401, dtype=np.uint16).reshape(1, 20, 20)
+    result = score_arrays(tmp_path, prediction=truth, truth=truth)
+    assert result.path is not None and list(read_rows(result.path)["n_objects"]) == [400]
+    assert "masks.npz: truth has numbers above 255, so that 255 is an object and not void" in caplog.text
+
+
 def test_arrays_exclude_other_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="brings its own truth"):
         score_masks("clevrtex", tmp_path / "masks.npz", data_root=tmp_path)

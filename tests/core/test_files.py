@@ -1,0 +1,30 @@
+"""Text and names of files as other systems write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ocl_bench.core.files import find_file, read_text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("süß\r\nb\r\n".encode(encoding))
+    assert read_text(path).splitlines() == ["süß", "b"]
+
+
+def test_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("süß".encode("latin-1"))
+    with pytest.raises(UnicodeDecodeError):
+        read_text(tmp_path / "list.txt")
+
+
+def test_a_suffix_may_be_in_capitals_or_small_letters(tmp_path: Path) -> None:
+    for name in ("a.PNG", "b.jpg", "c.Png"):
+        (tmp_path / name).touch()
+    for asked, found in (("a.png", "a.PNG"), ("b.JPG", "b.jpg"), ("c.png", "c.Png"), ("a.PNG", "a.PNG")):
+        assert find_file(tmp_path / asked) == tmp_path / found
+    assert find_file(tmp_path / "A.png") is None and find_file(tmp_path / "b") is None
