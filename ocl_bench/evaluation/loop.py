@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +77,7 @@ class GivenOutputs:
 
     by_seed: Mapping[int, Mapping[str, Any]]
     source: str
+    sees_images: ClassVar[bool] = False
 
 
 class Runner:

@@ -18,6 +18,7 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter, Family
 from ..families.detection import Detection
 from ..metrics.catalogue import METRIC_VERSION
+from ..models.declared import Declared
 from ..models.loading import LoadedModel, get_model
 from ..results.record import DataSection
 from ..results.store import key_of
@@ -158,13 +159,16 @@ def make_plan(
     boxes: str | Path | None = None,
     progress: bool = True,
     verify: bool = False,
+    name: str | None = None,
+    training_seed: int | None = None,
+    supervision: str | None = None,
 ) -> Plan:
     """The plan of one evaluation: names are resolved, the model is built, and the data are opened.
 
     Other arguments are those of `evaluate`.
 
     Args:
-        model: as in `evaluate`, or a LoadedModel.
+        model: as in `evaluate`, or a LoadedModel, of which nothing can be declared any more.
         data: opened already, in place of what `data_root`, `limit`, `split` and `stand_in_seed` say.
         train: the fit split, opened already.
 
@@ -179,9 +183,10 @@ def make_plan(
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: must be at least 1")
     device = choose_device(device)
+    declared = Declared(name, training_seed, supervision)
     loaded = model if isinstance(model, LoadedModel) else None
     if loaded is None:
-        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
+        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device, declared=declared)
     if spec.family not in loaded.card.families:
         offered = ", ".join(loaded.card.families) or "none"
         raise NotApplicableError(

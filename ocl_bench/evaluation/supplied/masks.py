@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class MaskLookup:
         source: mask source as a result records it, with `+linked-<what>` where slots were linked over time.
         reads_video: whether the data are videos.
     """
+
+    sees_images = False
 
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
@@ -117,7 +119,8 @@ def masks_plan(
 
 def masks_model(lookup: MaskLookup, name: str, sha256: str) -> LoadedModel:
     """The masks as a loaded model; the hash of their content takes the place of a checkpoint's."""
-    card = ModelCard(name="supplied-masks", source="user:object", input=8, notes=("masks from files",))
+    about: dict[str, Any] = {"notes": ("masks from files",), "supervision": "undeclared"}
+    card = ModelCard(name="supplied-masks", source="user:object", input=8, **about)
     return LoadedModel(lookup, card, name, sha256, 0, None, {}, bundled=False)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ...cards.names import CARDS, get_card, get_task, model_names, task_names
+from ...cards.names import CARDS, get_card, get_task, is_task, model_names
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...data.extensions import extensions_of
@@ -194,7 +194,7 @@ def _check_time(result: Result) -> FieldProblems:
 def _task_card(result: Result, problems: list[tuple[str, str]]) -> TaskSpec | None:
     """The bundled card of the task, or None with a problem."""
     # `get_task` also reads paths. This name comes from a stranger and must not open one.
-    if result.task.name not in task_names():
+    if not is_task(result.task.name):
         text = f"'{result.task.name}' is not a task of this version; see `ocl-bench list tasks`"
         problems.append(("task.name", text))
         return None
@@ -279,6 +279,8 @@ def _supervision(result: Result, card: ModelCard) -> str:
     encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
     if card.role == "floor" and encoder in model_names():
         return get_card(encoder).supervision
+    if card.role == "floor" and encoder:  # a user's own, by the path of its file
+        return result.model.supervision
     return card.supervision
 
 
@@ -323,7 +325,7 @@ def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Fie
     if task is not None and extensions_of(task):
         skipped.append("identity.key: another version of a package that the task stands on may be installed here")
         return
-    if not model.card:
+    if not model.card or model.state:
         skipped.append("identity.key: the source of a user's own model is part of it and not recorded")
         return
     yield "identity.key", "is not the hash of task, data, model, seeds and dtype in this file; one of them was changed"
