@@ -22,6 +22,7 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
+from ..models.user_code import own_errors
 from .loop import input_size
 
 BATCH = 4
@@ -127,14 +128,8 @@ class _ImageSession:
 
     def _ask(self, model: Any, batch: Batch, truth: list[Truth]) -> Any:
         """The model's answer. Raises UsageError when it fails; only ceilings are given the truth."""
-        try:
-            with torch.inference_mode():
-                return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
-        except OclBenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
-            reason = str(error).splitlines()[0][:200] if str(error) else ""
-            raise UsageError(f"predict raised {type(error).__name__}: {reason}") from error
+        with own_errors("predict failed"), torch.inference_mode():
+            return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
 
     def predicts(self) -> str:
         """Makes the prediction with which all others are compared."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from ..cards.model import load_model_card
 from ..cards.names import CARDS, get_card, model_names, name_of_file
 from ..core import entry_points
-from ..core.errors import OclBenchError, UsageError, first_problem
+from ..core.errors import UsageError, first_problem
 from ..core.paths import PACKAGE
 from .declared import Declared, is_bundled
 from .fingerprint import files_of, sources_sha256, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
 from .options import TypedOptions, as_declared, check_sizes
-from .user_code import described, load_attribute
+from .user_code import load_attribute, own_errors
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -52,7 +52,9 @@ def get_model(
         UsageError: the name is unknown, or options, checkpoint or what is declared do not fit.
     """
     declared = declared or Declared()
-    return declared.applied(_load(name, checkpoint, options, device, declared))
+    # Beside building it, a model is moved, counted and hashed: each may run code of its author.
+    with own_errors(f"model {name if isinstance(name, str) else type(name).__name__}: loading it failed"):
+        return declared.applied(_load(name, checkpoint, options, device, declared))
 
 
 def _load(
@@ -143,10 +145,8 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
 
 def _attribute(card: Path, module: str, attribute: str) -> Any:
     """Import the factory that a user's card names."""
-    try:
+    with own_errors(f"{card}: field 'source': {module}:{attribute} cannot be imported"):
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{card}: field 'source': {module}:{attribute} cannot be imported ({error})") from error
 
 
 def _from_file(
@@ -162,7 +162,8 @@ def _from_entry_point(
     name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
     """Load a model that another package offers."""
-    factory = entry.load()
+    with own_errors(f"model {name}: importing {entry.value} failed"):
+        factory = entry.load()
     files = files_of(factory)
     source = entry_points.source_sha256(entry) + sources_sha256(files, files[0].parent if files else Path())
     return _from_user(name, factory, checkpoint, options, device, source)
@@ -243,12 +244,8 @@ def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
     except TypeError as error:
         known = [key for key in signature.parameters if key not in ("args", "kwargs")]
         raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
-    try:
+    with own_errors(f"model {name}: building it failed"):
         model = factory(**options)
-    except OclBenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"model {name}: building it failed ({described(error)})") from error
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     return model

@@ -48,7 +48,7 @@ def method_of(result: Result) -> dict[str, Any]:
     model = result.model
     return {
         "model.name": base_name(result),
-        "model.card": model.card,
+        "model.card": bool(model.card),
         "model.options": options_but_seed(model.options, model.training_seed),
         "model.code_sha256": model.code_sha256,
         "model.parameters": model.parameters,
@@ -99,6 +99,8 @@ def _difference(field: str, result: Result, first: Result) -> str:
     """Why a result is not of the method of the first one."""
     if field == "model.name":
         return f"model.name is not of {first.model.name}; one side is one method"
+    if field == "model.card":
+        return f"model.card is {result.model.card!r}, that of {where(first)} is {first.model.card!r}; name one method"
     section, _, name = field.partition(".")
     here, there = (getattr(getattr(one, section), name) for one in (result, first))
     verb, those = ("are", "those") if name in ("options", "parameters") else ("is", "that")

@@ -115,7 +115,9 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     Raises:
         UsageError: when neither a card nor a result names the task.
     """
-    name = task.name if isinstance(task, TaskSpec) else Path(task).stem if str(task).endswith(".yaml") else str(task)
+    if str(task).endswith((".yaml", ".yml")):
+        task = get_task(task)  # results lie under the name in the card, which need not be that of its file
+    name = task.name if isinstance(task, TaskSpec) else str(task)
     files = list(search(folders, name))
     readable = [(file.result, file.source) for file in files if file.result is not None]
     excluded = [Excluded("?", file.source, f"unreadable: {file.problem}") for file in files if file.result is None]
@@ -157,7 +159,7 @@ def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | s
 
 def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:
     """The protocol of the board: the card's, or the most frequent one of the results when no card is installed."""
-    if isinstance(task, TaskSpec) or str(task).endswith(".yaml") or is_task(name):
+    if isinstance(task, TaskSpec) or is_task(name):
         return reference_of_card(get_task(task))
     if not results:
         get_task(name)  # raises the error with its suggestion
