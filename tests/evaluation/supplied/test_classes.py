@@ -136,5 +136,5 @@ def test_a_model_names_categories_or_is_refused() -> None:
     plan = make_plan(Boxes(), TASK.with_classes(), data=rectangles(), device="cpu")
     named = Boxes().predict(Batch(("a",), torch.zeros(1, 3, 8, 8)))
     assert plan.adapter.check(named, 1, "named") is not None
-    with pytest.raises(UsageError, match="needs boxes .* scores and labels"):
+    with pytest.raises(UsageError, match=r"needs boxes .* scores and labels"):
         plan.adapter.check(Prediction(boxes=named.boxes, scores=named.scores), 1, "nameless")
