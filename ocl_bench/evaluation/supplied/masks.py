@@ -44,6 +44,8 @@ class MaskLookup:
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
         mask_source, _, self.link = source.partition("+linked-")
+        self.softmax = mask_source.endswith("+softmax")
+        mask_source = mask_source.removesuffix("+softmax")
         self.mask_source = cast(MaskSource, mask_source)
         self.position = {sample_id: index for index, sample_id in enumerate(data.ids)}
         self.video: Video | None = None
@@ -55,7 +57,10 @@ class MaskLookup:
         shape = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
         masks = torch.from_numpy(np.stack([nearest(m, shape) for m in maps]))
         return Prediction(
-            masks=masks[None] if self.reads_video else masks, mask_source=self.mask_source, link=self.link
+            masks=masks[None] if self.reads_video else masks,
+            mask_source=self.mask_source,
+            link=self.link,
+            softmax=self.softmax,
         )
 
     def _named_samples(self, batch: Batch) -> list[tuple[str, Sample]]:
