@@ -42,7 +42,7 @@ from ..index import Manifest, take_manifest
 from ..labels import class_regions, label_map, run_length
 from ..options import check_entries, check_split, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
-from .coco_names import check_names, choose, image_ids, sample_ids
+from .coco_names import check_ids, choose, image_ids, sample_ids
 from .places import find_root, usual_places
 
 _NOT_ANNOTATED = "listed images are not annotated, first {}; correct the list"
@@ -144,7 +144,7 @@ class CocoReader(SampleSequence[Sample]):
         path = root / "annotations" / f"{options.annotations}_{split}2017.json"
         content = read_json(path, _pack)
         check_entries(content, path, _PANOPTIC_FIELDS if options.annotations == "panoptic" else _FIELDS)
-        check_names(content, path)
+        check_ids(content, path)
         images = content["images"]
         if not images:
             raise DataMissingError(f"{path}: lists no image; download the file again")
