@@ -33,6 +33,7 @@ from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, take_manifest
 from ..options import first_repeated, parse_options, read_lines
+from ..rims import remark_rims
 from .frames import IMAGES, MASKS, by_stem, name_some
 from .places import first_folder
 
@@ -147,6 +148,7 @@ class FolderReader(SampleSequence[Sample]):
         codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
             void = void_number(codes, coloured, self.options, path, self.root)
+            remark_rims(codes, coloured, _code(void, coloured, "void"), path, self.root / self.options.masks)
             labels = rank_labels(codes, coloured, void, self.options.background)
         except ValueError as error:
             raise SampleError(row["id"], f"{path}: {error}") from error

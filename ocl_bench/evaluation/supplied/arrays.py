@@ -16,6 +16,7 @@ from ...core.log import logger
 from ...core.types import Sample, Truth
 from ...data import OpenData
 from ...data.base import SampleSequence
+from ...data.rims import remark_rims
 from ...metrics.ignored import IGNORED, IgnoreIndex, with_void
 from ..plan import Plan, make_plan
 from .masks import MaskLookup, masks_model
@@ -57,6 +58,10 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     note = f"data: supplied, {len(ids)} truth maps of {path}"
     data = OpenData(_Arrays(ids, truth, ignore_index), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
     position = {sample_id: index for index, sample_id in enumerate(ids)}
+    for field, maps in (("truth", truth), ("prediction", prediction)):
+        ignored = IGNORED if ignore_index == "auto" and field == "truth" else None
+        for one in maps:
+            remark_rims(one.astype(np.int64), False, ignored, path, f"{field} of {path}")
     lookup = MaskLookup(data, lambda sample_id, sample, seed: prediction[position[sample_id]].astype(np.int64))
     return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")
 
