@@ -18,6 +18,7 @@ from ocl_bench.metrics.statistics import (
     smallest_detectable,
 )
 from ocl_bench.metrics.statistics_of_set import (
+    Statistic,
     bootstrap_statistic,
     paired_statistic_difference,
     swap_p_value,
