@@ -54,8 +54,8 @@ def is_deterministic(plan: Plan) -> bool | None:
 def _first_batch(plan: Plan) -> list[Any] | None:
     runner = Runner(plan)
     items, _ = runner.read(range(min(plan.batch_size, len(plan.data.ids))))
-    _, prediction, _ = runner.predict(items, plan.noise_seeds[0])
-    return None if prediction is None else [getattr(prediction, name) for name in _FIELDS]
+    predicted, _ = runner.predict(items, plan.noise_seeds[0])
+    return [getattr(prediction, name) for _, prediction in predicted for name in _FIELDS] or None
 
 
 def _first_clip(plan: Plan) -> list[Any] | None:

@@ -25,8 +25,8 @@ from ...metrics.statistics import (
     holm,
     sign_flip_p_value,
     smallest_detectable,
-    swap_p_value,
 )
+from ...metrics.statistics_of_set import swap_p_value
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import NOT_DETERMINISTIC, Result
 from ...results.store import default_folders
