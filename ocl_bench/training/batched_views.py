@@ -38,10 +38,10 @@ def sampled_crops(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Te
     halvings = torch.log2(fine.clamp(min=1)).ceil().long()
     for count in halvings.unique().tolist():
         rows = (halvings == count).nonzero()[:, 0]
-        pixels = images[rows].float() / 255
+        pixels = images[rows].float()
         source = F.avg_pool2d(pixels, 2**count) if count else pixels
         views[rows] = _sample(source, crops[rows].float() / 2**count, flips[rows], size)
-    return views
+    return views.div_(255)  # last, because views are small
 
 
 def _sample(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tensor:
