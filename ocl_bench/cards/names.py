@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core import entry_points
 from ..core.errors import UsageError
-from ..core.files import parse_yaml, read_bytes
+from ..core.files import parse_yaml, read_text
 from ..core.paths import PACKAGE, bundled
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
 def is_model_card(path: Path) -> bool:
     """Whether a YAML file is a model card and not a task card: only model cards have a `source`."""
     try:
-        content = parse_yaml(read_bytes(path).decode("utf-8-sig"))
+        content = parse_yaml(read_text(path))
     except (OSError, ValueError):
         return False  # then it is read as a task card, and that error names the problem
     return isinstance(content, dict) and "source" in content

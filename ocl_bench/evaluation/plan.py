@@ -16,7 +16,6 @@ from ..core.machine import choose_device, thread_count
 from ..data.extensions import extensions_of
 from ..families import find_family, get_adapter
 from ..families.base import Adapter, Family
-from ..families.detection import Detection
 from ..metrics.catalogue import METRIC_VERSION
 from ..models.loading import LoadedModel, get_model
 from ..results.record import DataSection
@@ -197,8 +196,7 @@ def make_plan(
         data = open_data(spec, data_root=root, limit=limit, **how)
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
-    if data.image_ids and isinstance(adapter, Detection):
-        adapter = adapter.with_image_ids(data.image_ids)
+    adapter = find_family(spec.family).for_data(adapter, data)
     if train is None:
         train = _open_train(spec, data, data_root, progress, verify)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds

@@ -208,7 +208,8 @@ def _compute(
     bar = progress_bar(text, total, progress and rank.rank == 0, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
         for index in own_shards:
-            if work.read(index) is not None:  # of a run that was killed
+            if (done := work.read(index)) is not None:  # of a run that was killed
+                runner.patience.succeeded |= bool(len(done.rows))
                 advance(len(shards[index]))
                 continue
             work.write(index, runner.shard(shards[index], advance))

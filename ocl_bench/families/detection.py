@@ -26,10 +26,11 @@ from ..metrics.detection import (
     match_images,
     to_columns,
 )
-from .checks import check_field, check_masks, check_prediction, finite_rows, missing
+from .checks import check_field, check_prediction, finite_rows, missing
 from .coco_results import coco_results
 from .files import prediction_path
 from .image_properties import PROPERTIES, image_properties, object_shapes
+from .masks import check_masks
 from .proposals import native_boxes, proposals
 
 _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
@@ -59,12 +60,15 @@ class Detection:
         adapter.image_ids = image_ids
         return adapter
 
+    def sample_columns(self, sample_id: str) -> dict[str, int | str]:
+        """The id of an image in COCO results files, where its sample id does not say it."""
+        return {"image_id": self.image_ids[sample_id]} if self.image_ids else {}
+
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Require masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
         checked = check_prediction(prediction, name)
         if checked.masks is not None:
-            check_masks(checked, size, name)
-            return checked
+            return check_masks(checked, size, name)
         if checked.boxes is None:
             raise missing(checked, name, "masks", _NEED)
         if checked.scores is None:
@@ -90,7 +94,7 @@ class Detection:
 
     def source(self, prediction: Prediction) -> str:
         """`mask_source` of the prediction, or `boxes` for a model without masks."""
-        return prediction.mask_source if prediction.masks is not None else "boxes"
+        return prediction.masks_from if prediction.masks is not None else "boxes"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

@@ -165,7 +165,10 @@ WRONG = {
     "wrong batch": (lambda b: Prediction(masks=b.image[:1]), "has batch size 1, expected 4"),
     "negative": (lambda b: Prediction(masks=-torch.ones(4, 8, 8).long()), "has label -1"),
     "all NaN": (lambda b: Prediction(masks=b.image * torch.nan), "is not finite"),
-    "array": (lambda b: Prediction(masks=b.image.numpy()), "is ndarray, expected a torch.Tensor"),
+    "array": (
+        lambda b: Prediction(masks=b.image.numpy()),
+        "is ndarray of shape (4, 3, 16, 16), expected a torch",
+    ),
     "crash": (lambda b: b.nothing, "predict failed on a batch of 4 images of side 16 (AttributeError"),
 }
 

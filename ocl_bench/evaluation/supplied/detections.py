@@ -14,7 +14,7 @@ from pathlib import Path
 from ...cards.model import ModelCard
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...core.files import read_bytes
+from ...core.files import parse_json, read_bytes
 from ...data import OpenData
 from ...families import find_family
 from ...families.coco_results import read_results
@@ -72,7 +72,7 @@ def kept_plan(
                 raise UsageError(f"{path}: cannot be read ({error.strerror}); evaluate again") from error
             content.update(text)  # seed by seed, in the order of the data: the hash is part of the result's key
             read_results(path, [sample_id], numbers=data.image_ids)  # an error names this file, not the temporary one
-            entries += json.loads(text)
+            entries += parse_json(text)
         # One file for all images: where no image has masks, those without detections have none either.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as merged:
             json.dump(entries, merged)

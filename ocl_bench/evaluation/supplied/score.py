@@ -48,7 +48,8 @@ def score_masks(
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
             and F.
             An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
-            truth, 0 is the background and 255 is void (but an object where truth has larger numbers).
+            truth, 0 is the background and 255 is void (but an object in a map with larger numbers). One integer
+            `ignore_index` beside them names another label for void, and -1 says that there is none.
             For a detection task, a COCO results file (`.json`).
         data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.

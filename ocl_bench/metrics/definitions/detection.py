@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ..detection import Kind
-    from ..statistics import Statistic
+    from ..statistics_of_set import Statistic
 
 _FAMILY = ("detection",)
 _COCO = "Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312; equal to pycocotools"

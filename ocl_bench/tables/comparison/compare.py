@@ -27,8 +27,8 @@ from ...metrics.statistics import (
     holm,
     sign_flip_p_value,
     smallest_detectable,
-    swap_p_value,
 )
+from ...metrics.statistics_of_set import swap_p_value
 from ...results.methods import DataKey, data_key, find_method, is_file, read_files, reasons_against, tasks_of
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result

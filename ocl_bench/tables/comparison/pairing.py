@@ -14,13 +14,8 @@ from ...cards.names import get_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...families.summary import set_statistic
-from ...metrics.statistics import (
-    Difference,
-    Statistic,
-    paired_difference,
-    paired_statistic_difference,
-    two_level_statistic_difference,
-)
+from ...metrics.statistics import Difference, paired_difference
+from ...metrics.statistics_of_set import Statistic, paired_statistic_difference, two_level_statistic_difference
 from ...results.record import Result
 from ...results.store import rows_of, where
 

@@ -22,7 +22,7 @@ from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
 from ...families.summary import edited_value, set_statistic
-from ...metrics.statistics import Statistic
+from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
 from ...results.record import Result

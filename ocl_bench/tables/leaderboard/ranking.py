@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...metrics.statistics import (
-    Statistic,
-    bootstrap_mean,
-    bootstrap_statistic,
-    mean_statistic,
-    paired_difference,
-    paired_statistic_difference,
-)
+from ...metrics.statistics import bootstrap_mean, paired_difference
+from ...metrics.statistics_of_set import Statistic, bootstrap_statistic, mean_statistic, paired_statistic_difference
 from ...results.published import PublishedTable
 from ...results.ranks_with import Reference
 from .facts import Facts, common_facts

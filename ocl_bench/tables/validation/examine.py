@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from ...cards.names import CARDS, get_card, get_task, model_names, task_names
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.files import parse_json, read_text
 from ...data.extensions import extensions_of
 from ...metrics import find_metric
 from ...results.migrations import migrate
@@ -131,10 +132,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST_RESULT:
             raise UsageError(f"{path}: has {size / 1e6:.1f} MB, a result at most {LARGEST_RESULT / 1e6:g}")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
+        content = parse_json(read_text(path), object_pairs_hook=_unique_names)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a JSON file ({error}); name the .json of a result") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: is not a JSON object; name the .json of a result")
