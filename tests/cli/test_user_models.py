@@ -29,7 +29,7 @@ class Net:
     bias: torch.Tensor
 
     def predict(self, batch):
-        return Prediction(masks=masks(batch) * self.bias, mask_source="clusters")
+        return Prediction(masks=(masks(batch) * self.bias).sigmoid(), mask_source="clusters")
 
 def build():
     return Net(torch.tensor(float((Path(__file__).parent / "bias.txt").read_text())))
