@@ -160,7 +160,7 @@ def fit(
                 log.validation(state.step, run.validate())
     if saved != state.step:
         run.checkpoint()
-    _leave_after(stopped_by, out, state.step)
+    _leave_after(stopped_by, out, state.step, ranks.main)
     log.validation(state.step, run.validate())
     return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
@@ -266,12 +266,14 @@ def _interrupts(ctrl_c: bool) -> Iterator[Callable[[], int]]:
         restore()
 
 
-def _leave_after(number: int, out: Path, step: int) -> None:
+def _leave_after(number: int, out: Path, step: int, says_so: bool) -> None:
     """End the program as the signal asks for, now that the checkpoint is written; 0 goes on."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     if number == signal.SIGTERM:
-        logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, out / "last.pt")
+        if says_so:
+            place = out / "last.pt"
+            logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, place)
         raise SystemExit(128 + number)
 
 
