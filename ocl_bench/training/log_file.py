@@ -29,6 +29,10 @@ class LogFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_text("".join(known), encoding="utf-8"))
 
+    def lacks(self, step: int) -> bool:
+        """Whether this rank writes the log, and it has no validation after `step` steps."""
+        return self.enabled and step not in self.validated
+
     def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
         """Append the loss terms of a step: `loss` is the total, `loss_NAME` the other terms."""
         self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}

@@ -136,6 +136,8 @@ def fit(
     log = LogFile(out / "log.jsonl", state.step, ranks.main)
     if compile_model:
         _compile(model)
+    if run.validates_after(state.step) and ranks.any(log.lacks(state.step)):
+        log.validation(state.step, run.validate())  # stopped after the checkpoint and before the validation
     deadline = None if minutes is None else state.started + 60 * minutes
     saved, stop, stopped_by = state.step, False, 0
     with (
@@ -156,7 +158,7 @@ def fit(
             if state.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
                 saved = state.step
-            if state.step % recipe.validate_every == 0 and state.step < recipe.steps and not stop:
+            if run.validates_after(state.step) and not stop:
                 log.validation(state.step, run.validate())
     if saved != state.step:
         run.checkpoint()
@@ -209,6 +211,10 @@ class _Run:
         for name in [name for name in terms if name.startswith("count_")]:
             self.counts[name] = terms.pop(name).detach() + self.counts.get(name, 0)
         return {name: value.detach() for name, value in terms.items()}
+
+    def validates_after(self, step: int) -> bool:
+        """Whether a validation is due after so many steps; the one at the end is not meant."""
+        return 0 < step < self.recipe.steps and step % self.recipe.validate_every == 0
 
     def counted(self) -> dict[str, int]:
         """Sums of the counts over all ranks since the last call."""

@@ -309,7 +309,7 @@ def train_small(*arguments: str) -> Callable[[], None]:
         from ocl_bench.training import data, objectives, run
 
         recipe = {"batch": 2, "scenes": {"count": 4}, "validate_limit": 2, "log_every": 1, "checkpoint_every": 2}
-        recipe |= {"steps": 8, "precision": "fp32", "objective": {"kind": "boxes", "anchors": 4}}
+        recipe |= {"steps": 8, "validate_every": 4, "precision": "fp32", "objective": {"kind": "boxes", "anchors": 4}}
         options = {"width": 8, "dim": 8, "blocks": [1]}
         small = get_card("encoder").model_copy(update={"options": options, "supervision": "boxes", "train": recipe})
         data.CHUNK = 4
