@@ -49,7 +49,7 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
-from ..index import Manifest, take_manifest
+from ..index import Manifest, check_names, take_manifest
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from . import imagenet_hub as hub
@@ -265,6 +265,7 @@ def _open_boxes(
 def _content(reader: ImageNetReader, listing: Listing) -> str:
     """Eight hexadecimal digits of all names and of the sizes of some files; a file that is not there counts as -1."""
     digest = _label_digest(reader, listing.classes)
+    check_names(reader.ids)
     for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
         digest.update(f"{sample_id}{suffix}\n".encode())
     for position in _some(len(reader)):
@@ -282,6 +283,7 @@ def _row_content(reader: HubReader, classes: Sequence[str]) -> str:
 
 def _label_digest(reader: ImageNetReader | HubReader, classes: Sequence[str]) -> Any:
     """A SHA-256 of the names of the classes and of the class of each image."""
+    check_names(classes)
     digest = hashlib.sha256("\n".join([*classes, ""]).encode())
     digest.update(reader.labels.astype("<i4").tobytes())
     return digest
