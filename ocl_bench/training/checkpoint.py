@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.files import write_atomically
+from ..core.files import check_regular, write_atomically
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UsageError: The file is not such a checkpoint. This includes pickles that contain code, which is not run.
     """
     try:
+        check_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
             step=int(content["step"]),

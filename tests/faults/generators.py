@@ -204,7 +204,9 @@ def latin_1(path: Path, draw: random.Random, outside: Path) -> None:
 def a_character_of_another(path: Path, draw: random.Random, outside: Path) -> None:
     text = path.read_text(encoding="utf-8")
     place = draw.randrange(len(text))
-    path.write_text(text[:place] + draw.choice("{}[]\",:0-<>&\t\n#*\u2028\U0001f600") + text[place + 1 :], encoding="utf-8")
+    path.write_text(
+        text[:place] + draw.choice('{}[]",:0-<>&\t\n#*\u2028\U0001f600') + text[place + 1 :], encoding="utf-8"
+    )
 
 
 @damage(".txt", ".csv", ".jsonl")
@@ -546,7 +548,12 @@ def array_that_unpacks(path: Path, draw: random.Random, outside: Path) -> None:
 @damage(".npy")
 def odd_header(path: Path, draw: random.Random, outside: Path) -> None:
     array = np.load(path)
-    odd = (array[:-1], array.astype(np.float64), array.T, np.full_like(array, np.nan) if array.dtype.kind == "f" else -array)
+    odd = (
+        array[:-1],
+        array.astype(np.float64),
+        array.T,
+        np.full_like(array, np.nan) if array.dtype.kind == "f" else -array,
+    )
     np.save(path, draw.choice(odd))
 
 
@@ -589,14 +596,18 @@ def odd_notes_of_pandas(path: Path, draw: random.Random, outside: Path) -> None:
 
 @damage(".mat")
 def odd_structure(path: Path, draw: random.Random, outside: Path) -> None:
-    content = draw.choice(({"other": 1}, {"GTcls": 3}, {"GTcls": {"Segmentation": "text"}}, {"GTinst": np.array(["a", 1.0], object)}))
+    content = draw.choice(
+        ({"other": 1}, {"GTcls": 3}, {"GTcls": {"Segmentation": "text"}}, {"GTinst": np.array(["a", 1.0], object)})
+    )
     savemat(path, content)
 
 
 @damage(".tfrecord")
 def record_of_garbage(path: Path, draw: random.Random, outside: Path) -> None:
     """Lengths and checksums are right; what is inside is not."""
-    data = draw.choice((b"", b"\xff" * 20, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", draw.randbytes(300), b"\x0a\x80" * 50_000))
+    data = draw.choice(
+        (b"", b"\xff" * 20, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", draw.randbytes(300), b"\x0a\x80" * 50_000)
+    )
     head = struct.pack("<Q", len(data))
     record = head + struct.pack("<I", crc32c(head)) + data + struct.pack("<I", crc32c(data))
     path.write_bytes(record)
@@ -606,4 +617,3 @@ def record_of_garbage(path: Path, draw: random.Random, outside: Path) -> None:
 def record_of_many_bytes(path: Path, draw: random.Random, outside: Path) -> None:
     head = struct.pack("<Q", draw.choice((2**63, 2**40, 10**10)))
     path.write_bytes(head + struct.pack("<I", crc32c(head)) + path.read_bytes()[12:])
-

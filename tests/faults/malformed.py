@@ -49,8 +49,11 @@ def candidates(given: Path, target: Target) -> list[Path]:
     return sorted(path for path in found if path.stat().st_size)
 
 
-def cases(target: Target, count: int, seed: int, folder: Path) -> Iterator[Case]:
-    """Damage a target `count` times. The damages are gone through in a random order, each on a random file."""
+def cases(target: Target, count: int, seed: int, folder: Path, only: Sequence[str] = ()) -> Iterator[Case]:
+    """Damage a target `count` times. The damages are gone through in a random order, each on a random file.
+
+    only: names of damages; all by default.
+    """
     given = prepare(target, folder / "valid")
     good = run_copy(target, given, folder / "good")
     if good.faults() or good.code != 0:
@@ -62,6 +65,7 @@ def cases(target: Target, count: int, seed: int, folder: Path) -> Iterator[Case]
         if not pending:
             kinds = {path.suffix: path for path in candidates(given, target)}
             pending = [(kind, act.__name__) for kind, path in kinds.items() for act in damages_for(path)]
+            pending = [pair for pair in pending if not only or pair[1] in only]
             draw.shuffle(pending)
         kind, name = pending.pop()
         own_seed = draw.randrange(2**32)
@@ -111,10 +115,12 @@ def traces(place: Path, copy: Path, inputs: dict[str, bytes]) -> list[str]:
     return [*found, *(f"{name} was written" for name in sorted(strangers))]
 
 
-def malformed(targets: Sequence[Target], count: int, seed: int, folder: Path) -> Iterator[Case]:
+def malformed(
+    targets: Sequence[Target], count: int, seed: int, folder: Path, only: Sequence[str] = ()
+) -> Iterator[Case]:
     """`count` cases in all, spread evenly over the targets."""
     for number, target in enumerate(targets):
         share = count // len(targets) + (number < count % len(targets))
         if share:
-            yield from cases(target, share, seed, folder / str(number))
+            yield from cases(target, share, seed, folder / str(number), only)
             shutil.rmtree(folder / str(number))

@@ -284,9 +284,7 @@ def free_port() -> int:
 def two_ranks(act: Act, given: Path, victim: int | None = None, moment: float = 0.0) -> list[Ending]:
     """Both ranks of a work; one of them is killed after `moment` seconds."""
     port = free_port()
-    running = [
-        start(as_rank(rank, port, act), given, moment if rank == victim else None, rank) for rank in range(2)
-    ]
+    running = [start(as_rank(rank, port, act), given, moment if rank == victim else None, rank) for rank in range(2)]
     order = running if victim in (None, 0) else running[::-1]  # the one that is killed first
     endings = [one.end() for one in order]
     return endings if order is running else endings[::-1]

@@ -32,7 +32,8 @@ def run_malformed(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 
     codes: Counter[object] = Counter()
     found, seconds, peak = [], 0.0, 0
-    for case in malformed(list(by_name(arguments.only).values()), arguments.cases, arguments.seed, folder):
+    targets = list(by_name(arguments.only).values())
+    for case in malformed(targets, arguments.cases, arguments.seed, folder, arguments.damages):
         codes[case.ending.code] += 1
         seconds, peak = max(seconds, case.ending.seconds), max(peak, case.ending.peak)
         line = {"target": case.target, "damage": case.damage, "file": case.file, "seed": case.seed}
@@ -104,6 +105,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=500, help="malformed inputs")
     parser.add_argument("--trials", type=int, default=20, help="of each kind of work, for kills and ranks")
     parser.add_argument("--only", nargs="*", default=[], help="names of targets or works; all by default")
+    parser.add_argument("--damages", nargs="*", default=[], help="names of damages; all by default")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     warm_up()

@@ -258,6 +258,7 @@ def _open_boxes(
         )
     boxes = XmlBoxes(box_folder, numbers)
     names = boxes.names()
+    check_names(names)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return boxes, f"-boxes-{digest}", f"; {len(names)} box files of {box_folder}"
 

@@ -34,6 +34,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import check_regular
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
@@ -258,6 +259,7 @@ def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) ->
     from scipy.io import loadmat
 
     try:
+        check_regular(path)
         content: Any = loadmat(path)[field][0, 0]["Segmentation"]
         mask = np.asarray(content).astype(np.int64)
     # scipy has its own exceptions for damaged files, and also lets those of zlib and numpy through.

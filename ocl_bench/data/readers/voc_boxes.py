@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...core.errors import SampleError
+from ...core.files import check_regular
 from ...core.types import Instance
 
 Box = tuple[float, float, float, float]
@@ -38,6 +39,7 @@ def read_boxes(path: Path, sample_id: str, shape: tuple[int, ...], names: Sequen
         SampleError: the file is missing or broken, or a box is not in the image.
     """
     try:
+        check_regular(path)
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import SampleError
+from ...core.files import check_regular
 from ...core.types import Sample, Truth
 from ...data.images import read_mask
 from ...data.transforms import prepare
@@ -50,6 +51,7 @@ def _png_size(path: Path, sample_id: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
+        check_regular(path)
         with Image.open(path, formats=("PNG",)) as picture:
             return picture.height, picture.width
     except (OSError, SyntaxError, ValueError) as error:
