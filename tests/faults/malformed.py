@@ -118,8 +118,9 @@ def traces(place: Path, copy: Path, inputs: dict[str, bytes]) -> list[str]:
 def malformed(
     targets: Sequence[Target], count: int, seed: int, folder: Path, only: Sequence[str] = ()
 ) -> Iterator[Case]:
-    """`count` cases in all, spread evenly over the targets."""
-    for number, target in enumerate(targets):
+    """`count` cases in all, spread evenly over the targets; fewer cases than targets are of some that the seed draws."""
+    drawn = random.Random(seed).sample(list(targets), len(targets))
+    for number, target in enumerate(drawn):
         share = count // len(targets) + (number < count % len(targets))
         if share:
             yield from cases(target, share, seed, folder / str(number), only)
