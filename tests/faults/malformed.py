@@ -118,7 +118,7 @@ def traces(place: Path, copy: Path, inputs: dict[str, bytes]) -> list[str]:
 def malformed(
     targets: Sequence[Target], count: int, seed: int, folder: Path, only: Sequence[str] = ()
 ) -> Iterator[Case]:
-    """`count` cases in all, spread evenly over the targets; fewer cases than targets are of some that the seed draws."""
+    """`count` cases in all, spread evenly over the targets; if there are fewer, the seed draws the targets."""
     drawn = random.Random(seed).sample(list(targets), len(targets))
     for number, target in enumerate(drawn):
         share = count // len(targets) + (number < count % len(targets))

@@ -162,7 +162,7 @@ def _child(act: Callable[[], None], given: Path, place: Path) -> int:
         target = os.devnull if suffix is None else place.with_suffix(suffix)
         file = os.open(target, os.O_RDWR if suffix is None else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     _watch(place.with_suffix(".acts"), [given / name for name in WRITABLE] + [temporary])
     try:
         act()

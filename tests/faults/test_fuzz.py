@@ -1,4 +1,4 @@
-"""Readers of text and bytes on random input: what a writer wrote comes back, and all else ends in a documented error."""
+"""Readers of text and bytes on random input: what was written comes back, all else ends in a documented error."""
 
 from __future__ import annotations
 
@@ -127,8 +127,9 @@ features = st.dictionaries(
 def test_records_come_back(content: list[dict[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.tfrecord"
-        offsets = write_records(path, [encode_example(one) for one in content])
-        assert [offset for offset, _ in index_records(path)] == offsets
+        lengths = write_records(path, [encode_example(one) for one in content])
+        assert [length for _, length in index_records(path)] == lengths
+        offsets = [offset for offset, _ in index_records(path)]
         for offset, expected in zip(offsets, content, strict=True):
             found = decode_example(read_record(path, offset))
             assert {name: list(values) for name, values in found.items()} == expected

@@ -197,7 +197,7 @@ def test_detections_that_are_no_results_file(tmp_path: Path, odd: str) -> None:
     assert_one_line(call("score", "--task", tmp_path / "task.yaml", "--masks", tmp_path / "found.json", *here), "found")
 
 
-@pytest.mark.parametrize("corner", ["1e300", "1" * 400, "NaN", '"1"', "null", "[" * DEEP])
+@pytest.mark.parametrize("corner", ["1e300", "1" * 400, "NaN", '"one"', "null", "[" * DEEP])
 def test_boxes_with_absurd_corners(tmp_path: Path, corner: str) -> None:
     from targets import box_table
 
@@ -214,7 +214,10 @@ def test_boxes_with_absurd_corners(tmp_path: Path, corner: str) -> None:
         ({"metrics": ["ap_mask"], "main": "ap_mask"}, "ap_mask"),
         ({"metrics": ["miou_sem"], "main": "miou_sem"}, "miou_sem"),
         ({"metrics": ["knn_top1"], "main": "knn_top1"}, "knn_top1"),
-        ({"data": {"reader": "clevrtex", "stand_in": {"scenes": "clevrtex", "variant": "../../x"}}}, "variant"),
+        (
+            {"data": {"reader": "clevrtex", "stand_in": {"scenes": "clevrtex", "variant": "../../x", "samples": 2}}},
+            "../../x",
+        ),
     ],
 )
 def test_cards_of_other_families_and_places(tmp_path: Path, change: dict[str, Any], told: str) -> None:
@@ -224,9 +227,21 @@ def test_cards_of_other_families_and_places(tmp_path: Path, change: dict[str, An
     assert_one_line(evaluate(tmp_path), told)
 
 
-def test_an_option_that_would_take_hours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "option"),
+    [
+        ("kmeans", "iterations"),
+        ("kmeans-features", "iterations"),
+        ("dias", "iterations"),
+        ("dias", "merge_iterations"),
+        ("slotcontrast", "first_iterations"),
+        ("slotcontrast", "iterations"),
+        ("grid", "rows"),
+    ],
+)
+def test_an_option_that_would_take_hours_or_all_memory(tmp_path: Path, model: str, option: str) -> None:
     folder(tmp_path)
-    assert_one_line(evaluate(tmp_path, "-o", "iterations=1000000000", model="kmeans"), "iterations")
+    assert_one_line(evaluate(tmp_path, "-o", f"{option}=1000000000", model=model), option)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", np.zeros(3).tobytes()])

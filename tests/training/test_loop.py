@@ -134,9 +134,9 @@ def test_a_rank_that_was_lost_is_said_in_one_line(tmp_path):
     said = "[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:17319\nGLHF!"
     two = replace(alone, size=2, rank=1)
     for error in (RuntimeError(said), torch.distributed.DistBackendError("NCCL\ntimeout")):
-        with pytest.raises(UsageError, match=r"^rank 1 of 2: another rank has stopped; .*last\.pt[^\n]*$"):
-            with ranks_module.lost_ranks_named(two, tmp_path):
-                raise error
+        said_in_one_line = pytest.raises(UsageError, match=r"^rank 1 of 2: another rank has stopped; .*last\.pt[^\n]*$")
+        with said_in_one_line, ranks_module.lost_ranks_named(two, tmp_path):
+            raise error
     for ranks, error in ((alone, RuntimeError(said)), (two, RuntimeError("shapes differ"))):
         with pytest.raises(RuntimeError, match=r"gloo|shapes"), ranks_module.lost_ranks_named(ranks, tmp_path):
             raise error

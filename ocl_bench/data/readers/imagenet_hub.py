@@ -196,6 +196,7 @@ def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
 
     groups, counts = [], []
     for number, name in enumerate(names):
+        check_regular(folder / name)
         with pyarrow.parquet.ParquetFile(folder / name) as file:
             features = datasets.Features.from_arrow_schema(file.schema_arrow)
             _check_columns(features, folder / name)
