@@ -10,7 +10,8 @@ from ..cards.task import TaskSpec
 from ..metrics.catalogue import find_metric
 from ..metrics.metric import Metric
 from ..metrics.of_set import statistic_of
-from ..metrics.statistics import Interval, Statistic, bootstrap_mean, bootstrap_statistic
+from ..metrics.statistics import Interval, bootstrap_mean
+from ..metrics.statistics_of_set import Statistic, bootstrap_statistic
 from ..results.ranks_with import Reason
 from ..results.record import MetricValue, Result
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .detection import FIELDS, THRESHOLDS, Matches, bits_of
 
 if TYPE_CHECKING:
-    from .statistics import Statistic
+    from .statistics_of_set import Statistic
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Recall levels at which precision is read off, computed as `pycocotools` does."""

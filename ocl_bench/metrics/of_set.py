@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .statistics import Statistic, mean_statistic
+from .statistics_of_set import Statistic, mean_statistic
 
 if TYPE_CHECKING:
     import pandas

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 SCHEMA_FILE = PACKAGE / "results" / "result.schema.json"
 
 
+NOT_DETERMINISTIC = "not deterministic: two predictions of its first batch differ"
+"""Remark about a result whose `identity.deterministic` is false."""
+
+
 class _Section(BaseModel):
     """Part of the file: unknown fields and numbers that are not finite are errors."""
 
@@ -35,7 +39,11 @@ class _Section(BaseModel):
 
 
 class Identity(_Section):
-    """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number."""
+    """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number.
+
+    `deterministic` is false when the model predicted the first batch twice and the two predictions differed; null
+    when that was not tried.
+    """
 
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: str
@@ -44,6 +52,7 @@ class Identity(_Section):
     suite_version: str
     commit: str
     dirty: bool
+    deterministic: bool | None = None
 
 
 class TaskSection(_Section):
@@ -88,7 +97,12 @@ class FitSection(_Section):
 
 
 class ModelSection(_Section):
-    """The model. `supervision` is what it saw in training, `privilege` what it receives at inference."""
+    """The model. `supervision` is what it saw in training, `privilege` what it receives at inference.
+
+    `input_size` is the side in pixels of the square images that it saw. `code_sha256` is the hash of the sources of a
+    user's own model, and `state` that of its parameters, buffers and numbers as it was built; both are empty for a
+    bundled model. These three are null or empty where they were not recorded.
+    """
 
     name: str
     card: str
@@ -100,6 +114,14 @@ class ModelSection(_Section):
     role: str
     mask_source: str
     training_seed: int | None
+    input_size: int | None = None
+    code_sha256: str = ""
+    state: str = ""
+
+    @property
+    def weights(self) -> str:
+        """What tells one training of the model from another; empty where nothing was recorded that does."""
+        return self.state or self.checkpoint_sha256
 
 
 class Seeds(_Section):

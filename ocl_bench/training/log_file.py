@@ -36,8 +36,8 @@ class LogFile:
         return self.enabled and step not in self.validated
 
     def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
-        """Append the loss terms of a step: `loss` is the total, `loss_NAME` the other terms."""
-        self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
+        """Append the terms of a step: `loss` is the total, `monitor_NAME` stays, `loss_NAME` are the other terms."""
+        self.last = {_logged_name(name): value for name, value in terms.items()}
         self._append({"step": step, **self.last, "lr": rate, **counts})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
@@ -49,6 +49,12 @@ class LogFile:
         if self.enabled:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def _logged_name(name: str) -> str:
+    if name == "total":
+        return "loss"
+    return name if name.startswith("monitor_") else f"loss_{name}"
 
 
 def _logged_before(line: str, step: int) -> bool:

@@ -27,6 +27,7 @@ from .log_file import LogFile
 from .progress import training_progress
 from .ranks import Ranks
 from .recipe import Recipe
+from .undecided import Undecided
 
 
 class Objective(Protocol):
@@ -50,7 +51,8 @@ class Objective(Protocol):
 
         Returns:
             Scalars by name. `total` is minimised. Names that begin with `count_` are counts, not losses: the log
-            contains their sums over the ranks and over the steps since its last line.
+            contains their sums over the ranks and over the steps since its last line. Those that begin with `monitor_`
+            are no losses either: they are logged as they are.
         """
         ...
 
@@ -122,7 +124,7 @@ def fit(
 
     Raises:
         UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
-            ranks, or the loss is not finite.
+            ranks, the loss is not finite, or a self-distilling teacher stays undecided.
         KeyboardInterrupt: Ctrl-C was pressed; the finished step is in `last.pt`.
         SystemExit: with code 143, after SIGTERM (Slurm, spot machines); the finished step is in `last.pt`.
     """
@@ -134,6 +136,7 @@ def fit(
     run.identity = {**recipe.identity, "seed": seed, **(identity or {})}
     state = run.state = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _TrainingState()
     log = LogFile(out / "log.jsonl", state.step, ranks.main)
+    undecided = Undecided(recipe.undecided, recipe.steps, out)
     if compile_model:
         _compile(model)
     if run.validates_after(state.step) and ranks.any(log.lacks(state.step)):
@@ -148,7 +151,9 @@ def fit(
         while state.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
             if state.step % recipe.log_every == 0 or state.step == recipe.steps - 1:
-                log.train(state.step, _finite(terms, state.step, ranks, out), run.rate, run.counted())
+                numbers = _finite(terms, state.step, ranks, out)
+                log.train(state.step, numbers, run.rate, run.counted())
+                undecided.check(state.step, numbers)
             state.step += 1
             show(state.step, log.last, state.numbers)
             # Clocks differ, and so does when a signal arrives: all ranks stop as soon as one of them has to, since one

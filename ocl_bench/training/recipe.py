@@ -61,6 +61,8 @@ class Recipe(BaseModel):
         objective: `kind` of the objective, and the options of that kind.
         options: Model options that hold during training only. A card may change options afterwards that need no new
             weights, such as the number of slots.
+        undecided: Share of the steps, but at least 200, for which a self-distilling teacher may stay undecided before
+            the training is stopped (`undecided.py`); 0 never stops it. It does not influence the weights either.
         validate_every: Steps between validations. Like the next three fields it does not influence the weights.
         validate_limit: Number of validation samples.
         checkpoint_every: Steps between checkpoints.
@@ -86,6 +88,7 @@ class Recipe(BaseModel):
     scenes: SceneSelection = SceneSelection()
     objective: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    undecided: float = Field(default=0.5, ge=0, le=1)
     validate_every: int = Field(default=500, gt=0)
     validate_limit: int = Field(default=64, gt=0)
     checkpoint_every: int = Field(default=250, gt=0)
@@ -99,7 +102,8 @@ class Recipe(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
-        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision", "task"}
+        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every"}
+        left_out |= {"precision", "task", "undecided"}
         # Checkpoints from before these fields existed must still be accepted: a default value is not compared.
         later = ("start", "clip_each", "weight_decay_end", "decay")
         left_out |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}

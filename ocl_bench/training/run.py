@@ -19,6 +19,7 @@ from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.locks import locked
 from ..core.schedules import stream_seed
+from ..models.options import check_sizes
 from ..results.provenance import git_state
 from .checkpoint import export_weights
 from .follow_up import flags, next_command, resume_command
@@ -132,6 +133,7 @@ def build_untrained(card: ModelCard, seed: int) -> nn.Module:
     Raises:
         UsageError: The options do not fit, or the model is not a torch module.
     """
+    check_sizes(card.options)
     module, attribute = card.source.split(":")
     torch.manual_seed(stream_seed(seed, "weights", 0))
     try:

@@ -25,7 +25,7 @@ from ocl_bench.evaluation.run import run
 from ocl_bench.families.segmentation import majority_accuracy
 from ocl_bench.families.summary import set_statistic
 from ocl_bench.metrics.semantic_set import STRIDE
-from ocl_bench.metrics.statistics import paired_statistic_difference
+from ocl_bench.metrics.statistics_of_set import paired_statistic_difference
 from ocl_bench.models.floors import build_grid, build_oracle, build_patch_oracle
 from ocl_bench.models.loading import LoadedModel
 from ocl_bench.results.record import Result, read_rows
@@ -84,7 +84,7 @@ class Colours:
     def predict(self, batch: Batch) -> Prediction:
         mean = torch.nn.functional.avg_pool2d(batch.image, 4)
         colours = torch.from_numpy(COLOURS / 255).float()[torch.arange(self.clusters) % 4]
-        near = -(mean[:, None] - colours[None, :, :, None, None]).square().sum(2)
+        near = (-(mean[:, None] - colours[None, :, :, None, None]).square().sum(2)).exp()  # in [0, 1], same order
         return Prediction(
             tokens=mean if "tokens" in self.fields else None,
             masks=near.flip(1) if "vocabulary" in self.fields else None,

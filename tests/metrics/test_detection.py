@@ -38,7 +38,7 @@ from ocl_bench.metrics.detection import (
     match_images,
     to_columns,
 )
-from ocl_bench.metrics.statistics import bootstrap_statistic
+from ocl_bench.metrics.statistics_of_set import bootstrap_statistic
 
 HEIGHT, WIDTH = 40, 56
 IOU_TYPE = {"box": "bbox", "mask": "segm"}

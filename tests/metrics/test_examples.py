@@ -23,6 +23,7 @@ from ocl_bench.metrics import (
     of_set,
     semantic,
     statistics,
+    statistics_of_set,
     torchmetrics,
     video,
 )
@@ -53,15 +54,20 @@ PUBLIC: list[Callable[..., object]] = [
         getattr(statistics, name)
         for name in (
             "bootstrap_mean",
-            "bootstrap_statistic",
             "paired_difference",
-            "paired_statistic_difference",
-            "two_level_statistic_difference",
             "holm",
             "effect_size",
             "sign_flip_p_value",
-            "swap_p_value",
             "smallest_detectable",
+        )
+    ),
+    *(
+        getattr(statistics_of_set, name)
+        for name in (
+            "bootstrap_statistic",
+            "paired_statistic_difference",
+            "two_level_statistic_difference",
+            "swap_p_value",
         )
     ),
     *(getattr(of_set, name) for name in ("Weighted", "SumRatio", "Total")),

@@ -10,13 +10,17 @@ from scipy import stats
 
 from ocl_bench.metrics import statistics
 from ocl_bench.metrics.statistics import (
-    Statistic,
     bootstrap_mean,
     effect_size,
     holm,
     paired_difference,
     sign_flip_p_value,
     smallest_detectable,
+)
+from ocl_bench.metrics.statistics_of_set import (
+    Statistic,
+    bootstrap_statistic,
+    paired_statistic_difference,
     swap_p_value,
     two_level_statistic_difference,
 )
@@ -216,3 +220,19 @@ def test_effect_size_is_t_over_root_n() -> None:
     t = stats.ttest_1samp(VALUES - 0.5, 0).statistic
     assert effect_size(VALUES - 0.5) == pytest.approx(t / np.sqrt(VALUES.size))
     assert np.isnan(effect_size(np.full(4, 0.25))) and np.isnan(effect_size([0.1]))
+
+
+def test_a_statistic_is_resampled_once_for_its_interval_and_all_its_differences() -> None:
+    scores, others, calls = np.array([0.5, 0.7, 0.6, 0.9]), np.array([0.4, 0.6, 0.6, 0.7]), []
+
+    def best(weights: np.ndarray) -> np.ndarray:
+        calls.append(len(weights))
+        return weights @ scores / weights.sum(1)
+
+    _, interval = bootstrap_statistic(best, 4)
+    first = paired_statistic_difference(best, lambda weights: weights @ others / weights.sum(1), 4)
+    second = paired_statistic_difference(best, lambda weights: weights @ scores / weights.sum(1), 4)
+    assert sum(count for count in calls if count > 1) == 2000
+    assert bootstrap_statistic(lambda weights: weights @ scores / weights.sum(1), 4)[1] == interval
+    assert round(first.mean, 3) == 0.1 and (second.low, second.high) == (0.0, 0.0)
+    assert bootstrap_statistic(best, 4, seed=1)[1] != interval

@@ -46,6 +46,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, UsageError
+from ...core.files import read_bytes
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
@@ -301,7 +302,7 @@ def _box_content(reader: ImageNetReader | HubReader) -> str:
     for position in _some(len(reader)):
         path = reader.boxes.path(reader.ids[position])
         try:
-            digest.update(b"\0" if path is None else path.read_bytes())
+            digest.update(b"\0" if path is None else read_bytes(path))
         except OSError:  # its sample fails later, with a message
             digest.update(b"\1")
     return f"-{digest.hexdigest()[:8]}"

@@ -10,7 +10,7 @@ from ..of_set import Accumulated
 if TYPE_CHECKING:
     import pandas
 
-    from ..statistics import Statistic
+    from ..statistics_of_set import Statistic
 
 _FAMILY = ("segmentation",)
 _MATCHED = "one cluster per class (Hungarian on the counts of the whole set)"

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import UsageError
-from ...metrics.statistics import Statistic, bootstrap_mean, bootstrap_statistic
+from ...metrics.statistics import bootstrap_mean
+from ...metrics.statistics_of_set import Statistic, bootstrap_statistic
 from .ranking import Board, BoardCell, Excluded, Group, Row
 
 if TYPE_CHECKING:
