@@ -32,7 +32,7 @@ from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases
 from .layers.merging import MergedSlots, merge_slots
-from .layers.slot_attention import SlotAttention, check_rounds
+from .layers.slot_attention import SlotAttention
 from .layers.vit import DINO_OFFSET, VisionTransformer, dinov2_small_registers
 from .losses import distillation_loss, distillation_to_merged_loss
 from .options import check_choice
@@ -146,7 +146,6 @@ class DIAS(nn.Module):
         mask_temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        check_rounds("merge_iterations", merge_iterations)
         self.input_size, self.slots, self.slot_dim = input_size, slots, slot_dim
         self.distill, self.attention_prior, self.mask_source = distill, attention_prior, mask_source
         self.distill_target = distill_target

@@ -143,16 +143,10 @@ def build_patch_oracle(grid: int = 16) -> PatchOracle:
     return PatchOracle(positive("grid", grid))
 
 
-MOST = 100_000
-"""Largest number of cells, clusters, restarts and iterations of a floor."""
-
-
 def positive(name: str, value: int) -> int:
-    """Return `value` if it is an integer from 1 to `MOST`; otherwise raise UsageError naming the option."""
+    """Return `value` if it is an integer >= 1; otherwise raise UsageError naming the option."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"option '{name}': {value!r} is not an integer >= 1; pass for example {name}=3")
-    if value > MOST:
-        raise UsageError(f"option '{name}': {value} is more than {MOST}, the most that makes sense here; pass fewer")
     return value
 
 

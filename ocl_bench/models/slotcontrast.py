@@ -40,7 +40,7 @@ from .checkpoints.slotcontrast import BACKBONES, PATCH, VARIANTS, check_sizes, r
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder
 from .layers.predictor import SlotPredictor
-from .layers.slot_attention import SlotAttention, check_rounds
+from .layers.slot_attention import SlotAttention
 from .layers.vit import VisionTransformer
 from .losses import slot_contrast
 from .options import check_choice, check_range
@@ -117,7 +117,6 @@ class SlotContrast(nn.Module):
         counts |= {"iterations": iterations, "hidden": hidden, "decoder_layers": decoder_layers, "chunk": chunk}
         for name, count in counts.items():
             check_range(name, count, isinstance(count, int) and count >= 1, "a whole number from 1")
-        check_rounds("first_iterations", first_iterations)
         check_range("slot_dim", slot_dim, slot_dim % heads == 0, f"a multiple of the {heads} heads of the predictor")
         check_range("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
         check_range("contrast_weight", contrast_weight, 0 <= contrast_weight < float("inf"), "a number from 0")

@@ -13,17 +13,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
-
-MOST_ROUNDS = 1000
-"""Most rounds of slot attention; papers use up to 7."""
-
-
-def check_rounds(name: str, count: int) -> None:
-    """Raise UsageError for so many rounds that an evaluation would not end."""
-    if count > MOST_ROUNDS:
-        raise UsageError(f"option '{name}': {count} is more than {MOST_ROUNDS} rounds; pass for example {name}=3")
-
 
 class SlotAttention(nn.Module):
     """Iterative competitive attention with one set of weights for all iterations and any number of slots.
@@ -50,7 +39,6 @@ class SlotAttention(nn.Module):
         attention_floor: float | None = None,
     ) -> None:
         super().__init__()
-        check_rounds("iterations", iterations)
         self.iterations, self.normalised_state, self.attention_floor = iterations, normalised_state, attention_floor
         self.scale = slot_dim**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
