@@ -12,7 +12,7 @@ PAGE = ROOT / "docs/reliability.md"
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
-def tests_in(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     """Names of the tests of a file, also of those in classes."""
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
@@ -32,12 +32,12 @@ def test_each_line_about_equal_bits_names_a_test_that_exists() -> None:
         assert found, line
         for file, name in found:
             path = ROOT / "tests" / file
-            assert path.is_file() and name in tests_in(path), (file, name)
+            assert path.is_file() and name in names_in(path), (file, name)
 
 
 def test_a_test_that_does_not_exist_is_seen() -> None:
     assert NAMED.findall("| a | `core/test_files.py::test_nothing` |") == [("core/test_files.py", "test_nothing")]
-    assert "test_nothing" not in tests_in(ROOT / "tests/core/test_files.py")
+    assert "test_nothing" not in names_in(ROOT / "tests/core/test_files.py")
 
 
 def test_the_commands_of_the_page_exist() -> None:
