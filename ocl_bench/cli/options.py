@@ -95,9 +95,10 @@ class SeveralValues(TyperCommand):
 
 def _unexpected(error: Exception) -> str:
     """One line about an error that nobody foresaw. Exit code 1 would say that samples failed or a number moved."""
-    if isinstance(error, MemoryError):
-        return "out of memory; try a smaller --batch-size, a smaller image or a smaller card"
     text = " ".join(str(error).split())[:300]
+    # torch raises RuntimeError, or a subclass for a GPU.
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return "out of memory; try a smaller batch, a smaller image, a smaller model or a smaller card"
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(last.filename).name} line {last.lineno}"
     return f"{type(error).__name__}: {text} ({place}); --debug or OCL_BENCH_DEBUG=1 shows where it came from"

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..cards.protocols import BOXES_FILE, HEAD_VERSION
 from ..core.errors import UsageError
-from ..core.files import digest, write_atomically
+from ..core.files import check_regular, digest, parse_json, read_text, write_atomically
 from ..core.log import logger, progress_bar
 from ..core.paths import cache_root
 from ..families.knn import Bank, Knn
@@ -285,12 +285,14 @@ def _failures(progress: _Progress) -> str:
 def _open_files(folder: Path, train: OpenData) -> _Files | None:
     """The files of a finished or unfinished bank of these images; None when they are missing or damaged."""
     try:
-        progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
+        progress = _Progress(**parse_json(read_text(folder / _PROGRESS)))
         if progress.images != len(train.ids):
             return None
         if not progress.rows:  # every image so far has failed, and no file was created
             return _Files(folder, progress)
         # Writable, because an unfinished bank is continued in the same files.
+        for name in (_FEATURES, _LABELS):
+            check_regular(folder / name)
         arrays = [np.load(folder / name, mmap_mode="r+") for name in (_FEATURES, _LABELS)]
     except (OSError, ValueError, TypeError, EOFError):
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
-from ..core.launcher import remedy
+from ..core.launcher import one_of_several, remedy
 from ..core.locks import locked
 from ..core.log import logger, progress_bar
 from ..core.machine import fixed_arithmetic, peak_memory_mb
@@ -133,6 +133,8 @@ def run(
 ) -> Result:
     """The result of a plan, computed or reused; arguments as in `evaluate`. All ranks return the same result."""
     rank = ProcessRank.from_environment()
+    if other := one_of_several():
+        logger.info("this is %s; each process evaluates everything, and equal evaluations wait for each other", other)
     # Ranks find each other's shards by the key: without one, or with old files in the folder, they could not.
     if rank.world > 1 and (force or not plan.model.reusable):
         raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -232,11 +233,11 @@ class Result(_Section):
         return self.metrics[metric].value
 
     def to_json(self) -> str:
-        """The text of the JSON file: indented, fields in a fixed order."""
-        return (
-            json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False, ensure_ascii=False)
-            + "\n"
-        )
+        """The text of the JSON file: indented, fields in a fixed order. Bytes that are no UTF-8 stand as `\\xff`."""
+        content = self.model_dump(mode="json", by_alias=True)
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        # A command or an error may name a file whose name is not UTF-8; Python keeps such bytes as half characters.
+        return re.sub("[\udc80-\udcff]", lambda half: f"\\\\x{ord(half[0]) - 0xDC00:02x}", text)
 
 
 def json_schema() -> dict[str, Any]:

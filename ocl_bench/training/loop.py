@@ -139,6 +139,8 @@ def fit(
     undecided = Undecided(recipe.undecided, recipe.steps, out)
     if compile_model:
         _compile(model)
+    if run.validates_after(state.step) and ranks.any(log.lacks(state.step)):
+        log.validation(state.step, run.validate())  # stopped after the checkpoint and before the validation
     deadline = None if minutes is None else state.started + 60 * minutes
     saved, stop, stopped_by = state.step, False, 0
     with (
@@ -161,11 +163,11 @@ def fit(
             if state.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
                 saved = state.step
-            if state.step % recipe.validate_every == 0 and state.step < recipe.steps and not stop:
+            if run.validates_after(state.step) and not stop:
                 log.validation(state.step, run.validate())
     if saved != state.step:
         run.checkpoint()
-    _leave_after(stopped_by, out, state.step)
+    _leave_after(stopped_by, out, state.step, ranks.main)
     log.validation(state.step, run.validate())
     return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
@@ -214,6 +216,10 @@ class _Run:
         for name in [name for name in terms if name.startswith("count_")]:
             self.counts[name] = terms.pop(name).detach() + self.counts.get(name, 0)
         return {name: value.detach() for name, value in terms.items()}
+
+    def validates_after(self, step: int) -> bool:
+        """Whether a validation is due after so many steps; the one at the end is not meant."""
+        return 0 < step < self.recipe.steps and step % self.recipe.validate_every == 0
 
     def counted(self) -> dict[str, int]:
         """Sums of the counts over all ranks since the last call."""
@@ -271,12 +277,14 @@ def _interrupts(ctrl_c: bool) -> Iterator[Callable[[], int]]:
         restore()
 
 
-def _leave_after(number: int, out: Path, step: int) -> None:
+def _leave_after(number: int, out: Path, step: int, says_so: bool) -> None:
     """End the program as the signal asks for, now that the checkpoint is written; 0 goes on."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     if number == signal.SIGTERM:
-        logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, out / "last.pt")
+        if says_so:
+            place = out / "last.pt"
+            logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, place)
         raise SystemExit(128 + number)
 
 

@@ -11,6 +11,10 @@ from ..core.errors import UsageError, first_problem
 from ..core.schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
+LARGEST_BATCH = 16_384
+"""Most images of a step. Batches of the papers have at most 4096."""
+MOST_SCENES = 10_000_000
+"""Most scenes that are rendered for a training."""
 
 
 class SceneSelection(BaseModel):
@@ -20,7 +24,7 @@ class SceneSelection(BaseModel):
     variant: str = "full"
     revision: int = 1
     split: Literal["train"] = "train"
-    count: int = Field(default=10_000, gt=0)
+    count: int = Field(default=10_000, gt=0, le=MOST_SCENES)
 
     @property
     def note(self) -> str:
@@ -65,10 +69,10 @@ class Recipe(BaseModel):
         log_every: Steps between lines of the log.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     steps: int = Field(gt=0)
     task: str = "clevrtex"
-    batch: int = Field(default=32, gt=0)
+    batch: int = Field(default=32, gt=0, le=LARGEST_BATCH)
     lr: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0)
     schedule: Schedule = "cosine"

@@ -25,7 +25,7 @@ from .checkpoint import export_weights
 from .follow_up import flags, next_command, resume_command
 from .loop import TrainingOutcome, fit
 from .objectives import build_objective
-from .ranks import Ranks, start_ranks
+from .ranks import Ranks, lost_ranks_named, start_ranks
 from .recipe import Recipe, read_recipe
 
 
@@ -95,7 +95,8 @@ def train(
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     busy = f"{out}: another training writes there; wait for it, or choose another --out"
-    with locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext():
+    lock = locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext()
+    with lost_ranks_named(ranks, out), lock:
         model = build_untrained(card, seed)
         objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
         data = getattr(objective, "note", "") or recipe.scenes.note

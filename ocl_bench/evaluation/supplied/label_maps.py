@@ -8,7 +8,7 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import SampleError
-from ...core.files import find_file
+from ...core.files import check_regular, find_file
 from ...core.types import Sample, Truth
 from ...data.images import read_mask
 from ...data.rims import remark_rims
@@ -53,7 +53,9 @@ def _png_size(path: Path, sample_id: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(find_file(path) or path, formats=("PNG",)) as picture:
+        found = find_file(path) or path
+        check_regular(found)
+        with Image.open(found, formats=("PNG",)) as picture:
             return picture.height, picture.width
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError(sample_id, f"{path}: is not a readable PNG; {REMEDY}") from error
