@@ -129,8 +129,8 @@ LIGHTNESS_RATIO = 2.2
 
 
 def contrasting_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
-    """Two RGB colours of any hue, the lighter one 2.2 to 3.6 times as light as the darker one, in either order."""
-    light, ratio = rng.uniform(0.55, 0.85), rng.uniform(LIGHTNESS_RATIO, 3.6)
+    """Two RGB colours of any hue, the lighter one 2.2 to 2.8 times as light as the darker one, in either order."""
+    light, ratio = rng.uniform(0.55, 0.85), rng.uniform(LIGHTNESS_RATIO, 2.8)
     hue, saturation = rng.uniform(), rng.uniform(0.4, 0.9)
     other = hue + rng.normal(0, 0.06) if rng.uniform() < 0.5 else rng.uniform()
     pair = [_of_lightness(hue, saturation, light), _of_lightness(other, rng.uniform(0.4, 0.9), light / ratio)]

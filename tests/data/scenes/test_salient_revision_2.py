@@ -21,7 +21,7 @@ GOLDEN_BOXES = [
     [(1, 23, 28, 77, 86), (12, 0, 36, 25, 55), (5, 54, 78, 88, 110), (6, 57, 6, 82, 32)],
     [(2, 39, 27, 109, 95), (4, 79, 10, 104, 31), (6, 6, 36, 40, 69), (11, 7, 4, 31, 30)],
 ]
-GOLDEN_GREY = [85.935, 66.681, 115.529, 82.471]
+GOLDEN_GREY = [87.716, 67.638, 116.435, 85.321]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_two_colours_differ_in_lightness_and_have_any_hue() -> None:
     rng = np.random.default_rng(0)
     pairs = [contrasting_colours(rng) for _ in range(500)]
     values = np.array([[lightness(one), lightness(two)] for one, two in pairs])
-    assert (values.max(1) / values.min(1) >= 2.2 - 1e-9).all() and (values.max(1) / values.min(1)).max() > 3.3
+    assert (values.max(1) / values.min(1) >= 2.2 - 1e-9).all() and (values.max(1) / values.min(1)).max() > 2.7
     assert 0.4 < (values[:, 0] > values[:, 1]).mean() < 0.6  # either one may be the lighter one
     colours = np.array(pairs).reshape(-1, 3)
     assert colours.min() >= 0 and colours.max() <= 1
