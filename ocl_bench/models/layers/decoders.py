@@ -177,10 +177,7 @@ class BroadcastDecoder(nn.Module):
             The reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         del target, visible
-        positions: Tensor = self.positions
-        if grid is not None:
-            positions = resample_positions(positions.squeeze(1), grid, prefix=0).unsqueeze(1)
-        decoded = self.mlp(slots.unsqueeze(2) + positions)
+        decoded = self.mlp(slots.unsqueeze(2) + self.placed(grid))
         tokens, logits = decoded[..., :-1], decoded[..., -1]
         if prior is not None:
             logits = logits + log_prior(prior, slot_mask)
@@ -188,6 +185,12 @@ class BroadcastDecoder(nn.Module):
             logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
         masks = logits.softmax(dim=1)
         return torch.einsum("bkp,bkpd->bpd", masks, tokens), masks
+
+    def placed(self, grid: Sequence[int] | None) -> Tensor:
+        """Return the positions (1, 1, P, C) of a grid (height, width), or the table's own for None."""
+        if grid is None:
+            return self.positions
+        return resample_positions(self.positions.squeeze(1), grid, prefix=0).unsqueeze(1)
 
 
 def log_prior(prior: Tensor, slot_mask: Tensor | None) -> Tensor:

@@ -25,7 +25,8 @@ class SlotAttention(nn.Module):
         normalised_state: whether the GRU's hidden state is the *normalised* slot (SlotContrast) or the slot itself
             (DIAS, the original paper).
         attention_floor: added to every token's attention (SlotContrast: 1e-8), so a slot that wins nothing takes the
-            mean of all tokens. None adds 1e-5 to the slot's sum instead (DIAS), so it takes nearly nothing.
+            mean of all tokens. None adds `epsilon` to the slot's sum instead, so it takes nearly nothing.
+        epsilon: 1e-5 in DIAS and SmoothSA, 1e-8 in FT-DINOSAUR.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class SlotAttention(nn.Module):
         activation: Callable[[], nn.Module] = nn.GELU,
         normalised_state: bool = False,
         attention_floor: float | None = None,
+        epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.iterations, self.normalised_state, self.attention_floor = iterations, normalised_state, attention_floor
+        self.iterations, self.normalised_state = iterations, normalised_state
+        self.attention_floor, self.epsilon = attention_floor, epsilon
         self.scale = slot_dim**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
         self.to_keys = nn.Linear(input_dim, slot_dim, bias=False)
@@ -82,7 +85,7 @@ class SlotAttention(nn.Module):
     def _shares(self, attention: Tensor) -> Tensor:
         """Normalise attention (B, K, P) over the tokens; a small constant guards slots that won nothing."""
         if self.attention_floor is None:
-            return attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
+            return attention / (attention.sum(dim=2, keepdim=True) + self.epsilon)
         raised = attention + self.attention_floor
         return raised / raised.sum(dim=2, keepdim=True)
 
