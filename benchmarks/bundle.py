@@ -19,7 +19,7 @@ from ocl_bench.cards.names import CARDS
 from ocl_bench.models.loading import WEIGHTS
 from ocl_bench.training.checkpoint import file_sha256
 
-RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "commit", "data", "numbers")
+RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "seconds", "commit", "data", "numbers")
 
 
 def bundle(run: Path) -> Path:

@@ -26,6 +26,8 @@ class Training(Card):
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     steps: int | None = None
+    seconds: float | None = None
+    """Time of the training on that machine, preparation of the data left out; None for older records."""
     commit: str = ""
     data: str = ""
     numbers: dict[str, float] = Field(default_factory=dict)

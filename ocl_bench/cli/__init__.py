@@ -12,6 +12,7 @@ import typer
 from ..core.terminal import make_streams_safe
 from . import models as cli_models
 from . import results as cli_results
+from . import training as cli_training
 from .options import ErrorsInOneLine
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "replay": cli_models.replay,
     "profile": cli_models.profile,
     "tune": cli_models.tune,
-    "train": cli_models.train,
+    "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
     "compare": cli_results.compare,
     "claims": cli_results.claims,

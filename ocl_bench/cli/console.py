@@ -92,6 +92,21 @@ def print_cells(console: Console, cells: Sequence[MatrixCell]) -> None:
     console.print(table)
 
 
+def print_plan(console: Console, rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> None:
+    """Print the trainings of a suite in order, then what those that are not finished cost."""
+    table = Table("model", "seed", "steps", "images", "minutes", "needs", "state", title_justify="left")
+    for row in rows:
+        minutes = "not recorded" if row["minutes"] is None else f"{row['minutes']:.1f}"
+        state = "finished" if row["finished"] else "waiting"
+        cells = [row["model"], row["seed"], row["steps"], row["images"], minutes, ", ".join(row["needs"]), state]
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+    known = f"about {cost['minutes']:.0f} minutes on machines such as those that the cards name"
+    unknown = f"; not recorded for {', '.join(cost['unknown'])}" if cost["unknown"] else ""
+    waiting = cost["trainings"] - cost["finished"]
+    console.print(f"{waiting} trainings, {cost['images']} images: {known}{unknown}", soft_wrap=True)
+
+
 def unit_of(result: Result) -> str:
     """What the bootstrap resamples: `images` or `videos`, by the family of the main metric."""
     from ..families import find_family

@@ -1,4 +1,4 @@
-"""Verbs about models: evaluate, inspect, score, replay, profile, tune, train, export.
+"""Verbs about models: evaluate, inspect, score, replay, profile, tune, export.
 
 Each imports what it needs when it runs.
 """
@@ -329,63 +329,6 @@ def tune(
     print_tuning(make_console(), key, outcome["main"], outcome["tried"], outcome["best"])
     typer.echo(f"written: {outcome['path']}")
     typer.echo(f"next: ocl-bench eval --model {model} --task {task} --option {key}={outcome['best']}")
-
-
-def train(
-    model: ModelName,
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Task used for validation; by default the card's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole training, not of this session.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after N minutes; go on later.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16; by default the card's.")] = None,
-    compile: Annotated[bool, typer.Option(help="Compile the model.")] = False,
-    world_size: Annotated[int | None, typer.Option(min=1, help="Refuse unless torchrun started so many ranks.")] = None,
-    scenes: Annotated[int | None, typer.Option(min=1, help="Number of training scenes.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(help="key=value for the recipe, such as lr=1e-3; repeatable.")
-    ] = None,
-    option: Options = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Train on the task's data in this folder instead of scenes (slotcon, odis, videos)."),
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
-    json: Json = False,
-) -> None:
-    """Train a model by the recipe of its card, or go on with a training that was stopped."""
-    from ..training import train as train_model
-
-    with own_stdout(json):
-        record = train_model(
-            model,
-            task,
-            steps=steps,
-            minutes=minutes,
-            seed=seed,
-            out=out,
-            device=device,
-            precision=precision,
-            compile_model=compile,
-            world_size=world_size,
-            scenes=scenes,
-            overrides=parse_options(set),
-            options=parse_options(option),
-            data_root=data_root,
-            resume=resume,
-        )
-    if not record["main_rank"]:
-        return
-    if json:
-        print_json(record)
-        return
-    for name, value in record["numbers"].items():
-        typer.echo(f"{name}: {value:.4f}")
-    typer.echo(f"{record['steps']} of {record['recipe']['steps']} steps; written: {record['weights']}")
-    typer.echo(f"next: {record['next']}")
 
 
 def export(

@@ -31,10 +31,10 @@ from .checkpoints.names import rename_keys
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases
-from .layers.merging import merge_slots
+from .layers.merging import MergedSlots, merge_slots
 from .layers.slot_attention import SlotAttention
 from .layers.vit import DINO_OFFSET, VisionTransformer, dinov2_small_registers
-from .losses import distillation_loss
+from .losses import distillation_loss, distillation_to_merged_loss
 from .options import check_choice
 from .reading import PatchEncoder
 
@@ -76,7 +76,7 @@ class Decomposition:
 
     Attributes:
         slots: (B, K, C), the decoded slots.
-        slot_mask: (B, K) bool, True = valid; None = all are.
+        merged: which slots were merged into them; None where nothing was.
         attention: one map (B, K, P) for each iteration of the first aggregation.
         final_attention: (B, K, P), the last map of the last aggregation.
         reconstruction: (B, P, D).
@@ -84,11 +84,16 @@ class Decomposition:
     """
 
     slots: Tensor
-    slot_mask: Tensor | None
+    merged: MergedSlots | None
     attention: list[Tensor]
     final_attention: Tensor
     reconstruction: Tensor
     masks: Tensor
+
+    @property
+    def slot_mask(self) -> Tensor | None:
+        """(B, K) bool, True = valid; None = all are."""
+        return None if self.merged is None else self.merged.mask
 
 
 class DIAS(nn.Module):
@@ -108,6 +113,8 @@ class DIAS(nn.Module):
         decoder_hidden: width of the MLP's hidden layers.
         attention_prior: add the log of the last aggregation's attention to the decoder's logits (not in the paper).
         distill: use the self-distillation loss.
+        distill_target: "first" distils the first aggregation's last map into its first one, as the official code;
+            "merged" distils the map after merging into the first one (`losses.distillation_to_merged_loss`).
         merge_threshold: cosine distance below which slots are merged; None = no merging.
         merge_probability: share of training batches in which slots are merged.
         merge_iterations: rounds of the extra aggregation.
@@ -131,6 +138,7 @@ class DIAS(nn.Module):
         decoder_hidden: int = 256,
         attention_prior: bool = False,
         distill: bool = True,
+        distill_target: Literal["first", "merged"] = "first",
         merge_threshold: float | None = None,
         merge_probability: float = 1.0,
         merge_iterations: int = 1,
@@ -140,6 +148,7 @@ class DIAS(nn.Module):
         super().__init__()
         self.input_size, self.slots, self.slot_dim = input_size, slots, slot_dim
         self.distill, self.attention_prior, self.mask_source = distill, attention_prior, mask_source
+        self.distill_target = distill_target
         self.merge_threshold, self.merge_probability = merge_threshold, merge_probability
         self.merge_iterations, self.mask_temperature = merge_iterations, mask_temperature
         self.encoder = encoder.requires_grad_(False)
@@ -193,15 +202,16 @@ class DIAS(nn.Module):
         """
         inputs = self.project(features)
         slots, attention = self.aggregation(inputs, self.initialisation(noise))
-        slot_mask, final_attention = None, attention[-1]
+        merged, slot_mask, final_attention = None, None, attention[-1]
         if self.merge_threshold is not None:
             if merge:
-                slots, slot_mask = merge_slots(slots, self.merge_threshold)
+                merged = merge_slots(slots, self.merge_threshold)
+                slots, slot_mask = merged.slots, merged.mask
             slots, extra = self.aggregation(inputs, slots, slot_mask, self.merge_iterations)
             final_attention = extra[-1]
         prior = {"prior": final_attention} if self.attention_prior else {}
         reconstruction, masks = self.decoder(slots, features, visible=visible, slot_mask=slot_mask, **prior)
-        return Decomposition(slots, slot_mask, attention, final_attention, reconstruction, masks)
+        return Decomposition(slots, merged, attention, final_attention, reconstruction, masks)
 
     def loss(
         self,
@@ -232,7 +242,12 @@ class DIAS(nn.Module):
         if not self.distill:
             return {"total": reconstruction, "reconstruction": reconstruction.detach()}
         # The attention of the aggregation on both sides: unlike in SPOT, the decoder's map is not involved.
-        distillation = distillation_loss(student=result.attention[0], teacher=result.attention[-1])
+        if self.distill_target == "merged" and result.merged is not None:
+            distillation = distillation_to_merged_loss(
+                result.attention[0], result.final_attention, result.merged.members
+            )
+        else:
+            distillation = distillation_loss(student=result.attention[0], teacher=result.attention[-1])
         return {
             "total": reconstruction + distill_weight * distillation,
             "reconstruction": reconstruction.detach(),
@@ -317,6 +332,7 @@ def build(
     check_choice("encoder", encoder, ("cnn", "dinov2s14reg", "vit"))
     check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
     check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
+    check_choice("distill_target", options.get("distill_target", "first"), ("first", "merged"))
     threshold = options.get("merge_threshold")
     if threshold is not None and not 0 <= threshold <= 2:
         raise UsageError(

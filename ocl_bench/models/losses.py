@@ -249,3 +249,21 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     # The student is a probability and is passed as logits all the same: a second softmax. The official code does so,
     # and a cross entropy of the probabilities themselves would have other gradients.
     return F.cross_entropy(student, teacher.detach())
+
+
+def distillation_to_merged_loss(student: Tensor, teacher: Tensor, members: Tensor) -> Tensor:
+    """Self-distillation towards the merged slots: the first map, added up over each cluster, learns from the final one.
+
+    Our variant (not in the paper) of `distillation_loss`, in two respects: the teacher is the map after merging, and
+    the loss is the cross entropy of the probabilities themselves.
+
+    Args:
+        student: (B, K, P) attention of the first iteration, a softmax over the slots.
+        teacher: (B, K, P) attention after merging, 0 in slots that were merged away; used without gradient.
+        members: (B, K, K) from `merge_slots`.
+
+    Returns:
+        A scalar with gradient, the mean over images and tokens. It is the entropy of the teacher where both agree.
+    """
+    pooled = (members @ student).clamp_min(1e-8)  # a slot that is merged away has 0 on both sides
+    return -(teacher.detach() * pooled.log()).sum(dim=1).mean()

@@ -18,7 +18,7 @@ from ocl_bench.core.paths import PACKAGE
 from ocl_bench.core.types import Batch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
 from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_weight, soften
-from ocl_bench.models.losses import distillation_loss
+from ocl_bench.models.losses import distillation_loss, distillation_to_merged_loss
 from ocl_bench.models.odis import build as build_odis
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------
@@ -276,6 +276,29 @@ def test_distillation_has_the_documented_range_and_weight() -> None:
     assert weights == pytest.approx([0, 0.1464466, 0.5, 1])
 
 
+def test_distillation_to_merged_slots_pools_the_first_map_by_cluster() -> None:
+    first = torch.tensor([[[0.5, 0.1], [0.2, 0.7], [0.3, 0.2]]], requires_grad=True)  # slots 0 and 2 are merged
+    members = torch.tensor([[[1.0, 0, 1], [0, 1, 0], [0, 0, 0]]])
+    final = torch.tensor([[[0.9, 0.0], [0.1, 1.0], [0.0, 0.0]]])
+    loss = distillation_to_merged_loss(first, final, members)
+    by_hand = -(0.9 * math.log(0.8) + 0.1 * math.log(0.2) + math.log(0.7)) / 2
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+    loss.backward()
+    assert first.grad is not None and torch.equal(first.grad[0, 0], first.grad[0, 2])
+
+
+def test_the_target_of_the_distillation_changes_only_that_term() -> None:
+    torch.manual_seed(0)
+    features, noise = torch.randn(2, 16, 16), torch.randn(2, 6, 12)
+    losses = {}
+    for target in ("first", "merged"):
+        torch.manual_seed(1)
+        model = small(slots=6, distill_target=target, merge_threshold=0.9)
+        losses[target] = model.loss(features, noise=noise, visible=None)
+    torch.testing.assert_close(losses["first"]["reconstruction"], losses["merged"]["reconstruction"])
+    assert losses["first"]["distillation"] != losses["merged"]["distillation"]
+
+
 def test_softer_masks_keep_argmax_sum_and_absent_slots() -> None:
     masks = torch.tensor([[[0.81, 0.04], [0.16, 0.96], [0.03, 0.0]]])
     soft = soften(masks, 2.0)
@@ -292,6 +315,7 @@ def test_softer_masks_keep_argmax_sum_and_absent_slots() -> None:
         ({"decoder": "cnn"}, "decoder"),
         ({"mask_source": "slots"}, "mask_source"),
         ({"merge_threshold": 3.0}, "merge_threshold"),
+        ({"distill_target": "last"}, "distill_target"),
         ({"mask_temperature": 0.0}, "mask_temperature"),
         ({"decoder_heads": 5}, "decoder_heads"),
         ({"input_size": 100}, "input_size"),

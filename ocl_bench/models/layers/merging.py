@@ -8,6 +8,8 @@ on cosine distance. No configuration with its threshold is public, so ours are c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -15,7 +17,22 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 
-def merge_slots(slots: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class MergedSlots:
+    """Slots of which similar ones have been replaced by their mean.
+
+    Attributes:
+        slots: (B, K, C), with the mean of a cluster at the place of its first member and zeros at the other places.
+        mask: (B, K) bool, True = valid.
+        members: (B, K, K), 1 at [b, k, j] where slot j belongs to the cluster at place k, else 0.
+    """
+
+    slots: Tensor
+    mask: Tensor
+    members: Tensor
+
+
+def merge_slots(slots: Tensor, threshold: float) -> MergedSlots:
     """Replace every cluster of similar slots by its mean.
 
     Args:
@@ -23,15 +40,14 @@ def merge_slots(slots: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         threshold: cosine distance in [0, 2]; any two members of a cluster are closer than this.
 
     Returns:
-        The slots (B, K, C), with the mean at the place of the first member and zeros at the other places, and the slot
-        mask (B, K), True = valid. Differentiable in the slots, but not in the choice of clusters.
+        The merged slots. They are differentiable in the slots, but not in the choice of clusters.
     """
     # In float64, so rounding hardly ever moves a distance across the threshold.
     directions = torch.nn.functional.normalize(slots.detach().double(), dim=-1)
     distances = (1 - directions @ directions.transpose(1, 2)).clamp_min(0).cpu().numpy()
     averages = np.stack([_averaging(sample, threshold) for sample in distances])
     weights = torch.from_numpy(averages).to(slots)
-    return weights @ slots, weights.any(dim=2)
+    return MergedSlots(weights @ slots, weights.any(dim=2), (weights > 0).to(slots))
 
 
 def _averaging(distances: np.ndarray, threshold: float) -> np.ndarray:

@@ -142,37 +142,37 @@ def directions(*degrees: float) -> torch.Tensor:
 
 def test_merging_averages_clusters_at_their_first_member() -> None:
     slots = directions(0, 90, 4, 180) * torch.tensor([1.0, 1.0, 3.0, 1.0]).view(1, 4, 1)
-    merged, mask = merge_slots(slots, threshold=0.01)
-    assert mask.tolist() == [[True, True, False, True]]
-    torch.testing.assert_close(merged[0, 0], (slots[0, 0] + slots[0, 2]) / 2)
-    torch.testing.assert_close(merged[0, [1, 3]], slots[0, [1, 3]])
-    assert (merged[0, 2] == 0).all()
+    merged = merge_slots(slots, threshold=0.01)
+    assert merged.mask.tolist() == [[True, True, False, True]]
+    torch.testing.assert_close(merged.slots[0, 0], (slots[0, 0] + slots[0, 2]) / 2)
+    torch.testing.assert_close(merged.slots[0, [1, 3]], slots[0, [1, 3]])
+    assert (merged.slots[0, 2] == 0).all()
+    assert merged.members.tolist() == [[[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]]
 
 
 def test_merging_is_complete_linkage() -> None:
     # A chain: neighbours are close, its ends are not. Single linkage would make one cluster of it.
     slots = directions(0, 20, 40, 150, 250)
     threshold = 1 - np.cos(np.deg2rad(30))
-    _, mask = merge_slots(slots, threshold)
-    assert mask.sum() == 4
+    assert merge_slots(slots, threshold).mask.sum() == 4
     # A cluster exactly at the threshold is not merged.
     near = 1 - float((directions(0)[0, 0] * directions(60)[0, 0]).sum())
-    assert merge_slots(directions(0, 60, 150, 250), near)[1].all()
-    assert merge_slots(directions(0, 60, 150, 250), near + 1e-9)[1].sum() == 3
+    assert merge_slots(directions(0, 60, 150, 250), near).mask.all()
+    assert merge_slots(directions(0, 60, 150, 250), near + 1e-9).mask.sum() == 3
 
 
 @pytest.mark.parametrize("angles", [(0, 1, 90, 91), (0, 1, 2, 3), (5,), (0, 1)])
 def test_merging_never_leaves_two_or_fewer(angles: tuple[float, ...]) -> None:
     slots = directions(*angles)
-    merged, mask = merge_slots(slots, threshold=0.1)
-    assert mask.all()
-    assert torch.equal(merged, slots)
+    merged = merge_slots(slots, threshold=0.1)
+    assert merged.mask.all()
+    assert torch.equal(merged.slots, slots)
 
 
 def test_merging_agrees_with_scikit_learn() -> None:
     cluster = pytest.importorskip("sklearn.cluster")
     slots = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 9, 3)))
-    _, mask = merge_slots(slots, threshold=0.4)
+    mask = merge_slots(slots, threshold=0.4).mask
     unit = torch.nn.functional.normalize(slots, dim=-1)
     for sample, kept in zip(unit, mask, strict=True):
         oracle = cluster.AgglomerativeClustering(
@@ -186,7 +186,7 @@ def test_merging_agrees_with_scikit_learn() -> None:
 
 def test_merging_passes_gradients_to_all_members() -> None:
     slots = directions(0, 90, 4, 180).requires_grad_()
-    merge_slots(slots, 0.01)[0][0, 0].sum().backward()
+    merge_slots(slots, 0.01).slots[0, 0].sum().backward()
     assert slots.grad is not None
     assert slots.grad[0, [0, 2]].tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert (slots.grad[0, [1, 3]] == 0).all()
