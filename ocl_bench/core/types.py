@@ -166,6 +166,7 @@ class Prediction:
         embedding_source: how the embedding was pooled (`cls`, `slots:max`, ...); it is printed in the signature.
         state: anything that the model needs back as `Batch.state` with the next frames of the same video.
         link: how slots were linked over time, by `slots` or `masks`, if the model predicts each frame on its own.
+        passes: how often the model went through the video before it predicted; above 1 it is printed in the signature.
         granted: the boxes of the batch; the runner copies them here for the family.
     """
 
@@ -182,6 +183,7 @@ class Prediction:
     embedding_source: str = "embedding"
     state: Any = None
     link: str = ""
+    passes: int = 1
     granted: tuple[Tensor, ...] | None = None
 
 

@@ -109,8 +109,10 @@ class VideoAdapter(Discovery):
         return flat
 
     def source(self, prediction: Prediction) -> str:
-        """`mask_source` of the prediction and, if slots were linked over time, by what."""
-        return f"{prediction.mask_source}+linked-{prediction.link}" if prediction.link else prediction.mask_source
+        """`mask_source` of the prediction; then by what slots were linked over time, and passes beyond the first."""
+        link = f"+linked-{prediction.link}" if prediction.link else ""
+        passes = f"+passes-{prediction.passes}" if prediction.passes > 1 else ""
+        return f"{prediction.mask_source}{link}{passes}"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

@@ -264,19 +264,34 @@ class SlotContrast(nn.Module):
         video = batch.image.unsqueeze(1) if batch.video is None else batch.video
         state = self._checked_state(batch)
         _check_finite(batch, video)
+        pieces = self._follow(video, state)
+        state = pieces[-1][1].predicted[:, -1]
+        masks = torch.cat([self._masks(tokens, recurrence) for tokens, recurrence in pieces], dim=1)
+        tokens = torch.cat([tokens for tokens, _ in pieces], dim=1)
+        slots = torch.cat([recurrence.slots for _, recurrence in pieces], dim=1)
+        if batch.video is None:
+            masks, slots, tokens, state = masks.squeeze(1), slots.squeeze(1), tokens.squeeze(1), None
+        return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens, state=state)
+
+    def _follow(self, video: Tensor, state: Tensor | None) -> list[tuple[Tensor, Recurrence]]:
+        """Encode a video (B, T, 3, H, W) and follow its objects, in pieces of `chunk` frames and in their order.
+
+        Returns:
+            For each piece the tokens (B, t, F, h, w) and the recurrence.
+        """
         pieces = []
         for piece in video.split(self.chunk, dim=1):
             tokens = self._encode(piece, self.chunk)
             recurrence = self.recurrence(tokens.flatten(3).transpose(2, 3), state)
             state = recurrence.predicted[:, -1]
-            masks = recurrence.attention
-            if self.mask_source == "decoder":
-                masks = self._decoded_masks(recurrence, tuple(tokens.shape[-2:]))
-            pieces.append((masks.unflatten(3, tokens.shape[-2:]), recurrence.slots, tokens))
-        masks, slots, tokens = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
-        if batch.video is None:
-            masks, slots, tokens, state = masks.squeeze(1), slots.squeeze(1), tokens.squeeze(1), None
-        return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens, state=state)
+            pieces.append((tokens, recurrence))
+        return pieces
+
+    def _masks(self, tokens: Tensor, recurrence: Recurrence) -> Tensor:
+        """Masks (B, T, K, h, w) of frames with tokens (B, T, F, h, w), from the source that the model was given."""
+        grid = (tokens.shape[-2], tokens.shape[-1])
+        masks = recurrence.attention if self.mask_source == "attention" else self._decoded_masks(recurrence, grid)
+        return masks.unflatten(3, grid)
 
     def _decoded_masks(self, recurrence: Recurrence, grid: tuple[int, ...]) -> Tensor:
         """Decode the masks (B, T, K, P) frame by frame, because the decoder's K copies of a frame need much memory."""

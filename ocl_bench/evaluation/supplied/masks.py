@@ -37,13 +37,16 @@ class MaskLookup:
     Args:
         data: the images or videos that the masks belong to.
         read: reads one mask; it raises SampleError for one that cannot be used.
-        source: mask source as a result records it, with `+linked-<what>` where slots were linked over time.
+        source: mask source as a result records it, with `+linked-<what>` where slots were linked over time, and with
+            `+passes-<number>` where the model went through a video more than once.
         reads_video: whether the data are videos.
     """
 
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
+        source, _, passes = source.partition("+passes-")
         mask_source, _, self.link = source.partition("+linked-")
+        self.passes = int(passes) if passes else 1
         self.mask_source = cast(MaskSource, mask_source)
         self.position = {sample_id: index for index, sample_id in enumerate(data.ids)}
         self.video: Video | None = None
@@ -55,7 +58,10 @@ class MaskLookup:
         shape = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
         masks = torch.from_numpy(np.stack([nearest(m, shape) for m in maps]))
         return Prediction(
-            masks=masks[None] if self.reads_video else masks, mask_source=self.mask_source, link=self.link
+            masks=masks[None] if self.reads_video else masks,
+            mask_source=self.mask_source,
+            link=self.link,
+            passes=self.passes,
         )
 
     def _named_samples(self, batch: Batch) -> list[tuple[str, Sample]]:
