@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .vit import resample_positions
 
 
-class _DecoderLayer(nn.Module):
+class DecoderLayer(nn.Module):
     """Pre-norm transformer decoder layer without biases; returns its cross-attention on request.
 
     Same as torch's `TransformerDecoderLayer(norm_first=True, bias=False)`, which the official code uses. That layer
@@ -26,7 +26,7 @@ class _DecoderLayer(nn.Module):
         super().__init__()
         self.norm_self: nn.Module = nn.LayerNorm(dim, bias=False)
         self.self_attention = nn.MultiheadAttention(dim, heads, bias=False, batch_first=True)
-        self.norm_cross = nn.LayerNorm(dim, bias=False)
+        self.norm_cross: nn.Module = nn.LayerNorm(dim, bias=False)
         self.cross_attention = nn.MultiheadAttention(dim, heads, bias=False, batch_first=True)
         self.norm_mlp = nn.LayerNorm(dim, bias=False)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False))
@@ -87,7 +87,7 @@ class RandomMaskDecoder(nn.Module):
         self.norm_in = nn.LayerNorm(dim, bias=False)
         self.heads = heads
         # All layers start from the same random weights: torch's `TransformerDecoder`, used officially, copies one.
-        layer = _DecoderLayer(dim, heads)
+        layer = DecoderLayer(dim, heads)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(layers))
         # The residual stream starts from the *normalised* query (official `norm0`), so the first layer has no norm.
         self.layers[0].norm_self = nn.Identity()

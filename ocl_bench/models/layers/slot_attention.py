@@ -27,6 +27,8 @@ class SlotAttention(nn.Module):
         attention_floor: added to every token's attention (SlotContrast: 1e-8), so a slot that wins nothing takes the
             mean of all tokens. None adds `epsilon` to the slot's sum instead, so it takes nearly nothing.
         epsilon: 1e-5 in DIAS and SmoothSA, 1e-8 in FT-DINOSAUR.
+        bilevel: whether the gradient runs through the last round only, and from there straight to the initial slots
+            (Jia et al. 2023, arXiv:2210.08990; SmoothSA, SPOT). It changes no value.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class SlotAttention(nn.Module):
         normalised_state: bool = False,
         attention_floor: float | None = None,
         epsilon: float = 1e-5,
+        bilevel: bool = False,
     ) -> None:
         super().__init__()
         self.iterations, self.normalised_state = iterations, normalised_state
-        self.attention_floor, self.epsilon = attention_floor, epsilon
+        self.attention_floor, self.epsilon, self.bilevel = attention_floor, epsilon, bilevel
         self.scale = slot_dim**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
         self.to_keys = nn.Linear(input_dim, slot_dim, bias=False)
@@ -69,9 +72,12 @@ class SlotAttention(nn.Module):
         """
         tokens = self.norm_inputs(inputs)
         keys, values = self.to_keys(tokens), self.to_values(tokens)
-        maps = []
-        # The gradient runs through all rounds; neither method truncates it.
-        for _ in range(self.iterations if num_iter is None else num_iter):
+        maps, initial = [], slots
+        rounds = self.iterations if num_iter is None else num_iter
+        # The gradient runs through all rounds, unless `bilevel`; neither DIAS nor SlotContrast truncates it.
+        for number in range(rounds):
+            if self.bilevel and number == rounds - 1:
+                slots = slots.detach() + (initial - initial.detach())
             normed = self.norm_queries(slots)
             queries = self.to_queries(normed) * self.scale
             logits = queries @ keys.transpose(1, 2)
