@@ -14,13 +14,14 @@ encoder stays frozen.
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from .checkpoints.names import rename_keys
 from .checkpoints.sizes import Size, check_sizes
-from .checkpoints.slotcontrast import BACKBONES, PATCH
+from .checkpoints.slotcontrast import BACKBONES, PATCH, read_official
 from .dias import DIAS
 from .layers.slot_attention import SlotAttention
 from .layers.top_k_decoder import TopKDecoder
@@ -59,6 +60,26 @@ SIZES = (
 )
 
 
+V2_NAMES = (
+    (r"encoder\.backbone\.model\.", "encoder.vit."),
+    (r"encoder\.output_transform\.layers\.", "project."),
+    (r"initializer\.mean$", "initialisation.mean"),
+    (r"initializer\.log_std$", "initialisation.log_std"),
+    (r"processor\.corrector\.norm_features\.", "aggregation.norm_inputs."),
+    (r"processor\.corrector\.norm_slots\.", "aggregation.norm_queries."),
+    (r"processor\.corrector\.to_q\.", "aggregation.to_queries."),
+    (r"processor\.corrector\.to_k\.", "aggregation.to_keys."),
+    (r"processor\.corrector\.to_v\.", "aggregation.to_values."),
+    (r"processor\.corrector\.gru\.", "aggregation.gru."),
+    (r"processor\.corrector\.mlp\.layers\.0\.", "aggregation.norm_update."),
+    (r"processor\.corrector\.mlp\.layers\.1\.", "aggregation.mlp.0."),
+    (r"processor\.corrector\.mlp\.layers\.3\.", "aggregation.mlp.2."),
+    (r"decoder\.pos_emb$", "decoder.positions"),
+    (r"decoder\.mlp\.layers\.", "decoder.mlp."),
+)
+"""The same for files of DINOSAUR by the code of VideoSAUR, which has images without the `module` of its videos."""
+
+
 class FTDinosaur(DIAS):
     """FT-DINOSAUR around an encoder. `predict`, `decompose` and `loss` are those of `DIAS`.
 
@@ -73,6 +94,8 @@ class FTDinosaur(DIAS):
         top_k: slots that are decoded at each token.
         mask_source: whether `predict` returns the decoder's masks or the attention.
     """
+
+    official_names = OFFICIAL_NAMES
 
     def __init__(
         self,
@@ -115,12 +138,34 @@ class FTDinosaur(DIAS):
             UsageError: it is of another model, or C, P or D differs from the model's.
         """
         if "initialisation.mean" not in state:
-            state = rename_keys(state, OFFICIAL_NAMES)
+            state = rename_keys(state, self.official_names)
             table = state.get("decoder.positions")
             if table is not None and table.ndim == 3:  # officially without the axis of the slots
                 state["decoder.positions"] = table.unsqueeze(1)
         check_sizes(state, self.state_dict(), SIZES)
         return state
+
+    def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
+        """Read the tensors of a file, or of its `state_dict`; no code in it is run."""
+        return read_official(path)
+
+
+class DinosaurV2(FTDinosaur):
+    """DINOSAUR as trained by the code of VideoSAUR: all slots are decoded, and slot attention is SlotContrast's.
+
+    Source: `configs/dinosaur/coco_base14_dinov2.yml` of martius-lab/videosaur, commit 5d09311. The encoder is frozen.
+
+    Args:
+        encoder, slot_dim, options: see `FTDinosaur`.
+    """
+
+    official_names = V2_NAMES
+
+    def __init__(self, encoder: nn.Module, *, slot_dim: int, slots: int, **options: Any) -> None:
+        super().__init__(encoder, slot_dim=slot_dim, slots=slots, top_k=slots, **options)
+        self.aggregation = SlotAttention(
+            slot_dim, slot_dim, 3, activation=nn.ReLU, normalised_state=True, attention_floor=1e-8
+        )
 
 
 def build(
@@ -142,20 +187,36 @@ def build(
     Raises:
         UsageError: an option is unknown or out of range.
     """
+    check_range("top_k", top_k, isinstance(top_k, int) and top_k >= 1, "a whole number from 1")
+    options = {"slots": slots, "slot_dim": slot_dim, "mask_source": mask_source, "top_k": top_k}
+    return _assemble(FTDinosaur, encoder, input_size, options)
+
+
+def build_v2(
+    *,
+    encoder: str = "vit_base",
+    input_size: int = 224,
+    slots: int = 7,
+    slot_dim: int = 256,
+    mask_source: Literal["decoder", "attention"] = "decoder",
+) -> DinosaurV2:
+    """Build the model of the card `dinosaur-v2-paper`; arguments and errors as in `build`."""
+    options = {"slots": slots, "slot_dim": slot_dim, "mask_source": mask_source}
+    return _assemble(DinosaurV2, encoder, input_size, options)
+
+
+Model = TypeVar("Model", bound=FTDinosaur)
+
+
+def _assemble(kind: type[Model], encoder: str, input_size: int, options: dict[str, Any]) -> Model:
+    """Build a model around DINOv2; UsageError for an option that is unknown or out of range."""
     check_choice("encoder", encoder, tuple(BACKBONES))
-    check_choice("mask_source", mask_source, ("decoder", "attention"))
-    for name, count in {"slots": slots, "slot_dim": slot_dim, "top_k": top_k}.items():
+    check_choice("mask_source", options["mask_source"], ("decoder", "attention"))
+    for name in ("slots", "slot_dim"):
+        count = options[name]
         check_range(name, count, isinstance(count, int) and count >= 1, "a whole number from 1")
     whole = isinstance(input_size, int) and input_size >= PATCH and input_size % PATCH == 0
     check_range("input_size", input_size, whole, f"a multiple of {PATCH}")
-    backbone = BACKBONES[encoder]
-    return FTDinosaur(
-        dinov2(**backbone),
-        feature_dim=backbone["dim"],
-        tokens=(input_size // PATCH) ** 2,
-        input_size=input_size,
-        slots=slots,
-        slot_dim=slot_dim,
-        top_k=top_k,
-        mask_source=mask_source,
-    ).eval()
+    backbone, tokens = BACKBONES[encoder], (input_size // PATCH) ** 2
+    shape: dict[str, Any] = {"feature_dim": backbone["dim"], "tokens": tokens, "input_size": input_size}
+    return kind(dinov2(**backbone), **shape, **options).eval()

@@ -17,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import SampleError, UsageError
+from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.names import rename_keys
 from .checkpoints.smoothsa import SMOOTH_NAMES, TRANSITION_NAMES
 from .dias import DIAS, OFFICIAL_NAMES, assemble, soften
+from .streaming import check_finite, checked_state
 
 TIMES = 5
 """Rows of the table of times: the frames of a clip in the official training. Evaluation uses the first two."""
@@ -93,11 +94,8 @@ class RandSFQ(DIAS):
             UsageError: `state` is missing or has another shape.
         """
         video = batch.image.unsqueeze(1) if batch.video is None else batch.video
-        state = self._checked_state(batch)
-        broken = ~video.isfinite().flatten(2).all(2)
-        if broken.any():
-            sample, frame = (int(number) for number in broken.nonzero()[0])
-            raise SampleError(batch.ids[sample], f"frame {batch.start + frame} holds NaN or infinity")
+        state = checked_state(batch, self.slots, self.slot_dim, self.initialisation.mean)
+        check_finite(batch, video)
         frames = [self.encoder(frame.to(self.initialisation.mean)) for frame in video.unbind(1)]
         tokens = torch.stack(frames, dim=1)  # frame by frame, because the encoder needs much memory
         noise = batch.noise(self.slots, self.slot_dim).to(tokens)
@@ -128,19 +126,6 @@ class RandSFQ(DIAS):
             masks = self.decoder(state, frame)[1]
             steps.append((query, state, attention[-1], masks))
         return Following(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
-
-    def _checked_state(self, batch: Batch) -> Tensor | None:
-        """Return the slots from which a batch continues; UsageError if they are missing or have another shape."""
-        if batch.video is None or (batch.state is None and batch.start == 0):
-            return None
-        expected = (len(batch.video), self.slots, self.slot_dim)
-        if not isinstance(batch.state, Tensor) or tuple(batch.state.shape) != expected:
-            what = tuple(batch.state.shape) if isinstance(batch.state, Tensor) else type(batch.state).__name__
-            raise UsageError(
-                f"frames from {batch.start} on: batch.state is {what}, expected {expected}; "
-                "give Prediction.state of the frames before"
-            )
-        return batch.state.to(self.initialisation.mean)
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of an official checkpoint, whose keys all start with `m.`; others stay as they are."""

@@ -46,8 +46,8 @@ class SlotCurri(SlotContrast):
         prediction = super().predict(batch)
         return replace(prediction, passes=2) if self.cyclic and batch.video is not None else prediction
 
-    def _follow(self, video: Tensor, state: Tensor | None) -> list[tuple[Tensor, Recurrence]]:
-        forward = super()._follow(video, state)
+    def _follow(self, video: Tensor, state: Tensor | None, initial: Tensor | None) -> list[tuple[Tensor, Recurrence]]:
+        forward = super()._follow(video, state, initial)
         return self.backward(forward) if self.cyclic else forward
 
     def backward(self, forward: list[tuple[Tensor, Recurrence]]) -> list[tuple[Tensor, Recurrence]]:

@@ -1,4 +1,4 @@
-"""FT-DINOSAUR: parity with the official code, names and shapes of its checkpoints, its preprocessing, refused files."""
+"""FT-DINOSAUR and DINOSAUR-v2: parity, names and shapes of official checkpoints, preprocessing, refused files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ocl_bench.core.types import Batch
 from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.models import dias
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
-from ocl_bench.models.ftdinosaur import OFFICIAL_NAMES, FTDinosaur, build
+from ocl_bench.models.ftdinosaur import OFFICIAL_NAMES, V2_NAMES, DinosaurV2, FTDinosaur, build, build_v2
 from ocl_bench.models.layers.vit import resample_positions
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcontrast import dinov2
@@ -278,3 +278,65 @@ def test_training_is_that_of_dias() -> None:
     assert set(terms) == {"total", "reconstruction"}
     terms["total"].backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("encoder."))
+
+
+# --- DINOSAUR by the code of VideoSAUR --------------------------------------------------------------------------------
+
+
+def official_v2(width: int = 768, slot: int = 256, hidden: int = 2048, **backbone: int) -> Shapes:
+    """Names and shapes by its configuration; an image model has no `module` in its names."""
+    grouping, tokens = "processor.corrector", backbone.pop("tokens", 256)
+    shapes = vit("encoder.backbone.model.", width, **backbone)
+    shapes |= {"initializer.mean": (1, 1, slot), "initializer.log_std": (1, 1, slot)}
+    shapes |= norm("encoder.output_transform.layers.0", width)
+    shapes |= linear("encoder.output_transform.layers.1", 2 * width, width)
+    shapes |= linear("encoder.output_transform.layers.3", slot, 2 * width)
+    for name in ("to_q", "to_k", "to_v"):
+        shapes |= linear(f"{grouping}.{name}", slot, slot, bias=False)
+    shapes |= (
+        gru(f"{grouping}.gru", slot) | norm(f"{grouping}.norm_features", slot) | norm(f"{grouping}.norm_slots", slot)
+    )
+    shapes |= norm(f"{grouping}.mlp.layers.0", slot) | linear(f"{grouping}.mlp.layers.1", 4 * slot, slot)
+    shapes |= linear(f"{grouping}.mlp.layers.3", slot, 4 * slot) | {"decoder.pos_emb": (1, 1, tokens, slot)}
+    widths = (slot, hidden, hidden, hidden, width + 1)
+    for number in range(4):
+        shapes |= linear(f"decoder.mlp.layers.{2 * number}", widths[number + 1], widths[number])
+    return shapes
+
+
+def test_all_tensors_of_dinosaur_v2_have_their_place() -> None:
+    shapes, card = official_v2(), get_card("dinosaur-v2-paper")
+    with torch.device("meta"):
+        model = build_v2(**card.options)
+    assert fits(model, shapes) and len(shapes) == 206
+    assert sum(p.numel() for p in model.parameters()) == numbers(shapes)
+    assert not card.weights and "names and shapes only" in card.title
+    for pattern, _ in V2_NAMES:
+        assert any(re.match(pattern, name) for name in shapes), pattern
+
+
+def small_v2() -> DinosaurV2:
+    torch.manual_seed(0)
+    shape = {"feature_dim": 32, "tokens": 16, "input_size": 56, "slot_dim": 24, "hidden": 48, "slots": 7}
+    return DinosaurV2(dinov2(dim=32, heads=4, depth=2, grid=3), **shape).eval()  # type: ignore[arg-type]
+
+
+def test_dinosaur_v2_decodes_every_slot(tmp_path: Path) -> None:
+    state = drawn(official_v2(32, 24, 48, blocks=2, positions=10, tokens=16))
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "coco.ckpt")
+    model = small_v2()
+    load_weights(model, tmp_path / "coco.ckpt")
+    prediction = model.predict(Batch(("a",), torch.rand(1, 3, 56, 56)))
+    assert prediction.masks is not None and (prediction.masks > 0).all()
+    torch.testing.assert_close(prediction.masks.sum(1), torch.ones(1, 4, 4))
+    assert model.aggregation.normalised_state and model.aggregation.attention_floor == 1e-8
+    with pytest.raises(UsageError, match=r"tensor 'initializer.mean' .* has no counterpart"):
+        load_weights(small(), tmp_path / "coco.ckpt")
+    torch.save(drawn(SMALL), tmp_path / "ft.pth")
+    with pytest.raises(UsageError, match=r"tensor 'encoder.cls_token' .* has no counterpart"):
+        load_weights(small_v2(), tmp_path / "ft.pth")
+
+
+def test_the_contract_of_dinosaur_v2() -> None:
+    checks = check_model("dinosaur-v2-paper", "clevrtex", options={"encoder": "vit_small", "input_size": 28})
+    assert all(check.passed for check in checks), [check for check in checks if not check.passed]

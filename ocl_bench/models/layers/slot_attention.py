@@ -29,6 +29,7 @@ class SlotAttention(nn.Module):
         epsilon: 1e-5 in DIAS and SmoothSA, 1e-8 in FT-DINOSAUR.
         bilevel: whether the gradient runs through the last round only, and from there straight to the initial slots
             (Jia et al. 2023, arXiv:2210.08990; SmoothSA, SPOT). It changes no value.
+        mlp: whether the update ends with the residual MLP; VideoSAUR has none.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SlotAttention(nn.Module):
         attention_floor: float | None = None,
         epsilon: float = 1e-5,
         bilevel: bool = False,
+        mlp: bool = True,
     ) -> None:
         super().__init__()
         self.iterations, self.normalised_state = iterations, normalised_state
@@ -53,8 +55,10 @@ class SlotAttention(nn.Module):
         self.norm_queries = nn.LayerNorm(slot_dim)
         self.to_queries = nn.Linear(slot_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
-        self.norm_update = nn.LayerNorm(slot_dim)
-        self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
+        self.mlp: nn.Module | None = None
+        if mlp:
+            self.norm_update = nn.LayerNorm(slot_dim)
+            self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
 
     def forward(
         self, inputs: Tensor, slots: Tensor, slot_mask: Tensor | None = None, num_iter: int | None = None
@@ -98,4 +102,4 @@ class SlotAttention(nn.Module):
     def _update(self, slots: Tensor, won: Tensor) -> Tensor:
         """Update slots (B, K, C) with the means that they won (B, K, C): a GRU, then a residual MLP."""
         state = self.gru(won.flatten(0, 1), slots.flatten(0, 1).to(won.dtype)).view_as(slots)
-        return state + self.mlp(self.norm_update(state))
+        return state if self.mlp is None else state + self.mlp(self.norm_update(state))
