@@ -40,6 +40,8 @@ FLOAT32_ATOL = {
     "videosaur_latent_processor_mlp": 6.2e-5,
     "videosaur_losses": 6.1e-6,
     "videosaur_full_model": 5e-5,
+    "spot_model": 2.5e-5,
+    "spot_slot_attention_gaussian": 1.6e-5,
     "dino_vit": 3e-5,
     "dino_head": 8.6e-6,
     "dino_loss": 1.3e-5,

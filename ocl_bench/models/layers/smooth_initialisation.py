@@ -78,12 +78,18 @@ class _CrossFirstLayer(DecoderLayer):
         self.norm_cross = nn.Identity()
 
     def forward(
-        self, tokens: Tensor, memory: Tensor, ignored: Tensor | None, bias: Tensor | None, need_attention: bool
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        ignored: Tensor | None,
+        bias: Tensor | None,
+        need_attention: bool,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         change, attention = self.cross_attention(
             self.norm_cross(tokens), memory, memory, ignored, need_attention, attn_mask=bias
         )
         tokens = tokens + change
         normed = self.norm_self(tokens)
-        tokens = tokens + self.self_attention(normed, normed, normed, need_weights=False)[0]
+        tokens = tokens + self.self_attention(normed, normed, normed, attn_mask=hidden, need_weights=False)[0]
         return tokens + self.mlp(self.norm_mlp(tokens)), attention
