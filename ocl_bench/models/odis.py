@@ -36,7 +36,7 @@ from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import cross_view_loss, patch_loss, targets
 from .options import check_choice
 from .ranks import RankOps
-from .reading import PatchEncoder, Reading, pool
+from .reading import PatchEncoder, Reading, attention_keys, pool
 
 Layout = Literal["obj", "cls_obj", "cls"]
 
@@ -272,6 +272,10 @@ class Odis(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         """Predict with the teacher on whole images, see `reading.Reading`; the model must be in evaluation mode."""
         return self.reading.predict(self.teacher.backbone, batch)
+
+    def encode_keys(self, batch: Batch) -> Tensor:
+        """Keys (B, D, h, w) of the last block's attention, which `maskcut` and `tokencut` cut."""
+        return attention_keys(self.teacher.backbone, batch)
 
     def as_encoder(self) -> PatchEncoder:
         """Return the teacher's backbone as the frozen encoder of a slot model."""

@@ -150,6 +150,12 @@ class Reading:
         return Prediction(**{**vars(prediction), "masks": masks, "mask_source": "attention"})
 
 
+@torch.no_grad()
+def attention_keys(backbone: VisionTransformer, batch: Batch) -> Tensor:
+    """Keys (B, D, h, w) of the last block's attention for whole images, without boxes."""
+    return backbone.last_keys(normalise(batch.image.to(backbone.cls_token)))
+
+
 def pool(patches: Tensor, within: Tensor) -> Tensor:
     """Average patch tokens (B, P, D) over the patches of each of O objects, (B, O, P) bool, into (B, O, D).
 
