@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from ..core.terminal import make_streams_safe
+from . import checkpoints as cli_checkpoints
 from . import models as cli_models
 from . import results as cli_results
 from . import training as cli_training
@@ -30,6 +31,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "list": cli_models.list_names,
     "show": cli_models.show,
     "check-model": cli_models.check,
+    "check-checkpoint": cli_checkpoints.check_checkpoint,
     "score": cli_models.score,
     "replay": cli_models.replay,
     "profile": cli_models.profile,

@@ -105,3 +105,28 @@ def dias_shapes() -> Shapes:
         if layer:
             add(at, norm1__weight=(384,))
     return shapes
+
+
+def slotcontrast_shapes(slots: int, slot: int, tokens: int, width: int, **backbone: int) -> Shapes:
+    """Every tensor of an official checkpoint of SlotContrast, hence of SlotCurri."""
+    corrector, predictor = "processor.module.corrector", "processor.module.predictor.blocks.0"
+    hidden = backbone.pop("hidden", 1024)
+    shapes = vit("encoder.module.backbone.model.", width, **backbone) | {"initializer.slots": (1, slots, slot)}
+    shapes |= norm("encoder.module.output_transform.layers.0", width)
+    shapes |= linear("encoder.module.output_transform.layers.1", 2 * width, width)
+    shapes |= linear("encoder.module.output_transform.layers.3", slot, 2 * width)
+    for name in ("to_q", "to_k", "to_v"):
+        shapes |= linear(f"{corrector}.{name}", slot, slot, bias=False)
+    shapes |= gru(f"{corrector}.gru", slot) | norm(f"{corrector}.mlp.layers.0", slot)
+    shapes |= linear(f"{corrector}.mlp.layers.1", 4 * slot, slot) | linear(f"{corrector}.mlp.layers.3", slot, 4 * slot)
+    shapes |= norm(f"{corrector}.norm_features", slot) | norm(f"{corrector}.norm_slots", slot)
+    shapes |= linear(f"{predictor}.self_attn.qkv", 3 * slot, slot) | linear(
+        f"{predictor}.self_attn.out_proj", slot, slot
+    )
+    shapes |= linear(f"{predictor}.linear1", 4 * slot, slot) | linear(f"{predictor}.linear2", slot, 4 * slot)
+    shapes |= norm(f"{predictor}.norm1", slot) | norm(f"{predictor}.norm2", slot)
+    shapes["decoder.module.pos_emb"] = (1, 1, tokens, slot)
+    widths = (slot, hidden, hidden, hidden, width + 1)
+    for number in range(4):
+        shapes |= linear(f"decoder.module.mlp.layers.{2 * number}", widths[number + 1], widths[number])
+    return shapes

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from official import Shapes, drawn, fits, gru, linear, norm, numbers, vit
+from official import Shapes, drawn, fits, numbers
+from official import slotcontrast_shapes as official
 from parity_case import DTYPES, Case
 from torch import Tensor, nn
 
@@ -48,12 +49,12 @@ def test_parity_of_cyclic_inference(dtype: torch.dtype, chunk: int) -> None:
     case = Case("slotcurri_cyclic", dtype)
     batch = features_as_video(case["in.features"])
     for name, cyclic in (("forward", False), ("cyclic", True)):
-        for source, official in (("decoder", "decoder_masks"), ("attention", "grouping_masks")):
+        for source, stored in (("decoder", "decoder_masks"), ("attention", "grouping_masks")):
             model = of_parity(dtype, cyclic=cyclic, chunk=chunk, mask_source=source)
             model.load_state_dict(model.translate_checkpoint(case.weights), strict=True)
             prediction = model.predict(batch)
             assert prediction.masks is not None and prediction.passes == (2 if cyclic else 1)
-            case.check(f"out.{name}.{official}", prediction.masks.flatten(3))
+            case.check(f"out.{name}.{stored}", prediction.masks.flatten(3))
             if source == "decoder":
                 labels = prediction.masks.flatten(3).argmax(2)
                 case.check(f"out.{name}.decoder_labels", labels.to(torch.uint8))
@@ -125,31 +126,6 @@ def test_the_signature_says_that_the_video_was_seen_twice(tmp_path: Path) -> Non
 
 
 # --- official files ---------------------------------------------------------------------------------------------------
-
-
-def official(slots: int, slot: int, tokens: int, width: int, **backbone: int) -> Shapes:
-    """Names and shapes of SlotContrast, hence of SlotCurri."""
-    corrector, predictor = "processor.module.corrector", "processor.module.predictor.blocks.0"
-    hidden = backbone.pop("hidden", 1024)
-    shapes = vit("encoder.module.backbone.model.", width, **backbone) | {"initializer.slots": (1, slots, slot)}
-    shapes |= norm("encoder.module.output_transform.layers.0", width)
-    shapes |= linear("encoder.module.output_transform.layers.1", 2 * width, width)
-    shapes |= linear("encoder.module.output_transform.layers.3", slot, 2 * width)
-    for name in ("to_q", "to_k", "to_v"):
-        shapes |= linear(f"{corrector}.{name}", slot, slot, bias=False)
-    shapes |= gru(f"{corrector}.gru", slot) | norm(f"{corrector}.mlp.layers.0", slot)
-    shapes |= linear(f"{corrector}.mlp.layers.1", 4 * slot, slot) | linear(f"{corrector}.mlp.layers.3", slot, 4 * slot)
-    shapes |= norm(f"{corrector}.norm_features", slot) | norm(f"{corrector}.norm_slots", slot)
-    shapes |= linear(f"{predictor}.self_attn.qkv", 3 * slot, slot) | linear(
-        f"{predictor}.self_attn.out_proj", slot, slot
-    )
-    shapes |= linear(f"{predictor}.linear1", 4 * slot, slot) | linear(f"{predictor}.linear2", slot, 4 * slot)
-    shapes |= norm(f"{predictor}.norm1", slot) | norm(f"{predictor}.norm2", slot)
-    shapes["decoder.module.pos_emb"] = (1, 1, tokens, slot)
-    widths = (slot, hidden, hidden, hidden, width + 1)
-    for number in range(4):
-        shapes |= linear(f"decoder.module.mlp.layers.{2 * number}", widths[number + 1], widths[number])
-    return shapes
 
 
 def projections(slot: int, width: int) -> Shapes:
