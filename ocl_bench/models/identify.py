@@ -52,6 +52,10 @@ _SMALL = 2**16
 """Numbers of a tensor up to which its values are kept in the outline; some are checked when a file is translated."""
 
 
+_UNLIKE = 0.25
+"""Share of equal shapes below which a file is not tried; even a bare backbone shares more with its training's model."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How a card fits a file.
@@ -124,12 +128,15 @@ def _try(card: ModelCard, outline: Path, shapes: Counter[tuple[int, ...]]) -> It
         model, error = _without_memory(card.name, tuple(options.items())), ""
         if not isinstance(model, nn.Module):
             return
-        try:
-            matched_tensors(model, outline)
-        except UsageError as problem:
-            error = str(problem).removeprefix(f"{outline}: ")
         own = Counter(tuple(value.shape) for value in model.state_dict().values())
         alike = sum((own & shapes).values()) / max(1, sum((own | shapes).values()))
+        if alike < _UNLIKE:
+            error = "is of another network"
+        else:
+            try:
+                matched_tensors(model, outline)
+            except UsageError as problem:
+                error = str(problem).removeprefix(f"{outline}: ")
         reads_video = bool(getattr(model, "reads_video", False))
         yield Fit(card.name, card.title, card.paper, options, error, alike, reads_video)
 

@@ -90,6 +90,7 @@ def test_a_file_that_fits_nothing(tmp_path: Path) -> None:
     assert all(fit.error for fit in fits) and fits[0].model == "dias-paper" and fits[0].likeness > 0.98
     assert fits[0].error.startswith("tensor 'decoder.norm_in.weight' has shape (383,), the model expects (384,)")
     assert [fit.likeness for fit in fits] == sorted((fit.likeness for fit in fits), reverse=True)
+    assert fits[-1].error == "is of another network"
     (only,) = identify(tmp_path / "odd.pth", "smoothsa-paper")
     assert "misses tensor" in only.error or "has shape" in only.error
 
