@@ -54,7 +54,7 @@ def draw(path: Path) -> None:
     with style():
         figure = new_figure(9.0, 9.6)
         for block, variant in enumerate(VARIANTS):
-            scenes = render(variant, REVISIONS[variant], "val", range(COLUMNS))
+            scenes = render(variant, REVISIONS[variant][-1], "val", range(COLUMNS))
             below = classes(scenes) if variant == "things" else masks(scenes.labels)
             rows = [strip(list(scenes.image.permute(0, 2, 3, 1).numpy())), strip(below)]
             gap = np.full((GAP, rows[0].shape[1], 3), 255, dtype=np.uint8)

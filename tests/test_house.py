@@ -136,6 +136,37 @@ def test_only_families_know_families_by_name() -> None:
     assert [path for path in asking if path.relative_to(PACKAGE).parts[0] != "families"] == []
 
 
+def adapters(package: Path = PACKAGE) -> set[str]:
+    """Names of the classes of `families/` that turn predictions into outputs."""
+    classes = (
+        node
+        for path in (package / "families").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and "Protocol" not in {base.id for base in node.bases if isinstance(base, ast.Name)}
+    )
+    return {one.name for one in classes if any(getattr(part, "name", "") == "outputs" for part in one.body)}
+
+
+def asked_for(names: set[str], text: str) -> set[str]:
+    """Which of these classes the text asks for with isinstance, alone, in a tuple or in a union."""
+    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    asked = (call.args[1] for call in calls if getattr(call.func, "id", "") == "isinstance" and len(call.args) == 2)
+    found = {getattr(node, "id", getattr(node, "attr", "")) for one in asked for node in ast.walk(one)}
+    return found & names
+
+
+def test_only_families_ask_for_an_adapter_by_its_class() -> None:
+    names = adapters()
+    assert {"Discovery", "Detection", "ProbedDetection", "Segmentation", "Recognition", "Knn", "VideoAdapter"} == names
+    outside = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "families"]
+    assert {str(path): found for path in outside if (found := asked_for(names, path.read_text()))} == {}
+    assert asked_for(names, "isinstance(one, (int, base.Knn))\nisinstance(one, Detection | None)") == {
+        "Knn",
+        "Detection",
+    }
+
+
 def body_lines(function: ast.FunctionDef) -> int:
     """Lines of a function without its signature and its docstring."""
     body = function.body[1:] if ast.get_docstring(function) else function.body

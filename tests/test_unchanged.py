@@ -165,7 +165,10 @@ def cards() -> dict[str, Any]:
         found[path.stem] = {"hash": task.hash, "signatures": signatures}
     for path in sorted((PACKAGE / "models" / "cards").glob("*.yaml")):
         card: ModelCard = load_model_card(path)
-        text = json.dumps(card.model_dump(mode="json"), sort_keys=True)
+        content = card.model_dump(mode="json")
+        if content["training"] is not None and content["training"]["seconds"] is None:
+            del content["training"]["seconds"]  # cards whose models were trained before this field existed
+        text = json.dumps(content, sort_keys=True)
         found[f"model {path.stem}"] = hashlib.sha256(text.encode()).hexdigest()
     return found
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.errors import UsageError, first_problem
-from ..core.files import parse_yaml, read_bytes
+from ..core.files import parse_yaml, read_text
 
 _EXAMPLE = "`ocl-bench show NAME` prints the fields of a bundled card"
 
@@ -25,7 +25,7 @@ CardType = TypeVar("CardType", bound=BaseModel)
 def load_card(path: Path, kind: type[CardType]) -> CardType:
     """Read a card of the given kind from YAML. Raises UsageError naming the file and the field."""
     try:
-        content = parse_yaml(read_bytes(Path(path)).decode("utf-8-sig"))
+        content = parse_yaml(read_text(Path(path)))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

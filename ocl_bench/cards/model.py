@@ -11,8 +11,11 @@ from pydantic import Field, field_validator
 from .base import Card, load_card
 from .protocols import family_names
 
-Supervision = Literal["none", "boxes", "masks"]
-"""What a model saw in training, its encoder included."""
+Supervision = Literal["none", "boxes", "masks", "undeclared"]
+"""What a model saw in training, its encoder included. `undeclared`: its author has not said; it ranks apart."""
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+"""Pattern of the name of a model or a task."""
 
 Privilege = Literal["none", "boxes", "truth"]
 """What a model gets at inference beside the image."""
@@ -44,14 +47,15 @@ class ModelCard(Card):
         input: side in pixels of the square images that the model takes; None takes the task's.
         weights: file name in `ocl_bench/models/weights/` (float16 safetensors); empty for a model without weights.
         sha256: of the file of weights.
-        supervision: what the model saw in training. Leaderboards rank within one supervision and privilege only.
+        supervision: what the model saw in training. Leaderboards rank within one supervision and privilege only. The
+            default is that of bundled cards: a user's card without the field is `undeclared`.
         privilege: what the model gets at inference beside the image.
         role: `floor` and `ceiling` stand in every leaderboard; `control` and `encoder` serve comparisons.
         families: families whose tasks it can do.
         train: recipe with which `ocl-bench train` makes the weights.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     title: str = ""
     paper: str = ""
     source: str = Field(pattern=r"^[\w.]+:\w+$")

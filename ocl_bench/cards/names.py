@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core import entry_points
 from ..core.errors import UsageError
-from ..core.files import parse_yaml, read_bytes
+from ..core.files import parse_yaml, read_text
 from ..core.paths import PACKAGE, bundled
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def ready_names() -> list[str]:
 
 def get_task(task: str | Path | TaskSpec) -> TaskSpec:
     """The task card of a name or of a YAML file; a card is returned as it is. Raises UsageError with a suggestion."""
-    from .task import TaskSpec, load_task  # pydantic and yaml are slow to import, and names do not need them
+    from .task import (  # pydantic and yaml are slow to import, and names do not need them
+        WITH_CLASSES,
+        TaskSpec,
+        load_task,
+    )
 
     if isinstance(task, TaskSpec):
         return task
@@ -58,7 +62,24 @@ def get_task(task: str | Path | TaskSpec) -> TaskSpec:
         value = tasks[text].load()  # a card, a path, or a function that returns one of them
         value = value() if callable(value) and not isinstance(value, TaskSpec) else value
         return value if isinstance(value, TaskSpec) else load_task(Path(value))
+    if text != (base := text.removesuffix(WITH_CLASSES)) and base in task_names():
+        return get_task(base).with_classes()
     raise UsageError(unknown("task", text, task_names()))
+
+
+def is_task(name: str) -> bool:
+    """Whether `get_task` finds a card by this name, without opening a file that a stranger named."""
+    from .task import WITH_CLASSES
+
+    if name in task_names():
+        return True
+    if not name.endswith(WITH_CLASSES) or name.removesuffix(WITH_CLASSES) not in task_names():
+        return False
+    try:
+        get_task(name)
+    except UsageError:  # a task without classes
+        return False
+    return True
 
 
 def get_card(name: str) -> ModelCard:
@@ -69,6 +90,11 @@ def get_card(name: str) -> ModelCard:
     if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
         raise UsageError(unknown("model", name, model_names()))
     return load_model_card(path)
+
+
+def name_of_file(path: Path, attribute: str) -> str:
+    """The name that `path.py:attribute` has in results, unless its author gives it another one."""
+    return f"{path.stem}-{attribute}"
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
@@ -94,7 +120,7 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
     Raises:
         UsageError: for an unknown name, with a suggestion.
     """
-    if name in task_names():
+    if is_task(name):
         return get_task(name)
     if name.endswith((".yaml", ".yml")):
         from .model import load_model_card
@@ -108,7 +134,7 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
 def is_model_card(path: Path) -> bool:
     """Whether a YAML file is a model card and not a task card: only model cards have a `source`."""
     try:
-        content = parse_yaml(read_bytes(path).decode("utf-8-sig"))
+        content = parse_yaml(read_text(path))
     except (OSError, ValueError):
         return False  # then it is read as a task card, and that error names the problem
     return isinstance(content, dict) and "source" in content

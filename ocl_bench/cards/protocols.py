@@ -6,7 +6,7 @@ family is an error when the card is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -38,6 +38,9 @@ HEAD_VERSION = 1
 
 BOXES_FILE = "boxes_file"
 """Option of readers that grant boxes: a file whose boxes replace those of the data set."""
+
+OF_CLASSES = "class_"
+"""Begin of the names of detection's metrics that score each category by itself."""
 
 Grant = Literal["attention", "crop", "blackout"]
 """How boxes are granted: given to the model, the image cropped to them, or everything else made black."""
@@ -156,6 +159,13 @@ class Protocol(Card):
             known = " or ".join(name or "left out" for name in self.heads)
             raise UsageError(f"fit.head: '{head or 'left out'}' is not a head of {family}, which knows: {known}")
 
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Raise UsageError, whose message begins with the field, for metrics that the protocol does not compute."""
+
+    def with_classes(self) -> Protocol:
+        """The same protocol with each category scored by itself. Raises UsageError for families that know no such."""
+        raise UsageError("only detection can be scored within each category")
+
     @property
     def own_fields(self) -> dict[str, Any]:
         """Name -> value of the fields that the class adds to `Protocol`, without those that are None."""
@@ -224,12 +234,15 @@ class DetectionProtocol(Protocol):
     Attributes:
         proposals: rules that turn masks into detections.
         matching_iou: a slot stands for an object only above this IoU.
+        classes: `each` compares detections only with objects of their category and averages over categories, as
+            `pycocotools` does (`useCats`); None is class-agnostic, also where detections have categories.
     """
 
     heads: ClassVar[tuple[str | None, ...]] = (None, "slot", "dense")
 
     proposals: Proposals | None = None
     matching_iou: float | None = Field(default=None, ge=0, lt=1)
+    classes: Literal["each"] | None = None
 
     @model_validator(mode="after")
     def _whole_images(self) -> DetectionProtocol:
@@ -242,13 +255,27 @@ class DetectionProtocol(Protocol):
         super().check(family, fit)
         if fit is not None and self.matching_iou is None:
             raise UsageError("protocol.matching_iou: is missing; 0.1 is usual")
+        if fit is not None and self.classes is not None:
+            raise UsageError("protocol.classes: a head names categories anyway; leave it out")
+
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Class-agnostic metrics and those of each category are of two protocols."""
+        for name in metrics:
+            if name.startswith(OF_CLASSES) != (self.classes is not None) and not name.startswith("probe_"):
+                needed = "needs protocol.classes: each" if self.classes is None else "is class-agnostic"
+                raise UsageError(f"metrics: '{name}' {needed}; metrics of each category begin with {OF_CLASSES}")
+
+    def with_classes(self) -> DetectionProtocol:
+        """The same protocol with `classes: each`."""
+        return self.model_copy(update={"classes": "each"})
 
     def _rules(self, source: str) -> list[str]:
+        classes = [f"classes:{self.classes}"] if self.classes is not None else []
         if self.proposals is None:
-            return []
+            return classes
         rule = self.proposals
         cut = [f"parts:{rule.parts}", "score:mean-mask", f"nms:{rule.nms}"] if source != "boxes" else []
-        return [*cut, f"max:{rule.max_detections}"]
+        return [*cut, f"max:{rule.max_detections}", *classes]
 
 
 class SegmentationProtocol(Protocol):

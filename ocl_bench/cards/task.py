@@ -24,9 +24,13 @@ from ..core.errors import UsageError
 from ..core.files import digest
 from ..metrics.catalogue import check_metric
 from .base import Card, load_card
-from .protocols import BOXES_FILE, LARGEST_SEED, MOST_SCENES, MOST_SEEDS, Fit, Protocol, protocol_of
+from .protocols import BOXES_FILE, LARGEST_SEED, MOST_SCENES, MOST_SEEDS, OF_CLASSES, Fit, Protocol, protocol_of
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+WITH_CLASSES = "-classes"
+"""End of the name of a detection task that scores each category by itself (`TaskSpec.with_classes`)."""
 
 
 class StandIn(Card):
@@ -126,6 +130,7 @@ class TaskSpec(Card):
                 check_metric(name, self.family, self.fit is not None)
             except UsageError as error:
                 raise UsageError(f"metrics: {error}") from error
+        self.protocol.check_metrics(self.metrics)
 
     @property
     def home(self) -> Path | None:
@@ -141,6 +146,27 @@ class TaskSpec(Card):
         changed = self.model_copy(update={"data": self.data.model_copy(update={"options": options})})
         changed._home = self._home
         return changed
+
+    def with_classes(self) -> TaskSpec:
+        """The same detection task with each category scored by itself: another protocol, under another name.
+
+        Raises UsageError for a task of another family or with a head.
+        """
+        if self.fit is not None:
+            raise UsageError(f"task {self.name}: is scored within each category already, by the classes of its head")
+        try:
+            protocol = self.protocol.with_classes()
+        except UsageError as error:
+            raise UsageError(f"task {self.name}: {error}") from error
+        metrics = tuple(name if name.startswith(OF_CLASSES) else f"{OF_CLASSES}{name}" for name in self.metrics)
+        main = metrics[self.metrics.index(self.main)]
+        name = self.name if protocol == self.protocol else f"{self.name}{WITH_CLASSES}"
+        title = f"{self.title}; each category by itself"
+        changed = {"name": name, "title": title, "protocol": protocol, "metrics": metrics, "main": main}
+        task = self.model_copy(update=changed)
+        task.check()
+        task._home = self._home
+        return task
 
     @property
     def hash(self) -> str:

@@ -6,15 +6,17 @@ Exit codes: 0 ok, 1 regression or failed samples, 2 usage, 3 data missing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from ..core.terminal import make_streams_safe
 from . import checkpoints as cli_checkpoints
+from . import cost as cli_cost
 from . import models as cli_models
 from . import results as cli_results
 from . import training as cli_training
-from .options import ErrorsInOneLine
+from .options import ErrorsInOneLine, SeveralValues
 
 app = typer.Typer(
     cls=ErrorsInOneLine,
@@ -26,6 +28,15 @@ app = typer.Typer(
     epilog="Start with: ocl-bench eval --model dias --task clevrtex",
 )
 
+
+@app.callback()
+def program(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, too (any verb).")] = False,
+) -> None:
+    """Options of all verbs; `ErrorsInOneLine` reads them, since they may stand anywhere."""
+    del debug
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "eval": cli_models.evaluate_model,
     "list": cli_models.list_names,
@@ -34,7 +45,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "check-checkpoint": cli_checkpoints.check_checkpoint,
     "score": cli_models.score,
     "replay": cli_models.replay,
-    "profile": cli_models.profile,
+    "profile": cli_cost.profile,
     "tune": cli_models.tune,
     "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
@@ -49,7 +60,7 @@ VERBS: dict[str, Callable[..., None]] = {
 """Functions by verb, in the order of `--help`."""
 
 for name, verb in VERBS.items():
-    app.command(name)(verb)
+    app.command(name, cls=SeveralValues)(verb)
 
 
 def main() -> None:

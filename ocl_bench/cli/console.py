@@ -47,6 +47,7 @@ def make_console(*, stderr: bool = False) -> Console:
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
     """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
+    from ..results.record import NOT_DETERMINISTIC
 
     task, data, counts = result.task, result.data, result.counts
     table = Table(
@@ -71,7 +72,12 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
         console.print(f"{share:.1f} % of the {unit} show one object: FG-ARI is 1 there for one segment, 0 for more")
     console.print(f"signature: {escape(task.signature)}", soft_wrap=True)
     model = result.model
-    console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}")
+    seen = f"; images of {model.input_size} x {model.input_size} pixels" if model.input_size else ""
+    console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}{seen}")
+    if model.supervision == "undeclared":
+        console.print("ranked apart until declared: --supervision none, boxes or masks (docs/add-a-model.md)")
+    if result.identity.deterministic is False:
+        console.print(NOT_DETERMINISTIC)
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")

@@ -232,9 +232,9 @@ def _next_command(model: Any, task: Any, result: Result, keywords: Mapping[str, 
     name = str(model) if isinstance(model, str) else "FILE.py:build"
     arguments = ["ocl-bench", "eval", "--model", name, "--task", str(task)]
     arguments += flags("option", keywords.get("options") or {})
-    for option in ("checkpoint", "boxes"):
+    for option in ("checkpoint", "name", "training_seed", "supervision", "boxes"):
         if keywords.get(option) is not None:
-            arguments += [f"--{option}", str(keywords[option])]
+            arguments += [f"--{option.replace('_', '-')}", str(keywords[option])]
     if keywords.get("data_root") is not None and result.data.kind != "embedded":
         arguments += ["--data-root", str(keywords["data_root"])]
     here = shlex.join(arguments)

@@ -1,4 +1,4 @@
-"""Verbs about models: evaluate, inspect, score, replay, profile, tune, export.
+"""Verbs about models: evaluate, inspect, score, replay, tune, export.
 
 Each imports what it needs when it runs.
 """
@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
-from ..core.log import logger
 from .options import (
     BatchSize,
     Checkpoint,
@@ -26,7 +25,9 @@ from .options import (
     Results,
     Seeds,
     Split,
+    Supervision,
     TaskName,
+    TrainingSeed,
     What,
     exit_code,
     go_offline,
@@ -55,6 +56,9 @@ def evaluate_model(
     ] = None,
     option: Options = None,
     checkpoint: Checkpoint = None,
+    name: Annotated[str | None, typer.Option(help="Name in results and boards; by default that of the file.")] = None,
+    training_seed: TrainingSeed = None,
+    supervision: Supervision = None,
     boxes: Annotated[
         Path | None, typer.Option(help="Boxes (JSONL, Parquet) instead of the data set's, where the task grants any.")
     ] = None,
@@ -81,8 +85,13 @@ def evaluate_model(
         "checkpoint": checkpoint,
         "boxes": boxes,
         "verify": verify,
+        "name": name,
+        "training_seed": training_seed,
+        "supervision": supervision,
     }
     if several(model, task):
+        if several(model, "") and any(value is not None for value in (name, training_seed, supervision)):
+            raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
         from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand
 
         with own_stdout(json):
@@ -203,6 +212,11 @@ def score(
     task: TaskName,
     masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, .npz with truth, or COCO results .json.")],
     name: Annotated[str, typer.Option(help="Name under which the result is written.")] = "supplied-masks",
+    training_seed: TrainingSeed = None,
+    supervision: Supervision = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Detections: score each category by itself, as pycocotools does.")
+    ] = False,
     data_root: DataRoot = None,
     limit: Limit = None,
     split: Split = None,
@@ -214,7 +228,18 @@ def score(
     go_offline(offline)
     from ..evaluation.supplied.score import score_masks
 
-    result = score_masks(task, masks, name=name, data_root=data_root, limit=limit, split=split, results=results)
+    result = score_masks(
+        task,
+        masks,
+        name=name,
+        training_seed=training_seed,
+        supervision=supervision,
+        classes=classes,
+        data_root=data_root,
+        limit=limit,
+        split=split,
+        results=results,
+    )
     print_result(result, json)
     raise typer.Exit(exit_code(result))
 
@@ -235,51 +260,6 @@ def replay(
         typer.echo(f"not the stored numbers: {differences}", err=True)
         raise typer.Exit(1)
     typer.echo("equal to the stored numbers", err=True)
-
-
-def profile(
-    model: ModelName,
-    against: Annotated[str | None, typer.Option(help="Another model, measured in turns with it.")] = None,
-    option: Options = None,
-    against_option: Annotated[list[str] | None, typer.Option(help="key=value for the other; repeatable.")] = None,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Random weights where none are bundled.")] = False,
-    device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Number of torch threads; by default as in eval.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Clips or images in a pass.")] = 1,
-    clip: Annotated[int, typer.Option(min=1, help="Frames of a clip, for models of videos.")] = 4,
-    size: Annotated[int | None, typer.Option(min=8, help="Side of a frame; by default the model's own.")] = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Passes of each model that are not timed.")] = 2,
-    repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model.")] = 20,
-    streaming: Annotated[bool, typer.Option("--streaming", help="Frame by frame, with the state so far.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.")] = None,
-    json: Json = False,
-) -> None:
-    """What a model costs: parameters, FLOPs, time, memory; alone or against another (docs/profile.md)."""
-    import sys
-
-    from ..core.machine import choose_device, thread_count
-    from ..evaluation.cost import ModelChoice, ProfileSetup, profile_models, write_figure
-
-    setup = ProfileSetup(
-        choose_device(device), dtype, threads or thread_count(), batch, clip, size, streaming, warmup, repeats
-    )
-    sides = [ModelChoice(model, parse_options(option), untrained)]
-    if against is not None:
-        sides.append(ModelChoice(against, parse_options(against_option), untrained))
-    elif against_option or out:
-        raise UsageError("--against-option and --out need --against MODEL")
-    with own_stdout(json):
-        found = profile_models(sides, setup)
-    if json:
-        print_json(found.to_dict())
-    else:
-        from .console import make_console
-        from .profile import print_profile
-
-        print_profile(make_console(), found)
-    if out is not None:
-        logger.info("written: %s", write_figure(out, found, sys.argv[1:]))
 
 
 def tune(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.log import print_on_stderr
@@ -29,8 +29,18 @@ if TYPE_CHECKING:
     from ..tables.validation.examine import Validation
 
 
+DEBUG = "ocl_bench.debug"
+"""Whether the traceback of an error is shown, too: a key of `Context.meta`, which all verbs share."""
+
+
 class ErrorsInOneLine(TyperGroup):
-    """Turns expected errors into one line on stderr and their exit code. OCL_BENCH_DEBUG=1 shows the traceback."""
+    """Turns errors into one line on stderr and their exit code; `--debug` or OCL_BENCH_DEBUG=1 adds the traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--debug` out of the arguments, wherever it stands: it belongs to the program, not to a verb."""
+        ctx.meta[DEBUG] = "--debug" in args or os.environ.get("OCL_BENCH_DEBUG", "0") not in ("", "0")
+        parsed: list[str] = super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
+        return parsed
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
@@ -38,13 +48,13 @@ class ErrorsInOneLine(TyperGroup):
         try:
             return super().invoke(ctx)
         except OclBenchError as error:
-            if os.environ.get("OCL_BENCH_DEBUG"):
-                raise
+            _show_traceback(ctx)
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            if os.environ.get("OCL_BENCH_DEBUG") or error.errno == errno.EPIPE:
+            if error.errno == errno.EPIPE:
                 raise  # a closed pipe is no error of a command such as `ocl-bench list | head -1`
+            _show_traceback(ctx)
             place = f"{error.filename}: " if error.filename is not None else ""
             text = " ".join((error.strerror or str(error)).split())
             typer.echo(f"error: {place}{text}; is it there, writable, with space left?", err=True)
@@ -53,20 +63,45 @@ class ErrorsInOneLine(TyperGroup):
             typer.echo("\ninterrupted; finished parts are kept, run the same command again to go on", err=True)
             raise typer.Exit(130) from error
         except Exception as error:
-            if os.environ.get("OCL_BENCH_DEBUG") or isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
                 raise  # the exits of typer carry their code
+            _show_traceback(ctx)
             typer.echo(f"error: {_unexpected(error)}", err=True)
             raise typer.Exit(UsageError.exit_code) from error
 
 
+def _show_traceback(ctx: Any) -> None:
+    """Print the traceback of the error that is being handled, where `--debug` asks for it; the line follows it."""
+    if ctx.meta.get(DEBUG):
+        typer.echo(traceback.format_exc(), err=True, nl=False)
+
+
+class SeveralValues(TyperCommand):
+    """A verb whose option `--against` takes all values up to the next option: `--against B1 B2 B3`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write the option before each of its values, as the parser expects them."""
+        spelled: list[str] = []
+        several = False
+        for argument in args:
+            if argument.startswith("-"):
+                several = argument == "--against" and any(one.name == "against" and one.multiple for one in self.params)
+                spelled += [] if several else [argument]
+            else:
+                spelled += ["--against", argument] if several else [argument]
+        parsed: list[str] = super().parse_args(ctx, spelled)
+        return parsed
+
+
 def _unexpected(error: Exception) -> str:
     """One line about an error that nobody foresaw. Exit code 1 would say that samples failed or a number moved."""
-    if isinstance(error, MemoryError):
-        return "out of memory; try a smaller --batch-size, a smaller image or a smaller card"
     text = " ".join(str(error).split())[:300]
+    # torch raises RuntimeError, or a subclass for a GPU.
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return "out of memory; try a smaller batch, a smaller image, a smaller model or a smaller card"
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(last.filename).name} line {last.lineno}"
-    return f"{type(error).__name__}: {text} ({place}); OCL_BENCH_DEBUG=1 shows where it came from"
+    return f"{type(error).__name__}: {text} ({place}); --debug or OCL_BENCH_DEBUG=1 shows where it came from"
 
 
 class What(StrEnum):
@@ -102,6 +137,12 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
 Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]
+TrainingSeed = Annotated[
+    int | None, typer.Option(min=0, help="Number of the training: results of one name are seeds of one method.")
+]
+Supervision = Annotated[
+    str | None, typer.Option(help="What the model saw in training, encoder included: none, boxes or masks.")
+]
 Results = Annotated[Path | None, typer.Option(help="Folder for results; by default OCL_BENCH_RESULTS or ./results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly the result as JSON on stdout.")]
 Offline = Annotated[bool, typer.Option(help="Open no network connection.")]

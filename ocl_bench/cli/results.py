@@ -9,6 +9,7 @@ import typer
 
 from ..core.errors import UsageError
 from ..core.log import logger
+from ..core.paths import results_root
 from .options import (
     Annotations,
     DataRoot,
@@ -28,9 +29,12 @@ def leaderboard(
         list[Path] | None,
         typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("leaderboards"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the tables go; by default `leaderboards` in your results, not the committed folder."),
+    ] = None,
     committed: Annotated[
-        bool, typer.Option("--committed", help="Only committed results: the tables to commit.")
+        bool, typer.Option("--committed", help="Only committed results, into ./leaderboards: the tables to commit.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 when a committed table is old.")
@@ -51,7 +55,8 @@ def leaderboard(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
             )
         raise typer.Exit(1 if stale else 0)
-    written = build_leaderboard(default_folders()[:1] if committed else existing(results), out, task, by=by)
+    folders = default_folders()[:1] if committed else existing(results)
+    written = build_leaderboard(folders, out or _tables(committed), task, by=by)
     if json:
         print_json({"written": [str(path) for path in written]})
         return
@@ -60,9 +65,18 @@ def leaderboard(
     typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")
 
 
+def _tables(committed: bool) -> Path:
+    """Where tables go unless `--out` says it. A table with anybody's results does not replace a committed one."""
+    return Path("leaderboards") if committed else results_root() / "leaderboards"
+
+
 def compare(
-    a: Annotated[str, typer.Argument(help="A model (all its training seeds), name:SEED, or result files.")],
-    b: Annotated[str, typer.Argument(help="The other one; differences are a minus b.")],
+    methods: Annotated[
+        list[str], typer.Argument(help="Two models (name, name:SEED, result file), or all seeds of one with --against.")
+    ],
+    against: Annotated[
+        list[str] | None, typer.Option(help="The other method: names or files; differences are the first minus this.")
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Tasks with commas; by default all that both have results on.")
     ] = None,
@@ -78,10 +92,16 @@ def compare(
     from ..tables.comparison.compare import compare as compare_methods
     from ..tables.comparison.comparison_page import print_comparisons, write_comparison
 
+    if not against and len(methods) != 2:
+        raise UsageError(
+            f"compare takes two methods, got {len(methods)}; "
+            "with several files of a method write: compare A1 A2 A3 --against B1 B2 B3"
+        )
+    a, b = (methods, against) if against else (methods[:1], methods[1:])
     with own_stdout(json):
         found = compare_methods(a, b, task, metrics, results=existing(results))
     if json:
-        print_json({"a": a, "b": b, "comparisons": [comparison.to_dict() for comparison in found]})
+        print_json({"a": ",".join(a), "b": ",".join(b), "comparisons": [comparison.to_dict() for comparison in found]})
     else:
         from .console import make_console
 
@@ -94,7 +114,10 @@ def claims(
     results: Annotated[
         list[Path] | None, typer.Option(help="Folder with results; repeatable. By default the committed ones only.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for claims.md.")] = Path("leaderboards"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for claims.md; by default ./leaderboards, with --results that in your results."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 when the committed claims.md is old.")
     ] = False,
@@ -119,7 +142,7 @@ def claims(
         old = "claims.md is not what the results give; run: ocl-bench claims"
         logger.info("%s", "claims.md is up to date" if current else old)
         raise typer.Exit(0 if current else 1)
-    logger.info("written: %s", write_claims(papers, out))
+    logger.info("written: %s", write_claims(papers, out or _tables(results is None)))
 
 
 def regress(

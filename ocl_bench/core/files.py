@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 import stat
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,20 @@ DEEPEST_YAML = 200
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing."""
+    """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing.
+
+    An OSError names the file: that of a full disk names none.
+    """
     # Containers that share a folder may have the same process numbers. The name is cut as it may have 255 bytes.
     owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,6 +64,16 @@ def find_file(path: Path) -> Path | None:
         return path
     others = (path.with_suffix(change(path.suffix)) for change in (str.upper, str.lower, str.title))
     return next((other for other in others if other.is_file()), None)
+
+
+def find_files(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files below a folder that fit a pattern with a suffix (`*/[!.]*.png`), the suffix also in capitals.
+
+    The folder may be missing, and then it has no files. As with `find_file`, the names are those on the disk.
+    """
+    stem, _, suffix = pattern.rpartition(".")
+    files = folder.glob(f"{stem}.*") if folder.is_dir() else iter(())
+    return (path for path in files if path.suffix.lower() == f".{suffix.lower()}")
 
 
 def digest(content: Any) -> str:
@@ -125,7 +142,8 @@ def _strict_loader() -> type[yaml.SafeLoader]:
     """The safe loader, which refuses a key that is written twice."""
     import yaml  # not at the top, because most commands read no card
 
-    class StrictLoader(yaml.SafeLoader):
+    # The loader of libyaml, where it is installed, reads the same safe subset many times faster.
+    class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
             keys = [key.value for key, _ in node.value]
             for place, (key, _) in enumerate(node.value):
@@ -137,6 +155,7 @@ def _strict_loader() -> type[yaml.SafeLoader]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of the content of a file, read in pieces."""
+    """SHA-256 of the content of a regular file, read in pieces. Raises OSError for anything else."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

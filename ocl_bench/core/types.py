@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -153,7 +153,8 @@ class Prediction:
 
     Attributes:
         masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
-            For a batch with `video`: (B, T, K, h, w) or (B, T, H, W); a slot means the same object in all frames.
+            For a batch with `video`: (B, T, K, h, w) or (B, T, H, W); a slot means the same object in all frames. Soft
+            masks are floating weights in [0, 1], the share of slot k in a pixel. They need not sum to 1 over the slots.
         mask_source: origin of the masks; it is printed in the signature.
         slots: (B, K, D) slot vectors.
         tokens: (B, D, h, w) dense features.
@@ -167,6 +168,9 @@ class Prediction:
         state: anything that the model needs back as `Batch.state` with the next frames of the same video.
         link: how slots were linked over time, by `slots` or `masks`, if the model predicts each frame on its own.
         passes: how often the model went through the video before it predicted; above 1 it is printed in the signature.
+        mask_logits: whether `masks` are logits instead, any numbers below infinity; -inf switches a slot off. The suite
+            then takes their softmax over the slots before anything else, and the signature says `+softmax`.
+        softmax: whether `masks` were logits and are weights now; `with_weights` sets it.
         granted: the boxes of the batch; the runner copies them here for the family.
     """
 
@@ -184,7 +188,22 @@ class Prediction:
     state: Any = None
     link: str = ""
     passes: int = 1
+    mask_logits: bool = False
+    softmax: bool = False
     granted: tuple[Tensor, ...] | None = None
+
+    def with_weights(self) -> Prediction:
+        """The same prediction with weights as `masks`: logits (..., K, h, w) go through a softmax over the slots."""
+        masks = self.masks
+        if not self.mask_logits or not isinstance(masks, Tensor) or not masks.is_floating_point() or masks.ndim < 4:
+            return self  # nothing to convert, or a mistake, which the check of the task's family reports
+        precise = masks if masks.dtype == torch.float64 else masks.float()
+        return replace(self, masks=precise.softmax(-3), mask_logits=False, softmax=True)
+
+    @property
+    def masks_from(self) -> str:
+        """The origin of the masks as the signature prints it: `mask_source`, and `+softmax` for logits."""
+        return f"{self.mask_source}+softmax" if self.softmax else self.mask_source
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
-from .index import check_names
+from .index import check_utf8
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
 from .readers.clevrtex import open_clevrtex
@@ -89,7 +89,7 @@ def open_data(
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
     data = reader(request)
-    check_names(data.ids)
+    check_utf8(data.ids)
     return _verified(data, reader, request) if verify else data
 
 

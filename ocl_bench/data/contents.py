@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import UsageError
-from ..core.files import digest, write_atomically
+from ..core.files import check_regular, digest, write_atomically
 from ..core.log import logger
 from ..core.paths import cache_root
 
@@ -203,6 +203,7 @@ def _hash_all(root: Path, files: Mapping[str, Stamp]) -> dict[str, str]:
 def _hash_file(path: Path) -> str:
     """SHA-256 of a file; '' when it cannot be read: its sample fails later, with a message."""
     try:
+        check_regular(path)
         # Not hashlib.file_digest: its large buffer makes small files take twice as long.
         value = hashlib.sha256()
         with open(path, "rb", buffering=0) as file:

@@ -119,7 +119,7 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
     import datasets
 
     for texts in columns.values():
-        check_names(texts)
+        check_utf8(texts)
 
     folder = cache_root() / "arrow" / f"{name}-{manifest.key}"
     with _quiet(datasets):
@@ -137,7 +137,7 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
         return datasets.load_from_disk(str(folder), keep_in_memory=False)
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_utf8(names: Iterable[str]) -> None:
     """Raise UsageError for a name of a file that is not UTF-8: it can stand in no index, row or result."""
     for name in names:
         try:

@@ -27,10 +27,11 @@ import numpy as np
 
 from ..cards.protocols import BOXES_FILE, HEAD_VERSION
 from ..core.errors import UsageError
-from ..core.files import digest, write_atomically
+from ..core.files import check_regular, digest, parse_json, read_text, write_atomically
 from ..core.log import logger, progress_bar
 from ..core.paths import cache_root
 from ..families.knn import Bank, Knn
+from ..results.record import Failure
 
 if TYPE_CHECKING:
     from ..data import OpenData
@@ -64,6 +65,24 @@ class _Progress:
     first: str = ""
 
 
+@dataclass(frozen=True)
+class _Row:
+    """An image of the bank: its id, position in the fit split, label, and (D,) float32 feature."""
+
+    id: str
+    position: int
+    label: int | None
+    feature: np.ndarray
+
+    def problem(self, length: int) -> str:
+        """Why it cannot be used among features of `length` numbers; empty where it can."""
+        if self.label is None:
+            return "has no label (Truth.label); k-NN needs data with a class for each image"
+        if len(self.feature) != length:
+            return f"the model gives a feature of {len(self.feature)} numbers, and gave {length} before"
+        return ""
+
+
 @dataclass
 class _Files:
     """The memory-mapped arrays of a bank with its progress. arrays: None before the first row, as D is unknown then."""
@@ -80,29 +99,35 @@ class _Files:
         features.flags.writeable = False  # a stray write would change the file
         return Bank(features, np.array(labels[:, 0]), np.array(labels[:, 1]), self.progress.failed, self.progress.zeros)
 
-    def append(self, features: list[np.ndarray], labels: list[tuple[int, int]], model: str) -> None:
+    def append(self, rows: list[_Row]) -> list[Failure]:
         """Add rows at the end; the first ones create the files.
 
-        Args:
-            features: (D,) float32 each.
-            labels: (label, position in the fit split) of each feature.
-            model: its name, for messages.
+        Returns:
+            The failures of images without a label, or whose feature is longer or shorter than that of the first image.
 
         Raises:
-            UsageError: when the features are longer or shorter than those before, or the files cannot be written.
+            UsageError: when the files cannot be written.
         """
-        length = len(features[0])
+        usable: list[_Row] = []
+        failed: list[Failure] = []
+        for row in rows:
+            length = self.progress.length or len((usable or rows)[0].feature)
+            if problem := row.problem(length):
+                failed.append(Failure(id=row.id, error=f"sample {row.id}: {problem}"))
+            else:
+                usable.append(row)
+        if not usable:
+            return failed
         if self.arrays is None:
-            self.progress = replace(self.progress, length=length)
+            self.progress = replace(self.progress, length=len(usable[0].feature))
             with _write_errors(self.folder):
                 self.arrays = _create_arrays(self.folder, self.progress)
-        if length != self.progress.length:
-            before = self.progress.length
-            raise UsageError(f"model {model}: gives features of {length} numbers, and gave {before} before")
-        rows = slice(self.progress.rows, self.progress.rows + len(features))
-        self.arrays[0][rows], self.arrays[1][rows] = np.stack(features), labels
-        zeros = self.progress.zeros + sum(not feature.any() for feature in features)
-        self.progress = replace(self.progress, rows=rows.stop, zeros=zeros)
+        place = slice(self.progress.rows, self.progress.rows + len(usable))
+        self.arrays[0][place] = np.stack([row.feature for row in usable])
+        self.arrays[1][place] = [(row.label, row.position) for row in usable]
+        zeros = self.progress.zeros + sum(not row.feature.any() for row in usable)
+        self.progress = replace(self.progress, rows=place.stop, zeros=zeros)
+        return failed
 
     def keep(self) -> None:
         """Flush the rows to the disk, and then write the progress.
@@ -126,7 +151,7 @@ def bank_for(plan: Plan, train: OpenData) -> Bank:
     process ends.
 
     Raises:
-        UsageError: when more than a tenth of the images fail, one has no label, or the cache cannot be written.
+        UsageError: when more than a tenth of the images fail, or the cache cannot be written.
     """
     if not plan.model.reusable:
         return _temporary_bank(plan, train)
@@ -229,12 +254,13 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
             chosen = range(first, min(first + plan.batch_size, count))
             items, unreadable = runner.read(chosen)
             items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
-            if items:
-                # By id, as images that failed are missing among the items.
-                positions = {train.ids[position]: position for position in chosen}
-                labels = [(_label_of(item.truth.label, item.id), positions[item.id]) for item in items]
-                files.append(outputs, labels, plan.model.name)
-            failed = [*unreadable, *unpredicted]
+            # By id, as images that failed are missing among the items.
+            positions = {train.ids[position]: position for position in chosen}
+            rows = [
+                _Row(item.id, positions[item.id], item.truth.label, feature)
+                for item, feature in zip(items, outputs, strict=True)
+            ]
+            failed = [*unreadable, *unpredicted, *files.append(rows)]
             before = files.progress
             files.progress = replace(
                 before,
@@ -256,22 +282,17 @@ def _failures(progress: _Progress) -> str:
     return f"{progress.failed} of {progress.images} images of the fit split fail, first: {progress.first}"
 
 
-def _label_of(label: int | None, sample_id: str) -> int:
-    """The label of a sample. Raises UsageError when it has none."""
-    if label is None:
-        raise UsageError(f"sample {sample_id}: has no label (Truth.label); k-NN needs data with a class for each image")
-    return label
-
-
 def _open_files(folder: Path, train: OpenData) -> _Files | None:
     """The files of a finished or unfinished bank of these images; None when they are missing or damaged."""
     try:
-        progress = _Progress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
+        progress = _Progress(**parse_json(read_text(folder / _PROGRESS)))
         if progress.images != len(train.ids):
             return None
         if not progress.rows:  # every image so far has failed, and no file was created
             return _Files(folder, progress)
         # Writable, because an unfinished bank is continued in the same files.
+        for name in (_FEATURES, _LABELS):
+            check_regular(folder / name)
         arrays = [np.load(folder / name, mmap_mode="r+") for name in (_FEATURES, _LABELS)]
     except (OSError, ValueError, TypeError, EOFError):
         return None

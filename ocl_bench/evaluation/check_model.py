@@ -22,6 +22,7 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
+from ..models.user_code import own_errors
 from .loop import input_size
 
 BATCH = 4
@@ -102,7 +103,11 @@ class _ImageSession:
         """The checks in order: name, function that returns a detail or raises OclBenchError, remedy."""
         return [
             ("predicts", self.predicts, "make predict(batch) work on batch.image (B,3,H,W) float32 in [0,1]"),
-            ("fields and shapes", self.fields, "return a Prediction with one entry per image of the batch"),
+            (
+                "fields and shapes",
+                self.fields,
+                "return a Prediction with one entry per image; masks in [0, 1]",
+            ),
             ("finite values", self.finite, "look for a division by zero or a logarithm of 0"),
             ("input unchanged", self.unchanged, "do not write into batch.image; use image = batch.image.clone()"),
             (
@@ -127,14 +132,8 @@ class _ImageSession:
 
     def _ask(self, model: Any, batch: Batch, truth: list[Truth]) -> Any:
         """The model's answer. Raises UsageError when it fails; only ceilings are given the truth."""
-        try:
-            with torch.inference_mode():
-                return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
-        except OclBenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that calls sys.exit must not end the run silently
-            reason = str(error).splitlines()[0][:200] if str(error) else ""
-            raise UsageError(f"predict raised {type(error).__name__}: {reason}") from error
+        with own_errors("predict failed"), torch.inference_mode():
+            return model.predict(batch, *((truth,) if self.loaded.needs_truth else ()))
 
     def predicts(self) -> str:
         """Makes the prediction with which all others are compared."""
@@ -142,8 +141,8 @@ class _ImageSession:
         return f"{BATCH} images of {self.size}x{self.size}"
 
     def fields(self) -> str:
-        """The adapter of the task accepts the prediction."""
-        prediction = self.adapter.check(self.first, BATCH, self.loaded.name)
+        """The adapter of the task accepts the prediction, as in an evaluation; logits are weights from here on."""
+        self.first = prediction = self.adapter.check(self.first, BATCH, self.loaded.name)
         values = {field: getattr(prediction, field) for field in _FIELDS}
         return ", ".join(
             f"{field} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
@@ -268,10 +267,6 @@ class _VideoSession(_ImageSession):
             halves.append(self.adapter.check(prediction, len(chosen), self.loaded.name).masks)
             state = prediction.state
         return self._close(torch.cat([half.detach().cpu() for half in halves if half is not None]), "one clip and two")
-
-    def _first_values(self) -> Tensor:
-        """The compared field of the frames: the first dimension of the first prediction is that of the one video."""
-        return super()._first_values()[0]
 
 
 def _pad_slots(masks: Tensor, slots: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..core.log import logger, progress_bar
 from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
 from ..models.user_code import described
 from ..results.record import Failure
+from .failures import Patience, attempt, failure
 from .shards import Shard, to_frame
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class GivenOutputs:
 
     by_seed: Mapping[int, Mapping[str, Any]]
     source: str
+    sees_images: ClassVar[bool] = False
 
 
 class Runner:
@@ -91,6 +93,7 @@ class Runner:
         self.plan = plan
         self.predictions = predictions
         self.input_size = input_size(plan.model, plan.task)
+        self.patience = Patience(len(plan.data.ids))
         self.source = ""
         self.seconds_model = 0.0
 
@@ -111,10 +114,11 @@ class Runner:
             outputs, unpredicted = self._predict_seeds(items)
             unscored += outputs
             failed += unreadable + unpredicted
-            if not self.plan.adapter.scored_at_once:  # else the whole shard is scored together, after the loop
-                rows, unscored = rows + self._score(unscored), []
+            # Some adapters score a whole shard at once, after its last batch.
+            if not self.plan.adapter.scored_at_once or first + len(chosen) == len(positions):
+                scored, unscorable = self._score(unscored)
+                rows, failed, unscored = rows + scored, failed + unscorable, []
             advance(len(chosen))
-        rows += self._score(unscored)
         frame = to_frame(rows, self.plan.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
 
@@ -145,10 +149,24 @@ class Runner:
         complete = [entry for entry in predicted if entry.id not in failed_ids]
         return sorted(complete, key=lambda entry: order[entry.id]), failed
 
-    def _score(self, predicted: list[_ImageOutput]) -> list[dict[str, Any]]:
-        """A row for each output, which is also saved where the run saves predictions."""
+    def _score(self, predicted: list[_ImageOutput]) -> tuple[list[dict[str, Any]], list[Failure]]:
+        """A row for each output, which is also saved where the run saves predictions, and the failures.
+
+        Where the outputs cannot be scored together, those of each sample are scored alone.
+        """
         if not predicted:
-            return []
+            return [], []
+        try:
+            return self._rows(predicted), []
+        except OclBenchError as error:
+            samples = list(dict.fromkeys(entry.id for entry in predicted))
+            if len(samples) == 1:
+                return [], [Failure(id=samples[0], error=f"sample {samples[0]}: {error}")]
+        parts = [self._score([entry for entry in predicted if entry.id == sample_id]) for sample_id in samples]
+        return [row for rows, _ in parts for row in rows], [one for _, failed in parts for one in failed]
+
+    def _rows(self, predicted: list[_ImageOutput]) -> list[dict[str, Any]]:
+        """A row for each output. Raises what the adapter raises."""
         plan = self.plan
         values = plan.adapter.score(
             [entry.truth for entry in predicted], [entry.output for entry in predicted], plan.task
@@ -156,56 +174,56 @@ class Runner:
         if self.predictions is not None:
             for entry in predicted:
                 plan.adapter.write(self.predictions, entry.id, entry.seed, entry.output)
-        rows = [
-            {"id": entry.id, "noise_seed": entry.seed, **value} for entry, value in zip(predicted, values, strict=True)
+        named = plan.family.sample_columns
+        return [
+            {"id": entry.id, "noise_seed": entry.seed, **value, **named(plan.adapter, entry.id)}
+            for entry, value in zip(predicted, values, strict=True)
         ]
-        if image_ids := getattr(plan.adapter, "image_ids", None):  # the order in which detections are accumulated
-            rows = [{**row, "image_id": image_ids[row["id"]]} for row in rows]
-        return rows
 
     def outputs(self, items: list[Item], seed: int) -> tuple[list[Item], list[Any], list[Failure]]:
         """The items of up to one batch that could be predicted, their outputs, and the failures.
 
-        Raises UsageError when no prediction is finite: then the model is broken, not an image.
+        Raises the error of the model when no sample could be predicted so far (see `failures.Patience`).
         """
         model = self.plan.model.model
         if isinstance(model, GivenOutputs):
             self.source = model.source
             return items, [model.by_seed[seed][item.id] for item in items], []
-        items, prediction, failed = self.predict(items, seed)
-        if prediction is None:
-            return [], [], failed
-        finite = self.plan.adapter.finite(prediction)[: len(items)]  # without the padding
-        message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
-        if not finite.any():
-            raise UsageError(f"{message} for every image of a batch, first {items[0].id}; expected finite values")
-        # Outputs are made for all rows, because an adapter takes a whole batch; those of rows that are not finite are
-        # dropped below.
-        outputs = self.plan.adapter.outputs(prediction, self._shapes(items), self.input_size)
-        failed += [
-            Failure(id=item.id, error=f"sample {item.id}: {message}")
-            for item, fine in zip(items, finite, strict=True)
-            if not fine
-        ]
-        positions = [position for position, fine in enumerate(finite) if fine]
-        return [items[k] for k in positions], [outputs[k] for k in positions], failed
 
-    def predict(self, items: list[Item], seed: int) -> tuple[list[Item], Prediction | None, list[Failure]]:
-        """The items that could be predicted, their prediction, and the failures.
+        def use(some: list[Item]) -> tuple[list[Item], list[Any], list[Failure]]:
+            kept, prediction, failures = self._usable(some, seed)
+            outputs = self.plan.adapter.outputs(prediction, self._shapes(kept), self.input_size) if kept else []
+            return kept, outputs[: len(kept)], failures  # without those of the padding
 
-        The batch is padded, and the first rows of the prediction belong to the items. The prediction is None when no
-        item is left, as a model that reads files may fail for single images.
+        parts, failed = attempt(items, use, self.patience)
+        kept = [item for part, _, _ in parts for item in part]
+        outputs = [output for _, part, _ in parts for output in part]
+        return kept, outputs, failed + [one for _, _, failures in parts for one in failures]
+
+    def predict(self, items: list[Item], seed: int) -> tuple[list[tuple[list[Item], Prediction]], list[Failure]]:
+        """The finite predictions of a batch, each with its items, and the failures.
+
+        There is one prediction, or one for each sample where the batch as a whole fails. It is padded: its first rows
+        belong to the items. Raises what `outputs` raises.
         """
-        failed: list[Failure] = []
-        while items:
-            try:
-                return items, self._predict(items, seed), failed
-            except SampleError as error:
-                if error.sample_id not in {item.id for item in items}:
-                    raise  # removing nothing would repeat the same batch forever
-                failed.append(Failure(id=error.sample_id, error=str(error)))
-                items = [item for item in items if item.id != error.sample_id]
-        return [], None, failed
+        parts, failed = attempt(items, lambda some: self._usable(some, seed), self.patience)
+        predicted = [(kept, prediction) for kept, prediction, _ in parts if kept]
+        return predicted, failed + [one for _, _, failures in parts for one in failures]
+
+    def _usable(self, items: list[Item], seed: int) -> tuple[list[Item], Prediction, list[Failure]]:
+        """The items whose prediction is finite, the prediction of these, and the failures of the others.
+
+        Raises what the model and `Adapter.check` raise for the batch.
+        """
+        prediction = self._predict(items, seed)
+        finite = self.plan.adapter.finite(prediction)[: len(items)]  # without the padding
+        self.patience.succeeded |= bool(finite.any())
+        message = f"model {self.plan.model.name}: the prediction is not finite (NaN or infinity)"
+        pairs = list(zip(items, finite, strict=True))
+        failures = [failure(item.id, UsageError(message), self.patience) for item, fine in pairs if not fine]
+        kept = [item for item, fine in pairs if fine]
+        # Predicted again without the others, so that no head and no adapter meets a NaN. The rows do not change.
+        return kept, self._predict(kept, seed) if failures and kept else prediction, failures
 
     def _shapes(self, items: list[Item]) -> list[tuple[int, int]]:
         """Height and width at which each row of the padded batch is scored."""
@@ -240,7 +258,9 @@ def predict_batch(plan: Plan, model: Any, batch: Batch, truth: list[Truth]) -> A
 
     Raises UsageError when the model fails.
     """
-    with name_failures(plan.model.name, f"a batch of {len(truth)} images of side {batch.image.shape[-1]}"):
+    one = len(set(batch.ids)) == 1  # one image that is repeated to fill a batch, or frames of one video
+    what = f"sample {batch.ids[0]}" if one else f"a batch of {len(truth)} images"
+    with name_failures(plan.model.name, f"{what} of side {batch.image.shape[-1]}"):
         with torch.inference_mode():
             prediction = model.predict(batch, *((truth,) if plan.model.needs_truth else ()))
         if plan.device.startswith("cuda"):
@@ -293,10 +313,9 @@ def predictions(
         for first in range(0, len(data.ids), plan.batch_size):
             chosen = range(first, min(first + plan.batch_size, len(data.ids)))
             items, unreadable = runner.read(chosen)
-            items, prediction, unpredicted = runner.predict(items, seed)
+            predicted, unpredicted = runner.predict(items, seed)
             failed += [*unreadable, *unpredicted]
-            if prediction is not None:
-                yield items, prediction
+            yield from predicted
             advance(len(chosen))
     if failed:
         if left_out is not None:

@@ -16,8 +16,8 @@ from ..core.machine import choose_device, thread_count
 from ..data.extensions import extensions_of
 from ..families import find_family, get_adapter
 from ..families.base import Adapter, Family
-from ..families.detection import Detection
 from ..metrics.catalogue import METRIC_VERSION
+from ..models.declared import Declared
 from ..models.loading import LoadedModel, get_model
 from ..results.record import DataSection
 from ..results.store import key_of
@@ -158,13 +158,16 @@ def make_plan(
     boxes: str | Path | None = None,
     progress: bool = True,
     verify: bool = False,
+    name: str | None = None,
+    training_seed: int | None = None,
+    supervision: str | None = None,
 ) -> Plan:
     """The plan of one evaluation: names are resolved, the model is built, and the data are opened.
 
     Other arguments are those of `evaluate`.
 
     Args:
-        model: as in `evaluate`, or a LoadedModel.
+        model: as in `evaluate`, or a LoadedModel, of which nothing can be declared any more.
         data: opened already, in place of what `data_root`, `limit`, `split` and `stand_in_seed` say.
         train: the fit split, opened already.
 
@@ -179,9 +182,10 @@ def make_plan(
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: must be at least 1")
     device = choose_device(device)
+    declared = Declared(name, training_seed, supervision)
     loaded = model if isinstance(model, LoadedModel) else None
     if loaded is None:
-        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
+        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device, declared=declared)
     if spec.family not in loaded.card.families:
         offered = ", ".join(loaded.card.families) or "none"
         raise NotApplicableError(
@@ -197,8 +201,7 @@ def make_plan(
         data = open_data(spec, data_root=root, limit=limit, **how)
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
-    if data.image_ids and isinstance(adapter, Detection):
-        adapter = adapter.with_image_ids(data.image_ids)
+    adapter = find_family(spec.family).for_data(adapter, data)
     if train is None:
         train = _open_train(spec, data, data_root, progress, verify)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
-from ..core.launcher import remedy
+from ..core.launcher import one_of_several, remedy
 from ..core.locks import locked
 from ..core.log import logger, progress_bar
 from ..core.machine import fixed_arithmetic, peak_memory_mb
@@ -28,9 +28,10 @@ from ..results import provenance
 from ..results import record as records
 from ..results.record import Result
 from ..results.store import rows_problem
+from .determinism import is_deterministic
 from .fitting import fit_section
 from .heads import with_head
-from .loop import Runner
+from .loop import Runner, input_size
 from .plan import DTYPE, Plan, make_plan
 from .ranks import Companions, ProcessRank
 from .shards import SHARD_SIZE, WorkFolder, merge, split
@@ -60,6 +61,9 @@ def evaluate(
     progress: bool = True,
     force: bool = False,
     verify: bool = False,
+    name: str | None = None,
+    training_seed: int | None = None,
+    supervision: str | None = None,
 ) -> Result:
     """Score a model on a task and write the result.
 
@@ -84,6 +88,11 @@ def evaluate(
         progress: whether to show a progress bar.
         force: compute again even if there is a finished result.
         verify: read all files of real data first, images too, whatever is remembered of them; see docs/data.md.
+        name: of the method in results and boards, in place of that of the file or class.
+        training_seed: number of the training that made the weights. Results of one name with different numbers are
+            training seeds of one method.
+        supervision: what the model saw in training, encoder included (`none`, `boxes` or `masks`), for a model that
+            does not say it itself.
 
     Returns:
         The result, as it was written.
@@ -107,6 +116,9 @@ def evaluate(
         boxes=boxes,
         progress=progress,
         verify=verify,
+        name=name,
+        training_seed=training_seed,
+        supervision=supervision,
     )
     return run(plan, results=results, save_predictions=save_predictions, progress=progress, force=force)
 
@@ -121,6 +133,8 @@ def run(
 ) -> Result:
     """The result of a plan, computed or reused; arguments as in `evaluate`. All ranks return the same result."""
     rank = ProcessRank.from_environment()
+    if other := one_of_several():
+        logger.info("this is %s; each process evaluates everything, and equal evaluations wait for each other", other)
     # Ranks find each other's shards by the key: without one, or with old files in the folder, they could not.
     if rank.world > 1 and (force or not plan.model.reusable):
         raise UsageError(
@@ -159,7 +173,8 @@ def run(
         if rank.rank > 0:
             return _wait_for_result(path, plan, save_predictions, before, others)
         work.wait(range(len(shards)), check=others.check)
-        result, rows = _collect(plan, work, len(shards))
+        # Last: a model with a state of its own gives the numbers that it would give without these predictions.
+        result, rows = _collect(plan, work, len(shards), is_deterministic(plan))
         if not alone:
             stack.enter_context(one_at_a_time)
         written = records.write_result(result, rows, folder)
@@ -208,7 +223,8 @@ def _compute(
     bar = progress_bar(text, total, progress and rank.rank == 0, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
         for index in own_shards:
-            if work.read(index) is not None:  # of a run that was killed
+            if (done := work.read(index)) is not None:  # of a run that was killed
+                runner.patience.succeeded |= bool(len(done.rows))
                 advance(len(shards[index]))
                 continue
             work.write(index, runner.shard(shards[index], advance))
@@ -223,8 +239,8 @@ def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
     return VideoRunner(plan, predictions)
 
 
-def _collect(plan: Plan, work: WorkFolder, count: int) -> tuple[Result, pandas.DataFrame]:
-    """The result of all shards, and their rows.
+def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | None) -> tuple[Result, pandas.DataFrame]:
+    """The result of all shards, and their rows. deterministic: as a result records it.
 
     Raises UsageError when no sample was scored, or when the shards are not of all samples, each once.
     """
@@ -241,7 +257,7 @@ def _collect(plan: Plan, work: WorkFolder, count: int) -> tuple[Result, pandas.D
     seconds = sum(shard.seconds_total for shard in shards)
     task, model = plan.task, plan.model
     result = Result(
-        identity=provenance.identity(plan.key, "failed samples" if failed else "complete"),
+        identity=provenance.identity(plan.key, "failed samples" if failed else "complete", deterministic),
         task=records.TaskSection(
             name=task.name,
             version=task.version,
@@ -306,6 +322,10 @@ def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.M
         role=model.card.role,
         mask_source=source,
         training_seed=model.training_seed,
+        # Masks from files have been predicted before: at which size is not known.
+        input_size=input_size(model, task) if getattr(model.model, "sees_images", True) else None,
+        code_sha256=model.code_sha256,
+        state=model.state,
     )
 
 
@@ -333,6 +353,9 @@ def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too
         return None  # damaged or of an unknown format: computed again
     if result.identity.key != plan.key or (result.identity.status != "complete" and not failed_too):
         return None
+    section, model = result.model, plan.model
+    if (section.supervision, section.training_seed) != (model.card.supervision, model.training_seed):
+        return None  # declared anew since then, and no part of the key
     if rows_problem(result):
         return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():

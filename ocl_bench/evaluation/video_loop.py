@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ..core.errors import SampleError
+from ..core.errors import OclBenchError, SampleError
 from ..core.types import Batch, Prediction, Video
 from ..families.video import VideoAdapter
 from ..models.frames import video_model
 from ..results.record import Failure
+from .failures import Patience, failure
 from .loop import Item, input_size, make_item, on_device, predict_batch
 from .shards import Shard, to_frame
 
@@ -38,6 +39,7 @@ class VideoRunner:
         self.input_size = input_size(plan.model, plan.task)
         self.model = video_model(plan.model.model)
         self.adapter = cast(VideoAdapter, plan.adapter)
+        self.patience = Patience(len(plan.data.ids))
         self.source = ""
         self.seconds_model = 0.0
 
@@ -56,6 +58,10 @@ class VideoRunner:
                 rows += self._video(position)
             except SampleError as error:
                 failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
+            except OclBenchError as error:
+                failed.append(failure(self.plan.data.ids[position], error, self.patience))
+            else:
+                self.patience.succeeded = True
             advance(1)
         frame = to_frame(rows, self.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)

@@ -117,6 +117,18 @@ def _no_image_values(rows: pandas.DataFrame) -> pandas.Series | None:
     return None
 
 
+def _same_adapter(adapter: Adapter, data: OpenData) -> Adapter:
+    """The adapter itself: it needs nothing of the data."""
+    del data
+    return adapter
+
+
+def _no_columns(adapter: Adapter, sample_id: str) -> Mapping[str, Any]:
+    """None: a row needs nothing of its sample but the id."""
+    del adapter, sample_id
+    return {}
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of tasks: an entry of `FAMILIES`, or one that an installed package adds.
@@ -132,6 +144,8 @@ class Family:
         picture: kind of figure that `eval` draws.
         image_values: function from the rows of a result to a named series of one value per image. The images to draw
             are chosen by it when no metric of the card has a value for single images.
+        for_data: function from the adapter and the opened data to an adapter for these data.
+        sample_columns: function from that adapter and a sample id to further columns of the rows of this sample.
     """
 
     name: str
@@ -141,6 +155,8 @@ class Family:
     output: Literal["label maps", "detections", "other"] = "other"
     picture: Literal["masks", "storyboard", "neighbours"] = "masks"
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
+    for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
+    sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
 
     def replayable(self, task: TaskSpec) -> bool:
         """Whether saved predictions of a task can be scored again.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import NotApplicableError, UsageError
-from ..core.types import MaskSource, Prediction
+from ..core.types import Prediction
 
 _FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
 
@@ -33,33 +31,6 @@ def missing(prediction: Prediction, name: str, field: str, need: str) -> NotAppl
     present = [known for known in _FIELDS if getattr(prediction, known) is not None]
     got = ", ".join(present) or "nothing"
     return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got}); {need}")
-
-
-def check_masks(prediction: Prediction, size: int, name: str) -> Tensor:
-    """Return the masks if they are soft (B, K, h, w) or label maps (B, H, W) with B = `size` and a known source.
-
-    Raises UsageError naming model and field.
-    """
-    masks = prediction.masks
-    if not isinstance(masks, Tensor):
-        raise UsageError(f"model {name}: Prediction.masks is {type(masks).__name__}, expected a torch.Tensor")
-    soft = masks.ndim == 4 and masks.is_floating_point()
-    hard = masks.ndim == 3 and not masks.is_floating_point() and not masks.is_complex()
-    if not (soft or hard) or 0 in masks.shape:
-        raise UsageError(
-            f"model {name}: Prediction.masks has shape {tuple(masks.shape)} and dtype {masks.dtype}, expected "
-            "floating (B,K,h,w) or integer (B,H,W)"
-        )
-    if masks.shape[0] != size:
-        raise UsageError(f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}")
-    if hard and int(masks.min()) < 0:
-        raise UsageError(f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0")
-    if prediction.mask_source not in get_args(MaskSource):
-        raise UsageError(
-            f"model {name}: Prediction.mask_source is {prediction.mask_source!r}, expected one of "
-            f"{', '.join(get_args(MaskSource))}"
-        )
-    return masks
 
 
 def check_field(

@@ -1,4 +1,4 @@
-"""Class-agnostic detection: compare a model's masks or boxes, without any training for it, with annotated objects."""
+"""Detection without a head: compare a model's masks or boxes with annotated objects, class-agnostic or by category."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cards.protocols import DetectionProtocol, Proposals
+from ..cards.protocols import OF_CLASSES, DetectionProtocol, Proposals
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
@@ -26,10 +26,11 @@ from ..metrics.detection import (
     match_images,
     to_columns,
 )
-from .checks import check_field, check_masks, check_prediction, finite_rows, missing
+from .checks import check_field, check_prediction, finite_rows, missing
 from .coco_results import coco_results
 from .files import prediction_path
 from .image_properties import PROPERTIES, image_properties, object_shapes
+from .masks import check_masks
 from .proposals import native_boxes, proposals
 
 _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
@@ -50,7 +51,8 @@ class Detection:
     image_ids: Mapping[str, int | str] = MappingProxyType({})
 
     def __init__(self, task: TaskSpec) -> None:
-        self.rule = cast(DetectionProtocol, task.protocol).proposals or Proposals()
+        protocol = cast(DetectionProtocol, task.protocol)
+        self.rule, self.by_class = protocol.proposals or Proposals(), protocol.classes is not None
         self.input = task.protocol.input
 
     def with_image_ids(self, image_ids: Mapping[str, int | str]) -> Self:
@@ -59,12 +61,18 @@ class Detection:
         adapter.image_ids = image_ids
         return adapter
 
+    def sample_columns(self, sample_id: str) -> dict[str, int | str]:
+        """The id of an image in COCO results files, where its sample id does not say it."""
+        return {"image_id": self.image_ids[sample_id]} if self.image_ids else {}
+
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Require masks, or boxes with scores, of `size` images. Raises UsageError naming model and field."""
         checked = check_prediction(prediction, name)
+        if self.by_class and (checked.masks is not None or checked.labels is None):
+            need = "a task with `classes: each` needs boxes (B,N,4), scores and labels (B,N), and no masks"
+            raise missing(checked, name, "labels", need)
         if checked.masks is not None:
-            check_masks(checked, size, name)
-            return checked
+            return check_masks(checked, size, name)
         if checked.boxes is None:
             raise missing(checked, name, "masks", _NEED)
         if checked.scores is None:
@@ -90,7 +98,7 @@ class Detection:
 
     def source(self, prediction: Prediction) -> str:
         """`mask_source` of the prediction, or `boxes` for a model without masks."""
-        return prediction.mask_source if prediction.masks is not None else "boxes"
+        return prediction.masks_from if prediction.masks is not None else "boxes"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
@@ -123,10 +131,12 @@ class Detection:
         """Number of objects without crowds, average recall, and matches of each image."""
         rows = empty_rows(truth, task)
         for kind in _kinds(task):
-            for row, matches in zip(rows, match_images(truth, outputs, kind), strict=True):
+            by_image = match_images(truth, outputs, kind, class_agnostic=not self.by_class)
+            recall = f"{OF_CLASSES if self.by_class else ''}ar100_{kind}"
+            for row, matches in zip(rows, by_image, strict=True):
                 row |= to_columns(matches, kind)
-                if f"ar100_{kind}" in row:
-                    row[f"ar100_{kind}"] = image_recall(matches)
+                if recall in row:
+                    row[recall] = image_recall(matches)
         return rows
 
     def picture(self, output: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:

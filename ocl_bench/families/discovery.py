@@ -15,9 +15,10 @@ from ..cards.task import TaskSpec
 from ..core.types import Prediction, Truth
 from ..data.transforms import nearest
 from .base import Family
-from .checks import check_masks, check_prediction, finite_rows, missing
+from .checks import check_prediction, finite_rows, missing
 from .files import prediction_path, write_label_map
 from .image_properties import PROPERTIES, image_properties, object_shapes
+from .masks import check_masks
 
 
 class Discovery:
@@ -30,16 +31,15 @@ class Discovery:
         checked = check_prediction(prediction, name)
         if checked.masks is None:
             raise missing(checked, name, "masks", "object discovery needs soft masks (B,K,h,w) or label maps (B,H,W)")
-        check_masks(checked, size, name)
-        return checked
+        return check_masks(checked, size, name)
 
     def finite(self, prediction: Prediction) -> np.ndarray:
         """(B,) bool: the images whose masks are finite."""
         return finite_rows(cast(Tensor, prediction.masks))
 
     def source(self, prediction: Prediction) -> str:
-        """`mask_source` of the prediction."""
-        return prediction.mask_source
+        """`mask_source` of the prediction, with `+softmax` for masks that were logits."""
+        return prediction.masks_from
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
@@ -110,6 +110,7 @@ def _score(
         "void": protocol.void,
         "overlap": protocol.overlap,
         "empty": protocol.empty,
+        "ignore_index": None,  # a reader has numbered the objects, and 255 is one
     }
     # Metrics by category have a different truth, hence a contingency table of their own.
     by_object = [name for name in task.metrics if not find_metric(name).by_category]

@@ -17,7 +17,7 @@ from ..cards.task import TaskSpec
 from ..core.types import Prediction, Truth
 from ..metrics.definitions.detection import kind_of
 from ..metrics.detection import Detections, match_images, to_columns
-from .base import Batches, Family, Head
+from .base import Adapter, Batches, Family, Head
 from .checks import check_field, check_prediction, finite_rows, missing
 from .detection import Detection, empty_rows
 from .discovery import label_map
@@ -57,7 +57,7 @@ class ProbedDetection(Detection):
 
     def source(self, prediction: Prediction) -> str:
         """`tokens`, or `mask_source` of the prediction for the slot head."""
-        return "tokens" if self.dense else prediction.mask_source
+        return "tokens" if self.dense else prediction.masks_from
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
         """Fit the head on tokens, or on slots: matched slots are examples of objects, the others of background."""
@@ -137,4 +137,19 @@ def _adapter(task: TaskSpec, model: LoadedModel | None) -> Detection:
     return Detection(task) if task.fit is None else ProbedDetection(task)
 
 
-DETECTION = Family("detection", DetectionProtocol, _adapter, output="detections")
+def _for_data(adapter: Adapter, data: OpenData) -> Adapter:
+    return cast(Detection, adapter).with_image_ids(data.image_ids)
+
+
+def _sample_columns(adapter: Adapter, sample_id: str) -> dict[str, int | str]:
+    return cast(Detection, adapter).sample_columns(sample_id)
+
+
+DETECTION = Family(
+    "detection",
+    DetectionProtocol,
+    _adapter,
+    output="detections",
+    for_data=_for_data,
+    sample_columns=_sample_columns,
+)

@@ -24,9 +24,10 @@ from ..core.types import Prediction, Truth
 from ..metrics.catalogue import find_metric
 from ..metrics.of_set import SumRatio
 from .base import Batches, Family, Head
-from .checks import check_field, check_masks, check_prediction, finite_rows, missing
+from .checks import check_field, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
+from .masks import check_masks
 
 if TYPE_CHECKING:
     from ..data import OpenData
@@ -71,8 +72,8 @@ class Recognition:
         return finite_rows(prediction.masks, prediction.slots)
 
     def source(self, prediction: Prediction) -> str:
-        """`mask_source` of the prediction."""
-        return prediction.mask_source
+        """`mask_source` of the prediction, with `+softmax` for masks that were logits."""
+        return prediction.masks_from
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
         """Fit the probe on the slots that are matched to an object."""
@@ -180,7 +181,8 @@ def check_slots(prediction: object, size: int, name: str, need: str) -> Predicti
     for field in ("masks", "slots"):
         if getattr(checked, field) is None:
             raise missing(checked, name, field, need)
-    masks = check_masks(checked, size, name)
+    checked = check_masks(checked, size, name)
+    masks = cast(Tensor, checked.masks)
     slots = check_field(checked, "slots", (size, None, None), name)
     if masks.ndim == 4 and masks.shape[1] != slots.shape[1]:
         raise UsageError(

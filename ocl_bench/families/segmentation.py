@@ -23,12 +23,13 @@ from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.semantic_set import NAMED, STRIDE, UNNUMBERED, cell_codes
 from .base import Batches, Family, Head
-from .checks import check_field, check_masks, check_prediction, finite_rows, missing
+from .checks import check_field, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
 from .heads.features import extracted
 from .heads.kmeans import cluster_scores, fit_kmeans
 from .heads.linear import class_scores, fit_linear
+from .masks import check_masks
 
 if TYPE_CHECKING:
     import pandas
@@ -87,7 +88,8 @@ class Segmentation:
         if checked.classes is not None:
             self._check_classes(checked.classes, size, name)
         if self._has_vocabulary(checked):
-            masks = check_masks(checked, size, name)
+            checked = check_masks(checked, size, name)
+            masks = cast(Tensor, checked.masks)
             # Cells of the confusion matrix are stored as class * STRIDE + cluster.
             if masks.ndim == 3 and int(masks.max()) >= STRIDE:
                 raise UsageError(
@@ -127,7 +129,7 @@ class Segmentation:
         """The fields that are scored: `classes`, `prototypes`, `tokens` or `prototypes+tokens`."""
         if prediction.classes is not None:
             return "classes"
-        parts = ["prototypes"] if self._has_vocabulary(prediction) else []
+        parts = [f"prototypes{'+softmax' if prediction.softmax else ''}"] if self._has_vocabulary(prediction) else []
         return "+".join([*parts, *(["tokens"] if prediction.tokens is not None else [])])
 
     def outputs(

@@ -16,9 +16,10 @@ from ..core.types import Prediction, Truth
 from ..metrics.davis import BOUND_TH, MAX_PROPOSALS, VideoObjects
 from ..metrics.video import VideoTables
 from .base import Family
-from .checks import check_masks, check_prediction, missing
+from .checks import check_prediction, missing
 from .discovery import Discovery, label_map
 from .image_properties import PROPERTIES, ObjectShapes, image_properties, object_shapes
+from .masks import check_masks
 
 
 class VideoTally:
@@ -41,14 +42,14 @@ class VideoTally:
         """Add the next frames: their truth and their segment ids (H, W), all of one size."""
         maps = np.stack([frame.labels for frame in truth])
         segments = np.stack(list(outputs))
-        self.tables.add(maps, segments)
+        self.tables.add(maps, segments, ignore_index=None)  # a reader has numbered the objects, and 255 is one
         self.shapes += [object_shapes(labels, self.task.protocol.background) for labels in maps]
         self.present |= {int(label) for label in np.unique(maps) if label > 0}
         if self.objects is not None:
             proposals = segments.astype(np.int64)  # ids may be stored in an unsigned type, which cannot hold -1
             if self.no_segment is not None:
                 proposals[proposals == self.no_segment] = -1
-            self.objects.add(maps, proposals)
+            self.objects.add(maps, proposals, ignore_index=None)
 
     def row(self) -> dict[str, Any]:
         """The row of the video: all metrics (NaN = not valid) and the numbers of frames and objects they average."""
@@ -104,15 +105,13 @@ class VideoAdapter(Discovery):
                 f"model {name}: Prediction.masks is {got}, expected for one video floating (1,{size},K,h,w) or "
                 f"integer (1,{size},H,W)"
             )
-        flat = replace(checked, masks=masks[0])
-        check_masks(flat, size, name)
-        return flat
+        return check_masks(replace(checked, masks=masks[0]), size, name)
 
     def source(self, prediction: Prediction) -> str:
-        """`mask_source` of the prediction; then by what slots were linked over time, and passes beyond the first."""
+        """Origin of the masks; then by what slots were linked over time, and how often a video was gone through."""
         link = f"+linked-{prediction.link}" if prediction.link else ""
         passes = f"+passes-{prediction.passes}" if prediction.passes > 1 else ""
-        return f"{prediction.mask_source}{link}{passes}"
+        return f"{prediction.masks_from}{link}{passes}"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

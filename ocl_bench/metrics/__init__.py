@@ -15,6 +15,7 @@ import numpy as np
 from ..core.errors import UsageError
 from .catalogue import CATALOGUE, find_metric, is_metric, metric_names
 from .contingency import Contingency, LabelMaps, OverlapRule, VoidRule, check_rule, contingency
+from .ignored import IgnoreIndex
 from .metric import Metric, Scores
 from .overlap import Categories
 
@@ -47,6 +48,7 @@ def compute(
     void: VoidRule = "drop",
     overlap: OverlapRule = "drop",
     empty: EmptyRule = "skip",
+    ignore_index: IgnoreIndex = "auto",
     truth_categories: Categories | None = None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Evaluate metrics on a batch of label maps, with one count of the pixels.
@@ -61,6 +63,7 @@ def compute(
         empty: "skip" leaves images where a metric is undefined invalid; "one" counts them as perfect (OCLF,
             slotcontrast and scikit-learn do so for FG-ARI), except for metrics that select images on purpose
             (`fg_ari_multi`).
+        ignore_index: truth label that means void, by default 255 except in a map with larger labels; see `contingency`.
         truth_categories: for each image, the category of object label i at index i - 1; only `mbo_class` needs it.
 
     Returns:
@@ -76,7 +79,7 @@ def compute(
         {'fg_ari': 1.0, 'mbo_fg': 0.833}
     """
     metrics = [mask_metric(name) for name in names]  # a wrong name is an error before any pixel is counted
-    counts = contingency(truth, prediction, void=void, overlap=overlap)
+    counts = contingency(truth, prediction, void=void, overlap=overlap, ignore_index=ignore_index)
     return {metric.name: evaluate_table(metric, counts, background, empty, truth_categories) for metric in metrics}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from ..core import entry_points
 from ..core.errors import UsageError
@@ -38,10 +39,19 @@ def find_metric(name: str) -> Metric:
         if isinstance(value, Metric) and value.name == name:
             return value
         raise UsageError(f"metric '{name}': {offers[name].value} is not an ocl_bench.metrics.Metric of that name")
-    known = metric_names()
+    raise UsageError(_unknown(name, metric_names()))
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    """The message about an unknown name, with the closest of the known ones or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-    raise UsageError(f"metric '{name}' is unknown; {hint}")
+    return f"metric '{name}' is unknown; {hint}"
+
+
+def _families(name: str) -> tuple[str, ...]:
+    metric = knn_metric(name)
+    return metric.families if metric is not None else ()
 
 
 def is_metric(name: str) -> bool:
@@ -65,9 +75,12 @@ def check_metric(name: str, family: str, head: bool) -> None:
     Raises:
         UsageError: for an unknown name, a metric of another family, and a metric that needs, or must not have, a head.
     """
+    of_family = sorted(entry.name for entry in CATALOGUE.values() if family in entry.families)
+    if not is_metric(name):
+        raise UsageError(_unknown(name, [*of_family, *(known for known in LISTED if family in _families(known))]))
     metric = find_metric(name)
     if family not in metric.families:
-        names = ", ".join(sorted(entry.name for entry in CATALOGUE.values() if family in entry.families))
+        names = ", ".join(of_family)
         remedy = f"; {family} has {names}" if names else ""
         raise UsageError(f"'{name}' is a metric of {', '.join(metric.families)}, not of {family}{remedy}")
     if metric.head is not None and metric.head != head:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.types import OVERLAP
+from .ignored import IgnoreIndex, with_void
 
 LabelMaps: TypeAlias = np.ndarray | Tensor
 VoidRule = Literal["drop", "count"]
@@ -80,7 +81,12 @@ def exact_sum(terms: np.ndarray) -> np.ndarray:
 
 
 def contingency(
-    truth: LabelMaps, prediction: LabelMaps, *, void: VoidRule = "drop", overlap: OverlapRule = "drop"
+    truth: LabelMaps,
+    prediction: LabelMaps,
+    *,
+    void: VoidRule = "drop",
+    overlap: OverlapRule = "drop",
+    ignore_index: IgnoreIndex = "auto",
 ) -> Contingency:
     """Count the pixels that each truth label and each predicted label share.
 
@@ -95,6 +101,8 @@ def contingency(
         void: "drop" removes void pixels from both sides; "count" leaves them in the predicted areas, and thus in the
             unions (DIAS, and SPOT on VOC).
         overlap: "drop" removes overlap pixels from both sides; "error" refuses them.
+        ignore_index: truth label that also means VOID, see `ocl_bench.metrics.ignored`: by default 255, except in a map
+            with larger labels. It is the same everywhere in `ocl_bench.metrics`, in cards and in `score`.
 
     Returns:
         The table of the batch, with as many rows and columns as the largest labels of the batch need.
@@ -113,6 +121,7 @@ def contingency(
     batch, pixels = truth.shape
     if batch == 0 or pixels == 0:
         return _empty(batch)
+    truth = with_void(truth, ignore_index)
     low, high = _range(truth)
     if low < OVERLAP or high > MAX_TRUTH_LABEL:
         raise UsageError(

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from ..core.errors import UsageError
 from .boundaries import edges_met, edges_of, parts_of
 from .contingency import LabelMaps, as_array, check_frames, contingency
+from .ignored import IgnoreIndex, with_void
 
 BOUND_TH = 0.008
 """Official tolerance of boundaries, as a share of the image diagonal."""
@@ -116,11 +117,11 @@ class VideoObjects:
         """Number of frames that were added."""
         return len(self._frames)
 
-    def add(self, truth: LabelMaps, prediction: LabelMaps) -> None:
-        """Count the next frames. truth, prediction: (T, H, W) label maps, see `frame_overlap`."""
+    def add(self, truth: LabelMaps, prediction: LabelMaps, *, ignore_index: IgnoreIndex = "auto") -> None:
+        """Count the next frames. truth, prediction: (T, H, W) label maps; the rest as in `frame_overlap`."""
         check_frames(truth, prediction)
         frames = zip(as_array(truth), as_array(prediction), strict=True)
-        self._frames.extend([frame_overlap(*frame, self._bound_th) for frame in frames])
+        self._frames.extend([frame_overlap(*frame, self._bound_th, ignore_index=ignore_index) for frame in frames])
 
     def pairs(self, objects: int | None = None, max_proposals: int = MAX_PROPOSALS) -> PairScores:
         """J and F of all pairs in all frames.
@@ -179,7 +180,9 @@ class VideoObjects:
         return np.sort(ids[np.argsort(-area, kind="stable")[:number]])
 
 
-def frame_overlap(truth: np.ndarray, prediction: np.ndarray, bound_th: float = BOUND_TH) -> FrameOverlap:
+def frame_overlap(
+    truth: np.ndarray, prediction: np.ndarray, bound_th: float = BOUND_TH, *, ignore_index: IgnoreIndex = "auto"
+) -> FrameOverlap:
     """Count the pixels that J and F of all pairs of one frame need.
 
     Args:
@@ -187,6 +190,7 @@ def frame_overlap(truth: np.ndarray, prediction: np.ndarray, bound_th: float = B
             from truth and prediction before anything else.
         prediction: (H, W) integers: every id >= 0 is a proposal, background slots included; -1 belongs to none.
         bound_th: tolerance of boundaries, see `tolerance`.
+        ignore_index: truth label that also means VOID, see `ocl_bench.metrics.ignored`.
 
     Raises:
         UsageError: for maps that are not labels or differ in shape, and for a negative tolerance.
@@ -205,7 +209,8 @@ def frame_overlap(truth: np.ndarray, prediction: np.ndarray, bound_th: float = B
         raise UsageError(f"prediction: label {prediction.min()} is below -1; -1 stands for no proposal")
     radius = tolerance((truth.shape[0], truth.shape[1]), bound_th)
     ids, columns = _columns(prediction)
-    counts = contingency(truth[None], columns[None])
+    truth = with_void(truth[None], ignore_index)[0]
+    counts = contingency(truth[None], columns[None], ignore_index=None)
     objects = np.flatnonzero(counts.objects(0)[0])
     segments = np.flatnonzero((counts.predicted[0] > 0) & (ids >= 0))
     void = truth < 0

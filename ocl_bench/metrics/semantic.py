@@ -16,13 +16,19 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ..core.errors import UsageError
+from .ignored import IgnoreIndex, with_void
 
 MAX_BYTES = 100_000_000
 """Memory that the matrices of some bootstrap resamples may take at a time."""
 
 
 def confusion(
-    truth: np.ndarray, prediction: np.ndarray, classes: int, clusters: int | None = None
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    classes: int,
+    clusters: int | None = None,
+    *,
+    ignore_index: IgnoreIndex = "auto",
 ) -> NDArray[np.int64]:
     """Pixel counts (classes, clusters) of label maps of any equal shape.
 
@@ -31,6 +37,7 @@ def confusion(
         prediction: integer class or cluster of each pixel, of the same shape.
         classes: number of classes.
         clusters: number of predicted ids, by default `classes`.
+        ignore_index: class that also means void, see `ocl_bench.metrics.ignored`; all pixels count as one map.
 
     Raises:
         UsageError: for other shapes, and for ids out of range.
@@ -43,6 +50,7 @@ def confusion(
     clusters = classes if clusters is None else clusters
     if truth.shape != prediction.shape:
         raise UsageError(f"prediction: shape {prediction.shape} differs from the truth's {truth.shape}")
+    truth = with_void(truth[None], ignore_index)[0]
     known = truth >= 0
     actual, named = truth[known].astype(np.int64), prediction[known].astype(np.int64)
     if actual.size and (actual.max() >= classes):

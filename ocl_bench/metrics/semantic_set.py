@@ -39,7 +39,7 @@ def cell_codes(truth: np.ndarray, ids: np.ndarray | None, classes: int) -> tuple
     if ids is None:
         return np.zeros(0, np.int32), np.zeros(0, np.int32)
     clusters = int(ids.max(initial=0)) + 1
-    codes, counts = semantic.cells(semantic.confusion(truth, ids, classes, clusters))
+    codes, counts = semantic.cells(semantic.confusion(truth, ids, classes, clusters, ignore_index=None))
     return (codes // clusters * STRIDE + codes % clusters).astype(np.int32), counts
 
 

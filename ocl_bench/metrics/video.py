@@ -28,6 +28,7 @@ from .contingency import (
     check_rule,
     contingency,
 )
+from .ignored import IgnoreIndex, with_void
 from .metric import Scores
 from .overlap import mbo_fg
 
@@ -72,7 +73,7 @@ class VideoTables:
         """Number of frames that were added."""
         return sum(len(block.tables) for block in self._blocks)
 
-    def add(self, truth: LabelMaps, prediction: LabelMaps) -> None:
+    def add(self, truth: LabelMaps, prediction: LabelMaps, *, ignore_index: IgnoreIndex = "auto") -> None:
         """Count the next frames.
 
         Args:
@@ -80,14 +81,16 @@ class VideoTables:
                 `ocl_bench.core.types`.
             prediction: (T, H, W) integers >= 0; each id is one segment. NumPy or torch; CUDA tensors are counted on
                 their device.
+            ignore_index: truth label that also means VOID, see `ocl_bench.metrics.ignored`; "auto" looks at each frame.
 
         Raises:
             UsageError: for soft masks, other shapes and labels out of range.
         """
         check_frames(truth, prediction)
+        truth = with_void(truth, ignore_index)
         sparse = math.prod(prediction.shape) > 0 and bool(prediction.max() >= MAX_PREDICTED_COLUMNS)
         if not sparse:
-            self._blocks.append(_block(contingency(truth, prediction)))
+            self._blocks.append(_block(contingency(truth, prediction, ignore_index=None)))
         else:
             self._blocks.extend([_sparse_block(*frame) for frame in zip(truth, prediction, strict=True)])
 
@@ -154,7 +157,7 @@ def _sparse_block(truth: LabelMaps, prediction: LabelMaps) -> _Block:
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         contingency(as_array(truth)[None], labels[None])  # raises the error that names the wrong value
     ids, columns = np.unique(labels, return_inverse=True)
-    return _block(contingency(as_array(truth)[None], columns.reshape(1, *labels.shape)), ids)
+    return _block(contingency(as_array(truth)[None], columns.reshape(1, *labels.shape), ignore_index=None), ids)
 
 
 def _values(counts: Contingency, background: int | None, empty: str) -> tuple[Scores, Scores]:

@@ -65,9 +65,13 @@ class OtherTokens:
         self.encoder, card, loaded = _resolve(encoder, options)
         self.encoder_name = card.name if card else type(self.encoder).__name__
         described = card or self.encoder
-        self.supervision: str = getattr(described, "supervision", "none")
+        self.supervision: str = getattr(described, "supervision", "undeclared")
         self.input_size: int | None = getattr(self.encoder, "input_size", None) or getattr(card, "input", None)
         self.checkpoint_sha256: str = getattr(loaded, "checkpoint_sha256", None) or ""
+        # Of a user's own encoder: its name in the options does not say which weights it had.
+        self.source_sha256: str = getattr(loaded, "source_sha256", "")
+        self.state: str = getattr(loaded, "state", "")
+        self.reusable: bool = getattr(loaded, "reusable", True)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the encoder; everything else always runs on the CPU."""

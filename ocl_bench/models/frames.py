@@ -16,6 +16,9 @@ from .linking import Tracks, link_labels, link_masks, link_slots
 _NUMBERED = ("prototypes", "truth")
 """Mask sources in which slot k already means the same in every frame; they need no linking."""
 
+EMPTY = 1e-6
+"""How far the weights of an added slot are below all others."""
+
 
 class FrameByFrame:
     """A model of images that predicts clips of one video; `state` of batch and prediction holds the tracks so far."""
@@ -43,6 +46,8 @@ class FrameByFrame:
         # likely to end on the same object.
         images = Batch(batch.ids * len(frames), frames, noise_seed=batch.noise_seed)
         prediction: Prediction = self.model.predict(images, *truth)
+        if isinstance(prediction, Prediction):  # before the linking, which compares weights and adds empty slots
+            prediction = prediction.with_weights()
         if _linkable(prediction, len(frames)):
             prediction = _linked(prediction, batch.state, batch.ids[0])
         return _as_clip(prediction)
@@ -85,9 +90,12 @@ def _linked(prediction: Prediction, tracks: Tracks | None, video_id: str) -> Pre
 
 
 def _padded(masks: Tensor, order: Tensor) -> Tensor:
-    """Pad masks (T, K, h, w) to as many slots as there are tracks; the added slots win no pixel."""
+    """Pad masks (T, K, h, w) to as many slots as there are tracks; the added slots win no pixel.
+
+    They are below all others, also where these are 0, and not further below 0 than rounding explains.
+    """
     missing = order.shape[1] - masks.shape[1]
-    return F.pad(masks, (0, 0, 0, 0, 0, missing), value=float(masks.min()) - 1) if missing else masks
+    return F.pad(masks, (0, 0, 0, 0, 0, missing), value=min(float(masks.min()), 0) - EMPTY) if missing else masks
 
 
 def _reorder(values: Tensor, order: Tensor) -> Tensor:

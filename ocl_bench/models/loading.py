@@ -7,18 +7,20 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards.model import load_model_card
-from ..cards.names import CARDS, get_card, model_names
+from ..cards.names import CARDS, get_card, model_names, name_of_file
 from ..core import entry_points
-from ..core.errors import OclBenchError, UsageError, first_problem
+from ..core.errors import UsageError, first_problem
 from ..core.paths import PACKAGE
+from .declared import Declared, is_bundled
 from .fingerprint import files_of, sources_sha256, state_fingerprint
-from .options import TypedOptions, as_declared
-from .user_code import described, load_attribute
+from .loaded import LoadedModel as LoadedModel
+from .options import TypedOptions, as_declared, check_sizes
+from .user_code import load_attribute, own_errors
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,60 +30,13 @@ if TYPE_CHECKING:
 WEIGHTS = PACKAGE / "models" / "weights"
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to predict, with the facts about it that results record.
-
-    Attributes:
-        model: the object with `predict`.
-        card: its card; a model without one gets a minimal card.
-        name: card name, with `:SEED` for a training seed other than the bundled one.
-        checkpoint_sha256: hash of the loaded weights; empty without any.
-        parameters: number of parameters.
-        training_seed: seed of the loaded weights, if known.
-        options: options it was built with (card and caller merged).
-        source_sha256: hash of the sources and of the state of a user's own model, so editing the file or changing
-            the weights makes it a different model; empty for bundled models.
-        reusable: False if nothing identifies the model (a live object, or one without arrays and without an attribute
-            `fingerprint`); its results are never reused or resumed.
-        bundled: whether the card is bundled; only bundled cards are named in results.
-    """
-
-    model: Any
-    card: ModelCard
-    name: str
-    checkpoint_sha256: str
-    parameters: int
-    training_seed: int | None
-    options: Mapping[str, Any]
-    source_sha256: str = ""
-    reusable: bool = True
-    bundled: bool = True
-
-    @property
-    def untrained(self) -> bool:
-        """Whether the model has parameters but no checkpoint was loaded, so its weights are random."""
-        # A floor may be random on purpose, and a live object may have loaded its weights itself.
-        needs_weights = self.card.role != "floor" and self.card.source != "user:object"
-        return needs_weights and self.parameters > 0 and not self.checkpoint_sha256
-
-    @property
-    def needs_truth(self) -> bool:
-        """Whether the model gets the truth; UsageError if it asks for it and is not a ceiling."""
-        asks = bool(getattr(self.model, "needs_truth", False))
-        if asks and self.card.role != "ceiling":
-            raise UsageError(
-                f"model {self.name}: needs_truth is reserved for bundled ceilings (its role is '{self.card.role}')"
-            )
-        return asks
-
-
 def get_model(
     name: Any,
     *,
     checkpoint: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    declared: Declared | None = None,
 ) -> LoadedModel:
     """Build a model and load its weights.
 
@@ -91,10 +46,21 @@ def get_model(
         checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors) instead of the card's weights.
         options: keyword arguments for the model's factory.
         device: where the model goes.
+        declared: name, training seed and supervision, where the caller says them.
 
     Raises:
-        UsageError: the name is unknown, or options or checkpoint do not fit.
+        UsageError: the name is unknown, or options, checkpoint or what is declared do not fit.
     """
+    declared = declared or Declared()
+    # Beside building it, a model is moved, counted and hashed: each may run code of its author.
+    with own_errors(f"model {name if isinstance(name, str) else type(name).__name__}: loading it failed"):
+        return declared.applied(_load(name, checkpoint, options, device, declared))
+
+
+def _load(
+    name: Any, checkpoint: str | Path | None, options: Mapping[str, Any] | None, device: str, declared: Declared
+) -> LoadedModel:
+    """The model by its name, or the object, before anything is declared but the training seed of a bundled one."""
     options = options if isinstance(options, TypedOptions) else dict(options or {})
     if not isinstance(name, str):
         return _from_object(name, checkpoint, options, device)
@@ -110,7 +76,7 @@ def get_model(
     # A bundled card wins over an entry point of the same name: a package cannot change what a bundled name means.
     if not (CARDS / f"{base}.yaml").is_file() and base in (models := entry_points.offered(entry_points.MODELS)):
         return _from_entry_point(base, models[base], checkpoint, options, device)
-    return _from_card(get_card(base), int(seed) if seed else None, checkpoint, options, device)
+    return _from_card(get_card(base), declared.seed_of(int(seed) if seed else None, name), checkpoint, options, device)
 
 
 def _from_card(
@@ -120,6 +86,7 @@ def _from_card(
     module, attribute = card.source.split(":")
     factory = getattr(importlib.import_module(module), attribute)
     merged = {**card.options, **as_declared(factory, options)}
+    check_sizes(merged)
     model = _build(card.name, factory, merged)
     bundled_seed = card.training.seed if card.training else None
     another = seed is not None and seed != bundled_seed
@@ -132,7 +99,9 @@ def _from_card(
     card = card.model_copy(update={"supervision": getattr(model, "supervision", card.supervision)})
     name = f"{card.name}:{seed}" if another else card.name
     training_seed = seed if seed is not None else None if checkpoint else bundled_seed
-    return LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), training_seed, merged)
+    loaded = LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), training_seed, merged)
+    own = {field: getattr(model, field) for field in ("source_sha256", "state", "reusable") if hasattr(model, field)}
+    return replace(loaded, **own)  # of a floor on features of a user's own encoder
 
 
 def _trained_here(card: ModelCard, seed: int | None) -> Path:
@@ -151,16 +120,16 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
     card = load_model_card(path)
     if card.role in ("floor", "ceiling"):
         raise UsageError(f"{path}: field 'role': '{card.role}' is reserved for bundled models; use model or control")
+    if "supervision" not in card.model_fields_set:
+        card = card.model_copy(update={"supervision": "undeclared"})
     if card.name in model_names():
         raise UsageError(f"{path}: field 'name': '{card.name}' is the name of a bundled model; choose another one")
     module, attribute = card.source.split(":")
-    files = [path.resolve()]
     if module.endswith(".py"):
-        factory, imported = load_attribute(path.parent / module, attribute)
-        files += imported
+        factory, files = load_attribute(path.parent / module, attribute)
     else:
         factory = _attribute(path, module, attribute)
-        files += files_of(factory)
+        files = files_of(factory)
     merged = {**card.options, **as_declared(factory, options)}
     model = _build(card.name, factory, merged)
     weights = Path(checkpoint) if checkpoint else path.parent / card.weights if card.weights else None
@@ -169,15 +138,15 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
     loaded = LoadedModel(
         _ready(model, device), card, card.name, sha256, _parameters(model), seed, merged, bundled=False
     )
-    return _identified(loaded, sources_sha256(files, path.resolve().parent))
+    place = path.resolve()
+    # The card belongs to the key, and not to the code: cards of several training seeds name other weights.
+    return _identified(loaded, sources_sha256([place, *files], place.parent), sources_sha256(files, place.parent))
 
 
 def _attribute(card: Path, module: str, attribute: str) -> Any:
     """Import the factory that a user's card names."""
-    try:
+    with own_errors(f"{card}: field 'source': {module}:{attribute} cannot be imported"):
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{card}: field 'source': {module}:{attribute} cannot be imported ({error})") from error
 
 
 def _from_file(
@@ -186,14 +155,15 @@ def _from_file(
     """Load a model from a user's Python file."""
     factory, files = load_attribute(path, attribute)
     source = sources_sha256(files, path.resolve().parent)
-    return _from_user(f"{path.stem}-{attribute}", factory, checkpoint, options, device, source)
+    return _from_user(name_of_file(path, attribute), factory, checkpoint, options, device, source)
 
 
 def _from_entry_point(
     name: str, entry: EntryPoint, checkpoint: str | Path | None, options: dict[str, Any], device: str
 ) -> LoadedModel:
     """Load a model that another package offers."""
-    factory = entry.load()
+    with own_errors(f"model {name}: importing {entry.value} failed"):
+        factory = entry.load()
     files = files_of(factory)
     source = entry_points.source_sha256(entry) + sources_sha256(files, files[0].parent if files else Path())
     return _from_user(name, factory, checkpoint, options, device, source)
@@ -209,17 +179,18 @@ def _from_user(
     sha256 = _load_weights(name, model, Path(checkpoint) if checkpoint else None, "")
     card = _card_of(name, model)
     ready, parameters = _ready(model, device), _parameters(model)
-    return _identified(LoadedModel(ready, card, name, sha256, parameters, None, options, bundled=False), source)
+    return _identified(LoadedModel(ready, card, name, sha256, parameters, None, options, bundled=False), source, source)
 
 
-def _identified(loaded: LoadedModel, source: str) -> LoadedModel:
+def _identified(loaded: LoadedModel, source: str, code: str) -> LoadedModel:
     """A user's model with the hash of what it is: its sources, and its state as it was built.
 
     Nothing identifies a model whose state cannot be seen: its results, heads and banks are never used again.
+    source, code: hash of its sources with and without its card.
     """
     state = state_fingerprint(loaded.model)
     identity = hashlib.sha256(f"{source}|{state}".encode()).hexdigest()
-    return replace(loaded, source_sha256=identity, reusable=state is not None)
+    return replace(loaded, source_sha256=identity, reusable=state is not None, code_sha256=code, state=state or "")
 
 
 def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:
@@ -229,8 +200,13 @@ def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: s
     if inspect.isclass(model):
         raise UsageError(f"model {model.__name__} is a class; pass an instance: {model.__name__}()")
     card = _card_of(getattr(model, "name", None) or type(model).__name__, model)
+    if is_bundled(card.name):  # an object of a bundled class, or of one with the same name, is not the bundled model
+        card = card.model_copy(update={"name": f"{card.name}-object"})
     ready, parameters = _ready(model, device), _parameters(model)
-    return LoadedModel(ready, card, card.name, "", parameters, None, {}, reusable=False, bundled=False)
+    files = files_of(type(model))
+    code = sources_sha256(files, files[0].parent) if files else ""
+    loaded = LoadedModel(ready, card, card.name, "", parameters, None, {}, bundled=False)
+    return replace(_identified(loaded, code, code), reusable=False)  # it may change while it lives
 
 
 def _card_of(name: Any, model: Any) -> ModelCard:
@@ -248,7 +224,7 @@ def _card_of(name: Any, model: Any) -> ModelCard:
             name=plain,
             source="user:object",
             input=getattr(model, "input_size", None),
-            supervision=getattr(model, "supervision", "none"),
+            supervision=getattr(model, "supervision", "undeclared"),
             privilege=getattr(model, "privilege", "none"),
         )
     except ValidationError as error:
@@ -268,12 +244,8 @@ def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
     except TypeError as error:
         known = [key for key in signature.parameters if key not in ("args", "kwargs")]
         raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
-    try:
+    with own_errors(f"model {name}: building it failed"):
         model = factory(**options)
-    except OclBenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"model {name}: building it failed ({described(error)})") from error
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     return model

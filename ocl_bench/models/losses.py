@@ -186,6 +186,91 @@ def targets(logits: Tensor, centre: Tensor, temperature: Tensor | float) -> Tens
     return ((logits - centre) / temperature).softmax(-1)
 
 
+@torch.no_grad()
+def sinkhorn_targets(
+    logits: Tensor, temperature: Tensor | float, iterations: int = 3, ranks: RankOps = RankOps()
+) -> Tensor:
+    """Probabilities of prototypes that use all of them equally: Sinkhorn-Knopp in place of centring.
+
+    Source: SwAV (arXiv:2006.09882), Sec. 3.1, and DINOv2 (arXiv:2304.07193), whose 3 iterations are the default.
+
+    Args:
+        logits: (N, K) of the teacher; N may be 0, and may differ between ranks.
+        temperature: divides the logits.
+        iterations: of scaling prototypes to equal sums, then rows to the sum 1.
+        ranks: the other processes of the training: a prototype is used equally over the joint batch.
+
+    Returns:
+        (N, K), rows sum to 1; columns sum to nearly the joint N / K.
+    """
+    # In the logarithm: with a temperature of 0.02, exponentials of cosines span 43 orders of magnitude.
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    for _ in range(iterations):
+        scores = scores - _column_sums(scores, ranks)
+        scores = scores.log_softmax(1)
+    return scores.exp()
+
+
+def _column_sums(scores: Tensor, ranks: RankOps) -> Tensor:
+    """Logarithms (1, K) of the sums of exp(scores) (N, K) over the rows of all ranks."""
+    # Joined by logarithms of each rank's sums; a rank without rows has the sum 0.
+    own = scores.logsumexp(0, keepdim=True) if len(scores) else scores.new_full((1, scores.shape[1]), -torch.inf)
+    return ranks.gather(own).logsumexp(0, keepdim=True)
+
+
+@torch.no_grad()
+def distillation_monitors(target: Tensor, vectors: Tensor, ranks: RankOps = RankOps()) -> dict[str, Tensor]:
+    """Numbers that tell whether a teacher says anything, for the log of every self-distilling training.
+
+    Args:
+        target: (N, K) probabilities of the teacher.
+        vectors: (M, D) unit vectors of its head.
+        ranks: the other processes of the training; all of them have equally many rows.
+
+    Returns:
+        `monitor_target_entropy`: entropy of the targets / log K, mean over rows. 1: the teacher is undecided, it says
+        nothing. `monitor_mean_target_entropy`: entropy of their mean / log K. 0: all rows get the same prototype.
+        `monitor_head_cosine`: mean cosine of two different vectors of a rank. 1: all tokens are the same to the head.
+    """
+    target, vectors = target.float(), vectors.float()
+    bits = torch.tensor(target.shape[1], device=target.device).log()
+    count = len(vectors)
+    # The sum over all pairs is the squared length of the sum; each vector's cosine with itself is 1.
+    pairs = vectors.sum(0).square().sum() - vectors.square().sum()
+    return {
+        "monitor_target_entropy": torch.special.entr(target).sum(1).mean() / bits,
+        "monitor_mean_target_entropy": torch.special.entr(ranks.mean(target.mean(0))).sum() / bits,
+        "monitor_head_cosine": pairs / max(1, count * (count - 1)),
+    }
+
+
+def view_contrast(vectors: Tensor, present: Tensor, temperature: float, ranks: RankOps = RankOps()) -> Tensor:
+    """InfoNCE of two views: each vector must find that of the same image in the other view, among all of the batch.
+
+    Source: SimCLR (arXiv:2002.05709), Eq. 1 (NT-Xent). Candidates are both views of all images but the vector itself.
+
+    Args:
+        vectors: (2, B, D) unit vectors of the student.
+        present: (2, B) bool, the views that show the object; others are no candidates. All true for images.
+        temperature: divides the cosines.
+        ranks: the other processes of the training; their vectors are candidates as well.
+
+    Returns:
+        A scalar with gradient, the mean over the 2 B vectors. An image that lacks the object in a view counts as 0.
+    """
+    joint = _joint(vectors.transpose(0, 1), ranks).transpose(0, 1)
+    shown = ranks.gather(present.T.to(vectors.dtype)).T > 0
+    flat, count = joint.flatten(0, 1), 2 * joint.shape[1]
+    logits = flat @ flat.T / temperature
+    itself = torch.eye(count, dtype=torch.bool, device=flat.device)
+    logits = logits.masked_fill(itself | ~shown.flatten(), -torch.inf)
+    other = torch.arange(count, device=flat.device).roll(count // 2)
+    both = shown.all(0).repeat(2)
+    loss = F.cross_entropy(logits[both], other[both], reduction="sum") / count
+    # Every rank computes the whole loss with the gradient of its own vectors, see `slot_contrast`.
+    return loss.detach() + ranks.size * (loss - loss.detach()) if ranks.size > 1 else loss
+
+
 def cross_view_loss(student: Tensor, target: Tensor, present: Tensor, temperature: float) -> Tensor:
     """Cross entropy of each of the teacher's two views with all *other* views of the student.
 

@@ -33,7 +33,7 @@ from ..core.types import Batch, Prediction
 from .checkpoints.vit import read_networks, translate
 from .layers.projection import ProjectionHead, TokenKind
 from .layers.vit import DINO_OFFSET, VisionTransformer
-from .losses import cross_view_loss, patch_loss, targets
+from .losses import cross_view_loss, distillation_monitors, patch_loss, sinkhorn_targets, targets, view_contrast
 from .options import check_choice
 from .ranks import RankOps
 from .reading import PatchEncoder, Reading, attention_keys, pool
@@ -83,7 +83,12 @@ class Odis(nn.Module):
             attends to everything.
         object_from: what describes the object: its token, or the mean of its patches (`pool`), an ablation.
         out_dim, patch_out_dim: K of the prototypes, and that of the patches if it differs.
-        hidden, bottleneck, shared_head, norm_last_layer: see `ProjectionHead`.
+        hidden, bottleneck, shared_head, norm_last_layer, batch_norm: see `ProjectionHead`.
+        assignment: how the teacher's logits become targets: `centre` (the papers') or `sinkhorn`, see
+            `losses.sinkhorn_targets`.
+        contrast_weight: weight of InfoNCE between the global views of an object, or of an image in the layout `cls`. It
+            belongs to none of the papers. Alone it needs no teacher, which still follows the student.
+        contrast_temperature: divides its cosines.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's logits; reached from `warmup_temperature` linearly over
             `temperature_epochs`.
@@ -115,6 +120,10 @@ class Odis(nn.Module):
         bottleneck: int = 256,
         shared_head: bool = True,
         norm_last_layer: bool = False,
+        batch_norm: bool = False,
+        assignment: Literal["centre", "sinkhorn"] = "centre",
+        contrast_weight: float = 0.0,
+        contrast_temperature: float = 0.1,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
         warmup_temperature: float = 0.04,
@@ -131,7 +140,11 @@ class Odis(nn.Module):
         super().__init__()
         # Object 1 and patch 1 is ODIS, image 1 and patch 1 is iBOT, image 1 alone is DINO.
         self.weights: dict[TokenKind, float] = {"image": image_weight, "object": object_weight, "patch": patch_weight}
-        _check(layout, objects, self.weights, object_from)
+        _check(layout, objects, self.weights, object_from, contrast_weight)
+        check_choice("assignment", assignment, ("centre", "sinkhorn"))
+        self.assignment = assignment
+        self.contrast_weight, self.contrast_temperature = contrast_weight, contrast_temperature
+        self.contrasted: TokenKind = "image" if layout == "cls" else "object"
         self.layout, self.object_from, self.masked_attention = layout, object_from, masked_attention
         self.student_temperature, self.centre_momentum = student_temperature, centre_momentum
         self.warmup_temperature, self.temperature_epochs = warmup_temperature, temperature_epochs
@@ -140,6 +153,7 @@ class Odis(nn.Module):
         shape |= {"objects": objects if layout == "cls_obj" else 0, "object_sees_class": object_sees_class}
         last_layers = {"objects": layout == "cls_obj", "patches": patch_weight > 0, "patch_out_dim": patch_out_dim}
         head: dict[str, Any] = {"hidden": hidden, "bottleneck": bottleneck, "shared": shared_head, **last_layers}
+        head["batch_norm"] = batch_norm
 
         def network(**student: Any) -> OdisNetwork:
             backbone = VisionTransformer(**shape, **student)
@@ -150,7 +164,7 @@ class Odis(nn.Module):
         self.teacher = network().requires_grad_(False)
         self.teacher.load_state_dict({name: self.student.state_dict()[name] for name in self.teacher.state_dict()})
         for kind, weight in self.weights.items():
-            if weight:
+            if weight and assignment == "centre":
                 width = patch_out_dim or out_dim if kind == "patch" else out_dim
                 self.register_buffer(f"centre_{kind}", torch.zeros(1, width))
         described = {"pool": "pool", "token": "cls" if layout == "cls" else "obj"}[object_from]
@@ -171,19 +185,22 @@ class Odis(nn.Module):
             ranks: the other processes of the training.
 
         Returns:
-            Scalars. "total" has a gradient. "object", "patch" and "image" are present where they are used. "entropy"
-            is that of the objects' or images' targets, in nats: log K means that the teacher is undecided, 0 that it
-            is certain or has collapsed. "coverage" is the share of images whose object is in both global views. With
-            equal shares of a batch, the mean of the totals over the ranks is the total of the whole batch.
+            Scalars. "total" has a gradient. "object", "patch", "image" and "contrast" are present where they are used.
+            "entropy" is that of the objects' or images' targets, in nats: log K means that the teacher is undecided, 0
+            that it is certain or has collapsed; `losses.distillation_monitors` says what is beside it. "coverage" is
+            the share of images whose object is in both global views. With equal shares of a batch, the mean of the
+            totals over the ranks is the total of the whole batch.
         """
         temperature, frozen = self._schedule(epoch)
         images, within = views.globals.flatten(0, 1), views.objects.flatten(0, 1)
         attended = within if self.masked_attention and self.layout != "cls" else None
+        teacher: Tensor | None = None
         with torch.no_grad():
             # Before the teacher's pass, with the student as the last optimiser step left it. iBOT moves the teacher
             # after the optimiser step, which is the same update.
             self.update_teacher(momentum)
-            teacher = self.teacher.backbone(images, attended)
+            if any(self.weights.values()):
+                teacher = self.teacher.backbone(images, attended)
         hidden = views.hidden.flatten(0, 1) if self.weights["patch"] else None
         student = self.student.backbone(images, attended, hidden)
         # Local views have no object mask (follow-up's code): [OBJ] attends to all of a small crop.
@@ -191,24 +208,45 @@ class Odis(nn.Module):
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), dtype=temperature.dtype, device=temperature.device)
         for kind in ("image", "object"):
-            if self.weights[kind]:
-                present = views.present if kind == "object" else torch.ones_like(views.present)
-                outputs = [self.student.head(self._describe(student, within, kind), kind, frozen=frozen)]
-                if local is not None:
-                    outputs.append(self.student.head(self._describe(local, None, kind), kind, frozen=frozen))
-                teacher_logits = self.teacher.head(self._describe(teacher, within, kind), kind).unflatten(0, (2, -1))
-                target = targets(teacher_logits, self._centre(kind), temperature)
-                logits = torch.cat(outputs).unflatten(0, (len(views.present), -1))
+            contrasted = self.contrast_weight > 0 and kind == self.contrasted
+            if not self.weights[kind] and not contrasted:
+                continue
+            present = views.present if kind == "object" else torch.ones_like(views.present)
+            unit = self.student.head.project(self._describe(student, within, kind))
+            if contrasted:
+                vectors = unit.flatten(1).unflatten(0, (2, -1))
+                terms["contrast"] = view_contrast(vectors, present[:2], self.contrast_temperature, ranks)
+                total = total + self.contrast_weight * terms["contrast"]
+            if self.weights[kind] and teacher is not None:
+                units = (
+                    [unit] if local is None else [unit, self.student.head.project(self._describe(local, None, kind))]
+                )
+                outputs = torch.cat([self.student.head.logits(one, kind, frozen=frozen) for one in units])
+                logits = outputs.unflatten(0, (len(views.present), -1))
+                target, monitors = self._targets(self._describe(teacher, within, kind), kind, temperature, ranks)
                 terms[kind] = cross_view_loss(logits, target, present, self.student_temperature)
-                terms["entropy"] = torch.special.entr(target).sum(-1).mean()
-                # After the loss, which uses the centre of the step before, as in DINO's `update_center`.
-                self._move_centre(kind, teacher_logits.mean((0, 1, 2)), ranks)
+                terms |= {"entropy": torch.special.entr(target).sum(-1).mean(), **monitors}
                 total = total + self.weights[kind] * terms[kind]
-        if hidden is not None:
+        if hidden is not None and teacher is not None:
             terms["patch"] = self._patch_term(student, teacher, hidden, temperature, frozen, ranks)
             total = total + self.weights["patch"] * terms["patch"]
         terms["coverage"] = views.present[:2].all(0).to(total.dtype).mean()
         return {"total": total, **{name: value.detach() for name, value in terms.items()}}
+
+    @torch.no_grad()
+    def _targets(
+        self, tokens: Tensor, kind: TokenKind, temperature: Tensor, ranks: RankOps
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Targets (2, B, O, K) from the teacher's tokens (2 B, O, D), and monitors; also moves the centre."""
+        unit = self.teacher.head.project(tokens)
+        logits = self.teacher.head.logits(unit, kind)
+        if self.assignment == "sinkhorn":
+            target = sinkhorn_targets(logits.flatten(0, 1), temperature, ranks=ranks).view_as(logits)
+        else:
+            target = targets(logits, self._centre(kind), temperature)
+            # After the targets, which use the centre of the step before, as in DINO's `update_center`.
+            self._move_centre(kind, logits.mean((0, 1)), ranks)
+        return target.unflatten(0, (2, -1)), distillation_monitors(target.flatten(0, 1), unit.flatten(0, 1), ranks)
 
     def _describe(self, tokens: Tensor, within: Tensor | None, kind: TokenKind) -> Tensor:
         """Select or pool the tokens (n, O, D) of the image or its objects, from all tokens (n, N, D).
@@ -232,9 +270,15 @@ class Odis(nn.Module):
         # Only hidden patches get logits, which saves most of the memory: K is 8192.
         with torch.no_grad():
             unit = self.teacher.head.project(teacher[:, prefix:])
-            target = targets(self.teacher.head.logits(unit[hidden], "patch"), self._centre("patch"), temperature)
+            hidden_logits = self.teacher.head.logits(unit[hidden], "patch")
+            if self.assignment == "sinkhorn":
+                target = sinkhorn_targets(hidden_logits, temperature, ranks=ranks)
+            else:
+                target = targets(hidden_logits, self._centre("patch"), temperature)
         logits = self.student.head(student[:, prefix:][hidden], "patch", frozen=frozen)
         loss = patch_loss(logits, target, hidden, self.student_temperature)
+        if self.assignment == "sinkhorn":
+            return loss
         # iBOT's centre is the mean of the logits of all patches. The last layer is linear, so that is the layer's
         # output for the mean of its inputs.
         self._move_centre("patch", self.teacher.head.logits(unit.mean((0, 1)), "patch"), ranks)
@@ -273,8 +317,7 @@ class Odis(nn.Module):
         """Predict with the teacher on whole images, see `reading.Reading`; the model must be in evaluation mode."""
         return self.reading.predict(self.teacher.backbone, batch)
 
-    def encode_keys(self, batch: Batch) -> Tensor:
-        """Keys (B, D, h, w) of the last block's attention, which `maskcut` and `tokencut` cut."""
+    def encode_keys(self, batch: Batch) -> Tensor:  # see `reading.attention_keys`
         return attention_keys(self.teacher.backbone, batch)
 
     def as_encoder(self) -> PatchEncoder:
@@ -290,14 +333,17 @@ class Odis(nn.Module):
         return translate(state, self.state_dict())
 
 
-def _check(layout: str, objects: int, weights: Mapping[TokenKind, float], object_from: str) -> None:
+def _check(
+    layout: str, objects: int, weights: Mapping[TokenKind, float], object_from: str, contrast_weight: float
+) -> None:
     """Raise UsageError for options that contradict each other."""
     check_choice("layout", layout, get_args(Layout))
     check_choice("object_from", object_from, ("token", "pool"))
     if objects < 1 or (objects > 1 and layout != "cls_obj"):
         raise UsageError(f"option objects: {objects} with layout {layout}; 1, or more with layout cls_obj")
-    if not any(weights.values()):
-        raise UsageError("options object_weight, patch_weight, image_weight: one of them must not be 0")
+    if not any(weights.values()) and not contrast_weight:
+        names = "object_weight, patch_weight, image_weight, contrast_weight"
+        raise UsageError(f"options {names}: one of them must not be 0")
     if layout == "cls" and (weights["object"] or object_from == "pool"):
         raise UsageError("option layout: cls has no objects; set object_weight to 0 and image_weight to 1, or use obj")
     if layout == "obj" and weights["image"]:

@@ -7,11 +7,37 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
+from ..cards.protocols import LARGEST_SIDE
 from ..core.errors import UsageError
 from ..core.files import parse_yaml
 
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9][0-9_]*")
 """A whole number that begins with zeros, such as a sample id; YAML would read it as an octal number."""
+
+
+_LARGEST = {
+    "iterations": 1000,
+    "first_iterations": 1000,
+    "merge_iterations": 1000,
+    "restarts": 1000,
+    "depth": 100,
+    "decoder_layers": 100,
+    "slots": 4096,
+    "clusters": 4096,
+    "prototypes": 4096,
+    "rows": LARGEST_SIDE,
+    "columns": LARGEST_SIDE,
+    "grid": LARGEST_SIDE,
+    "input_size": LARGEST_SIDE,
+    "dim": 8192,
+    "slot_dim": 8192,
+    "hidden": 16_384,
+    "width": 8192,
+}
+"""Largest value of an option of a bundled model, by name: far above any use, and before memory or hours are lost."""
+
+_LARGEST_NUMBER, _MOST_ENTRIES = 65_536, 1000
+"""The same for other whole numbers, such as DINO's 65,536 prototypes, and for the length of lists."""
 
 
 class TypedOptions(dict[str, Any]):
@@ -77,6 +103,25 @@ def _takes_text(parameter: inspect.Parameter, value: Any) -> bool:
 
 def _is_literal_text(kind: Any) -> bool:
     return get_origin(kind) is Literal and all(isinstance(choice, str) for choice in get_args(kind))
+
+
+def check_sizes(options: Mapping[str, Any], place: str = "") -> None:
+    """Raise UsageError for a number in the options of a bundled model that would take all memory, or hours."""
+    for name, value in options.items():
+        entries = value if isinstance(value, list | tuple) else [value]
+        if len(entries) > _MOST_ENTRIES:
+            raise UsageError(f"option {place}{name}: has {len(entries)} entries; give at most {_MOST_ENTRIES}")
+        largest = _LARGEST.get(name, _LARGEST_NUMBER)
+        for entry in entries:
+            if isinstance(entry, Mapping):
+                check_sizes(entry, f"{place}{name}.")
+            elif isinstance(entry, int) and entry > largest:
+                raise UsageError(f"option {place}{name}: {_short(entry)} is too large; use at most {largest}")
+
+
+def _short(number: int) -> str:
+    """The number, or its order of magnitude where its digits would fill the line (or cannot be printed at all)."""
+    return str(number) if number.bit_length() < 100 else f"a number of {number.bit_length()} bits"
 
 
 def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Floors with dense features that are not learnt: raw colour, and an untrained encoder."""
+"""Floors whose features are not learnt: raw colour, a shrunk image, and an untrained encoder."""
 
 from __future__ import annotations
 
@@ -40,6 +40,32 @@ class Pixels:
 def build_pixels(cell: int = STRIDE) -> Pixels:
     """Build the floor `pixels`; UsageError if `cell` is not a positive integer."""
     return Pixels(positive("cell", cell))
+
+
+class ShrunkImage:
+    """Embedding (B, 3 side^2 + 1): the image shrunk to side x side pixels by averages.
+
+    Cosines of these embeddings order images as distances of their pixels do. side: 1 gives the mean colour.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predict the embedding only."""
+        # Colours are measured from grey and scaled into the unit ball, then lifted onto the sphere: the cosine of two
+        # such vectors is nearly 1 - distance^2 / 2. Plain cosines of colours would ignore how light an image is.
+        pixels = (F.adaptive_avg_pool2d(batch.image, self.side) - 0.5).flatten(1)
+        pixels = pixels / (0.5 * pixels.shape[1] ** 0.5)
+        height = (1 - pixels.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
+        return Prediction(
+            embedding=torch.cat([pixels, height], dim=1), embedding_source=f"pixels:{self.side}x{self.side}"
+        )
+
+
+def build_shrunk_image(side: int = 4) -> ShrunkImage:
+    """Build the floor `pixels-4x4`; UsageError if `side` is not a positive integer."""
+    return ShrunkImage(positive("side", side))
 
 
 def build_random_features(seed: int = 0, width: int = 64, dim: int = 64) -> Encoder:

@@ -34,7 +34,7 @@ from .checkpoints.names import rename_keys
 from .layers.alignment import align
 from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet
-from .losses import group_loss, slot_loss
+from .losses import distillation_monitors, group_loss, slot_loss
 from .options import check_choice, check_range
 from .ranks import RankOps
 
@@ -195,6 +195,7 @@ class SlotCon(nn.Module):
         terms, total = {}, torch.zeros((), dtype=dots[0].dtype, device=dots[0].device)
         if self.use_group_loss:
             terms["group"] = self._group_term(dots, teacher_dots, boxes, flips)
+            terms |= self._monitors(torch.cat(teacher_dots), torch.cat(projections), ranks)
             # The loss uses the centre of the step before.
             self._update_centre(torch.cat(teacher_dots), ranks)
             total = total + self.group_weight * terms["group"]
@@ -216,6 +217,13 @@ class SlotCon(nn.Module):
         # Of both whole views, not of their aligned intersection (official `update_center`).
         mean = ranks.mean(dots.mean((0, 2, 3)))
         self.centre.lerp_(mean.unsqueeze(0).to(self.centre.dtype), 1 - self.centre_momentum)
+
+    def _monitors(self, dots: Tensor, vectors: Tensor, ranks: RankOps) -> dict[str, Tensor]:
+        """What the teacher says of pixels, from its cosines (B, K, h, w) and projections (B, D, h, w)."""
+        target = ((dots - self.centre[..., None, None]) / self.teacher_temperature).softmax(1)
+        unit = F.normalize(vectors.float(), dim=1)
+        target, unit = (x.movedim(1, -1).flatten(0, -2) for x in (target, unit))
+        return distillation_monitors(target, unit, ranks)
 
     def _group_term(
         self,

@@ -6,11 +6,13 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..cards.names import suggest
-from ..core.errors import UsageError
+from ..core.errors import OclBenchError, UsageError
 from .fingerprint import installed, source_files
 
 _seen: dict[Path, str] = {}
@@ -64,6 +66,17 @@ def _forget_edited_modules(path: Path) -> None:
         elsewhere = name.partition(".")[0] in beside and not file.is_relative_to(path.parent)
         if edited or elsewhere:
             del sys.modules[name]
+
+
+@contextmanager
+def own_errors(text: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into a UsageError of one line, `<text> (<error>, in <file> line <number>)`."""
+    try:
+        yield
+    except OclBenchError:
+        raise
+    except (Exception, SystemExit) as error:  # code that calls sys.exit must not end the run silently
+        raise UsageError(f"{text} ({described(error)})") from error
 
 
 def described(error: BaseException) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cards.names import CARDS
 from ..core.errors import UsageError
 from ..core.files import digest
 from .ranks_with import Reason, reasons_against_ranking
-from .record import Result, read_result
+from .record import Result
 from .store import find, tasks_in
 
 DataKey = tuple[str, str, str]
@@ -25,11 +26,6 @@ _STRENGTH = ("official", "supplied", "embedded")
 def is_file(name: str) -> bool:
     """Whether `name` is a path of a result file rather than the name of a method."""
     return name.endswith(".json")
-
-
-def read_files(names: str) -> list[Result]:
-    """Read the results at comma-separated paths. Raises UsageError naming the file that cannot be read."""
-    return [read_result(Path(name.strip()).expanduser()) for name in names.split(",") if name.strip()]
 
 
 def tasks_of(folders: Sequence[Path], name: str) -> list[str]:
@@ -70,6 +66,9 @@ def find_method(
     for result in [result for result in usable if result.task.hash == card_hash] or usable:
         seeds = grouped.setdefault(data_key(result), {})
         seeds.setdefault(result.model.training_seed, []).append(result)
+    for seeds in grouped.values():
+        if len(seeds) > 1:  # a result without a number beside numbered trainings: one of them, or from before them
+            seeds.pop(None, None)
     keys = sorted(grouped, key=lambda key: (_STRENGTH.index(key[0]), key))
     return {key: [_only(name, grouped[key][seed]) for seed in _in_order(grouped[key])] for key in keys}
 
@@ -93,7 +92,9 @@ def _is_of(result: Result, name: str) -> bool:
     base, _, seed = name.partition(":")
     # A model without training seeds counts as seed 0.
     seed_matches = not seed or str(result.model.training_seed or 0) == seed
-    return seed_matches and result.model.name.partition(":")[0] == base
+    # A user's model that has the name of a bundled one (of an older version) is another method.
+    own = bool(result.model.card) or not (CARDS / f"{base}.yaml").is_file()
+    return seed_matches and own and result.model.name.partition(":")[0] == base
 
 
 def _in_order(seeds: dict[int | None, list[Result]]) -> list[int | None]:
@@ -106,11 +107,14 @@ def _only(name: str, candidates: Sequence[Result]) -> Result:
     newest = sorted(candidates, key=lambda result: (len(result.seeds.noise), result.identity.created), reverse=True)
     # Two files of one training seed may be repeats of one evaluation. With other options or weights they are different
     # models, and picking the newest would compare whatever was run last.
-    variants = {
-        digest([result.task.hash, result.model.options, result.model.checkpoint_sha256, result.setup.dtype]): result
-        for result in reversed(newest)
-    }
+    variants = {digest(_variant(result)): result for result in reversed(newest)}
     if len(variants) > 1:
         files = " or ".join(sorted(str(result.path) for result in variants.values()))
         raise UsageError(f"{name}: several results with different options, checkpoints or cards; name one: {files}")
     return newest[0]
+
+
+def _variant(result: Result) -> list[object]:
+    """What makes two results of one name and training seed results of different models or cards."""
+    model = result.model
+    return [result.task.hash, model.options, model.weights, model.code_sha256, result.setup.dtype]

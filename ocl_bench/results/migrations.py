@@ -39,6 +39,18 @@ def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
+def without_declaration(content: dict[str, Any]) -> dict[str, Any]:
+    """Results of users' own models from before `undeclared` existed say `none` also where nobody had declared it.
+
+    They are those of format 2 without `model.input_size`, which was recorded from then on. Null there means that
+    nobody knows what the model saw; such a result must not rank as one without supervision.
+    """
+    model = _section(content, "model")
+    if model.get("card") != "" or model.get("supervision") != "none" or "input_size" in model:
+        return content
+    return {**content, "model": {**model, "supervision": "undeclared"}}
+
+
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: add_fit}
 """The step from format n to format n + 1, by n."""
 
@@ -66,4 +78,4 @@ def migrate(content: Mapping[str, Any], migrations: Mapping[int, Any] | None = N
         if step not in steps:
             raise UsageError(f"field 'schema': no migration from format {step}; evaluate again")
         migrated = {**steps[step](migrated), "schema": step + 1}
-    return migrated
+    return without_declaration(migrated) if migrations is None else migrated

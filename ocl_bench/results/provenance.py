@@ -18,12 +18,13 @@ _PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accele
 """Packages whose version can change a number."""
 
 
-def identity(key: str, status: Literal["complete", "failed samples"]) -> Identity:
+def identity(key: str, status: Literal["complete", "failed samples"], deterministic: bool | None = None) -> Identity:
     """Identity of a result that is computed now.
 
     Args:
         key: SHA-256 of everything that can change a number (`store.key_of`).
         status: whether every sample was scored.
+        deterministic: whether two predictions of the first batch agree; None where that was not tried.
 
     Returns:
         The key with the time (UTC), the command line, the version of the suite and the state of its git checkout.
@@ -37,6 +38,7 @@ def identity(key: str, status: Literal["complete", "failed samples"]) -> Identit
         suite_version=version("ocl-bench"),
         commit=commit,
         dirty=dirty,
+        deterministic=deterministic,
     )
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..cards.model import Privilege, Supervision
 from ..cards.task import load_task
 from ..core.errors import UsageError, first_problem
+from ..core.files import parse_yaml, read_text
 from ..core.paths import bundled
 
 Evidence = Literal["paper", "abstract", "readme", "code", "secondary"]
@@ -27,10 +27,6 @@ paper: a table or the text of the paper. abstract: the abstract of the paper. re
 authors. code: another file of their repository (log, spreadsheet, picture of a table, comment in a configuration).
 secondary: any second-hand source (summary, review, issue, list of results).
 """
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader of libyaml if it is installed: the same safe subset of YAML, many times faster on these long files."""
 
 
 class _Strict(BaseModel):
@@ -167,12 +163,14 @@ def load_all(folder: Path | None = None) -> dict[str, PublishedTable]:
 def _load(path: Path, task: str | None) -> PublishedTable:
     """Read and check one file. task: the value that its field `task` must have."""
     try:
-        table = PublishedTable.model_validate(yaml.load(path.read_text(encoding="utf-8"), _LOADER))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
+        table = PublishedTable.model_validate(parse_yaml(read_text(path)))
     except ValidationError as error:
         field, problem = first_problem(error, "file")
         raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if table.task != task:
         remedy = "rename the file or the field" if task else "files in other/ have task: null"
         raise UsageError(f"{path}: field 'task': '{table.task}' is not '{task}'; {remedy}")

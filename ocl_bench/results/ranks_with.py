@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..cards.names import get_task, task_names
+from ..cards.names import get_task, is_task
 from ..cards.task import TaskSpec
 from .record import Result
 from .store import rows_problem
@@ -58,7 +58,7 @@ def reference_of_card(card: TaskSpec) -> Reference:
 
 def reference_of_result(result: Result) -> Reference:
     """The protocol of the installed card of the result's task, or the result's own when no such card is installed."""
-    if result.task.name in task_names():
+    if is_task(result.task.name):
         return reference_of_card(get_task(result.task.name))
     section = result.task
     return Reference(section.name, section.version, section.hash, section.metrics, section.main)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 SCHEMA_FILE = PACKAGE / "results" / "result.schema.json"
 
 
+NOT_DETERMINISTIC = "not deterministic: two predictions of its first batch differ"
+"""Remark about a result whose `identity.deterministic` is false."""
+
+
 class _Section(BaseModel):
     """Part of the file: unknown fields and numbers that are not finite are errors."""
 
@@ -34,7 +39,11 @@ class _Section(BaseModel):
 
 
 class Identity(_Section):
-    """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number."""
+    """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number.
+
+    `deterministic` is false when the model predicted the first batch twice and the two predictions differed; null
+    when that was not tried.
+    """
 
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: str
@@ -43,6 +52,7 @@ class Identity(_Section):
     suite_version: str
     commit: str
     dirty: bool
+    deterministic: bool | None = None
 
 
 class TaskSection(_Section):
@@ -87,7 +97,12 @@ class FitSection(_Section):
 
 
 class ModelSection(_Section):
-    """The model. `supervision` is what it saw in training, `privilege` what it receives at inference."""
+    """The model. `supervision` is what it saw in training, `privilege` what it receives at inference.
+
+    `input_size` is the side in pixels of the square images that it saw. `code_sha256` is the hash of the sources of a
+    user's own model, and `state` that of its parameters, buffers and numbers as it was built; both are empty for a
+    bundled model. These three are null or empty where they were not recorded.
+    """
 
     name: str
     card: str
@@ -99,6 +114,14 @@ class ModelSection(_Section):
     role: str
     mask_source: str
     training_seed: int | None
+    input_size: int | None = None
+    code_sha256: str = ""
+    state: str = ""
+
+    @property
+    def weights(self) -> str:
+        """What tells one training of the model from another; empty where nothing was recorded that does."""
+        return self.state or self.checkpoint_sha256
 
 
 class Seeds(_Section):
@@ -210,11 +233,11 @@ class Result(_Section):
         return self.metrics[metric].value
 
     def to_json(self) -> str:
-        """The text of the JSON file: indented, fields in a fixed order."""
-        return (
-            json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False, ensure_ascii=False)
-            + "\n"
-        )
+        """The text of the JSON file: indented, fields in a fixed order. Bytes that are no UTF-8 stand as `\\xff`."""
+        content = self.model_dump(mode="json", by_alias=True)
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        # A command or an error may name a file whose name is not UTF-8; Python keeps such bytes as half characters.
+        return re.sub("[\udc80-\udcff]", lambda half: f"\\\\x{ord(half[0]) - 0xDC00:02x}", text)
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.files import write_atomically
+from ..core.files import check_regular, write_atomically
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `last.pt` atomically. It holds tensors, numbers and strings only, so `weights_only=True` can read it."""
+    """Write `last.pt` atomically. It holds tensors, numbers and strings only, so `weights_only=True` can read it.
+
+    Raises UsageError when it cannot be written; the file that was there before stays.
+    """
     content = {
         "step": checkpoint.step,
         "model": {name: tensor.detach().cpu() for name, tensor in checkpoint.model.items()},
@@ -45,7 +48,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "seconds": checkpoint.seconds,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    try:
+        write_atomically(path, lambda temporary: torch.save(content, temporary))
+    except RuntimeError as error:  # torch does not say what the operating system said
+        raise UsageError(
+            f"{path}: cannot be written; is there space left on the disk? The same command goes on from the checkpoint "
+            "before"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -55,6 +64,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UsageError: The file is not such a checkpoint. This includes pickles that contain code, which is not run.
     """
     try:
+        check_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
             step=int(content["step"]),

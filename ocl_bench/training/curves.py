@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UsageError
+from ..core.files import parse_json, read_text
 from ..core.plot_style import PALETTE, new_figure, save_png, style
 
 Curve = dict[int, float]
@@ -29,12 +29,13 @@ def read_log(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
     losses: dict[str, Curve] = {}
     metrics: dict[str, Curve] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); `ocl-bench train` writes it") from error
+        lines = read_text(Path(path)).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read ({reason}); `ocl-bench train` writes it") from error
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             step = int(record["step"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and not line.endswith("}"):

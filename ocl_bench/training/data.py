@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
-from ..core.files import write_atomically
+from ..core.files import check_regular, write_atomically
 from ..core.log import progress_bar
 from ..core.paths import cache_root
 from ..core.types import Sample, Truth
@@ -328,6 +328,7 @@ def _open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
 def open_array(path: Path) -> np.ndarray:
     """Memory map of a cached array. Raises UsageError for a damaged file."""
     try:
+        check_regular(path)
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error}); remove it, it will be written again") from error

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_atomically
+from ..core.files import parse_json, read_bytes, write_atomically
 
 
 class LogFile:
@@ -23,15 +23,21 @@ class LogFile:
         self.last: dict[str, float] = {}
         self.validated: set[int] = set()  # steps after which the log has a validation
         if enabled:
-            lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() and step else []
+            # Damaged bytes are in lines that are no JSON, which are dropped.
+            text = read_bytes(path).decode(errors="replace") if path.exists() and step else ""
+            lines = text.splitlines(True)
             known = [line for line in lines if _logged_before(line, step)]
             self.validated = {row["step"] for line in known if "val" in (row := json.loads(line))}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_text("".join(known), encoding="utf-8"))
 
+    def lacks(self, step: int) -> bool:
+        """Whether this rank writes the log, and it has no validation after `step` steps."""
+        return self.enabled and step not in self.validated
+
     def train(self, step: int, terms: dict[str, float], rate: float, counts: dict[str, int]) -> None:
-        """Append the loss terms of a step: `loss` is the total, `loss_NAME` the other terms."""
-        self.last = {"loss" if name == "total" else f"loss_{name}": value for name, value in terms.items()}
+        """Append the terms of a step: `loss` is the total, `monitor_NAME` stays, `loss_NAME` are the other terms."""
+        self.last = {_logged_name(name): value for name, value in terms.items()}
         self._append({"step": step, **self.last, "lr": rate, **counts})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
@@ -45,10 +51,18 @@ class LogFile:
                 file.write(json.dumps(row) + "\n")
 
 
+def _logged_name(name: str) -> str:
+    if name == "total":
+        return "loss"
+    return name if name.startswith("monitor_") else f"loss_{name}"
+
+
 def _logged_before(line: str, step: int) -> bool:
     """True for complete lines of training steps before `step` and of validations up to it."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
+        row = parse_json(line)
+    except ValueError:
         return False  # the process was killed while it wrote the line
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return False
     return bool(row["step"] < step or ("val" in row and row["step"] == step))

@@ -27,6 +27,7 @@ from .log_file import LogFile
 from .progress import training_progress
 from .ranks import Ranks
 from .recipe import Recipe
+from .undecided import Undecided
 
 
 class Objective(Protocol):
@@ -50,7 +51,8 @@ class Objective(Protocol):
 
         Returns:
             Scalars by name. `total` is minimised. Names that begin with `count_` are counts, not losses: the log
-            contains their sums over the ranks and over the steps since its last line.
+            contains their sums over the ranks and over the steps since its last line. Those that begin with `monitor_`
+            are no losses either: they are logged as they are.
         """
         ...
 
@@ -122,7 +124,7 @@ def fit(
 
     Raises:
         UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
-            ranks, or the loss is not finite.
+            ranks, the loss is not finite, or a self-distilling teacher stays undecided.
         KeyboardInterrupt: Ctrl-C was pressed; the finished step is in `last.pt`.
         SystemExit: with code 143, after SIGTERM (Slurm, spot machines); the finished step is in `last.pt`.
     """
@@ -134,8 +136,11 @@ def fit(
     run.identity = {**recipe.identity, "seed": seed, **(identity or {})}
     state = run.state = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _TrainingState()
     log = LogFile(out / "log.jsonl", state.step, ranks.main)
+    undecided = Undecided(recipe.undecided, recipe.steps, out)
     if compile_model:
         _compile(model)
+    if run.validates_after(state.step) and ranks.any(log.lacks(state.step)):
+        log.validation(state.step, run.validate())  # stopped after the checkpoint and before the validation
     deadline = None if minutes is None else state.started + 60 * minutes
     saved, stop, stopped_by = state.step, False, 0
     with (
@@ -146,7 +151,9 @@ def fit(
         while state.step < recipe.steps and not stop:
             terms = run.step(batches.take(recipe.steps))
             if state.step % recipe.log_every == 0 or state.step == recipe.steps - 1:
-                log.train(state.step, _finite(terms, state.step, ranks, out), run.rate, run.counted())
+                numbers = _finite(terms, state.step, ranks, out)
+                log.train(state.step, numbers, run.rate, run.counted())
+                undecided.check(state.step, numbers)
             state.step += 1
             show(state.step, log.last, state.numbers)
             # Clocks differ, and so does when a signal arrives: all ranks stop as soon as one of them has to, since one
@@ -156,11 +163,11 @@ def fit(
             if state.step % recipe.checkpoint_every == 0:
                 run.checkpoint()
                 saved = state.step
-            if state.step % recipe.validate_every == 0 and state.step < recipe.steps and not stop:
+            if run.validates_after(state.step) and not stop:
                 log.validation(state.step, run.validate())
     if saved != state.step:
         run.checkpoint()
-    _leave_after(stopped_by, out, state.step)
+    _leave_after(stopped_by, out, state.step, ranks.main)
     log.validation(state.step, run.validate())
     return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
@@ -209,6 +216,10 @@ class _Run:
         for name in [name for name in terms if name.startswith("count_")]:
             self.counts[name] = terms.pop(name).detach() + self.counts.get(name, 0)
         return {name: value.detach() for name, value in terms.items()}
+
+    def validates_after(self, step: int) -> bool:
+        """Whether a validation is due after so many steps; the one at the end is not meant."""
+        return 0 < step < self.recipe.steps and step % self.recipe.validate_every == 0
 
     def counted(self) -> dict[str, int]:
         """Sums of the counts over all ranks since the last call."""
@@ -266,12 +277,14 @@ def _interrupts(ctrl_c: bool) -> Iterator[Callable[[], int]]:
         restore()
 
 
-def _leave_after(number: int, out: Path, step: int) -> None:
+def _leave_after(number: int, out: Path, step: int, says_so: bool) -> None:
     """End the program as the signal asks for, now that the checkpoint is written; 0 goes on."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     if number == signal.SIGTERM:
-        logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, out / "last.pt")
+        if says_so:
+            place = out / "last.pt"
+            logger.warning("stopped by SIGTERM: step %d is in %s; the same command goes on from it", step, place)
         raise SystemExit(128 + number)
 
 

@@ -45,6 +45,9 @@ class CropOptions(BaseModel):
         local_scale: Smallest and largest share of the image's area in a local view.
         object_aware: Draw global crops again until they show the object.
         inside: Smallest share of the object's box in a view that shows it.
+        zoom: Smallest and largest side of a global view that shows an object, in sides of the object. Such a view is a
+            square around the whole object, which `scale`, `object_aware` and `inside` do not change. None draws crops
+            of the image until one shows the object, as in the paper.
         local_blur: Probability of a blurred local view. Local views are never solarised.
     """
 
@@ -56,6 +59,7 @@ class CropOptions(BaseModel):
     local_scale: tuple[float, float] = (0.05, 0.25)
     object_aware: bool = True
     inside: float = Field(default=0.0, ge=0, le=1)
+    zoom: tuple[float, float] | None = None
     local_blur: float = Field(default=0.5, ge=0, le=1)
 
     @property
@@ -137,6 +141,9 @@ def draw_object_crops(
     for view in range(_GLOBALS):
         numbers = uniform[:, 1 + view * _GLOBAL :][:, : 4 * _DRAWN].reshape(-1, _DRAWN, 4)
         crop, count = _global_crops(numbers, sizes, chosen, none, options, patch)
+        if options.zoom is not None:
+            around = squares_around(numbers[:, 0], sizes, chosen, options.zoom)
+            crop, count = np.where(none[:, None], crop, around), np.where(none, count, 1)
         crops.append(crop)
         tries.append(count)
     start = 1 + _GLOBALS * _GLOBAL
@@ -168,6 +175,28 @@ def draw_object_looks(uniform: np.ndarray, options: CropOptions, looks: Looks) -
         solarise = looks.solarise[view] if is_global else 0.0
         views.append(looks_from_uniform(uniform[:, start : start + LOOKS], looks, blur, solarise))
     return torch.stack(views, dim=1)
+
+
+def squares_around(uniform: np.ndarray, sizes: np.ndarray, target: np.ndarray, zoom: tuple[float, float]) -> np.ndarray:
+    """Squares inside the images, each around an object: (N, 4) top, left, height, width.
+
+    The side is that of the object (its longer one) times a uniform factor, and at most the shorter side of the image.
+    The place is uniform among those that show the whole object, or, where it is longer than the square, nothing else.
+
+    Args:
+        uniform: (N, 4) numbers in [0, 1): side, unused, top, left.
+        sizes: (N, 2) height and width of the images.
+        target: (N, 4) box of the object, inside the image.
+        zoom: Smallest and largest factor.
+    """
+    x1, y1, x2, y2 = target.T
+    factor = zoom[0] + (zoom[1] - zoom[0]) * uniform[:, 0]
+    side = np.clip(np.rint(factor * np.maximum(x2 - x1, y2 - y1)), 1, sizes.min(1))
+    corners = []
+    for low, high, share, length in ((y1, y2, uniform[:, 2], sizes[:, 0]), (x1, x2, uniform[:, 3], sizes[:, 1])):
+        corner = np.minimum(low, high - side) + share * np.abs(high - low - side)
+        corners.append(np.clip(np.rint(corner), 0, length - side))
+    return np.stack([*corners, side, side], axis=1).astype(np.int64)
 
 
 def _draw_targets(uniform: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -222,6 +222,8 @@ def _odis_objective(context: BuildContext) -> OdisObjective:
             images = images_of_scenes(recipe, options, progress=context.shown)
         else:
             images = images_of_reader(context.task, recipe, options, context.data_root, progress=context.shown)
+    if context.ranks.size > 1:
+        synchronise(context.model)  # nothing to do in models without batch norm
     rules, device = context.task.protocol, context.device
     validator = partial(validate_neighbours, bank=images.bank, queries=images.queries, rules=rules, device=device)
     return OdisObjective(

@@ -183,10 +183,10 @@ def salient_samples(scenes: SceneSelection, numbers: range, *, progress: bool = 
     store = ensure_scenes(open_store(scenes.variant, scenes.revision, scenes.split, 0), numbers.stop, progress=progress)
     # A file holds many scenes. Iterating in order reads each file once; indexing would read it for every scene.
     selection = islice(enumerate(store), numbers.start, numbers.stop)
-    return [_salient_sample(f"{scenes.split}-{number}", scene) for number, scene in selection]
+    return [salient_sample(f"{scenes.split}-{number}", scene) for number, scene in selection]
 
 
-def _salient_sample(sample_id: str, scene: Any) -> Sample:
+def salient_sample(sample_id: str, scene: Any) -> Sample:
     """A scene as a sample with its class and boxes, without masks."""
     instances = tuple(
         Instance(category, box, None, (box[2] - box[0]) * (box[3] - box[1])) for category, box in scene.boxes

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.distributed import TCPStore
 
 from ..core.errors import UsageError
-from ..core.launcher import PATIENCE, is_starting, remedy
+from ..core.launcher import PATIENCE, is_starting, one_of_several, remedy, without_others
 from ..core.log import logger
 from .recipe import Precision
 
@@ -153,7 +154,8 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
         raise UsageError(f"--precision {precision}: unknown; choose auto, fp32 or bf16")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     store = _meet(on_cpu)  # kept until the group has joined: rank 0 holds the server
-    state = PartialState(cpu=on_cpu)
+    with without_others():
+        state = PartialState(cpu=on_cpu)
     del store
     atexit.register(_leave_gloo)
     expected = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))
@@ -179,7 +181,9 @@ def _meet(on_cpu: bool) -> TCPStore | None:
         port = int(os.environ.get("MASTER_PORT", "0"))
     except ValueError as error:
         raise UsageError(f"RANK, WORLD_SIZE and MASTER_PORT must be integers; {remedy()}") from error
-    if world == 1 and (on_cpu or "LOCAL_RANK" not in os.environ):
+    if other := one_of_several():
+        raise UsageError(f"this is {other}")
+    if world == 1 and rank == 0 and (on_cpu or "LOCAL_RANK" not in os.environ):
         return None
     absent = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if absent or not 0 <= rank < world:
@@ -208,6 +212,21 @@ def _meet(on_cpu: bool) -> TCPStore | None:
             if not said:
                 logger.info("%s; %s", text, remedy())
             said = True
+
+
+@contextmanager
+def lost_ranks_named(ranks: Ranks, out: Path) -> Iterator[None]:
+    """Turn what a backend says of a rank that has died into one line with what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises nothing more special
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if ranks.size == 1 or not lost:
+            raise
+        raise UsageError(
+            f"rank {ranks.rank} of {ranks.size}: another rank has stopped; start the same command again: it goes on "
+            f"from {out / 'last.pt'} (if there is none yet, from the start)"
+        ) from error
 
 
 def _leave_gloo() -> None:

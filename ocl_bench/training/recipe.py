@@ -11,6 +11,10 @@ from ..core.errors import UsageError, first_problem
 from ..core.schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
+LARGEST_BATCH = 16_384
+"""Most images of a step. Batches of the papers have at most 4096."""
+MOST_SCENES = 10_000_000
+"""Most scenes that are rendered for a training."""
 
 
 class SceneSelection(BaseModel):
@@ -20,7 +24,7 @@ class SceneSelection(BaseModel):
     variant: str = "full"
     revision: int = 1
     split: Literal["train"] = "train"
-    count: int = Field(default=10_000, gt=0)
+    count: int = Field(default=10_000, gt=0, le=MOST_SCENES)
 
     @property
     def note(self) -> str:
@@ -57,16 +61,18 @@ class Recipe(BaseModel):
         objective: `kind` of the objective, and the options of that kind.
         options: Model options that hold during training only. A card may change options afterwards that need no new
             weights, such as the number of slots.
+        undecided: Share of the steps, but at least 200, for which a self-distilling teacher may stay undecided before
+            the training is stopped (`undecided.py`); 0 never stops it. It does not influence the weights either.
         validate_every: Steps between validations. Like the next three fields it does not influence the weights.
         validate_limit: Number of validation samples.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     steps: int = Field(gt=0)
     task: str = "clevrtex"
-    batch: int = Field(default=32, gt=0)
+    batch: int = Field(default=32, gt=0, le=LARGEST_BATCH)
     lr: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0)
     schedule: Schedule = "cosine"
@@ -82,6 +88,7 @@ class Recipe(BaseModel):
     scenes: SceneSelection = SceneSelection()
     objective: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    undecided: float = Field(default=0.5, ge=0, le=1)
     validate_every: int = Field(default=500, gt=0)
     validate_limit: int = Field(default=64, gt=0)
     checkpoint_every: int = Field(default=250, gt=0)
@@ -95,7 +102,8 @@ class Recipe(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for a resume to continue the same training."""
-        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every", "precision", "task"}
+        left_out = {"validate_every", "validate_limit", "checkpoint_every", "log_every"}
+        left_out |= {"precision", "task", "undecided"}
         # Checkpoints from before these fields existed must still be accepted: a default value is not compared.
         later = ("start", "clip_each", "weight_decay_end", "decay")
         left_out |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}

@@ -19,12 +19,13 @@ from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.locks import locked
 from ..core.schedules import stream_seed
+from ..models.options import check_sizes
 from ..results.provenance import git_state
 from .checkpoint import export_weights
 from .follow_up import flags, next_command, resume_command
 from .loop import TrainingOutcome, fit
 from .objectives import build_objective
-from .ranks import Ranks, start_ranks
+from .ranks import Ranks, lost_ranks_named, start_ranks
 from .recipe import Recipe, read_recipe
 
 
@@ -94,7 +95,8 @@ def train(
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     busy = f"{out}: another training writes there; wait for it, or choose another --out"
-    with locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext():
+    lock = locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext()
+    with lost_ranks_named(ranks, out), lock:
         model = build_untrained(card, seed)
         objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
         data = getattr(objective, "note", "") or recipe.scenes.note
@@ -131,6 +133,7 @@ def build_untrained(card: ModelCard, seed: int) -> nn.Module:
     Raises:
         UsageError: The options do not fit, or the model is not a torch module.
     """
+    check_sizes(card.options)
     module, attribute = card.source.split(":")
     torch.manual_seed(stream_seed(seed, "weights", 0))
     try:

@@ -210,7 +210,7 @@ def validate_vocabulary(
             count = np.bincount(ids.ravel(), minlength=len(mask))
             pixels_won = count if pixels_won is None else pixels_won + count
             if truth.classes is not None:
-                table = semantic.confusion(truth.classes, ids, classes, len(mask))
+                table = semantic.confusion(truth.classes, ids, classes, len(mask), ignore_index=None)
                 matrix = table if matrix is None else matrix + table
     numbers = {} if matrix is None else _segmentation_scores(matrix)
     if pixels_won is None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..cards.task import TaskSpec
+from ..core.launcher import without_others
 from ..data.base import OpenData
 
 CLUSTERS = 7
@@ -80,7 +81,8 @@ def _without_ranks() -> Iterator[None]:
     """Hide torchrun's variables. Only the main rank validates; the evaluation would wait for shards of the others."""
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
     try:
-        yield
+        with without_others():
+            yield
     finally:
         os.environ.update(hidden)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from ocl_bench.core.files import find_file, read_text
+from ocl_bench.core.files import find_file, read_text, write_atomically
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -20,6 +21,19 @@ def test_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("süß".encode("latin-1"))
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "list.txt")
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*result\.json'"):
+        write_atomically(path, write)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_suffix_may_be_in_capitals_or_small_letters(tmp_path: Path) -> None:

@@ -38,6 +38,25 @@ def test_a_lock_is_refused_while_its_process_lives_and_free_when_it_is_killed(tm
     assert not path.exists()
 
 
+def test_a_lock_of_another_host_with_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held while its process lives and free afterwards, whatever the host and the number of the process."""
+    path = tmp_path / ".lock"
+    elsewhere = "import os, socket\nsocket.gethostname = lambda: 'node17'\nos.getpid = lambda: 7\n"
+    monkeypatch.setattr("socket.gethostname", lambda: "node18")
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with subprocess.Popen(
+        [sys.executable, "-c", elsewhere + HOLDER, path], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="node17 works"), locked(path, "node17 works", wait=False):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    path.write_text("node17 7")  # what other libraries write into such a file says nothing here
+    with locked(path, "", wait=False):
+        pass
+    assert not path.exists()
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file/\.lock: cannot be locked"), locked(tmp_path / "file" / ".lock", ""):

@@ -43,7 +43,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[int,
         )
 
     monkeypatch.setattr("ocl_bench.data.scenes.render", render)
-    monkeypatch.setattr("ocl_bench.data.scenes.REVISIONS", {"full": 1, "camo": 1, "outd": 1})
+    monkeypatch.setattr("ocl_bench.data.scenes.REVISIONS", {"full": (1,), "camo": (1,), "outd": (1,)})
     monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.processors", lambda: 1)
     return calls
 

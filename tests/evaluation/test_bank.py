@@ -339,7 +339,7 @@ def test_refusals(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return Prediction(embedding=torch.ones(len(batch), 5 if "image000" in batch.ids else 6))
 
     train = replace(data(), revision="r3")
-    with pytest.raises(UsageError, match="model pixels: gives features of 6 numbers, and gave 5 before"):
+    with pytest.raises(UsageError, match="the model gives a feature of 6 numbers, and gave 5 before"):
         bank_for(plan_for(Grows(), train), train)
     monkeypatch.setenv("OCL_BENCH_CACHE", str(own_cache / "banks" / "no" / "file"))
     (own_cache / "banks" / "no").write_text("a file")

@@ -45,23 +45,23 @@ def writes_into_the_image(predict: Any, batch: Batch) -> Prediction:
 
 def global_noise(predict: Any, batch: Batch) -> Prediction:
     masks = predict(batch).masks
-    return Prediction(masks=masks + torch.rand_like(masks), mask_source="decoder")
+    return Prediction(masks=(masks + torch.rand_like(masks)) / 2, mask_source="decoder")
 
 
 def batch_statistics(predict: Any, batch: Batch) -> Prediction:
     masks = predict(batch).masks
-    return Prediction(masks=masks / masks.std(), mask_source="decoder")
+    return Prediction(masks=masks / masks.max(), mask_source="decoder")
 
 
 def position_in_batch(predict: Any, batch: Batch) -> Prediction:
     masks = predict(batch).masks
-    return Prediction(masks=masks + torch.arange(len(batch)).view(-1, 1, 1, 1), mask_source="decoder")
+    return Prediction(masks=masks / torch.arange(1, len(batch) + 1).view(-1, 1, 1, 1), mask_source="decoder")
 
 
 MISTAKES = {
     "predicts": lambda predict, batch: predict(None),
     "fields and shapes": lambda predict, batch: Prediction(masks=predict(batch).masks[0], mask_source="decoder"),
-    "finite values": lambda predict, batch: Prediction(masks=predict(batch).masks / 0, mask_source="decoder"),
+    "finite values": lambda predict, batch: Prediction(masks=predict(batch).masks * torch.nan, mask_source="decoder"),
     "input unchanged": writes_into_the_image,
     "deterministic": global_noise,
     "independent of order": position_in_batch,

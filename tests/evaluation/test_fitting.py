@@ -89,7 +89,7 @@ def test_the_first_format_is_read_with_what_it_said() -> None:
     known = {name: value for name, value in read.fit.model_dump().items() if value is not None}
     assert known == {"head": "linear", "kind": "embedded"}
     assert read_result(OLD_RESULTS / "grid.json").fit is None  # nothing is fitted for class-agnostic detection
-    everything_else = read.model_dump(mode="json", by_alias=True, exclude={"fit", "schema_"})
+    everything_else = read.model_dump(mode="json", by_alias=True, exclude={"fit", "schema_"}, exclude_unset=True)
     assert everything_else == {name: value for name, value in content.items() if name != "schema"}
 
 

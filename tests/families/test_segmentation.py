@@ -84,7 +84,7 @@ class Colours:
     def predict(self, batch: Batch) -> Prediction:
         mean = torch.nn.functional.avg_pool2d(batch.image, 4)
         colours = torch.from_numpy(COLOURS / 255).float()[torch.arange(self.clusters) % 4]
-        near = -(mean[:, None] - colours[None, :, :, None, None]).square().sum(2)
+        near = (-(mean[:, None] - colours[None, :, :, None, None]).square().sum(2)).exp()  # in [0, 1], same order
         return Prediction(
             tokens=mean if "tokens" in self.fields else None,
             masks=near.flip(1) if "vocabulary" in self.fields else None,

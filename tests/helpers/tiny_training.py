@@ -1,4 +1,7 @@
-"""A training small enough for a test; as a script: `python tiny_training.py OUT [kill=STEP] [world=N kinds=A,B]`."""
+"""A training small enough for a test; as a script: `python tiny_training.py OUT [kill=STEP] [term=STEP] [world=N]`.
+
+With `kinds=A,B` it trains once for each kind of objective.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 
 from ocl_bench.models.encoder import Encoder
-from ocl_bench.training import Recipe, fit
+from ocl_bench.training import Recipe, fit, loop
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.data import CHUNK, ChunkedArray, TrainingScenes
 from ocl_bench.training.encoder_objectives import EncoderObjective, EncoderOptions
@@ -94,6 +97,23 @@ def assert_same_training(out: Path, losses: dict[int, float], weights: dict[str,
         assert (tensor == weights[name]).all(), name
 
 
+def terminate_between(objective: Any, step: int, out: Path) -> None:
+    """SIGTERM to this process while it learns a step; every checkpoint that is saved adds a line to saved.txt."""
+    learn, save = objective.loss, loop.save_checkpoint
+
+    def loss_with_signal(model: Any, inputs: Any, fraction: float) -> Any:
+        if round(fraction * 8) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(model, inputs, fraction)
+
+    def save_and_note(path: Path, checkpoint: Any) -> None:
+        save(path, checkpoint)
+        with (out / "saved.txt").open("a") as file:
+            file.write(f"{checkpoint.step}\n")
+
+    objective.loss, loop.save_checkpoint = loss_with_signal, save_and_note
+
+
 def main(out: str, *arguments: str) -> None:
     torch.set_num_threads(1)
     options = dict(argument.split("=") for argument in arguments)
@@ -103,7 +123,7 @@ def main(out: str, *arguments: str) -> None:
             objective = tiny_objective(kind, gather=ranks.gather)
             fit(tiny_model(), objective, tiny_recipe(), seed=0, out=Path(out) / kind, ranks=ranks, progress=False)
         return
-    objective = tiny_objective()
+    objective = tiny_objective(gather=ranks.gather)
     if "kill" in options:
         learn, last = objective.loss, int(options["kill"])
 
@@ -113,6 +133,8 @@ def main(out: str, *arguments: str) -> None:
             return learn(model, inputs, fraction)
 
         objective.loss = loss_until_killed
+    if "term" in options:
+        terminate_between(objective, int(options["term"]) + ranks.rank, Path(out))
     fit(tiny_model(), objective, tiny_recipe(), seed=0, out=Path(out), ranks=ranks, progress=False)
 
 

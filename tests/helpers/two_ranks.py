@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -21,8 +22,8 @@ RunDouble = Callable[[Ranks, Path], dict[str, Tensor]]
 """Trains in float64, where a joint batch and two halves of it differ by rounding only; returns what it learnt."""
 
 
-def run_two_ranks(script: Path, *arguments: str | Path) -> None:
-    """Both must end with 0 within two minutes."""
+def run_two_ranks(script: Path, *arguments: str | Path, expected: int = 0) -> list[str]:
+    """Both must end with this exit code within two minutes. Returns what they printed on standard error."""
     # The store is kept here, as torchrun keeps it: a port that a rank opens later may have been taken by then.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
@@ -33,9 +34,14 @@ def run_two_ranks(script: Path, *arguments: str | Path) -> None:
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     command = [sys.executable, str(script), *map(str, arguments)]
-    ranks = [subprocess.Popen(command, env={**os.environ, **shared, "RANK": r, "LOCAL_RANK": r}) for r in "01"]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": r, "LOCAL_RANK": r}, stderr=PIPE, text=True)
+        for r in "01"
+    ]
     try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        printed = [rank.communicate(timeout=120)[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [expected, expected], printed
+        return printed
     finally:
         for rank in ranks:
             rank.kill()

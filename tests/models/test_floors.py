@@ -20,6 +20,7 @@ from ocl_bench.families.discovery import Discovery
 from ocl_bench.metrics import METRICS, compute
 from ocl_bench.models import clustering, floors
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.pixels import build_shrunk_image
 
 SIZE = 48
 FLOOR_CARDS = ("single-slot", "grid", "random", "kmeans", "kmeans-features", "fps-features", "oracle", "patch-oracle")
@@ -418,3 +419,19 @@ def test_a_mask_that_is_zero_everywhere_has_a_zero_slot() -> None:
     masks = torch.stack([torch.ones(2, 3), torch.zeros(2, 3)])
     slots = clustering.weighted_means(torch.arange(24.0).reshape(4, 2, 3), masks)
     assert slots.tolist() == [[2.5, 8.5, 14.5, 20.5], [0, 0, 0, 0]]
+
+
+def test_a_shrunk_image_is_compared_by_the_distance_of_its_pixels() -> None:
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    embedding = build_shrunk_image().predict(Batch(tuple("abcdef"), images)).embedding
+    assert embedding is not None and embedding.shape == (6, 49)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(6))
+    pixels = images.unflatten(3, (4, 8)).unflatten(2, (4, 8)).mean((3, 5)).flatten(1)
+    distances = torch.cdist(pixels, pixels) / (0.5 * 48**0.5)
+    torch.testing.assert_close(embedding @ embedding.T, 1 - distances.square() / 2, atol=1e-3, rtol=0)
+    flat = torch.tensor([1, 0.5]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
+    colours = build_shrunk_image(side=1).predict(Batch(("white", "grey"), flat))
+    expected = torch.tensor([[3**-0.5] * 3 + [0], [0, 0, 0, 1]])
+    torch.testing.assert_close(colours.embedding, expected, atol=1e-3, rtol=0)
+    with pytest.raises(UsageError, match="option 'side': 0 is not an integer"):
+        build_shrunk_image(side=0)

@@ -76,7 +76,7 @@ def test_attributes_of_a_user_model_become_its_card() -> None:
         supervision = "much"
 
     with pytest.raises(
-        UsageError, match="model Wrong: attribute supervision: Input should be 'none', 'boxes' or 'masks'"
+        UsageError, match="model Wrong: attribute supervision: Input should be 'none', 'boxes', 'masks'"
     ):
         get_model(Wrong())
 

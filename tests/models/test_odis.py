@@ -19,7 +19,7 @@ from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.models.layers.projection import ProjectionHead
 from ocl_bench.models.loading import get_model
-from ocl_bench.models.losses import cross_view_loss, patch_loss, targets
+from ocl_bench.models.losses import cross_view_loss, patch_loss, targets, view_contrast
 from ocl_bench.models.odis import Odis, Views, build
 from ocl_bench.models.ranks import RankOps
 
@@ -269,7 +269,8 @@ def test_flags_off_give_ibot_and_dino() -> None:
     dino_given = replace(given, hidden=torch.zeros_like(given.hidden))
     dino = tiny(**DINO).loss(views(), epoch=1.0, momentum=1.0)
     assert torch.equal(dino["total"], tiny(**IBOT).loss(dino_given, epoch=1.0, momentum=1.0)["image"])
-    assert set(dino) == {"total", "image", "entropy", "coverage"}
+    monitors = {"monitor_target_entropy", "monitor_mean_target_entropy", "monitor_head_cosine"}
+    assert set(dino) == {"total", "image", "entropy", "coverage", *monitors}
     assert "student.backbone.masked_embed" not in tiny(**DINO).state_dict()
 
 
@@ -462,3 +463,73 @@ def test_a_compiled_loss_is_not_compiled_again_at_every_step() -> None:
         torch.testing.assert_close(actual, expected)
         frames.append(counter.frame_count)
     assert frames[-1] == frames[1] > 0  # the second step shows that epoch and momentum are no constants
+
+
+# --- what is in no paper: batch norm in the head, Sinkhorn targets, InfoNCE -----------------------------------------
+
+LEARNING: dict = {"batch_norm": True, "assignment": "sinkhorn", "norm_last_layer": True, "teacher_temperature": 0.02}
+
+
+def test_the_head_with_batch_norm_spreads_its_vectors() -> None:
+    torch.manual_seed(0)
+    plain, normed = (ProjectionHead(16, 12, hidden=16, bottleneck=8, batch_norm=norm) for norm in (False, True))
+    assert [type(layer).__name__ for layer in normed.mlp] == ["Linear", "RowNorm", "GELU", "Linear", "RowNorm"]
+    tokens = 3 + torch.randn(5, 7, 16)  # tokens of a small network are alike
+    with torch.no_grad():
+        cosines = [float(head.project(tokens).flatten(0, 1).mean(0).square().sum()) for head in (plain, normed)]
+    assert cosines[0] > 0.9 and cosines[1] < 0.1
+    rows = normed.mlp(tokens.flatten(0, 1))
+    torch.testing.assert_close(normed.project(tokens), F.normalize(rows, dim=1).view(5, 7, 8))
+    torch.testing.assert_close(rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    assert normed.project(tokens[:1, :1]).isfinite().all() and normed.project(tokens[:0]).shape == (0, 7, 8)
+
+
+@pytest.mark.parametrize("options", [LEARNING, LEARNING | IBOT, LEARNING | {"patch_weight": 0.0}])
+def test_sinkhorn_and_batch_norm_learn(options: dict) -> None:
+    model = tiny(freeze_last_layer=0, **options).train()
+    assert not [name for name in model.state_dict() if name.startswith("centre")]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = views() if "layout" in options else views(batch=6)
+    terms = model.loss(given, epoch=1.0, momentum=0.9)
+    terms["total"].backward()
+    learnt = [p for p in model.student.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
+    assert sum(bool(p.grad.any()) for p in learnt) > 0.8 * len(learnt)
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert float(terms["monitor_target_entropy"]) < 0.6 < float(terms["monitor_mean_target_entropy"])
+    assert float(terms["monitor_head_cosine"]) < 0.5
+    statistics = [name for name in before if "running_mean" in name]
+    assert len(statistics) == 4 and all(not torch.equal(model.state_dict()[name], before[name]) for name in statistics)
+
+
+def test_monitors_say_that_a_fresh_plain_teacher_is_undecided() -> None:
+    terms = tiny(**IBOT, teacher_temperature=0.3, warmup_temperature=0.3).loss(views(), epoch=1.0, momentum=1.0)
+    share = float(terms["entropy"]) / math.log(TINY["out_dim"])
+    assert float(terms["monitor_target_entropy"]) == pytest.approx(share) and share > 0.8
+    assert float(terms["monitor_head_cosine"]) > 0.8
+
+
+@pytest.mark.parametrize("layout", ["obj", "cls"])
+def test_contrast_alone_needs_no_teacher(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(layout=layout, object_weight=0.0, patch_weight=0.0, contrast_weight=1.0, batch_norm=True).train()
+    given = views(local=0)
+    monkeypatch.setattr(model.teacher.backbone, "forward", None)  # calling it would fail
+    terms = model.loss(given, epoch=1.0, momentum=0.5)
+    assert set(terms) == {"total", "contrast", "coverage"} and torch.equal(terms["total"].detach(), terms["contrast"])
+    tokens = model.student.backbone(given.globals.flatten(0, 1), _attended(model, given))
+    unit = model.student.head.project(tokens[:, :1])
+    present = given.present[:2] if layout == "obj" else torch.ones_like(given.present[:2])
+    torch.testing.assert_close(terms["contrast"], view_contrast(unit.view(2, 4, -1), present, 0.1).detach())
+    terms["total"].backward()
+    assert model.student.backbone.cls_token.grad.any()
+    assert model.student.head.last_layer.weight_v.grad is None  # no prototypes take part
+
+
+def _attended(model: Odis, given: Views) -> Tensor | None:
+    return given.objects.flatten(0, 1) if model.layout == "obj" else None
+
+
+def test_contrast_is_added_to_the_other_losses() -> None:
+    both = tiny(contrast_weight=0.5).loss(views(), epoch=1.0, momentum=1.0)
+    alone = tiny().loss(views(), epoch=1.0, momentum=1.0)
+    torch.testing.assert_close(both["total"], alone["total"] + 0.5 * both["contrast"])

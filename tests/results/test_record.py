@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -111,6 +112,14 @@ def test_reading_names_file_and_field(result: Result, tmp_path: Path) -> None:
         read_result(tmp_path / "none.json")
     with pytest.raises(UsageError, match="rows cannot be read"):
         read_rows(tmp_path / "none.json")
+
+
+def test_a_file_name_that_is_not_utf8_is_escaped_where_it_is_named(result: Result, tmp_path: Path) -> None:
+    """In the command or in the error of a sample; a result would otherwise be lost after the work is done."""
+    text = os.fsdecode(b"eval --data-root /data/\xff")
+    named = result.model_copy(update={"identity": result.identity.model_copy(update={"command": text})})
+    written = write_result(named, read_rows(result.path), tmp_path)
+    assert written.path is not None and read_result(written.path).identity.command == r"eval --data-root /data/\xff"
 
 
 def test_old_formats_are_migrated_step_by_step() -> None:

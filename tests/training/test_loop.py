@@ -115,6 +115,33 @@ def test_two_gloo_ranks_learn_like_one(tmp_path, whole):
     assert logged_losses(tmp_path / "two" / "boxes") == pytest.approx(logged_losses(tmp_path), abs=1e-5)
 
 
+def test_sigterm_of_several_ranks_saves_one_checkpoint_and_all_exit_143(tmp_path, whole):
+    """A signal reaches the ranks between different steps: all stop after the same one."""
+    endings = run_two_ranks(SCRIPT, tmp_path, "world=2", "term=3", expected=143)
+    assert load_checkpoint(tmp_path / "last.pt").step == 4
+    assert (tmp_path / "saved.txt").read_text() == "1\n2\n3\n4\n"  # the last one once, and by one rank
+    assert sum("stopped by SIGTERM: step 4 is in " in text for text in endings) == 1
+    run_two_ranks(SCRIPT, tmp_path, "world=2")
+    assert logged_losses(tmp_path) == pytest.approx(whole[0], abs=1e-5)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(set(lines)) == len(lines) == 10  # 8 steps, and validations after 4 and 8
+
+
+def test_a_rank_that_was_lost_is_said_in_one_line(tmp_path):
+    from dataclasses import replace
+
+    alone = start_ranks("cpu", "fp32")
+    said = "[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:17319\nGLHF!"
+    two = replace(alone, size=2, rank=1)
+    for error in (RuntimeError(said), torch.distributed.DistBackendError("NCCL\ntimeout")):
+        said_in_one_line = pytest.raises(UsageError, match=r"^rank 1 of 2: another rank has stopped; .*last\.pt[^\n]*$")
+        with said_in_one_line, ranks_module.lost_ranks_named(two, tmp_path):
+            raise error
+    for ranks, error in ((alone, RuntimeError(said)), (two, RuntimeError("shapes differ"))):
+        with pytest.raises(RuntimeError, match=r"gloo|shapes"), ranks_module.lost_ranks_named(ranks, tmp_path):
+            raise error
+
+
 def test_ranks_end_with_0_while_gloo_still_works():
     """Without `_leave_gloo` both abort here: "terminate called without an active exception"."""
     run_two_ranks(HELPERS / "leaving_rank.py")

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ocl_bench.models.layers.patches import patches_of_boxes
 from ocl_bench.training.crops import LOOKS, Looks, draw_uniform, pillow_crop, resized_crops
-from ocl_bench.training.object_crops import TRIES, CropOptions, clean_boxes, draw_object_crops, draw_object_looks
+from ocl_bench.training.object_crops import (
+    TRIES,
+    CropOptions,
+    clean_boxes,
+    draw_object_crops,
+    draw_object_looks,
+    squares_around,
+)
 from ocl_bench.training.patch_masks import PatchMaskOptions, block_mask, draw_patch_masks
 
 OPTIONS = CropOptions(size=32, scale=(0.25, 1.0), locals=3, local_size=16, local_scale=(0.05, 0.25))
@@ -245,3 +252,44 @@ def test_blocks_are_blocks_and_end():
         neighbours[shape] = float((masks[:, :, 1:] & masks[:, :, :-1]).float().mean())
     assert neighbours["block"] > 2 * neighbours["random"]
     assert not draw_patch_masks(0, 0, np.arange(5), 2, 2, PatchMaskOptions(ratio=(0.1,), variation=(0.0,))).any()
+
+
+# --- squares around objects -----------------------------------------------------------------------------------------
+
+
+def test_squares_by_hand():
+    sizes, target = np.array([[100, 80]] * 4), np.array([[20.0, 30, 40, 70]] * 4)  # 20 wide, 40 high
+    numbers = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0.999, 0.999], [0.25, 0, 0.5, 0.5]])
+    squares = squares_around(numbers, sizes, target, (1.0, 2.0))
+    # Factors 1, 2, 2 and 1.25 of 40 pixels; corners from (bottom - side, right - side) to (top, left), in the image.
+    assert squares.tolist() == [[30, 0, 40, 40], [0, 0, 80, 80], [20, 0, 80, 80], [25, 5, 50, 50]]
+    wide = squares_around(numbers[:2], sizes[:2], np.array([[0.0, 0, 80, 90]] * 2), (1.0, 1.0))
+    assert wide.tolist() == [[0, 0, 80, 80], [0, 0, 80, 80]]  # an object longer than the image is wide
+
+
+def test_squares_show_the_whole_object_and_stay_inside():
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(40, 120, (500, 2))
+    low = draw.uniform(0, 0.6, (500, 2)) * sizes[:, ::-1]
+    target = np.concatenate([low, low + np.minimum(draw.uniform(3, 30, (500, 2)), sizes[:, ::-1] - low)], axis=1)
+    top, left, height, width = squares_around(draw.random((500, 4)), sizes, target, (1.0, 2.0)).T
+    assert (height == width).all() and (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= sizes[:, 0]).all() and (left + width <= sizes[:, 1]).all()
+    shown = np.minimum(target[:, 2], left + width) - np.maximum(target[:, 0], left)
+    assert (shown >= target[:, 2] - target[:, 0] - 1).all()  # corners are whole pixels
+    longer = np.maximum(target[:, 2] - target[:, 0], target[:, 3] - target[:, 1])
+    assert (height >= longer - 1).all() and (height <= 2 * longer + 1).all() and len(np.unique(height)) > 20
+
+
+def test_zoom_replaces_global_views_of_images_with_an_object_only():
+    options = CropOptions(size=32, scale=(0.4, 1.0), locals=1, local_size=16, zoom=(1.0, 1.5))
+    uniform = np.random.default_rng(1).random((2, options.columns))
+    boxes = np.array([[[10.0, 12, 30, 28]], [[np.nan] * 4]])
+    sizes = np.array([[64, 80], [64, 80]])
+    zoomed = draw_object_crops(uniform, sizes, boxes, options, 8)
+    plain = draw_object_crops(uniform, sizes, boxes, options.model_copy(update={"zoom": None}), 8)
+    assert torch.equal(zoomed.crops[1], plain.crops[1]) and torch.equal(zoomed.crops[0, 2], plain.crops[0, 2])
+    assert (zoomed.crops[0, :2, 2] == zoomed.crops[0, :2, 3]).all() and (zoomed.crops[0, :2, 2] <= 30).all()
+    assert zoomed.present[0, :2].all() and zoomed.tries[0].tolist() == [1, 1]
+    seen = zoomed.boxes[0, :, 2:] - zoomed.boxes[0, :, :2]
+    assert (seen[:, 0] > 32 / 1.5 - 1.5).all() and not torch.equal(zoomed.crops[0, 0], zoomed.crops[0, 1])

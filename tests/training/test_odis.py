@@ -383,6 +383,20 @@ def test_same_steps_and_images_for_all_cards():
         assert rest[0] == rest[1] and whole.input == other.input
 
 
+def test_the_controls_without_boxes_and_with_boxes_differ_in_nothing_else():
+    objects, images = get_card("infonce-objects"), get_card("infonce-images")
+    assert {key for key in objects.options if objects.options[key] != images.options[key]} == {
+        "layout",
+        "masked_attention",
+    }
+    pairs = objects.train, images.train
+    assert {key for key in pairs[0] if pairs[0][key] != pairs[1][key]} == {"objective"}
+    ours, theirs = (train["objective"] for train in pairs)
+    assert {key for key in ours if ours[key] != theirs[key]} == {"boxes", "crops"}
+    assert OdisOptions(**ours).crops.zoom == (1.0, 2.0) and OdisOptions(**theirs).crops.zoom is None
+    assert objects.supervision == "boxes" and images.supervision == "none"
+
+
 def test_scenes_with_stuff_are_learnt_from_too(tmp_path, cards):
     record = invoke(tmp_path / "out", "--set", "scenes.variant=things")
     assert record["data"].startswith("24 embedded scenes of things r1") and record["numbers"].keys() == {"val_spread"}
@@ -453,3 +467,47 @@ def test_what_cannot_be_trained_is_refused(tmp_path, cards, monkeypatch):
     monkeypatch.setattr(run, "get_card", lambda name: seeing)
     with pytest.raises(UsageError, match="the objective sees boxes; set `supervision: boxes`"):
         run.train("ibot", out=tmp_path / "out", progress=False)
+
+
+def test_batched_views_show_the_same_objects_as_exact_ones():
+    crops = CROPS.model_copy(update={"zoom": (1.0, 1.5), "local_blur": 0.0})
+    looks = {"blur": (0.0, 0.0), "solarise": (0.0, 0.0), "hue": 0.0, "jitter": 0.0, "grey": 0.0}
+    plain = OdisOptions(kind="odis", crops=crops, looks=looks)
+    exact = tiny_objective(options=plain)
+    batched = tiny_objective(options=plain.model_copy(update={"views": "batched"}))
+    one, two = exact.batch(2), batched.batch(2)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    ours, theirs = batched.views(two), exact.views(one)
+    assert float((ours.globals - theirs.globals).abs().mean()) < 0.25  # of pixels with deviation 1, of noise
+    assert torch.equal(ours.objects, theirs.objects) and bool(ours.objects.any(-1)[one["present"][:, :2].T].all())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": "reader"}, "views: batched needs images: scenes"),
+        ({"looks": {"blur": [0.1, 0.0]}}, "batched has no blur"),
+        ({"looks": {"blur": [0.0, 0.0], "solarise": [0.0, 0.2]}}, "no solarisation"),
+    ],
+)
+def test_batched_views_refuse_what_they_do_not_do(changes, message):
+    with pytest.raises(ValueError, match=message):
+        OdisOptions(**{"kind": "odis", "views": "batched", **changes})
+
+
+def test_odis_learns_with_what_is_in_no_paper(tmp_path):
+    """Batch norm, Sinkhorn, squares around objects, batched views; and InfoNCE alone. Resumable like the others."""
+    crops = CROPS.model_copy(update={"zoom": (1.0, 2.0), "locals": 0})
+    looks = {"blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
+    options = OdisOptions(kind="odis", crops=crops, looks=looks, views="batched", momentum=0.9)
+    flags = {"batch_norm": True, "assignment": "sinkhorn", "norm_last_layer": True}
+    contrast = {"batch_norm": True, "object_weight": 0.0, "patch_weight": 0.0, "contrast_weight": 1.0}
+    for name, model in (("odis", flags), ("contrast", contrast)):
+        learn(tmp_path / name, objective=tiny_objective(options=options), model=tiny_model(**model))
+        for _ in range(2):
+            learn(tmp_path / "cut", objective=tiny_objective(options=options), model=tiny_model(**model), minutes=0)
+        learn(tmp_path / "cut", objective=tiny_objective(options=options), model=tiny_model(**model))
+        assert_same_training(tmp_path / "cut", *losses_and_weights(tmp_path / name))
+        rows = log_rows(tmp_path / name)
+        assert all(math.isfinite(row["loss"]) for row in rows) and ("loss_contrast" in rows[0]) == (name == "contrast")
+        (tmp_path / "cut").rename(tmp_path / f"cut-{name}")

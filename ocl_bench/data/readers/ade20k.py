@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ...core.files import read_text
+from ...core.files import find_files, read_text
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
@@ -54,11 +54,11 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
     if not any((root / folder).is_dir() for folder in folders):
         folders = [folder.parent for folder in folders]
     images, annotations = folders
-    stems = {path.stem for path in (root / images).glob(f"ADE_{split}_*.jpg")}
+    stems = {path.stem for path in find_files(root / images, f"ADE_{split}_*.jpg")}
     if not stems:
         raise DataMissingError(f"{root / images}: no image ADE_{split}_*.jpg in it; unpack the archive again")
     # An annotation without image is listed too: it then fails as a sample, instead of vanishing from the split.
-    stems |= {path.stem for path in (root / annotations).glob(f"ADE_{split}_*.png")}
+    stems |= {path.stem for path in find_files(root / annotations, f"ADE_{split}_*.png")}
     return [
         (stem, (images / f"{stem}.jpg").as_posix(), (annotations / f"{stem}.png").as_posix()) for stem in sorted(stems)
     ]

@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
+from ...core.files import find_files
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
@@ -73,7 +74,7 @@ def list_files(root: Path, split: str) -> list[DenseFiles]:
     folders = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine")]
     suffixes = ("_leftImg8bit.png", "_gtFine_labelIds.png")
     images, labels = (
-        {f"{path.parent.name}/{path.name.removesuffix(suffix)}" for path in (root / folder).glob(f"*/[!.]*{suffix}")}
+        {f"{path.parent.name}/{path.name[: -len(suffix)]}" for path in find_files(root / folder, f"*/[!.]*{suffix}")}
         for folder, suffix in zip(folders, suffixes, strict=True)
     )
     if not images:

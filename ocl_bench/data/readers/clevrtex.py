@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ...core.files import parse_json, read_text
+from ...core.files import find_files, parse_json, read_text
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -93,8 +93,8 @@ def find_folder(root: Path, variant: str, folder: str = "") -> Path:
     if (root / name).is_dir():
         return root / name
     scene = f"CLEVRTEX_{variant}_??????.png"
-    shards = root.glob(f"[0-9]*/{scene}") if root.is_dir() else iter(())
-    if root.is_dir() and (root.name == name or any(shards) or any(root.glob(scene))):
+    shards = find_files(root, f"[0-9]*/{scene}")
+    if root.is_dir() and (root.name == name or any(shards) or any(find_files(root, scene))):
         return root
     raise DataMissingError(
         f"CLEVRTEX '{variant}': looked for {root / name} and for {root}/<shard>/{scene}; {_how_to_get(variant)}, "
@@ -107,14 +107,14 @@ def list_scenes(folder: Path, variant: str) -> dict[int, str]:
 
     Raises UsageError when a scene is there twice.
     """
-    pattern = re.compile(rf"CLEVRTEX_{variant}_([0-9]{{6}})\.png")
+    pattern = re.compile(rf"CLEVRTEX_{variant}_([0-9]{{6}})\.(?:png|PNG)")
     scenes: dict[int, str] = {}
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             match = pattern.fullmatch(name)
             if match is None:
                 continue
-            stem = Path(os.path.relpath(parent, folder), name.removesuffix(".png")).as_posix()
+            stem = Path(os.path.relpath(parent, folder), name[: -len(".png")]).as_posix()
             other = scenes.setdefault(int(match[1]), stem)
             if other != stem:
                 raise UsageError(f"{folder}: scene {match[1]} is there twice, {other}.png and {stem}.png; remove one")

@@ -35,6 +35,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
+from ...core.files import find_files
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -42,7 +43,7 @@ from ..index import Manifest, take_manifest
 from ..labels import class_regions, label_map, run_length
 from ..options import check_entries, check_split, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
-from .coco_names import check_names, choose, image_ids, sample_ids
+from .coco_names import check_ids, choose, image_ids, sample_ids
 from .places import find_root, usual_places
 
 _NOT_ANNOTATED = "listed images are not annotated, first {}; correct the list"
@@ -144,7 +145,7 @@ class CocoReader(SampleSequence[Sample]):
         path = root / "annotations" / f"{options.annotations}_{split}2017.json"
         content = read_json(path, _pack)
         check_entries(content, path, _PANOPTIC_FIELDS if options.annotations == "panoptic" else _FIELDS)
-        check_names(content, path)
+        check_ids(content, path)
         images = content["images"]
         if not images:
             raise DataMissingError(f"{path}: lists no image; download the file again")
@@ -289,7 +290,7 @@ def _open_maps(
     # `<split>2017` is the folder of the images as well, so it counts only where it holds PNG files.
     maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
     # Other code writes its converted maps, `_labelTrainIds`, beside the official ones.
-    stems = {path.stem for path in maps.glob("[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
+    stems = {path.stem for path in find_files(maps, "[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
     if not stems:
         raise DataMissingError(f"{maps}: no stuff-thing map in it; unpack stuffthingmaps_trainval2017.zip again")
     where, names = maps.relative_to(root).as_posix(), sorted(stems)
@@ -312,10 +313,12 @@ def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
     )
 
 
-def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str = "*") -> Path:
-    """The first of these folders with a file that matches. Raises DataMissingError; `what` names the content."""
+def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str | None = None) -> Path:
+    """The first of these folders with a file that fits the pattern. Raises DataMissingError; `what` is the content."""
     for name in names:
-        if (root / name).is_dir() and next((root / name).glob(pattern), None) is not None:
+        folder = root / name
+        files = find_files(folder, pattern) if pattern else folder.glob("*")
+        if folder.is_dir() and next(files, None) is not None:
             return root / name
     raise DataMissingError(f"{root}: no {what} in {' or '.join(names)}; see docs/data.md for the layout")
 

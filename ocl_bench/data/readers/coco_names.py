@@ -40,7 +40,7 @@ def image_ids(images: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[st
     return dict(zip(names, numbers, strict=True))
 
 
-def check_names(content: dict[str, Any], path: Path) -> None:
+def check_ids(content: dict[str, Any], path: Path) -> None:
     """Raise UsageError when two images or categories share an id or file name, or image ids have no order."""
     numbers = [image["id"] for image in content["images"]]
     for field, values in (

@@ -9,7 +9,7 @@ Options of the card (`data.options`), all optional:
 images, masks  folder names below the folder (`images`, `masks`)
 ids            text file below the folder with one id per line; `{split}` in its name becomes the split
 void           number, or [R, G, B], of pixels without annotation (255, but an object in a mask with larger numbers);
-               null when there are none
+               null when there are none; also called `ignore_index`, as in `ocl_bench.metrics`
 background     number, or [R, G, B], of the background (0); null when every segment is an object
 max_objects    more labels than this in one mask are an error (1000)
 """
@@ -23,15 +23,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.log import warn_once
 from ...core.types import VOID, Sample, Truth
+from ...metrics.ignored import IGNORED
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, take_manifest
 from ..options import first_repeated, parse_options, read_lines
+from ..rims import remark_rims
 from .frames import IMAGES, MASKS, by_stem, name_some
 from .places import first_folder
 
@@ -43,9 +45,6 @@ _Code = int | tuple[int, int, int] | None
 """A number or a colour (R, G, B) of mask pixels, or None for "no such pixels"."""
 
 
-_VOID_CODE = 255
-
-
 class FolderOptions(BaseModel):
     """The options of the card, validated."""
 
@@ -54,7 +53,7 @@ class FolderOptions(BaseModel):
     images: str = "images"
     masks: str = "masks"
     ids: str | None = None
-    void: _Code = _VOID_CODE
+    void: _Code = Field(default=IGNORED, validation_alias=AliasChoices("void", "ignore_index"))
     background: _Code = 0
     max_objects: int = Field(default=1000, ge=1, le=32767)  # labels are int16
 
@@ -149,6 +148,7 @@ class FolderReader(SampleSequence[Sample]):
         codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
             void = void_number(codes, coloured, self.options, path, self.root)
+            remark_rims(codes, coloured, _code(void, coloured, "void"), path, self.root / self.options.masks)
             labels = rank_labels(codes, coloured, void, self.options.background)
         except ValueError as error:
             raise SampleError(row["id"], f"{path}: {error}") from error
@@ -197,13 +197,13 @@ def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path:
         path: the mask, for the remark.
         about: what the remark is said once for.
     """
-    if coloured or options.void != _VOID_CODE or codes.max(initial=0) <= _VOID_CODE or not (codes == _VOID_CODE).any():
+    if coloured or options.void != IGNORED or codes.max(initial=0) <= IGNORED or not (codes == IGNORED).any():
         return options.void
     said = "void" in options.model_fields_set
     text = "read as void, as data.options.void says; set it to null if that is an object"
     if not said:
         text = "read as an object; set data.options.void to 255 if it means void"
-    reason = f"has numbers above {_VOID_CODE}, and {_VOID_CODE} is {text} (said once for {about})"
+    reason = f"has numbers above {IGNORED}, and {IGNORED} is {text} (said once for {about})"
     warn_once("void", about, f"{path}: {reason}")
     return options.void if said else None
 

@@ -46,10 +46,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, UsageError
+from ...core.files import read_bytes
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
-from ..index import Manifest, take_manifest
+from ..index import Manifest, check_utf8, take_manifest
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from . import imagenet_hub as hub
@@ -258,6 +259,7 @@ def _open_boxes(
         )
     boxes = XmlBoxes(box_folder, numbers)
     names = boxes.names()
+    check_utf8(names)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return boxes, f"-boxes-{digest}", f"; {len(names)} box files of {box_folder}"
 
@@ -265,6 +267,7 @@ def _open_boxes(
 def _content(reader: ImageNetReader, listing: Listing) -> str:
     """Eight hexadecimal digits of all names and of the sizes of some files; a file that is not there counts as -1."""
     digest = _label_digest(reader, listing.classes)
+    check_utf8(reader.ids)
     for sample_id, suffix in zip(reader.ids, listing.suffixes, strict=True):
         digest.update(f"{sample_id}{suffix}\n".encode())
     for position in _some(len(reader)):
@@ -282,6 +285,7 @@ def _row_content(reader: HubReader, classes: Sequence[str]) -> str:
 
 def _label_digest(reader: ImageNetReader | HubReader, classes: Sequence[str]) -> Any:
     """A SHA-256 of the names of the classes and of the class of each image."""
+    check_utf8(classes)
     digest = hashlib.sha256("\n".join([*classes, ""]).encode())
     digest.update(reader.labels.astype("<i4").tobytes())
     return digest
@@ -298,7 +302,7 @@ def _box_content(reader: ImageNetReader | HubReader) -> str:
     for position in _some(len(reader)):
         path = reader.boxes.path(reader.ids[position])
         try:
-            digest.update(b"\0" if path is None else path.read_bytes())
+            digest.update(b"\0" if path is None else read_bytes(path))
         except OSError:  # its sample fails later, with a message
             digest.update(b"\1")
     return f"-{digest.hexdigest()[:8]}"

@@ -11,7 +11,6 @@ label          optional: wnid of all boxes of the image, or one per box; without
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
@@ -26,7 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
-from ...core.files import check_regular, parse_json, read_text
+from ...core.files import check_regular, file_sha256, find_file, parse_json, read_bytes, read_text
 from ...core.types import Instance
 
 OTHER_CLASS = -1
@@ -70,7 +69,7 @@ class XmlBoxes:
         name = f"{Path(sample_id).name}.xml"
         folders = Path(sample_id).parents  # of an image below its class folder too: class/part, class, .
         tried = (self.folder / folder / name for folder in folders)
-        return next((path for path in tried if path.is_file()), None)
+        return next((found for path in tried if (found := find_file(path))), None)
 
     def names(self) -> list[str]:
         """Names of all files relative to `folder`, sorted."""
@@ -78,7 +77,7 @@ class XmlBoxes:
             top = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
         names = [name for name, is_folder in top if not is_folder]
         names += [f"{name}/{inner}" for name, is_folder in top if is_folder for inner in os.listdir(self.folder / name)]
-        return sorted(name for name in names if name.endswith(".xml"))
+        return sorted(name for name in names if name.lower().endswith(".xml"))
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def read_xml(
         SampleError: the file is broken.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(read_bytes(path))
         size = [float(root.findtext(f"size/{side}") or "nan") for side in ("width", "height")]
         rows = [
             (
@@ -299,5 +298,4 @@ def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[floa
 
 
 def _digest_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return file_sha256(path)[:8]

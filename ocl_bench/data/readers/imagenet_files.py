@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import DataMissingError, UsageError
-from ...core.files import read_text
+from ...core.files import check_regular, read_text
 from ..images import one_line
 from .frames import IMAGES, name_some
 
@@ -240,6 +240,7 @@ def _read_devkit(folder: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise DataMissingError(f"{truth}: cannot be read ({error}); unpack ILSVRC2012_devkit_t12 again") from error
     try:
+        check_regular(meta)
         synsets: Any = loadmat(meta, squeeze_me=True)["synsets"]
         wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in np.atleast_1d(synsets)}
     # scipy has its own exceptions for damaged files, and also lets those of zlib and numpy through.

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import check_regular
 from ..images import IMAGE_FORMATS, check_pixels, one_line, remark_orientation, to_rgb
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ def _open_saved(folder: Path, part: str) -> SavedRows:
     """The rows that `save_to_disk` wrote to folder/part."""
     import datasets
 
+    for path in (folder / part).iterdir():
+        check_regular(path)
     table = datasets.load_from_disk(str(folder / part), keep_in_memory=False)
     _check_columns(table.features, folder / part)
     names = tuple(sorted(f"{part}/{path.name}" for path in (folder / part).iterdir() if path.is_file()))
@@ -193,6 +196,7 @@ def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
 
     groups, counts = [], []
     for number, name in enumerate(names):
+        check_regular(folder / name)
         with pyarrow.parquet.ParquetFile(folder / name) as file:
             features = datasets.Features.from_arrow_schema(file.schema_arrow)
             _check_columns(features, folder / name)

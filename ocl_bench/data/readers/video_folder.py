@@ -30,6 +30,7 @@ from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, take_manifest
+from ..rims import remark_rims
 from .folder import FolderOptions, find_folder, folder_options, list_ids, not_read, rank_labels, void_number
 from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
 
@@ -137,6 +138,8 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
     table, kinds = np.zeros(0, dtype=np.int64), set()
     for path in files.masks:
         codes, coloured = read_mask(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
+        void = files.options.void
+        remark_rims(codes, coloured, void if isinstance(void, int) and not coloured else None, path, path.parent.parent)
         table = np.union1d(table, codes)
         kinds.add(coloured)
         if len(kinds) > 1:

@@ -34,6 +34,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.files import check_regular, find_file, find_files
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
@@ -199,7 +200,7 @@ def list_ids(root: Path, split: str) -> list[str]:
     """
     lists = root / "ImageSets" / "Segmentation"
     if split == "all-masks":
-        return sorted(path.stem for path in (root / "SegmentationObject").glob("[!.]*.png"))
+        return sorted(path.stem for path in find_files(root / "SegmentationObject", "[!.]*.png"))
     if split == "trainaug":
         written = next((path for name in _AUGMENTED if (path := lists / name).is_file()), None)
         return _augmented(root, lists) if written is None else _read_list(written)
@@ -235,7 +236,7 @@ def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str
     VOC's own masks are preferred. Those of SBD are searched when `sbd` is given, SegmentationClassAug when `augmented`.
     """
     files = {"image": f"JPEGImages/{name}.jpg", "classes": "", "objects": ""}
-    if sbd is not None and not (root / files["image"]).is_file() and (sbd / "img" / f"{name}.jpg").is_file():
+    if sbd is not None and find_file(root / files["image"]) is None and find_file(sbd / "img" / f"{name}.jpg"):
         files["image"] = _relative(sbd / "img" / f"{name}.jpg", root)
     for key, folders, part in (
         ("classes", ("SegmentationClass", *(["SegmentationClassAug"] if augmented else [])), "cls"),
@@ -243,7 +244,7 @@ def _files(root: Path, name: str, sbd: Path | None, augmented: bool) -> dict[str
     ):
         candidates = [root / folder / f"{name}.png" for folder in folders]
         candidates += [sbd / part / f"{name}.mat"] if sbd is not None else []
-        path = next((path for path in candidates if path.is_file()), None)
+        path = next((path for path in candidates if find_file(path)), None)
         files[key] = "" if path is None else _relative(path, root)
     return files
 
@@ -258,6 +259,7 @@ def _read_mat(path: Path, sample_id: str, field: str, shape: tuple[int, ...]) ->
     from scipy.io import loadmat
 
     try:
+        check_regular(path)
         content: Any = loadmat(path)[field][0, 0]["Segmentation"]
         mask = np.asarray(content).astype(np.int64)
     # scipy has its own exceptions for damaged files, and also lets those of zlib and numpy through.

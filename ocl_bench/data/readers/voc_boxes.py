@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...core.errors import SampleError
+from ...core.files import read_bytes
 from ...core.types import Instance
 
 Box = tuple[float, float, float, float]
@@ -38,7 +39,7 @@ def read_boxes(path: Path, sample_id: str, shape: tuple[int, ...], names: Sequen
         SampleError: the file is missing or broken, or a box is not in the image.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(read_bytes(path))
     except (OSError, ElementTree.ParseError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SampleError(sample_id, f"{path}: boxes cannot be read ({reason}); {_REMEDY}") from error

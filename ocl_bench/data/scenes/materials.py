@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 N_FULL = 60
 N_UNSEEN = 25
+Colour = tuple[float, float, float]
 _VOLUME = 32
 """Cells along each axis of the noise."""
 
@@ -98,7 +99,7 @@ FULL_KINDS = tuple(TEXTURES)[:10]
 TEXTURE_NAMES = tuple(TEXTURES)
 
 
-def _hsv(h: float, s: float, v: float) -> tuple[float, float, float]:
+def _hsv(h: float, s: float, v: float) -> Colour:
     return colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0.0), 1.0), min(max(v, 0.05), 1.0))
 
 
@@ -121,6 +122,35 @@ def free_material(rng: np.random.Generator, kind: str, hue: float) -> Material:
     turn = hue + rng.normal(0, 0.035) - first[0]
     vivid = max(first[1], 0.4)
     return replace(drawn, first=_hsv(first[0] + turn, vivid, first[2]), second=_hsv(second[0] + turn, *second[1:]))
+
+
+LIGHTNESS_RATIO = 2.2
+"""Smallest ratio of the lightness of the two colours of `contrasting_colours`."""
+
+
+def contrasting_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
+    """Two RGB colours of any hue, the lighter one 2.2 to 3.6 times as light as the darker one, in either order."""
+    light, ratio = rng.uniform(0.55, 0.85), rng.uniform(LIGHTNESS_RATIO, 3.6)
+    hue, saturation = rng.uniform(), rng.uniform(0.4, 0.9)
+    other = hue + rng.normal(0, 0.06) if rng.uniform() < 0.5 else rng.uniform()
+    pair = [_of_lightness(hue, saturation, light), _of_lightness(other, rng.uniform(0.4, 0.9), light / ratio)]
+    swapped = rng.uniform() < 0.5
+    return (pair[1], pair[0]) if swapped else (pair[0], pair[1])
+
+
+def lightness(colour: Colour) -> float:
+    """Lightness of an RGB colour: the luma of ITU-R BT.601, by which images are made grey."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
+def _of_lightness(hue: float, saturation: float, wanted: float) -> Colour:
+    """A colour of this hue and lightness. It is less saturated where the hue does not reach the lightness."""
+    red, green, blue = _hsv(hue, saturation, 1.0)
+    full = lightness((red, green, blue))
+    if wanted <= full:
+        return (red * wanted / full, green * wanted / full, blue * wanted / full)
+    white = (wanted - full) / (1 - full)
+    return (red + white * (1 - red), green + white * (1 - green), blue + white * (1 - blue))
 
 
 @functools.cache

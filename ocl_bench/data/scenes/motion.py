@@ -77,8 +77,10 @@ def sample_video(revision: int, split: str, index: int, seed: int = 0) -> tuple[
     """Draw video `index`, one scene a frame. Raises ValueError for an unknown split or revision."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split}; there are {SPLITS}")
-    if revision != REVISIONS["motion"]:
-        raise ValueError(f"variant motion is at revision {REVISIONS['motion']}, {revision} cannot be rendered any more")
+    if revision not in REVISIONS["motion"]:
+        raise ValueError(
+            f"variant motion is at revision {REVISIONS['motion'][-1]}, {revision} cannot be rendered any more"
+        )
     rng = scene_rng("motion", revision, split, seed, index)
     camera = _move_camera(rng)
     light = draw_light(rng)

@@ -1,78 +1,39 @@
 """Scenes for image classification: one large object of the image's class among smaller ones of other classes.
 
-    store = SalientStore(split="train", count=64)      # reads the cache; data/stand_ins/layouts.py fills it
+    store = SalientStore(revision=2, split="train", count=64)      # reads the cache; data/stand_ins/layouts.py fills it
     store[0].image, store[0].label, store[0].boxes
 
-<cache>/scenes/salient-r1/<split>[-seed<N>]/00000.npz     16 scenes each
+<cache>/scenes/salient-r2/<split>[-seed<N>]/00000.npz     16 scenes each
 
-A class is a shape with a texture: four shapes times six textures, and neither alone determines it. Each of four hues is
-shared by six classes: colour helps, but does not determine the class, not even together with the shape. Scene i shows
-class i modulo 24; it is a pure function of (revision, split, seed, i).
+A class is a shape with a texture, and neither alone determines it. Revision 1 has four shapes times six textures, and
+each of four hues is shared by six classes: colour helps, but does not determine the class, not even together with the
+shape. Revision 2 has four shapes times four textures; colours say nothing. Scene i shows class i modulo their number;
+it is a pure function of (revision, split, seed, i).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .materials import FULL_KINDS, free_material
-from .sampler import (
-    REVISIONS,
-    SPLITS,
-    Border,
-    Scene,
-    SceneObject,
-    apply_material,
-    draw_light,
-    ground_point,
-    place_camera,
-    scene_rng,
-    where_free,
-)
-from .shapes import FULL_SHAPES, SHAPE_NAMES
+from .salient_classes import CLASSES, SalientClass, classes_of
+from .salient_sampler import sample_salient
 from .store import Store, central_window, read_arrays, serve, write_arrays
+
+__all__ = ["CLASSES", "SalientClass", "SalientScene", "SalientStore", "classes_of", "render_salient", "sample_salient"]
 
 CHUNK = 16
 SIZE = 128
 SHAPES = ((96, 128), (128, 96), (128, 128), (102, 128), (128, 102))
 """Height and width of the central part that is kept of the rendered square; scene i has entry i modulo 5."""
 
-MIN_DISTRACTORS, MAX_DISTRACTORS = 4, 6
-"""Number of smaller objects that are drawn. Some find no place, are hidden or cut off: most pictures show 3 to 6."""
-
-_KINDS = ("plain", "checker", "stripes", "dots", "camouflage", "lattice")
-_HUES = 4
-_POINTED = 1.3
-"""Factor on the size of an octahedron, because it fills only a sixth of the cube around it."""
-
-_OCCLUDED = 0.4
-"""Share of scenes in which a distractor stands between the camera and the salient object."""
-
 _MIN_PIXELS = 65
 """Objects with fewer pixels in the cropped picture get no box. It is 0.4 % of the square, as in other scenes."""
 
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class SalientClass:
-    """One class, a shape with a kind of texture. index: 0..23. hue: mean of its colours, in turns."""
-
-    index: int
-    shape: str
-    kind: str
-    hue: float
-
-
-CLASSES: tuple[SalientClass, ...] = tuple(
-    SalientClass(s * len(_KINDS) + k, shape, kind, (s + k) % _HUES / _HUES)
-    for s, shape in enumerate(FULL_SHAPES)
-    for k, kind in enumerate(_KINDS)
-)
 
 
 @dataclass(frozen=True)
@@ -101,79 +62,14 @@ class SalientStore(Store[SalientScene]):
         """The scenes of a file."""
         return read_chunk(path)
 
+    @property
+    def classes(self) -> tuple[SalientClass, ...]:
+        """The classes of the revision."""
+        return classes_of(self.revision)
+
     def write(self, path: Path, indices: range) -> None:
         """Render these scenes and write them as one file."""
         write_chunk(path, render_salient(self.revision, self.split, indices, self.seed))
-
-
-def sample_salient(revision: int, split: str, index: int, seed: int = 0) -> Scene:
-    """Draw scene `index`; object 0 is the salient one. Raises ValueError for an unknown split or revision."""
-    if split not in SPLITS or revision != REVISIONS["salient"]:
-        known = f"{SPLITS} and revision {REVISIONS['salient']}"
-        raise ValueError(f"unknown split or revision {split}/{revision} of variant salient; there are {known}")
-    rng = scene_rng("salient", revision, split, seed, index)
-    camera, axes = place_camera(rng)
-    scene = _busy_ground(rng, camera, axes, draw_light(rng))
-    main = CLASSES[index % len(CLASSES)]
-    scene.objects.append(_salient(rng, scene, main))
-    others = [other for other in CLASSES if other is not main]
-    for number in range(int(rng.integers(MIN_DISTRACTORS, MAX_DISTRACTORS + 1))):
-        chosen = others[int(rng.integers(len(others)))]
-        half = rng.uniform(0.5, 0.85) * rng.uniform(0.85, 1.15, 3)
-        wanted = _object(rng, chosen, np.zeros(3), half, scale=1.0)
-        in_front = number == 0 and rng.uniform() < _OCCLUDED
-        placed = _in_front(rng, scene, wanted) if in_front else where_free(rng, scene, wanted)
-        if placed is not None:
-            scene.objects.append(placed)
-    return scene
-
-
-def _busy_ground(rng: np.random.Generator, camera: np.ndarray, axes: np.ndarray, light: np.ndarray) -> Scene:
-    """A scene without objects, whose ground has two or three regions of any textures and colours."""
-    regions = int(rng.integers(2, 4))
-    kinds = rng.choice(len(FULL_KINDS), regions, replace=False)
-    grounds = [
-        apply_material(rng, free_material(rng, FULL_KINDS[int(k)], rng.uniform()), -1, rng.uniform(0.4, 0.9))
-        for k in kinds
-    ]
-    borders = [
-        Border(
-            rng.uniform(0, 2 * math.pi),
-            rng.uniform(-1.5, 1.5),
-            rng.uniform(0, 0.35),
-            rng.uniform(1.0, 3.0),
-            rng.uniform(0, 2 * math.pi),
-        )
-        for _ in range(regions - 1)
-    ]
-    return Scene(camera, axes, light, grounds, borders=borders)
-
-
-def _salient(rng: np.random.Generator, scene: Scene, main: SalientClass) -> SceneObject:
-    """The large object. It rises from the ground, so its foot is placed below the centre of the picture."""
-    half = rng.uniform(1.25, 1.75) * rng.uniform(0.88, 1.12, 3) * (_POINTED if main.shape == "octahedron" else 1.0)
-    x, y = ground_point(scene, np.array([rng.uniform(-0.22, 0.22), rng.uniform(-0.45, -0.1)]))
-    return _object(rng, main, np.array([x, y, half[2]]), half, scale=0.6)
-
-
-def _object(
-    rng: np.random.Generator, salient: SalientClass, centre: np.ndarray, half: np.ndarray, scale: float
-) -> SceneObject:
-    """An object of a class. half: half-sizes (3,). scale: of its texture."""
-    surface = apply_material(rng, free_material(rng, salient.kind, salient.hue), -1, scale)
-    size = "large" if half.mean() > 1 else "small"
-    shape = SHAPE_NAMES.index(salient.shape)
-    return SceneObject(shape, size, centre, half, rng.uniform(0, 2 * math.pi), surface, salient.index)
-
-
-def _in_front(rng: np.random.Generator, scene: Scene, wanted: SceneObject) -> SceneObject:
-    """`wanted`, placed between the camera and the salient object, where it hides a part of it."""
-    main = scene.objects[0]
-    towards = math.atan2(*(scene.camera - main.centre)[[1, 0]]) + rng.uniform(-0.7, 0.7)
-    reach = 0.85 * (math.hypot(*main.half[:2]) + math.hypot(*wanted.half[:2]))
-    x, y = main.centre[:2] + reach * np.array([math.cos(towards), math.sin(towards)])
-    centre = np.array([x, y, wanted.half[2]])
-    return SceneObject(wanted.shape, wanted.size, centre, wanted.half, wanted.yaw, wanted.surface, wanted.category)
 
 
 def render_salient(revision: int, split: str, indices: Sequence[int], seed: int = 0) -> list[SalientScene]:

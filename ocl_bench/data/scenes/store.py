@@ -89,7 +89,7 @@ class Store(ABC, Generic[Rendered]):
 
     def check_revision(self) -> None:
         """Raise ValueError when this version does not render the revision."""
-        if self.variant != type(self).variant or REVISIONS[self.variant] != self.revision:
+        if self.variant != type(self).variant or self.revision not in REVISIONS[self.variant]:
             raise ValueError(f"variant '{self.variant}' revision {self.revision} is not rendered by this version")
 
     def to_json(self) -> str:

@@ -77,8 +77,9 @@ class StandInTree:
     def _check_revision(self) -> None:
         from .. import scenes
 
-        if scenes.REVISIONS.get(self.variant) != self.revision:
-            known = ", ".join(f"{variant} {revision}" for variant, revision in scenes.REVISIONS.items())
+        if self.revision not in scenes.REVISIONS.get(self.variant, ()):
+            rendered = scenes.REVISIONS.items()
+            known = ", ".join(f"{variant} {' and '.join(map(str, numbers))}" for variant, numbers in rendered)
             raise UsageError(
                 f"data.stand_in: variant '{self.variant}' revision {self.revision} is not rendered by this version; "
                 f"it has {known}"

@@ -13,33 +13,31 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import check_regular
 from ...core.log import logger
-from ...core.types import VOID, Sample, Truth
+from ...core.types import Sample, Truth
 from ...data import OpenData
 from ...data.base import SampleSequence
+from ...data.rims import remark_rims
+from ...metrics.ignored import IGNORED, IgnoreIndex, with_void
 from ..plan import Plan, make_plan
 from .masks import MaskLookup, masks_model
 
 LARGEST_ARRAYS = 1_500_000_000
 """Most bytes that a `.npz` file may unpack to."""
 
-_VOID_CODE = 255
-
 
 @dataclass(frozen=True)
 class _Arrays(SampleSequence[Sample]):
     """Label maps of the truth as samples. Their images are black: the masks exist already, so nothing reads them.
 
-    void: number of pixels without annotation; None when there are none.
+    ignore_index: what counts as a pixel without annotation, see `ocl_bench.metrics.ignored`.
     """
 
     ids: tuple[str, ...]
     truth: np.ndarray
-    void: int | None
+    ignore_index: IgnoreIndex
 
     def __getitem__(self, index: int) -> Sample:
-        labels = self.truth[index].astype(np.int16)
-        if self.void is not None:
-            labels[self.truth[index] == self.void] = VOID
+        labels = with_void(self.truth[index][None], self.ignore_index)[0].astype(np.int16)
         return Sample(self.ids[index], np.zeros((*labels.shape, 3), np.uint8), Truth(labels))
 
 
@@ -49,21 +47,21 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     It has the task's metrics and mask rules, but crops nothing and scores at the resolution of the arrays. Its
     signature says so. Raises UsageError for arrays that cannot be used.
     """
-    prediction, truth, ids = _read_arrays(path)
-    void: int | None = _VOID_CODE
-    if truth.max() > _VOID_CODE:  # before the limit: the meaning of a number must not depend on how much is scored
-        void = None
-        if (truth == _VOID_CODE).any():
-            reason = f"has numbers above {_VOID_CODE}, so that {_VOID_CODE} is an object and not void"
-            logger.warning("%s: truth %s", path, reason)
+    prediction, truth, ids, ignore_index = _read_arrays(path)
+    if ignore_index == "auto" and (remark := _void_remark(truth)):
+        logger.warning("%s: truth %s; store `ignore_index` (255, or -1 for no such label) to say it", path, remark)
     prediction, truth, ids = prediction[:limit], truth[:limit], ids[:limit]
     # There are no images to crop, and whoever made the arrays has chosen their resolution.
     native = task.protocol.model_copy(update={"crop": "none", "score_at": None})
     spec = task.model_copy(update={"protocol": native, "noise_seeds": (0,)})
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     note = f"data: supplied, {len(ids)} truth maps of {path}"
-    data = OpenData(_Arrays(ids, truth, void), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
+    data = OpenData(_Arrays(ids, truth, ignore_index), "supplied", f"sha256:{sha256[:16]}", path.parent, ids, note)
     position = {sample_id: index for index, sample_id in enumerate(ids)}
+    for field, maps in (("truth", truth), ("prediction", prediction)):
+        ignored = IGNORED if ignore_index == "auto" and field == "truth" else None
+        for one in maps:
+            remark_rims(one.astype(np.int64), False, ignored, path, f"{field} of {path}")
     lookup = MaskLookup(data, lambda sample_id, sample, seed: prediction[position[sample_id]].astype(np.int64))
     return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")
 
@@ -80,8 +78,16 @@ def _check_size(path: Path) -> None:
         raise UsageError(f"{path}: {text}; store small integers, such as uint8, or score it in parts")
 
 
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Prediction and truth (N, H, W), and N different ids. Raises UsageError naming file and field."""
+def _void_remark(truth: np.ndarray) -> str:
+    """What is remarkable about 255 in maps (N, H, W) of which some count further; empty for others."""
+    largest, ignored = truth.max((1, 2)), (truth == IGNORED).any((1, 2))
+    if not ((largest > IGNORED) & ignored).any():
+        return ""
+    return f"has numbers above {IGNORED}, so that {IGNORED} is an object and not void in the maps with such numbers"
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], IgnoreIndex]:
+    """Prediction and truth (N, H, W), N different ids, and what is void. Raises UsageError naming file and field."""
     try:
         _check_size(path)
         with np.load(path, allow_pickle=False) as content:
@@ -105,4 +111,14 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     ids = tuple(str(i) for i in arrays.get("ids", [f"{i:06d}" for i in range(len(truth))]))
     if len(ids) != len(truth) or len(set(ids)) != len(ids):
         raise UsageError(f"{path}: field 'ids' must hold {len(truth)} different names, got {len(set(ids))}")
-    return prediction, truth, ids
+    return prediction, truth, ids, _ignore_index(path, arrays)
+
+
+def _ignore_index(path: Path, arrays: dict[str, np.ndarray]) -> IgnoreIndex:
+    """The field `ignore_index`: a label, or a negative number for none; "auto" without the field."""
+    if "ignore_index" not in arrays:
+        return "auto"
+    value = arrays["ignore_index"]
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise UsageError(f"{path}: field 'ignore_index' is {value.dtype} {value.shape}, expected one integer")
+    return int(value.item()) if value.item() >= 0 else None

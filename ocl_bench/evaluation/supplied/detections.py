@@ -10,11 +10,12 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...cards.model import ModelCard
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...core.files import read_bytes
+from ...core.files import parse_json, read_bytes
 from ...data import OpenData
 from ...families import find_family
 from ...families.coco_results import read_results
@@ -32,8 +33,9 @@ def results_plan(
     task: TaskSpec, data: OpenData, path: Path, name: str, *, limit: int | None = None, split: str | None = None
 ) -> Plan:
     """The plan that scores one COCO results file. Raises UsageError for a file that cannot be used."""
-    # Classes play no part in these metrics; 0 stands for no class, as in the files that `--save-predictions` writes.
-    categories = {0, *data.categories} if data.categories else None
+    # 0 stands for no class, as in the files that `--save-predictions` writes; class-agnostic metrics need none.
+    without = () if getattr(task.protocol, "classes", None) else (0,)
+    categories = {*without, *data.categories} if data.categories else None
     detections = {0: read_results(path, data.ids, numbers=data.image_ids, categories=categories)}
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return _plan(task, data, detections, name, sha256, "none", limit, split)
@@ -72,7 +74,7 @@ def kept_plan(
                 raise UsageError(f"{path}: cannot be read ({error.strerror}); evaluate again") from error
             content.update(text)  # seed by seed, in the order of the data: the hash is part of the result's key
             read_results(path, [sample_id], numbers=data.image_ids)  # an error names this file, not the temporary one
-            entries += json.loads(text)
+            entries += parse_json(text)
         # One file for all images: where no image has masks, those without detections have none either.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as merged:
             json.dump(entries, merged)
@@ -98,6 +100,7 @@ def _plan(
     """
     if find_family(task.family).output != "detections" or task.fit is not None:
         raise UsageError(f"task {task.name}: COCO results files are scored on detection tasks without a head")
-    card = ModelCard(name="supplied-detections", source="user:object", input=8, notes=("detections from files",))
+    about: dict[str, Any] = {"notes": ("detections from files",), "supervision": "undeclared"}
+    card = ModelCard(name="supplied-detections", source="user:object", input=8, **about)
     model = LoadedModel(GivenOutputs(detections, source), card, name, sha256, 0, None, {}, bundled=False)
     return make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")

@@ -8,8 +8,10 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import SampleError
+from ...core.files import check_regular, find_file
 from ...core.types import Sample, Truth
 from ...data.images import read_mask
+from ...data.rims import remark_rims
 from ...data.transforms import prepare
 
 REMEDY = "write one id-map PNG for each sample, named <sample id>.png"
@@ -34,7 +36,8 @@ def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
         raise SampleError(
             sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} (the whole image or the scored crop)"
         )
-    codes, _ = read_mask(path, sample.id, shape=shape, remedy=REMEDY)
+    codes, coloured = read_mask(path, sample.id, shape=shape, remedy=REMEDY)
+    remark_rims(codes, coloured, None, path, path.parent)
     if shape == scored:  # taken as it is, also where the whole image happens to have the same size
         return codes
     # The ids take the way of the truth through the protocol, as their ranks: truth labels are small integers.
@@ -50,7 +53,9 @@ def _png_size(path: Path, sample_id: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        found = find_file(path) or path
+        check_regular(found)
+        with Image.open(found, formats=("PNG",)) as picture:
             return picture.height, picture.width
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError(sample_id, f"{path}: is not a readable PNG; {REMEDY}") from error

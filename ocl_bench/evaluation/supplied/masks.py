@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from ...cards.model import ModelCard
 from ...cards.task import TaskSpec
 from ...core.errors import SampleError, UsageError
+from ...core.files import find_file
 from ...core.types import Batch, MaskSource, Prediction, Sample, Video
 from ...data import OpenData
 from ...data.transforms import nearest
@@ -23,6 +24,8 @@ from ...families.video import VideoAdapter
 from ...models.loading import LoadedModel
 from ..plan import Plan, make_plan
 from .label_maps import REMEDY, read_prediction
+
+_LOSSY = (".jpg", ".jpeg", ".webp")
 
 FindFile = Callable[[str, int], Path]
 """Name of a mask and noise seed to its PNG. The name is a sample id, or `<video id>/<frame>`."""
@@ -42,11 +45,15 @@ class MaskLookup:
         reads_video: whether the data are videos.
     """
 
+    sees_images = False
+
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
         source, _, passes = source.partition("+passes-")
         mask_source, _, self.link = source.partition("+linked-")
         self.passes = int(passes) if passes else 1
+        self.softmax = mask_source.endswith("+softmax")
+        mask_source = mask_source.removesuffix("+softmax")
         self.mask_source = cast(MaskSource, mask_source)
         self.position = {sample_id: index for index, sample_id in enumerate(data.ids)}
         self.video: Video | None = None
@@ -62,6 +69,7 @@ class MaskLookup:
             mask_source=self.mask_source,
             link=self.link,
             passes=self.passes,
+            softmax=self.softmax,
         )
 
     def _named_samples(self, batch: Batch) -> list[tuple[str, Sample]]:
@@ -115,7 +123,8 @@ def masks_plan(
     for names in _mask_names(data, videos):
         for path in (file(mask_name, seed) for seed in noise_seeds for mask_name in names):
             # A missing file is not an error here: the runner records it for its sample.
-            content.update(path.read_bytes() if path.is_file() else b"")
+            found = find_file(path)
+            content.update(found.read_bytes() if found else b"")
     model = masks_model(MaskLookup(data, read, source, reads_video=videos), name, content.hexdigest())
     plan = make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
     return replace(plan, adapter=VideoAdapter(task, no_segment=background)) if videos else plan
@@ -123,7 +132,8 @@ def masks_plan(
 
 def masks_model(lookup: MaskLookup, name: str, sha256: str) -> LoadedModel:
     """The masks as a loaded model; the hash of their content takes the place of a checkpoint's."""
-    card = ModelCard(name="supplied-masks", source="user:object", input=8, notes=("masks from files",))
+    about: dict[str, Any] = {"notes": ("masks from files",), "supervision": "undeclared"}
+    card = ModelCard(name="supplied-masks", source="user:object", input=8, **about)
     return LoadedModel(lookup, card, name, sha256, 0, None, {}, bundled=False)
 
 
@@ -138,10 +148,13 @@ def masks_in(folder: Path, task: TaskSpec, data: OpenData) -> FindFile:
         if Path(sample_id).is_absolute() or ".." in Path(sample_id).parts:
             raise UsageError(f"{what} '{sample_id}' is not usable as a {place} below {folder}")
     paths = [folder / f"{name}.png" for names in _mask_names(data, videos) for name in names]
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if find_file(path) is None]
     if missing:
         first = missing[0].relative_to(folder)
         remedy = "write one id-map PNG for each frame, <video>/<frame>.png" if videos else f"{REMEDY}, or use --limit"
+        others = (path.with_suffix(suffix) for path in missing for suffix in _LOSSY)
+        if lossy := next((other for other in others if find_file(other)), None):
+            remedy = f"{lossy.name} is no mask, as lossy compression makes new ids at every border; {remedy}"
         raise UsageError(f"{folder}: {len(missing)} of {len(paths)} masks are missing, first {first}; {remedy}")
     return lambda name, seed: folder / f"{name}.png"
 

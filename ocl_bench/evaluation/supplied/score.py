@@ -16,6 +16,7 @@ from ...core.log import logger
 from ...data import OpenData, open_data, subset
 from ...families import find_family
 from ...families.files import prediction_path
+from ...models.declared import Declared
 from ...results.record import Result, read_result
 from ..plan import Plan
 from ..run import run
@@ -29,6 +30,9 @@ def score_masks(
     masks: str | Path,
     *,
     name: str = "supplied-masks",
+    training_seed: int | None = None,
+    supervision: str | None = None,
+    classes: bool = False,
     data_root: str | Path | None = None,
     limit: int | None = None,
     split: str | None = None,
@@ -48,8 +52,13 @@ def score_masks(
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
             and F.
             An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
-            truth, 0 is the background and 255 is void (but an object where truth has larger numbers).
+            truth, 0 is the background and 255 is void (but an object in a map with larger numbers). One integer
+            `ignore_index` beside them names another label for void, and -1 says that there is none.
             For a detection task, a COCO results file (`.json`).
+        name: of the method in results and boards.
+        training_seed, supervision: of the model that made the masks, as in `evaluate`.
+        classes: of a COCO results file, score each category by itself, as `pycocotools` does. This is another protocol
+            with metrics of its own, on the task `<task>-classes`; by default categories play no part.
         data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
 
@@ -58,12 +67,17 @@ def score_masks(
         DataMissingError: when the data set is not there.
     """
     spec, masks = get_task(task), Path(masks)
+    said = Declared(training_seed=training_seed, supervision=supervision)
+    if classes:
+        if masks.suffix != ".json":
+            raise UsageError(f"{masks}: has no categories; --classes is for COCO results files (.json)")
+        spec = spec.with_classes()
     if masks.suffix == ".npz":
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = array_plan(spec, masks, name, limit)
         logger.info("%s", plan.data.note)
-        return run(plan, results=results, progress=progress)
+        return run(_by(said, plan), results=results, progress=progress)
     if masks.suffix != ".json" and not masks.is_dir():
         raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
     root = Path(data_root) if data_root is not None else None
@@ -75,7 +89,12 @@ def score_masks(
     else:
         file = masks_in(masks, spec, data)
         plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split)
-    return run(plan, results=results, progress=progress)
+    return run(_by(said, plan), results=results, progress=progress)
+
+
+def _by(said: Declared, plan: Plan) -> Plan:
+    """The plan with what is said about the model. Raises UsageError for the name of a bundled model."""
+    return replace(plan, model=said.applied(plan.model))
 
 
 @dataclass(frozen=True)

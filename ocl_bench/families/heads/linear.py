@@ -118,5 +118,5 @@ def _held_out_miou(features: FeatureSet, choose: np.ndarray, classes: int, head:
         for position in choose:
             tokens, maps = features.batch(np.array([position]))
             scores = F.interpolate(class_scores(tokens, head), size=maps.shape[1:], mode="bilinear")
-            total += confusion(maps, scores.argmax(1).numpy(), classes)
+            total += confusion(maps, scores.argmax(1).numpy(), classes, ignore_index=None)
     return float(np.nan_to_num(miou_sem(total)))

@@ -30,7 +30,7 @@ def _accumulate(rows: pandas.DataFrame, name: str, protocol: Any) -> Statistic:
     from ..accumulation import precision_statistic, recall_statistic
     from ..detection import from_columns
 
-    build = recall_statistic if name.startswith("ar100_") else precision_statistic
+    build = recall_statistic if name.removeprefix("class_").startswith("ar100_") else precision_statistic
     if "image_id" not in rows:
         return build(from_columns(rows, kind_of(name)))
     # pycocotools goes by the ids of the JSON file, and the first image wins a tie; weights stay in the order of `rows`.
@@ -66,6 +66,22 @@ DEFINITIONS = (
             f"ap_{kind}",
             f"class-agnostic COCO average precision of {words}",
             f"{_PRECISION}; all objects are of one category; IoU of {words}",
+        )
+        for kind, words in _WORDS
+    ),
+    *(
+        _metric(
+            f"class_ar100_{kind}",
+            f"average recall of at most 100 {words} of each category, IoU .50:.05:.95, mean over categories",
+            f"{_RECALL}; IoU of {words} of one category",
+        )
+        for kind, words in _WORDS
+    ),
+    *(
+        _metric(
+            f"class_ap_{kind}",
+            f"COCO average precision of {words}, mean over categories",
+            f"{_PRECISION}; IoU of {words} of one category",
         )
         for kind, words in _WORDS
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import pickle
 import re
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.files import file_sha256
 from ...core.log import logger
 
 _WRAPPERS = ("state_dict", "model")
@@ -185,9 +185,8 @@ def save_weights(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a regular file in hexadecimal. Raises OSError for anything else."""
+    return file_sha256(Path(path))
 
 
 def rename_keys(state: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> dict[str, Tensor]:

@@ -36,8 +36,22 @@ class Prototypes(nn.Module):
         return F.linear(x, weight.detach() if frozen else weight)
 
 
+class RowNorm(nn.BatchNorm1d):
+    """Batch norm of rows (N, D). A batch of fewer than two rows has no variance: it is normed by the running values."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalised rows."""
+        if self.training and len(input) < 2:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
 class ProjectionHead(nn.Module):
-    """Three linear layers with GELU between, normalisation to unit length, then prototypes; no batch norm.
+    """Linear layers with GELU between, normalisation to unit length, then prototypes.
+
+    DINO and iBOT have three linear layers without batch norm. With `batch_norm` there are two, each with one:
+    Linear, batch norm, GELU, Linear, batch norm. That spreads the vectors over the sphere from the first step on, where
+    small networks would otherwise map all tokens to nearly the same vector.
 
     Args:
         dim: width of the tokens.
@@ -47,6 +61,7 @@ class ProjectionHead(nn.Module):
         objects, patches: without `shared`, whether objects and patches have last layers of their own.
         patch_out_dim: K of the patches' own last layer; None = `out_dim`.
         norm_last_layer: prototypes keep the length 1. iBOT's help text advises it for ViT-B, not for ViT-S.
+        batch_norm: see above. It is in neither paper.
     """
 
     def __init__(
@@ -61,9 +76,17 @@ class ProjectionHead(nn.Module):
         patches: bool = True,
         patch_out_dim: int | None = None,
         norm_last_layer: bool = False,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        trunk = (nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
+        trunk: tuple[nn.Module, ...]
+        if batch_norm:
+            norms = RowNorm(hidden), RowNorm(bottleneck)
+            trunk = (nn.Linear(dim, hidden), norms[0], nn.GELU(), nn.Linear(hidden, bottleneck), norms[1])
+        else:
+            between = nn.Linear(hidden, hidden)
+            trunk = (nn.Linear(dim, hidden), nn.GELU(), between, nn.GELU(), nn.Linear(hidden, bottleneck))
+        self.batch_norm = batch_norm
         self.mlp = nn.Sequential(*trunk)
         self.mlp.apply(initialise_linear)
 
@@ -76,7 +99,8 @@ class ProjectionHead(nn.Module):
 
     def project(self, tokens: Tensor) -> Tensor:
         """Tokens (..., D) -> unit vectors (..., bottleneck), in float32 or more, also under autocast."""
-        x = self.mlp(tokens)
+        # Batch norm takes rows. Only there, so that the values of the plain head stay those of the official one.
+        x = self.mlp(tokens.flatten(0, -2)).unflatten(0, tokens.shape[:-1]) if self.batch_norm else self.mlp(tokens)
         return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
     def logits(self, unit: Tensor, kind: TokenKind, *, frozen: bool = False) -> Tensor:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...cards.names import get_card, get_task
 from ...core.errors import UsageError, first_problem
+from ...core.files import parse_json, parse_yaml, read_text
 from ...core.paths import bundled
 from ...results.measured import Figure
 from ...results.methods import DataKey, find_method
@@ -205,12 +205,14 @@ class Judged:
 def load_claims(path: Path) -> Claims:
     """Read the claims of one paper. Raises UsageError that names the file and the field."""
     try:
-        claims = Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
+        claims = Claims.model_validate(parse_yaml(read_text(path)))
     except ValidationError as error:
         field, problem = first_problem(error, "file")
         raise UsageError(f"{path}: field '{field}': {problem}; see docs/compare.md") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if claims.method != path.stem:
         raise UsageError(
             f"{path}: field 'method': '{claims.method}' is not '{path.stem}'; rename the file or the field"
@@ -339,10 +341,12 @@ def _ratio(test: ClaimRatio, path: Path) -> Outcome:
     if not path.is_file():
         return Outcome(test, "not tested here", f"no committed figure of {test.quantity} ({path.name})")
     try:
-        figure = Figure.model_validate_json(path.read_text(encoding="utf-8"))
+        figure = Figure.model_validate(parse_json(read_text(path)))
     except ValidationError as error:
         field, problem = first_problem(error, "file")
         raise UsageError(f"{path}: field '{field}': {problem}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error}); measure the figure again") from error
     verdict: ClaimVerdict = "undecided"
     if figure.low >= test.at_least:
         verdict = "holds"

@@ -15,9 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cards.names import get_task, model_names, suggest, task_names
 from ...cards.task import TaskSpec
-from ...core.errors import UsageError
 from ...families import find_family
 from ...metrics.statistics import (
     PERMUTATIONS,
@@ -29,17 +27,15 @@ from ...metrics.statistics import (
     smallest_detectable,
 )
 from ...metrics.statistics_of_set import swap_p_value
-from ...results.methods import DataKey, data_key, find_method, is_file, read_files, reasons_against, tasks_of
 from ...results.ranks_with import Reason, reasons_against_ranking
-from ...results.record import Result
+from ...results.record import NOT_DETERMINISTIC, Result
 from ...results.store import default_folders
 from .pairing import ComparedMethod, PairedResults, pair
+from .sides import Method, Tasks, cards_of, check_names, on_shared_data, side_of
 
 ALPHA = 0.05
 ROUNDING = 1e-12
 """Largest difference at which the two values of an image are a tie."""
-Method = str | Sequence[Result]
-Tasks = str | Path | TaskSpec | Sequence[str | Path | TaskSpec] | None
 Verdict = Literal["better", "worse", "undecided"]
 
 
@@ -130,7 +126,8 @@ def compare(
     """Compare two methods in one or more metrics of one or more tasks.
 
     Args:
-        a: `name` (all training seeds), `name:seed`, result files with commas between them, or results.
+        a: `name` (all training seeds), `name:seed`, paths of result files, or results. Several names or files, in one
+            text with commas or in a list, are the training seeds of one method.
         b: the other method; differences are a minus b.
         task: names with commas between them, or cards; by default all tasks on which both have results.
         metrics: by default the main metric of each task; `all` for every metric that both have.
@@ -144,8 +141,10 @@ def compare(
     """
     folders = default_folders() if results is None else [Path(folder) for folder in results]
     comparisons = []
-    for card in _cards(a, b, task, folders):
-        ours, theirs = _both(a, b, card, folders)
+    first, second = side_of(a), side_of(b)
+    check_names([first, second], folders)
+    for card in cards_of(first, second, task, folders):
+        ours, theirs = on_shared_data(first, second, card, folders)
         for metric in _metrics(metrics, card, [*ours, *theirs]):
             comparisons.append(measure(pair(ours, theirs, metric, card=card)))
     return corrected(comparisons)
@@ -217,7 +216,9 @@ def _remarks(pairs: PairedResults) -> tuple[str, ...]:
     """Why results are not ranked, each reason of a result once."""
     # A floor stands in the list once for each training seed of the other method.
     results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
-    remarks = (f"{result.model.name}: {reason.message}" for result in results.values() for reason in _against(result))
+    remarks = [f"{result.model.name}: {reason.message}" for result in results.values() for reason in _against(result)]
+    varying = [result for result in results.values() if result.identity.deterministic is False]
+    remarks += [f"{result.model.name}: {NOT_DETERMINISTIC}" for result in varying]
     return tuple(dict.fromkeys(remarks))
 
 
@@ -296,70 +297,6 @@ def _standard_error(pairs: PairedResults, tested: Difference, images: NDArray[np
 def _number(value: float) -> float | None:
     """None for NaN, which JSON does not know."""
     return None if np.isnan(value) else float(value)
-
-
-def _cards(a: Method, b: Method, task: Tasks, folders: Sequence[Path]) -> list[TaskSpec]:
-    """The cards to compare on, once each. Raises UsageError when the two share no task."""
-    if task is not None:
-        tasks = task.split(",") if isinstance(task, str) else [task] if isinstance(task, Path | TaskSpec) else task
-        return [get_task(name.strip() if isinstance(name, str) else name) for name in tasks]
-    of_a, of_b = (_tasks(method, folders) for method in (a, b))
-    common = [name for name in of_a if name in of_b]
-    for method, names in ((a, of_a), (b, of_b)):
-        if isinstance(method, str) and not names:
-            close = suggest(method.partition(":")[0], model_names())
-            raise UsageError(f"{method}: none of its results is ranked in {', '.join(map(str, folders))}{close}")
-    if not common:
-        raise UsageError(
-            f"{_name(a)} and {_name(b)} have no task in common: {', '.join(of_a) or 'none'} against "
-            f"{', '.join(of_b) or 'none'} in {', '.join(map(str, folders))}; evaluate both on one task"
-        )
-    installed = [name for name in common if name in task_names()]
-    return [get_task(name) for name in installed or common[:1]]  # without any, get_task raises the error
-
-
-def _tasks(method: Method, folders: Sequence[Path]) -> list[str]:
-    """Names of the tasks on which a method has results."""
-    if isinstance(method, str) and not is_file(method):
-        return tasks_of(folders, method)
-    return list(dict.fromkeys(result.task.name for result in _given(method)))
-
-
-def _both(a: Method, b: Method, card: TaskSpec, folders: Sequence[Path]) -> tuple[list[Result], list[Result]]:
-    """Results of both methods on the best data that they share; if they share none, `pair` reports what differs."""
-    of_a, of_b = (_by_data(method, card, folders) for method in (a, b))
-    common = [key for key in of_a if key in of_b]
-    key_a, key_b = (common[0], common[0]) if common else (next(iter(of_a)), next(iter(of_b)))
-    return of_a[key_a], of_b[key_b]
-
-
-def _by_data(method: Method, card: TaskSpec, folders: Sequence[Path]) -> dict[DataKey, list[Result]]:
-    """Results of a method by data, the best data first. Raises UsageError when there is none."""
-    if isinstance(method, str) and not is_file(method):
-        if not (methods := find_method(folders, method, card.name, card.hash)):
-            left_out = reasons_against(folders, method, card.name)
-            why = f" (left out: {'; '.join(left_out[:3])})" if left_out else ""
-            raise UsageError(
-                f"{method}: no ranked result on task '{card.name}' in {', '.join(map(str, folders))}{why}; "
-                f"run: ocl-bench eval --model {method} --task {card.name}, or name its result files"
-            )
-        return methods
-    results = _given(method)
-    # Results of another task are kept when there are no others: `pair` then names the task that differs.
-    of_task = [result for result in results if result.task.name == card.name] or results
-    return {data_key(of_task[0]): of_task}
-
-
-def _given(method: Method) -> list[Result]:
-    """The results of a method that is given by files or as results. Raises UsageError when there are none."""
-    results = read_files(method) if isinstance(method, str) else list(method)
-    if not results:
-        raise UsageError("no result to compare; give a method's name or result files")
-    return results
-
-
-def _name(method: Method) -> str:
-    return method if isinstance(method, str) else _given(method)[0].model.name
 
 
 def _metrics(metrics: str | Sequence[str] | None, card: TaskSpec, results: Sequence[Result]) -> list[str]:

@@ -17,6 +17,7 @@ from ...families.summary import set_statistic
 from ...metrics.statistics import Difference, paired_difference
 from ...metrics.statistics_of_set import Statistic, paired_statistic_difference, two_level_statistic_difference
 from ...results.record import Result
+from ...results.seeds import as_seeds
 from ...results.store import rows_of, where
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class PairedResults:
         from ...metrics.semantic_set import NAMED
 
         same = (self.ours.card.hash, self.ours.metric) == (self.theirs.card.hash, self.theirs.metric)
-        if not same or self.ours.metric.removeprefix("probe_").startswith("ap_"):
+        if not same or self.ours.metric.removeprefix("probe_").removeprefix("class_").startswith("ap_"):
             return None
         statistics = []
         for ours, theirs in zip(*self.rows, strict=True):
@@ -186,8 +187,7 @@ def pair(
         _check_card(result, their_card or card)
     for result in [*ours[1:], *theirs]:
         _check_data(ours[0], result, revision=their_card is None)
-    for side in (ours, theirs):
-        _check_method(side)
+    ours, theirs = as_seeds(ours), as_seeds(theirs)
     # With two protocols the two heads are fitted on different images by design.
     for with_one_head in [[*ours, *theirs]] if their_card is None else [ours, theirs]:
         _check_fit(with_one_head)
@@ -247,23 +247,6 @@ def _check_fit(results: Sequence[Result]) -> None:
                 )
 
 
-def _check_method(results: Sequence[Result]) -> None:
-    """Raise UsageError unless these are training seeds of one method: one name, equal options, a checkpoint each."""
-    first, owners = results[0], dict[str, Result]()
-    for result in results:
-        model = result.model
-        if model.name.partition(":")[0] != first.model.name.partition(":")[0]:
-            raise UsageError(f"{where(result)}: model.name is not of {first.model.name}; one side is one method")
-        if model.options != first.model.options:
-            field = f"model.options are {model.options}, those of {first.model.name} are {first.model.options}"
-            raise UsageError(f"{where(result)}: {field}; training seeds of one method share them")
-        # A copied checkpoint under another seed would count as a second, equal training.
-        owner = owners.setdefault(model.checkpoint_sha256, result)
-        if model.checkpoint_sha256 and model.training_seed != owner.model.training_seed:
-            field = f"model.checkpoint_sha256 is also that of {owner.model.name}"
-            raise UsageError(f"{where(result)}: {field}; another training seed is another checkpoint")
-
-
 def _pairs_of_seeds(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Sequence[Result], Sequence[Result]]:
     """Two lists of equal length: results with the same training seed, or an untrained method repeated for each seed."""
     if any(len(side) == 1 and side[0].model.training_seed is None for side in (ours, theirs)):
@@ -274,7 +257,11 @@ def _pairs_of_seeds(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[S
     of_ours, of_theirs = ({result.model.training_seed: result for result in side} for side in (ours, theirs))
     common = [seed for seed in of_ours if seed in of_theirs]
     if not common:
-        raise UsageError(f"{ours[0].model.name} and {theirs[0].model.name}: no training seed in common")
+        first, second = (", ".join(str(result.model.training_seed) for result in side) for side in (ours, theirs))
+        raise UsageError(
+            f"{ours[0].model.name} and {theirs[0].model.name}: no training seed in common ({first} against {second}); "
+            "seeds are paired by number, evaluate one side again with --training-seed"
+        )
     return [of_ours[seed] for seed in common], [of_theirs[seed] for seed in common]
 
 

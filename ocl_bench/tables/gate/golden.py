@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...core.errors import UsageError, first_problem
-from ...core.files import write_atomically
+from ...core.files import parse_json, read_text, write_atomically
 
 EXACT = 1e-6
 """A tolerance up to this one allows rounding only; every single image is then checked, not only the mean."""
@@ -147,12 +147,12 @@ def as_column(values: np.ndarray) -> tuple[float | None, ...]:
 def read_golden(path: Path) -> Golden:
     """Read one golden file. Raises UsageError that names the file and the field."""
     try:
-        return Golden.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
-    except ValidationError as error:
+        return Golden.model_validate(parse_json(read_text(path)))
+    except ValidationError as error:  # before ValueError, which it is too
         field, problem = first_problem(error, "file")
         raise UsageError(f"{path}: field '{field}': {problem}; restore the committed file") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 def golden_files(baseline: Path) -> list[Path]:

@@ -80,7 +80,7 @@ _AFTER_METRICS = (
     Column("suite", lambda line: line.row.version),
     Column("command", lambda line: line.row.command),
     Column("source", lambda line: line.row.source, lambda line: line.row.source),
-    Column("note", lambda line: "", lambda line: _published_note(line.row)),
+    Column("note", lambda line: line.row.remark, lambda line: _published_note(line.row)),
 )
 
 
@@ -202,7 +202,8 @@ def _group_section(task: Reference, group: Group, rows: Sequence[Row], signature
         cells = [cell_text(row.cells.get(metric)) for metric in task.metrics]
         seeds = [_joined(row.training_seeds), _joined(row.noise_seeds)]
         table.append([rank, row.model, row.role, *cells, _counts(task, row), *seeds, letter])
-    return [*group_heading(group), *markdown_table(table)]
+    remarks = [f"- {row.model}: {row.remark}" for row in rows if row.remark]
+    return [*group_heading(group), *markdown_table(table), *(["", *remarks] if remarks else [])]
 
 
 def group_heading(group: Group) -> list[str]:

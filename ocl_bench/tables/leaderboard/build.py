@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...cards.names import get_task, task_names
+from ...cards.names import get_task, is_task, task_names
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import write_atomically
@@ -25,7 +25,8 @@ from ...families.summary import edited_value, set_statistic
 from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
-from ...results.record import Result
+from ...results.record import NOT_DETERMINISTIC, Result
+from ...results.seeds import base_name, method_of
 from ...results.store import default_folders, rows_of, search, task_names_in, where
 from .facts import NOT_RECORDED, facts_of
 from .ranking import Board, BoardCell, Excluded, Group, Row, rank
@@ -114,7 +115,9 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     Raises:
         UsageError: when neither a card nor a result names the task.
     """
-    name = task.name if isinstance(task, TaskSpec) else Path(task).stem if str(task).endswith(".yaml") else str(task)
+    if str(task).endswith((".yaml", ".yml")):
+        task = get_task(task)  # results lie under the name in the card, which need not be that of its file
+    name = task.name if isinstance(task, TaskSpec) else str(task)
     files = list(search(folders, name))
     readable = [(file.result, file.source) for file in files if file.result is not None]
     excluded = [Excluded("?", file.source, f"unreadable: {file.problem}") for file in files if file.result is None]
@@ -156,7 +159,7 @@ def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | s
 
 def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:
     """The protocol of the board: the card's, or the most frequent one of the results when no card is installed."""
-    if isinstance(task, TaskSpec) or str(task).endswith(".yaml") or name in task_names():
+    if isinstance(task, TaskSpec) or is_task(name):
         return reference_of_card(get_task(task))
     if not results:
         get_task(name)  # raises the error with its suggestion
@@ -177,7 +180,7 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
             cells[name] = BoardCell(metric.value, low, high, None, metric.n_valid)
     model, data = result.model, result.data
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
-    base = model.name.partition(":")[0]
+    base = base_name(result)
     facts = facts_of(result, reference.card)
     per_image = [name for name in reference.metrics if name in rows]
     values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
@@ -204,7 +207,9 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
         command=_command(result, reference),
         source=source,
         created=result.identity.created,
-        identity=(base, options, model.checkpoint_sha256, result.setup.dtype),
+        identity=(base, options, model.weights, model.code_sha256, result.setup.dtype),
+        method=json.dumps(method_of(result), sort_keys=True),
+        remark=NOT_DETERMINISTIC if result.identity.deterministic is False else "",
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
         facts=facts,

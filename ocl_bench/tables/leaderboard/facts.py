@@ -73,7 +73,7 @@ def facts_of(result: Result, task: TaskSpec | None) -> Facts:
         # Weights that are not from a card may have been pretrained differently. A floor has no weights of its own.
         pretraining=built.pretraining if built is not None and (training or model.role == "floor") else "",
         slots=next((str(model.options[name]) for name in _NUMBER_OF_SEGMENTS if model.options.get(name)), ""),
-        input_size=str(_input_size(model.options, card, model.role, task) or ""),
+        input_size=str(model.input_size or _input_size(model.options, card, model.role, task) or ""),
         parameters=str(model.parameters or ""),
         trained_on=training.trained_on if training is not None else "",
         training_steps=str(training.steps or "") if training is not None else "",

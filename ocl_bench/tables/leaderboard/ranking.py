@@ -42,7 +42,7 @@ class Group:
     @property
     def place(self) -> tuple[int, str, str, int, int, str]:
         """Sort key: official data first, then the least supervision and privilege."""
-        strength = ("none", "boxes", "masks", "truth")
+        strength = ("none", "boxes", "masks", "truth", "undeclared")
         order = _KINDS.index(self.kind), self.revision, self.ids_sha256
         return *order, strength.index(self.supervision), strength.index(self.privilege), self.fit
 
@@ -68,7 +68,10 @@ class Row:
         cells: value and interval by metric; a metric without a value has no cell.
         options: model options as JSON, '' for none.
         signature: protocol in one line.
-        identity: base, options, checkpoint hash and dtype. Results that agree in them are repeats of one measurement.
+        identity: base, options, hashes of weights and code, and dtype. Results that agree in them are repeats of one
+            measurement.
+        method: what training seeds of one method share (`results.seeds`), as one text.
+        remark: what a reader has to know about the row; '' for nothing.
         values: values per image, averaged over noise seeds; index sample id, one column for each metric.
         statistics: the metrics that are not averages over images, as functions of the weights of the rows of `values`.
         properties: image properties by column, index sample id; only those that the result records.
@@ -92,10 +95,12 @@ class Row:
     source: str
     created: str
     identity: tuple[str, ...]
+    method: str
     values: pandas.DataFrame = field(repr=False, compare=False)
     statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
     facts: Facts = field(default_factory=Facts, compare=False)
     properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
+    remark: str = ""
     rank: str = ""
     tied_with_best: bool | None = None
     seeds: tuple[Row, ...] = field(default=(), repr=False, compare=False)
@@ -155,9 +160,8 @@ def _with_seed_means(rows: Sequence[Row]) -> list[Row]:
     """Replace rows that are training seeds of one method by their mean; other rows stay as they are."""
     methods: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        _, _, checkpoint, dtype = row.identity
         # Without a recorded training seed two checkpoints may be anything, and each stays a method of its own.
-        key = (row.base, row.options, row.noise_seeds, dtype, "" if row.training_seeds else checkpoint)
+        key = (row.method, row.noise_seeds, () if row.training_seeds else row.identity)
         methods.setdefault(key, []).append(row)
     out: list[Row] = []
     for seeds in methods.values():
@@ -166,8 +170,10 @@ def _with_seed_means(rows: Sequence[Row]) -> list[Row]:
 
 
 def _are_seeds(rows: Sequence[Row]) -> bool:
-    """Whether these are two or more rows with different training seeds."""
-    return len({row.training_seeds for row in rows}) == len(rows) > 1
+    """Whether these are two or more rows with different training seeds, and with different weights where known."""
+    weights = [row.identity[2] for row in rows if row.identity[2]]
+    # A copied checkpoint under another seed would count as a second, equal training.
+    return len({row.training_seeds for row in rows}) == len(rows) > 1 and len(set(weights)) == len(weights)
 
 
 def _seed_mean(seeds: Sequence[Row]) -> Row:
@@ -224,9 +230,16 @@ def _distinct_names(rows: Sequence[Row]) -> list[Row]:
             for key, value in sorted(options_of_row.items())
             if any(options_of_twin.get(key) != value for options_of_twin in options)
         }
-        suffix = json.dumps(differing) if differing else row.identity[2][:8] or "default options"
+        suffix = json.dumps(differing) if differing else _short_hash(row, twins)
         out.append(replace(row, model=f"{row.model} {suffix}"))
     return out
+
+
+def _short_hash(row: Row, twins: Sequence[Row]) -> str:
+    """The start of the hash that tells a row from others of its name: of its weights, else of its code."""
+    _, _, weights, code, _ = row.identity
+    unique = sum(twin.identity[2] == weights for twin in twins) == 1
+    return (weights if unique or not code else code)[:8] or "default options"
 
 
 def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:

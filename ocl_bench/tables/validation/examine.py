@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ...cards.names import CARDS, get_card, get_task, model_names, task_names
+from ...cards.names import get_task, is_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.files import parse_json, read_text
 from ...data.extensions import extensions_of
 from ...metrics import find_metric
 from ...results.migrations import migrate
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import key_of
+from .model_section import check_model
 from .rows import ROUNDING, FieldProblems, check_counts, check_row_values, check_values, find_rows
 
 if TYPE_CHECKING:
     import pandas
-
-    from ...cards.model import ModelCard
 
 
 LARGEST_RESULT = 5_000_000
@@ -109,7 +108,7 @@ def examine(
         problems += [
             *_check_time(result),
             *_check_task(result, task),
-            *_check_model(result, task),
+            *check_model(result, task),
             *_check_ranges(result),
         ]
         problems += _check_key(result, task, skipped)
@@ -131,10 +130,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST_RESULT:
             raise UsageError(f"{path}: has {size / 1e6:.1f} MB, a result at most {LARGEST_RESULT / 1e6:g}")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
+        content = parse_json(read_text(path), object_pairs_hook=_unique_names)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a JSON file ({error}); name the .json of a result") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: is not a JSON object; name the .json of a result")
@@ -194,7 +193,7 @@ def _check_time(result: Result) -> FieldProblems:
 def _task_card(result: Result, problems: list[tuple[str, str]]) -> TaskSpec | None:
     """The bundled card of the task, or None with a problem."""
     # `get_task` also reads paths. This name comes from a stranger and must not open one.
-    if result.task.name not in task_names():
+    if not is_task(result.task.name):
         text = f"'{result.task.name}' is not a task of this version; see `ocl-bench list tasks`"
         problems.append(("task.name", text))
         return None
@@ -226,80 +225,6 @@ def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
         yield "fit.head", f"'{result.fit.head}' is not that of the card, '{task.fit.head}'"
 
 
-def _check_model(result: Result, task: TaskSpec | None) -> FieldProblems:
-    """Differences from the bundled card of the model; for a user's model, what its name and role may not be."""
-    model = result.model
-    base, _, seed = model.name.partition(":")
-    if not re.fullmatch(r"[0-9a-f]{64}|", model.checkpoint_sha256):
-        yield "model.checkpoint_sha256", f"{model.checkpoint_sha256!r} is not a SHA-256 (64 hexadecimal digits)"
-    if not model.card:
-        yield from _check_own_model(result)
-        return
-    try:
-        card = get_card(model.card)
-    except UsageError as error:
-        yield "model.card", str(error)
-        return
-    if base != card.name:
-        yield "model.name", f"'{model.name}' is not of the card '{card.name}'"
-    if model.role != card.role:
-        yield "model.role", f"'{model.role}' is not that of the card, '{card.role}'"
-    if model.supervision != (seen := _supervision(result, card)):
-        yield "model.supervision", f"'{model.supervision}' is not that of the card, '{seen}'"
-    if task is not None:
-        boxes = bool(task.protocol.grants) and card.privilege == "none"
-        if model.privilege != (wanted := "boxes" if boxes else card.privilege):
-            yield "model.privilege", f"'{model.privilege}' is not what card and task give, '{wanted}'"
-        if task.family not in card.families:
-            yield "task.name", f"the card {card.name} does not do {task.family}"
-    yield from _check_checkpoint(result, card, seed)
-
-
-def _check_own_model(result: Result) -> FieldProblems:
-    """Problems of a user's model: a name that breaks a table or looks like that of a bundled model, or another role."""
-    name, role = result.model.name, result.model.role
-    if not name.strip() or name != name.strip() or not name.isprintable() or "|" in name or len(name) > 100:
-        yield "model.name", f"{name!r} does not fit into a table; at most 100 printable characters without '|'"
-    stem = stable_name(name).lower()
-    if any((CARDS / f"{name_of_card}.yaml").is_file() for name_of_card in (stem, re.sub(r"-seed\w*$", "", stem))):
-        yield "model.card", f"is empty, but '{name}' is the name of a bundled model"
-    if role != "model":
-        yield "model.role", f"'{role}' is reserved for bundled models; write 'model'"
-
-
-def stable_name(model: str) -> str:
-    """The file stem of a committed result: `dias-seed1` for `dias:1`."""
-    from ...core.files import path_name
-
-    return path_name(model.replace(":", "-seed"))
-
-
-def _supervision(result: Result, card: ModelCard) -> str:
-    """The supervision by the card. A floor that clusters features of an encoder has that of the encoder."""
-    encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
-    if card.role == "floor" and encoder in model_names():
-        return get_card(encoder).supervision
-    return card.supervision
-
-
-def _check_checkpoint(result: Result, card: ModelCard, seed: str) -> FieldProblems:
-    """Problems of training seed and checkpoint, which belong together: the bundled seed has the bundled weights."""
-    model = result.model
-    bundled = card.training.seed if card.training else None
-    if ":" in model.name and not re.fullmatch(r"0|[1-9][0-9]*", seed):
-        yield "model.name", f"'{seed}' is not a training seed; write NAME:0, NAME:1, ..."
-        return
-    # A plain name is the bundled checkpoint, or one without a recorded seed.
-    allowed = (int(seed),) if seed else (None, bundled)
-    if model.training_seed not in allowed:
-        yield "model.training_seed", f"{model.training_seed} does not belong to '{model.name}'"
-    elif card.sha256 and model.checkpoint_sha256 == card.sha256 and model.training_seed not in (None, bundled):
-        yield "model.training_seed", f"{model.training_seed}, but the checkpoint is that of the bundled seed {bundled}"
-    same = bundled is not None and model.training_seed == bundled
-    if same and card.sha256 and model.checkpoint_sha256 != card.sha256:
-        yield "model.checkpoint_sha256", f"is not that of the bundled weights {card.weights}, {card.sha256[:16]}..."
-
-
 def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> FieldProblems:
     """A problem when the key is not the hash of the fields of the file (`results.store.key_of`)."""
     data, model, fit = result.data, result.model, result.fit
@@ -323,7 +248,7 @@ def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Fie
     if task is not None and extensions_of(task):
         skipped.append("identity.key: another version of a package that the task stands on may be installed here")
         return
-    if not model.card:
+    if not model.card or model.state:
         skipped.append("identity.key: the source of a user's own model is part of it and not recorded")
         return
     yield "identity.key", "is not the hash of task, data, model, seeds and dtype in this file; one of them was changed"

@@ -9,7 +9,8 @@ from pathlib import Path
 from ...core.errors import UsageError
 from ...results.record import read_result, write_result
 from ...results.store import only_result, rows_of
-from .examine import Problem, Validation, examine, stable_name
+from .examine import Problem, Validation, examine
+from .model_section import stable_name as stable_name
 
 
 @dataclass(frozen=True)

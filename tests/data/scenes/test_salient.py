@@ -55,10 +55,10 @@ def test_a_scene_depends_on_nothing_but_its_place(scenes: list[SalientScene]) ->
     assert np.array_equal(alone.image, scenes[17].image) and alone.boxes == scenes[17].boxes
     for split, seed in (("train", 0), ("val", 0), ("test", 1)):
         assert not np.array_equal(render_salient(1, split, [17], seed)[0].image, alone.image)
-    with pytest.raises(ValueError, match=r"there are .*test.* and revision 1"):
-        sample_salient(2, "test", 0)
+    with pytest.raises(ValueError, match=r"there are .*test.* and revision 1 and 2"):
+        sample_salient(3, "test", 0)
     # The other variants go through `scenes.render`, which has no salient object to promise.
-    assert REVISIONS["salient"] == 1 and "salient" not in VARIANTS
+    assert REVISIONS["salient"] == (1, 2) and "salient" not in VARIANTS
 
 
 def test_every_class_comes_equally_often_as_the_large_object_in_the_middle(scenes: list[SalientScene]) -> None:

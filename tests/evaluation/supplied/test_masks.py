@@ -98,6 +98,24 @@ def test_missing_and_broken_masks(tmp_path: Path, data: OpenData) -> None:
         score_masks(tiny_task(), tmp_path / "nothing", results=tmp_path, progress=False)
 
 
+def test_masks_with_capitals_are_found_and_lossy_ones_are_named(tmp_path: Path, data: OpenData) -> None:
+    folder = tmp_path / "masks"
+    write_masks(folder, data)
+    for path in folder.glob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    result = score_masks(tiny_task(), folder, results=tmp_path / "capitals", progress=False)
+    assert result.value("mbo_fg") == 1 and not result.counts.failed
+    first = folder / f"{data.ids[0]}.PNG"
+    changed = score_masks(tiny_task(), folder, results=tmp_path / "capitals", progress=False)
+    assert changed.reused
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(first)  # its content is part of the key
+    assert not score_masks(tiny_task(), folder, results=tmp_path / "capitals", progress=False).reused
+    Image.open(first).save(first.with_suffix(".JPG"))
+    first.unlink()
+    with pytest.raises(UsageError, match=r"1 of 6 masks are missing.*\.jpg is no mask, as lossy compression"):
+        score_masks(tiny_task(), folder, results=tmp_path / "lossy", progress=False)
+
+
 def arrays(count: int = 5) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     truth = generator.integers(0, 4, (count, 12, 18)).astype(np.uint8)

@@ -153,7 +153,7 @@ class Noisy(Colours):
         found = super().predict(batch)
         assert found.masks is not None
         noise = batch.noise(3, *found.masks.shape[-2:])
-        return replace(found, masks=found.masks + 0.4 * noise.to(found.masks))
+        return replace(found, masks=(found.masks + 0.4 * noise.to(found.masks)).clamp(0, 1))
 
 
 class Unsteady(Colours):

@@ -252,12 +252,14 @@ def test_names_seeds_and_files_are_found(tmp_path: Path) -> None:
     assert "clevrtex" in tasks_of([RESULTS], "dinosaur")
     assert [one.model.training_seed for one in Methods("clevrtex")["dias:1"]] == [1]
     assert [one.model.name for one in Methods("clevrtex")["dias:0"]] == ["dias"]
-    with pytest.raises(UsageError, match=r"dia: no ranked result on task 'clevrtex' in .*ocl-bench eval --model dia"):
+    with pytest.raises(UsageError, match=r"unknown model 'dia': no model and no result .*did you mean dias"):
         compare("dia", "grid", "clevrtex")
-    with pytest.raises(UsageError, match=r"dia: none of its results is ranked in .*; did you mean dias or"):
-        compare("dia", "grid")
-    with pytest.raises(UsageError, match=r"^slotmach:1: none of its results is ranked in .*; did you mean slotmatch"):
+    with pytest.raises(UsageError, match=r"^unknown model 'slotmach': .*; did you mean slotmatch"):
         compare("grid", "slotmach:1")
+    with pytest.raises(UsageError, match=r"^dias:9: none of its results is ranked in .*; name their files"):
+        compare("grid", "dias:9")
+    with pytest.raises(UsageError, match=r"^dias:9: no ranked result on task 'clevrtex' .*eval --model dias:9 --task"):
+        compare("grid", "dias:9", "clevrtex")
     made(tmp_path, "a", [0.1, 0.2], data={"limit": 2})
     assert find_method([tmp_path], "a", "clevrtex") == {}
     first = made(tmp_path, "a", [0.1, 0.2])
@@ -269,7 +271,7 @@ def test_names_seeds_and_files_are_found(tmp_path: Path) -> None:
     assert [one.path for one in found] == [newer.path], "of equal runs the newest"
     made(tmp_path / "m", "a", [0.1, 0.2], task={"name": "mine"})
     (tmp_path / "m" / "clevrtex").rename(tmp_path / "m" / "mine")
-    with pytest.raises(UsageError, match="mine"):
+    with pytest.raises(UsageError, match="task mine is not one of the suite; pass --task with the path of its card"):
         compare("a", "a", results=[tmp_path / "m"])
     made(tmp_path / "m", "a", [0.1, 0.2])
     assert [one.task for one in compare("a", "a", results=[tmp_path / "m"])] == ["clevrtex"], "whose card is known"
@@ -307,7 +309,7 @@ def test_the_verb_prints_one_json_document() -> None:
 def test_the_verb_refuses_in_one_line() -> None:
     found = call("dias", "nothing", "-t", "clevrtex", "--results", RESULTS)
     assert (found.exit_code, found.stdout) == (2, "")
-    assert found.stderr.startswith("error: nothing: no ranked result") and found.stderr.count("\n") == 1
+    assert found.stderr.startswith("error: unknown model 'nothing': no model") and found.stderr.count("\n") == 1
 
 
 def test_compare_is_a_public_name() -> None:

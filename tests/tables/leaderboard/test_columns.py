@@ -163,7 +163,7 @@ def test_the_mark_of_what_is_not_separable_follows_the_paired_interval(tmp_path:
 
 
 def test_a_users_own_result_stands_beside_the_committed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From an empty folder, with neither option nor variable: the results are in ./results, the tables go beside."""
+    """From an empty folder, with neither option nor variable: the results are in ./results, and so are the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OCL_BENCH_RESULTS", raising=False)
     committed = make_board(default_folders()[:1], "clevrtex")
@@ -173,11 +173,11 @@ def test_a_users_own_result_stands_beside_the_committed_ones(tmp_path: Path, mon
     assert mine.path is not None and mine.path == Path("results/clevrtex/mine.json")
     outcome = CliRunner().invoke(app, ["leaderboard", "--task", "clevrtex"])
     assert outcome.exit_code == 0, outcome.output
-    with Path("leaderboards/clevrtex.csv").open(encoding="utf-8") as file:
+    with Path("results/leaderboards/clevrtex.csv").open(encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line["supervision"] == "none" and line["data"] == "embedded"]
     theirs = [row.model for own, rows in committed.groups if own == group for row in rows]
     assert sorted(line["model"] for line in lines) == sorted([*theirs, "mine"])
     best = next(line for line in lines if line["rank"] == "1")
     assert best["model"] == "mine" and best["source"] == "clevrtex/mine.json"
     assert next(line["rank"] for line in lines if line["model"].startswith("dias-label-free (mean")) == "2"
-    assert TASK.name in {path.stem for path in Path("leaderboards").glob("*.md")}
+    assert TASK.name in {path.stem for path in Path("results/leaderboards").glob("*.md")}

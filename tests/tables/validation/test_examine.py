@@ -37,6 +37,7 @@ RECORDED = (
     "identity.commit",
     "identity.dirty",
     "model.parameters",
+    "model.input_size",
     "setup.device",
     "setup.threads",
     "setup.batch_size",

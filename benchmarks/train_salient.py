@@ -1,0 +1,63 @@
+"""Train the models of the k-NN tasks on revision 2 of the salient scenes, before their cards name it.
+
+    python benchmarks/train_salient.py odis --seed 0 --out runs/odis-r2-seed0
+
+The losses are the papers': objects or images, and hidden patches. What is in neither paper: batch norm in the head,
+Sinkhorn targets, squares around objects as views (docs/odis.md). A training that was stopped goes on with the same
+command. The controls infonce-objects and infonce-images name revision 2 in their own cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ocl_bench.cards.names import get_card
+from ocl_bench.training import train
+
+HEAD: dict[str, Any] = {
+    "patch_weight": 1.0,
+    "batch_norm": True,
+    "assignment": "sinkhorn",
+    "norm_last_layer": True,
+    "warmup_temperature": 0.02,
+    "teacher_temperature": 0.02,
+    "freeze_last_layer": 0.0,
+}
+"""Options of the model beside those of its card. Where a card has no patch loss, it stays without."""
+
+MODELS = ("odis", "ibot", "odis-without-masked-attention", "odis-without-object-crops", "odis-pooling")
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Fields of the recipe that differ from the card's: those of the InfoNCE control with the same views."""
+    card = get_card(name)
+    control = get_card("infonce-objects" if card.supervision == "boxes" else "infonce-images").train
+    crops = dict(control["objective"]["crops"])
+    if name == "odis-without-object-crops":
+        crops = {**get_card("infonce-images").train["objective"]["crops"], "object_aware": False}
+    constant = {"weight_decay_end": control["weight_decay"]}
+    return {**control, **constant, "objective": {**control["objective"], "crops": crops}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    record = train(
+        arguments.model,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        out=arguments.out or Path("runs") / f"{arguments.model}-r2-seed{arguments.seed}",
+        options=HEAD,
+        overrides=recipe(arguments.model),
+    )
+    print({name: value for name, value in record["numbers"].items()})
+
+
+if __name__ == "__main__":
+    main()

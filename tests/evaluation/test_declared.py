@@ -1,0 +1,280 @@
+"""What a user says about a model: its name, its training seed, what it saw; and what a result records of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rectangles_with_boxes import TASK as DETECTION_TASK
+from rectangles_with_boxes import rectangles
+from tiny_evaluation import HERE, SlotModel, tiny_plan, tiny_task
+from tiny_videos import VideoMemory, video_task
+
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.types import Batch, Prediction
+from ocl_bench.data import OpenData
+from ocl_bench.evaluation.determinism import is_deterministic
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.models.loading import get_model
+from ocl_bench.results.record import Result, read_result
+from ocl_bench.tables.comparison.compare import compare
+from ocl_bench.tables.leaderboard.build import make_board
+
+MODEL = """
+import torch
+from ocl_bench import Prediction
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.tensor({shift}))
+    def predict(self, batch):
+        first = (batch.image.mean(1) + self.shift).clamp(0, 1)
+        return Prediction(masks=torch.stack([first, 1 - first], 1), mask_source="clusters")
+def build(weights=""): return Net()
+"""
+
+
+def model_file(folder: Path, shift: float = 0.0, text: str = MODEL) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.py").write_text(text.format(shift=shift))
+    return f"{folder / 'model.py'}:build"
+
+
+def evaluated(folder: Path, model: Any, **keywords: Any) -> Result:
+    return run(tiny_plan(model, **keywords), results=folder / "results", progress=False)
+
+
+def rows_of_board(folder: Path) -> dict[str, tuple[str, str]]:
+    """Group and rank of each row by its name."""
+    board = make_board([folder / "results"], tiny_task())
+    return {row.model: (group.supervision, row.rank) for group, rows in board.groups for row in rows}
+
+
+def test_an_undeclared_model_ranks_in_a_group_of_its_own(tmp_path: Path) -> None:
+    undeclared = evaluated(tmp_path, model_file(tmp_path))
+    assert undeclared.model.supervision == "undeclared"
+    declared = evaluated(tmp_path, model_file(tmp_path), supervision="none", name="said")
+    assert declared.model.supervision == "none"
+    assert rows_of_board(tmp_path) == {"model-build": ("undeclared", "1"), "said": ("none", "1")}
+    with pytest.raises(UsageError, match="supervision 'much': use none, boxes, masks, undeclared"):
+        evaluated(tmp_path, model_file(tmp_path), supervision="much")
+
+
+def test_an_attribute_declares_and_an_option_cannot_say_otherwise(tmp_path: Path) -> None:
+    head = "class Net(torch.nn.Module):\n"
+    path = model_file(tmp_path, text=MODEL.replace(head, f"{head}    supervision = 'masks'\n"))
+    assert get_model(path).card.supervision == "masks"
+    with pytest.raises(UsageError, match="declares supervision masks itself, not none"):
+        evaluated(tmp_path, path, supervision="none")
+
+
+def test_a_card_without_the_field_is_undeclared(tmp_path: Path) -> None:
+    model_file(tmp_path)
+    card = tmp_path / "mine.yaml"
+    card.write_text("name: mine\nsource: model.py:build\n")
+    assert get_model(str(card)).card.supervision == "undeclared"
+    card.write_text("name: mine\nsource: model.py:build\nsupervision: none\n")
+    assert get_model(str(card)).card.supervision == "none"
+
+
+def test_a_result_declared_anew_is_not_reused(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    evaluated(tmp_path, path)
+    again = evaluated(tmp_path, path, supervision="boxes")
+    assert not again.reused and again.model.supervision == "boxes"
+    assert evaluated(tmp_path, path, supervision="boxes").reused
+
+
+def test_an_old_result_of_a_user_without_declaration_is_undeclared(tmp_path: Path) -> None:
+    new = evaluated(tmp_path, model_file(tmp_path), supervision="none")
+    assert new.path is not None
+    content = json.loads(new.path.read_text())
+    for field in ("input_size", "code_sha256", "state"):
+        del content["model"][field]
+    del content["identity"]["deterministic"]
+    new.path.write_text(json.dumps(content))
+    old = read_result(new.path)
+    assert (old.model.supervision, old.model.input_size, old.identity.deterministic) == ("undeclared", None, None)
+    assert rows_of_board(tmp_path) == {"model-build": ("undeclared", "1")}
+    content["model"]["card"] = "dias"
+    new.path.write_text(json.dumps(content))
+    assert read_result(new.path).model.supervision == "none", "a bundled card has declared it"
+
+
+def test_the_side_of_the_images_is_recorded_and_on_the_board(tmp_path: Path) -> None:
+    class Large(SlotModel):
+        input_size = 32
+        name = "large"
+
+    result = evaluated(tmp_path, Large())
+    assert result.model.input_size == 32
+    assert evaluated(tmp_path, HERE).model.input_size == 16, "that of the task"
+    board = make_board([tmp_path / "results"], tiny_task())
+    sizes = {row.model: row.facts.input_size for _, rows in board.groups for row in rows}
+    assert sizes == {"large": "32", "tiny_evaluation-build": "16"}
+
+
+def test_two_files_of_one_name_are_two_models(tmp_path: Path) -> None:
+    first, second = (
+        evaluated(tmp_path, model_file(tmp_path / name, shift)) for name, shift in (("a", 0.0), ("b", 0.4))
+    )
+    assert first.path != second.path
+    names = rows_of_board(tmp_path)
+    assert len(names) == 2 and all(name.startswith("model-build ") for name in names)
+    with pytest.raises(UsageError, match=r"model-build: several results with different .*name one"):
+        compare("model-build", "grid", tiny_task(), results=[tmp_path / "results"])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"name": "dias"}, "name 'dias': is that of a bundled model"),
+        ({"name": "My Model"}, "name 'My Model': use small letters"),
+        ({"name": "../x"}, "use small letters"),
+        ({"training_seed": -1}, "training seed -1: use a number from 0"),
+    ],
+)
+def test_what_cannot_be_declared_is_one_line(tmp_path: Path, keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evaluated(tmp_path, model_file(tmp_path), **keywords)
+
+
+def test_a_bundled_model_keeps_what_its_card_says() -> None:
+    for keywords, message in (
+        ({"name": "mine"}, "a floor keeps its name"),
+        ({"supervision": "masks"}, "its card says supervision none"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            tiny_plan("grid", **keywords)
+    with pytest.raises(UsageError, match="these are the bundled weights, which keep their name"):
+        tiny_plan("slot-attention", name="mine")
+    with pytest.raises(UsageError, match="its name says training seed 1, not 2"):
+        tiny_plan("slot-attention:1", training_seed=2)
+    assert tiny_plan("slot-attention", name="mine", options={"slots": 5}).model.name == "mine"
+
+
+def test_an_object_of_a_bundled_class_is_not_the_bundled_model() -> None:
+    class Grid(SlotModel):
+        pass
+
+    assert get_model(Grid()).name == "grid-object"
+
+
+def test_other_code_under_one_name_is_no_training_seed(tmp_path: Path) -> None:
+    for seed in range(3):
+        result = evaluated(tmp_path, model_file(tmp_path, 0.1 * seed), name="mine", training_seed=seed)
+        assert (result.model.name, result.model.training_seed) == (f"mine:{seed}", seed)
+    assert set(rows_of_board(tmp_path)) == {"mine:0", "mine:1", "mine:2"}
+
+
+def trained(folder: Path, method: str, start: float, seeds: range = range(3), **keywords: Any) -> list[Result]:
+    """Results of training seeds of one method, whose `build` reads what a training wrote."""
+    text = MODEL.replace("torch.tensor({shift})", "torch.load(Path(__file__).parent / 'last.pt', weights_only=True)")
+    path = model_file(folder / method, text=f"from pathlib import Path\n{text}")
+    results = []
+    for seed in seeds:
+        torch.save(torch.tensor(start + 0.01 * seed), folder / method / "last.pt")
+        results.append(evaluated(folder, path, name=method, **{"training_seed": seed, **keywords}))
+    return results
+
+
+def test_seeds_trained_anew_are_one_method_and_can_be_better(tmp_path: Path) -> None:
+    ours, theirs = trained(tmp_path, "ours", 0.0, count=40), trained(tmp_path, "theirs", 0.8, count=40)
+    names = rows_of_board(tmp_path)
+    assert "ours (mean of 3 training seeds)" in names and names["ours:1"][1] == "seed"
+    (by_name,) = compare("ours", "theirs", tiny_task(), results=[tmp_path / "results"])
+    assert by_name.training_seeds_a == (0, 1, 2) and by_name.enough_seeds and len(by_name.seed_signs) == 3
+    files = [[str(result.path) for result in side] for side in (ours, theirs)]
+    (by_files,) = compare(files[0], files[1], tiny_task())
+    assert by_files.difference == by_name.difference and by_files.verdict == by_name.verdict != "undecided"
+
+
+def test_a_list_of_results_is_numbered_where_nobody_gave_seeds(tmp_path: Path) -> None:
+    ours = trained(tmp_path, "ours", 0.0, training_seed=None)
+    (one,) = compare([str(result.path) for result in ours], trained(tmp_path, "theirs", 0.8), tiny_task())
+    assert one.training_seeds_a == one.training_seeds_b == (0, 1, 2) and one.enough_seeds
+    with pytest.raises(UsageError, match=r"model.state is also that of .*another training seed is another checkpoint"):
+        compare([str(ours[0].path)] * 3, ours, tiny_task())
+
+
+def test_other_options_code_or_sizes_are_not_training_seeds(tmp_path: Path) -> None:
+    ours = trained(tmp_path, "ours", 0.0)
+    other = trained(tmp_path, "ours", 0.5, range(3, 4), options={"weights": "large"})
+    theirs = trained(tmp_path, "theirs", 0.8)
+    with pytest.raises(UsageError, match=r"model.options are .*training seeds of one method share them"):
+        compare([*ours, *other], theirs, tiny_task())
+    changed = evaluated(tmp_path, model_file(tmp_path / "x", 0.3), name="ours", training_seed=4)
+    with pytest.raises(UsageError, match=r"model.code_sha256 is .*evaluate all with the same files"):
+        compare([*ours, changed], theirs, tiny_task())
+    assert not any(name.startswith("ours (mean of 4") for name in rows_of_board(tmp_path))
+
+
+def test_an_option_may_name_the_file_of_the_seed(tmp_path: Path) -> None:
+    ours = [
+        trained(tmp_path, "ours", 0.1 * seed, range(seed, seed + 1), options={"weights": f"runs/seed{seed}.pt"})[0]
+        for seed in range(3)
+    ]
+    assert "ours (mean of 3 training seeds)" in rows_of_board(tmp_path)
+    (one,) = compare(ours, trained(tmp_path, "theirs", 0.8), tiny_task())
+    assert one.enough_seeds
+
+
+class Restless(SlotModel):
+    """Draws its noise from the global generator."""
+
+    def predict(self, batch: Batch) -> Prediction:
+        features = self.convolution(batch.image)
+        return Prediction(
+            masks=torch.rand(len(batch), self.slots, 8, 8),
+            mask_source="attention",
+            embedding=features.mean((2, 3)) + torch.rand(len(batch), 24),
+            boxes=torch.rand(len(batch), 2, 4).sort(-1).values,
+            scores=torch.rand(len(batch), 2),
+        )
+
+
+def test_a_model_that_is_not_deterministic_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = evaluated(tmp_path, Restless())
+    assert result.identity.deterministic is False
+    assert "model restless: not deterministic: two predictions of its first batch differ" in caplog.text
+    board = make_board([tmp_path / "results"], tiny_task())
+    assert [row.remark for _, rows in board.groups for row in rows] == [
+        "not deterministic: two predictions of its first batch differ"
+    ]
+    (one,) = compare([result], [evaluated(tmp_path, HERE)], tiny_task())
+    assert any("not deterministic" in remark for remark in one.remarks)
+
+
+def test_a_deterministic_model_is_recorded_and_bundled_ones_are_not_asked(tmp_path: Path) -> None:
+    assert evaluated(tmp_path, HERE).identity.deterministic is True
+    assert evaluated(tmp_path, "grid").identity.deterministic is None
+    plan = make_plan(Restless(), DETECTION_TASK, data=rectangles(), device="cpu")
+    assert is_deterministic(plan) is False
+
+
+def test_videos_are_asked_too() -> None:
+    reader = VideoMemory(2)
+    data = OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+    for model, expected in ((SlotModel(), True), (Restless(), False)):
+        assert is_deterministic(make_plan(model, video_task(), data=data, device="cpu")) is expected
+
+
+def test_the_numbers_are_those_without_the_two_predictions(tmp_path: Path) -> None:
+    """A model that counts its calls gives what it would give without the probe, which comes last."""
+
+    class Counting(SlotModel):
+        calls = 0
+        seen = ()
+
+        def predict(self, batch: Batch) -> Prediction:
+            self.calls, self.seen = self.calls + 1, (*self.seen, batch.ids[0])
+            first = torch.full((len(batch), 1, 8, 8), float(self.calls))
+            return Prediction(masks=torch.cat([first, torch.full_like(first, 0.5)], 1), mask_source="clusters")
+
+    model = Counting()
+    assert evaluated(tmp_path, model).identity.deterministic is False
+    assert model.seen == ("s0000", "s0004", "s0008", "s0000", "s0000")
