@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..core.terminal import make_streams_safe
+from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
 from . import models as cli_models
 from . import results as cli_results
@@ -41,6 +42,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "list": cli_models.list_names,
     "show": cli_models.show,
     "check-model": cli_models.check,
+    "check-checkpoint": cli_checkpoints.check_checkpoint,
     "score": cli_models.score,
     "replay": cli_models.replay,
     "profile": cli_cost.profile,

@@ -108,8 +108,10 @@ class VideoAdapter(Discovery):
         return check_masks(replace(checked, masks=masks[0]), size, name)
 
     def source(self, prediction: Prediction) -> str:
-        """Origin of the masks and, if slots were linked over time, by what."""
-        return f"{prediction.masks_from}+linked-{prediction.link}" if prediction.link else prediction.masks_from
+        """Origin of the masks; then by what slots were linked over time, and how often a video was gone through."""
+        link = f"+linked-{prediction.link}" if prediction.link else ""
+        passes = f"+passes-{prediction.passes}" if prediction.passes > 1 else ""
+        return f"{prediction.masks_from}{link}{passes}"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

@@ -7,8 +7,8 @@ depend on the batch. Masks are soft, because at 16 x 16 tokens soft masks upsamp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -54,18 +54,15 @@ class PixelKMeans:
         return _soft_masks(points, self.cluster(points, generator), self.temperature, (height, width))
 
 
-class TokenClusters:
-    """Clusters of the tokens of another model (see `build_kmeans_features` and `build_fps_features`).
+class OtherTokens:
+    """A model on the tokens of another model's encoder, without weights of its own.
 
     `supervision`, `input_size`, `checkpoint_sha256` and `parameters()` are those of the encoder, because a floor that
     uses trained tokens is ranked and counted as their model is.
     """
 
-    def __init__(self, encoder: str | Any, cluster: Cluster, *, position: float, temperature: float) -> None:
-        self.cluster = cluster
-        self.position = position
-        self.temperature = temperature
-        self.encoder, card, loaded = _resolve(encoder)
+    def __init__(self, encoder: str | Any, options: Mapping[str, Any] | None = None) -> None:
+        self.encoder, card, loaded = _resolve(encoder, options)
         self.encoder_name = card.name if card else type(self.encoder).__name__
         described = card or self.encoder
         self.supervision: str = getattr(described, "supervision", "undeclared")
@@ -76,8 +73,8 @@ class TokenClusters:
         self.state: str = getattr(loaded, "state", "")
         self.reusable: bool = getattr(loaded, "reusable", True)
 
-    def to(self, device: torch.device | str) -> TokenClusters:
-        """Move the encoder; the clustering itself always runs on the CPU."""
+    def to(self, device: torch.device | str) -> Self:
+        """Move the encoder; everything else always runs on the CPU."""
         if hasattr(self.encoder, "to"):
             self.encoder = self.encoder.to(device)
         return self
@@ -85,6 +82,40 @@ class TokenClusters:
     def parameters(self) -> Iterator[Tensor]:
         """Iterate over all weights of the model that gives the tokens, so that they are counted."""
         return iter(self.encoder.parameters() if hasattr(self.encoder, "parameters") else ())
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        """Return the encoder's tokens (B, D, h, w); UsageError if there are none."""
+        with torch.no_grad():
+            if hasattr(self.encoder, "encode"):
+                tokens = self.encoder.encode(batch)
+            else:
+                tokens = self.encoder.predict(batch).tokens
+        if not isinstance(tokens, Tensor) or tokens.ndim != 4 or len(tokens) != len(batch):
+            actual = f"a tensor {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise UsageError(
+                f"encoder '{self.encoder_name}': tokens are {actual}, not (B, D, h, w); "
+                "choose a model with encode(batch) or with tokens in its Prediction"
+            )
+        return tokens
+
+    def _finite_rows(self, batch: Batch, tokens: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield id and tokens (D, h, w) float32 of each image, on the CPU; SampleError if they are not finite."""
+        for sample_id, row in zip(batch.ids, tokens.detach().float().cpu(), strict=True):
+            if not torch.isfinite(row).all():
+                raise SampleError(
+                    sample_id, f"tokens of encoder '{self.encoder_name}' are not finite; check its weights"
+                )
+            yield sample_id, row
+
+
+class TokenClusters(OtherTokens):
+    """Clusters of the tokens of another model (see `build_kmeans_features` and `build_fps_features`)."""
+
+    def __init__(self, encoder: str | Any, cluster: Cluster, *, position: float, temperature: float) -> None:
+        super().__init__(encoder)
+        self.cluster = cluster
+        self.position = position
+        self.temperature = temperature
 
     def predict(self, batch: Batch) -> Prediction:
         """Predict soft masks, slots and tokens.
@@ -101,36 +132,19 @@ class TokenClusters:
         if batch.asks_only_for("tokens", ("slots", "masks")):
             return Prediction(tokens=tokens)
         masks, slots = [], []
-        rows = zip(batch.ids, tokens.detach().float().cpu(), _generators(batch, "clusters"), strict=True)
-        for sample_id, row, generator in rows:
-            if not torch.isfinite(row).all():
-                raise SampleError(
-                    sample_id, f"tokens of encoder '{self.encoder_name}' are not finite; check its weights"
-                )
+        rows = zip(self._finite_rows(batch, tokens), _generators(batch, "clusters"), strict=True)
+        for (_, row), generator in rows:
             points = _token_points(row, self.position)
-            masks.append(_soft_masks(points, self.cluster(points, generator), self.temperature, row.shape[-2:]))
-            slots.append(_weighted_means(row, masks[-1]))
+            masks.append(
+                _soft_masks(points, self.cluster(points, generator), self.temperature, (row.shape[-2], row.shape[-1]))
+            )
+            slots.append(weighted_means(row, masks[-1]))
         return Prediction(
             masks=torch.stack(masks).to(tokens.device),
             mask_source="clusters",
             slots=torch.stack(slots).to(tokens.device),
             tokens=tokens,
         )
-
-    def _tokens(self, batch: Batch) -> Tensor:
-        """Return the encoder's tokens (B, D, h, w); UsageError if there are none."""
-        with torch.no_grad():
-            if hasattr(self.encoder, "encode"):
-                tokens = self.encoder.encode(batch)
-            else:
-                tokens = self.encoder.predict(batch).tokens
-        if not isinstance(tokens, Tensor) or tokens.ndim != 4 or len(tokens) != len(batch):
-            actual = f"a tensor {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
-            raise UsageError(
-                f"encoder '{self.encoder_name}': tokens are {actual}, not (B, D, h, w); "
-                "choose a model with encode(batch) or with tokens in its Prediction"
-            )
-        return tokens
 
 
 def build_kmeans(
@@ -304,7 +318,7 @@ def _soft_masks(points: np.ndarray, centres: np.ndarray, temperature: float, siz
     return torch.from_numpy(weights.astype(np.float32).reshape(-1, *size))
 
 
-def _weighted_means(tokens: Tensor, masks: Tensor) -> Tensor:
+def weighted_means(tokens: Tensor, masks: Tensor) -> Tensor:
     """Average the tokens (D, h, w) under each soft mask (K, h, w) into (K, D) float32; 0 for a mask of zeros."""
     weights = masks.double().flatten(1)
     shares = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
@@ -337,11 +351,11 @@ def _generators(batch: Batch, stream: str) -> list[np.random.Generator]:
     return [np.random.default_rng(bits) for bits in batch.noise(4, stream=stream).numpy().view(np.uint32)]
 
 
-def _resolve(encoder: str | Any) -> tuple[Any, Any, Any]:
+def _resolve(encoder: str | Any, options: Mapping[str, Any] | None) -> tuple[Any, Any, Any]:
     """Return the model that gives tokens and, if it came by name, its card and the `LoadedModel`."""
     loaded = None
     if isinstance(encoder, str):
-        loaded = get_model(encoder)
+        loaded = get_model(encoder, options=options)
     model = loaded.model if loaded else encoder
     if not hasattr(model, "encode") and not hasattr(model, "predict"):
         raise UsageError(

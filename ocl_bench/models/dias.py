@@ -7,6 +7,7 @@ Every addition of DIAS is a flag, so its baselines are the same code with flags 
 * `distill`: the attention of the first iteration learns from that of the last one (self-distillation).
 * `merge_threshold`: redundant slots are merged, and the remaining ones start an extra aggregation. This is *our
   reconstruction*: the official release leaves it out, see `layers/merging.py`.
+* `initialisation`: "smooth" is that of SmoothSA, see `layers/smooth_initialisation.py`.
 * `decoder`: "transformer" is the random-subset masked decoder of DIAS, "mlp" the broadcast decoder of DINOSAUR.
 
 Without the first two it is plain slot attention; with the MLP decoder it is DINOSAUR (arXiv:2209.14860). The rest
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +29,17 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.names import rename_keys
+from .checkpoints.smoothsa import SMOOTH_NAMES
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases
 from .layers.merging import MergedSlots, merge_slots
 from .layers.slot_attention import SlotAttention
-from .layers.vit import DINO_OFFSET, VisionTransformer, dinov2_small_registers
+from .layers.smooth_initialisation import PREHEAT_WEIGHT, SmoothGaussian
+from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import distillation_loss, distillation_to_merged_loss
 from .options import check_choice
-from .reading import PatchEncoder
+from .reading import DinoEncoder, PatchEncoder
 
 OFFICIAL_NAMES = (
     (r"m\.encode_backbone\.1\.", "encoder.vit."),
@@ -81,6 +84,7 @@ class Decomposition:
         final_attention: (B, K, P), the last map of the last aggregation.
         reconstruction: (B, P, D).
         masks: (B, K, P), the decoder's.
+        warm: (B, K, C), smooth initial slots with their gradient; None for others.
     """
 
     slots: Tensor
@@ -89,6 +93,7 @@ class Decomposition:
     final_attention: Tensor
     reconstruction: Tensor
     masks: Tensor
+    warm: Tensor | None = None
 
     @property
     def slot_mask(self) -> Tensor | None:
@@ -107,6 +112,7 @@ class DIAS(nn.Module):
         slots: K. No weight depends on it, so it may change after the training.
         slot_dim: C.
         iterations: rounds of the first aggregation.
+        initialisation: "shared" (a Gaussian, DIAS) or "smooth" (SmoothSA, with bi-level gradient).
         decoder: "transformer" (DIAS) or "mlp" (DINOSAUR).
         decoder_layers: layers of either decoder.
         decoder_heads: attention heads of the transformer.
@@ -132,6 +138,7 @@ class DIAS(nn.Module):
         slots: int,
         slot_dim: int,
         iterations: int = 3,
+        initialisation: Literal["shared", "smooth"] = "shared",
         decoder: Literal["transformer", "mlp"] = "transformer",
         decoder_layers: int = 4,
         decoder_heads: int = 4,
@@ -158,14 +165,15 @@ class DIAS(nn.Module):
             nn.GELU(),
             nn.Linear(feature_dim, feature_dim),
         )
-        self.initialisation = SharedGaussian(slot_dim)
-        self.aggregation = SlotAttention(feature_dim, slot_dim, iterations)
+        smooth = initialisation == "smooth"
+        self.initialisation = SmoothGaussian(slot_dim, feature_dim) if smooth else SharedGaussian(slot_dim)
+        self.aggregation = SlotAttention(feature_dim, slot_dim, iterations, bilevel=smooth)
         self.decoder: nn.Module
         if decoder == "transformer":
             self.decoder = RandomMaskDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_heads)
         else:
             self.decoder = BroadcastDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_hidden)
-        for part in (self.project, self.aggregation, self.decoder):  # official `reset_parameters`
+        for part in (self.project, self.initialisation, self.aggregation, self.decoder):  # official `reset_parameters`
             zero_biases(part)
 
     @torch.no_grad()
@@ -189,7 +197,13 @@ class DIAS(nn.Module):
         return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens)
 
     def decompose(
-        self, features: Tensor, noise: Tensor, *, visible: Tensor | None = None, merge: bool = True
+        self,
+        features: Tensor,
+        noise: Tensor,
+        *,
+        visible: Tensor | None = None,
+        merge: bool = True,
+        query_noise: Tensor | None = None,
     ) -> Decomposition:
         """Decompose tokens into slots and decode them.
 
@@ -199,9 +213,11 @@ class DIAS(nn.Module):
             visible: (B, P) bool, the tokens that the transformer decoder sees; None = all, as in evaluation.
             merge: False skips the merging but not the extra aggregation, so a training step that does not merge still
                 trains what evaluation uses.
+            query_noise: (B, K, C) standard normal, of a training step with smooth initial slots.
         """
         inputs = self.project(features)
-        slots, attention = self.aggregation(inputs, self.initialisation(noise))
+        initial, warm = self.initial_slots(inputs, noise, query_noise)
+        slots, attention = self.aggregation(inputs, initial)
         merged, slot_mask, final_attention = None, None, attention[-1]
         if self.merge_threshold is not None:
             if merge:
@@ -211,7 +227,16 @@ class DIAS(nn.Module):
             final_attention = extra[-1]
         prior = {"prior": final_attention} if self.attention_prior else {}
         reconstruction, masks = self.decoder(slots, features, visible=visible, slot_mask=slot_mask, **prior)
-        return Decomposition(slots, merged, attention, final_attention, reconstruction, masks)
+        return Decomposition(slots, merged, attention, final_attention, reconstruction, masks, warm)
+
+    def initial_slots(
+        self, inputs: Tensor, noise: Tensor, query_noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Initial slots (B, K, C) for projected tokens (B, P, D), and where they are smooth, these with gradient."""
+        if not isinstance(self.initialisation, SmoothGaussian):
+            return self.initialisation(noise), None
+        warm = self.initialisation.warm(noise, inputs)
+        return self.initialisation.query(warm, query_noise), warm
 
     def loss(
         self,
@@ -221,6 +246,8 @@ class DIAS(nn.Module):
         visible: Tensor | None,
         merge_coin: float = 0.0,
         distill_weight: float | Tensor = 1.0,
+        query_noise: Tensor | None = None,
+        detached: bool | None = None,
     ) -> dict[str, Tensor]:
         """Compute the training loss, a pure function of the arguments and the weights.
 
@@ -230,35 +257,46 @@ class DIAS(nn.Module):
             visible: (B, P) bool from `layers.decoders.random_visible`; the MLP decoder ignores it.
             merge_coin: uniform number in [0, 1); slots are merged if it is below `merge_probability`.
             distill_weight: from `distillation_weight`.
+            query_noise: (B, K, C) standard normal; only smooth initial slots need it.
+            detached: sets the switch of smooth initial slots, see `SmoothGaussian`; None leaves it.
 
         Returns:
-            Scalars: "total", with gradient; "reconstruction", the mean squared error; "distillation", without its
-            weight, only with the option `distill`.
+            Scalars: "total", with gradient; "reconstruction", the mean squared error; each without its weight,
+            "preheat" with smooth initial slots and "distillation" with the option `distill`.
         """
         features = features.detach().to(self.initialisation.mean.dtype)
-        result = self.decompose(features, noise, visible=visible, merge=merge_coin < self.merge_probability)
+        if detached is not None and isinstance(self.initialisation, SmoothGaussian):
+            self.initialisation.detached.fill_(detached)
+        merge = merge_coin < self.merge_probability
+        result = self.decompose(features, noise, visible=visible, merge=merge, query_noise=query_noise)
         # Over all tokens, visible ones included, as officially.
-        reconstruction = F.mse_loss(result.reconstruction, features)
-        if not self.distill:
-            return {"total": reconstruction, "reconstruction": reconstruction.detach()}
+        total = F.mse_loss(result.reconstruction, features)
+        terms = {"reconstruction": total.detach()}
+        if result.warm is not None:
+            preheat = F.mse_loss(result.warm, result.slots.detach())
+            total = total + PREHEAT_WEIGHT * preheat
+            terms["preheat"] = preheat.detach()
+        if self.distill:
+            distillation = self._distillation(result)
+            total = total + distill_weight * distillation
+            terms["distillation"] = distillation.detach()
+        return {"total": total, **terms}
+
+    def _distillation(self, result: Decomposition) -> Tensor:
+        """The self-distillation, without its weight."""
         # The attention of the aggregation on both sides: unlike in SPOT, the decoder's map is not involved.
         if self.distill_target == "merged" and result.merged is not None:
-            distillation = distillation_to_merged_loss(
-                result.attention[0], result.final_attention, result.merged.members
-            )
-        else:
-            distillation = distillation_loss(student=result.attention[0], teacher=result.attention[-1])
-        return {
-            "total": reconstruction + distill_weight * distillation,
-            "reconstruction": reconstruction.detach(),
-            "distillation": distillation.detach(),
-        }
+            return distillation_to_merged_loss(result.attention[0], result.final_attention, result.merged.members)
+        return distillation_loss(student=result.attention[0], teacher=result.attention[-1])
 
     def translate_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of an official checkpoint, whose keys all start with `m.`; others stay as they are."""
         if not any(key.startswith("m.") for key in state):
             return state
-        return rename_keys(state, OFFICIAL_NAMES)
+        return rename_keys(state, (*SMOOTH_NAMES, *OFFICIAL_NAMES))
+
+
+Model = TypeVar("Model", bound=DIAS)
 
 
 def soften(masks: Tensor, temperature: float) -> Tensor:
@@ -278,27 +316,6 @@ def distillation_weight(step: float, steps: float) -> float:
     Source: the schedule of the official `config-dias/dias_r-*.py`.
     """
     return 0.5 * (1 - math.cos(math.pi * step / steps))
-
-
-class DinoEncoder(nn.Module):
-    """The paper's frozen encoder: DINOv2 ViT-S/14 with registers, at 224 pixels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.vit = dinov2_small_registers(grid=16)
-        # The official constants are on the scale 0 to 255. Divided in float32 they differ from `normalise`'s 0.485 and
-        # so on in the last bit, so the two are kept apart.
-        mean, std = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", (mean / 255).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", (std / 255).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Image (B, 3, 256, 256) in [0, 1] -> raw output of block 12, no final norm, (B, 384, 16, 16)."""
-        # First normalise, then shrink 256 to 224 pixels without antialias: the official order, inside the model.
-        image = (image - self.mean) / self.std
-        return self.vit.patch_grid(F.interpolate(image, scale_factor=0.875, mode="bicubic"))
 
 
 def build(
@@ -329,9 +346,28 @@ def build(
     Raises:
         UsageError: an option is unknown or out of range.
     """
+    sizes = {"dim": dim, "width": width, "blocks": blocks, "input_size": input_size}
+    return assemble(DIAS, encoder, vit, sizes, {"slots": slots, "slot_dim": slot_dim, **options})
+
+
+def assemble(
+    kind: type[Model], encoder: str, vit: Mapping[str, Any] | None, sizes: Mapping[str, Any], options: dict[str, Any]
+) -> Model:
+    """Build a DIAS, or a model with other parts, around an encoder.
+
+    Args:
+        kind: the class.
+        encoder, vit: see `build`.
+        sizes: `dim`, `width`, `blocks` and `input_size` of `build`.
+        options: the keywords of the class, `slots` and `slot_dim` included.
+
+    Raises:
+        UsageError: an option is unknown or out of range.
+    """
     check_choice("encoder", encoder, ("cnn", "dinov2s14reg", "vit"))
     check_choice("decoder", options.get("decoder", "transformer"), ("transformer", "mlp"))
     check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
+    check_choice("initialisation", options.get("initialisation", "shared"), ("shared", "smooth"))
     check_choice("distill_target", options.get("distill_target", "first"), ("first", "merged"))
     threshold = options.get("merge_threshold")
     if threshold is not None and not 0 <= threshold <= 2:
@@ -341,18 +377,17 @@ def build(
     if not options.get("mask_temperature", 1.0) > 0:
         raise UsageError(f"option mask_temperature: {options['mask_temperature']} must be positive")
     if options.get("decoder", "transformer") == "transformer":
-        feature_dim = 384 if encoder == "dinov2s14reg" else dim
+        feature_dim = 384 if encoder == "dinov2s14reg" else sizes["dim"]
         if feature_dim % options.get("decoder_heads", 4):
             raise UsageError(f"option decoder_heads: must divide the token width {feature_dim}")
-    shared = {"slots": slots, "slot_dim": slot_dim, **options}
     if encoder == "dinov2s14reg":
-        return DIAS(DinoEncoder(), feature_dim=384, tokens=256, input_size=256, **shared).eval()
-    small = _vit_encoder(dim, vit or {}) if encoder == "vit" else Encoder(width, dim, blocks)
+        return kind(DinoEncoder(), feature_dim=384, tokens=256, input_size=256, **options).eval()
+    dim, side = sizes["dim"], sizes["input_size"]
+    small = _vit_encoder(dim, vit or {}) if encoder == "vit" else Encoder(sizes["width"], dim, sizes["blocks"])
     stride = small.vit.patch if isinstance(small, PatchEncoder) else STRIDE
-    if input_size % stride or input_size < 2 * stride:
-        raise UsageError(f"option input_size: {input_size} must be a multiple of {stride}, at least {2 * stride}")
-    tokens = (input_size // stride) ** 2
-    return DIAS(small, feature_dim=dim, tokens=tokens, input_size=input_size, **shared).eval()
+    if side % stride or side < 2 * stride:
+        raise UsageError(f"option input_size: {side} must be a multiple of {stride}, at least {2 * stride}")
+    return kind(small, feature_dim=dim, tokens=(side // stride) ** 2, input_size=side, **options).eval()
 
 
 def _vit_encoder(dim: int, vit: Mapping[str, Any]) -> PatchEncoder:

@@ -22,7 +22,7 @@ from ..core.errors import DataMissingError, UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.vit import bare_backbone
 from .layers.vit import DINO_OFFSET, VisionTransformer
-from .reading import Reading
+from .reading import Reading, attention_keys
 
 REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
 """Starts of the supported names; other vision transformers on the hub need image transforms that are not used here."""
@@ -44,6 +44,10 @@ class HuggingFaceViT(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         """Predict tokens and embedding of whole images; with boxes, [CLS] attends only within them."""
         return self.reading.predict(self.backbone, batch)
+
+    def encode_keys(self, batch: Batch) -> Tensor:
+        """Keys (B, D, h, w) of the last block's attention, which `maskcut` and `tokencut` cut."""
+        return attention_keys(self.backbone, batch)
 
 
 def build(

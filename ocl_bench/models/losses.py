@@ -1,8 +1,8 @@
 """The training losses of all models, as functions of tensors without weights of their own.
 
 Each one names the section of the paper and the file of the official code that it follows, and says where it departs
-from them. The models weigh and add them (`SlotCon.loss`, `SlotContrast.loss`, `SlotMatch.loss`, `Odis.loss`,
-`DIAS.loss`).
+from them. The models weigh and add them (`SlotCon.loss`, `SlotContrast.loss`, `SlotMatch.loss`, `VideoSAUR.loss`,
+`Odis.loss`, `DIAS.loss`).
 """
 
 from __future__ import annotations
@@ -352,3 +352,34 @@ def distillation_to_merged_loss(student: Tensor, teacher: Tensor, members: Tenso
     """
     pooled = (members @ student).clamp_min(1e-8)  # a slot that is merged away has 0 on both sides
     return -(teacher.detach() * pooled.log()).sum(dim=1).mean()
+
+
+# ---------------------------------------------------------------------------------------------------- VideoSAUR
+
+
+def time_similarity_targets(keys: Tensor, temperature: float, threshold: float = 0.0) -> Tensor:
+    """Where each token's content is in the next frame: a distribution over its tokens.
+
+    Source: VideoSAUR (arXiv:2306.04829); `FeatureTimeSimilarity` in the official `videosaur/modules/utils.py`.
+
+    Args:
+        keys: (B, T, P, D), the encoder's attention keys.
+        temperature: divides the cosines.
+        threshold: cosines below it get no share. A token for which all are below gets equal shares.
+
+    Returns:
+        (B, T - 1, P, P), which sum to 1 over the tokens of the next frame, without gradient.
+    """
+    unit = F.normalize(keys.detach(), dim=-1)
+    cosines = unit[:, :-1] @ unit[:, 1:].transpose(2, 3)
+    kept = cosines.masked_fill(cosines < threshold, -torch.inf)
+    nothing = (cosines < threshold).all(dim=-1, keepdim=True)
+    return (kept.masked_fill(nothing, 0.0) / temperature).softmax(dim=-1)
+
+
+def time_similarity(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of predicted similarities (B, T, P, P) with `time_similarity_targets`, mean over pairs of frames.
+
+    The last frame has no successor, so its logits are not used.
+    """
+    return F.cross_entropy(logits[:, :-1].flatten(0, 2), targets.flatten(0, 2))

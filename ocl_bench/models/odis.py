@@ -11,9 +11,7 @@ ODIS has no public code. The paper's abstract, its authors' blog and its reviews
 else follows iBOT (bytedance/ibot, commit da316d8: `main_ibot.py`, `models/head.py`, `models/vision_transformer.py`).
 Comments name the places where a public follow-up (KarahanS/Cross-Time-Self-Distillation) decided instead.
 
-The training objective calls, in training mode, once per step:
-
-    Odis.loss(views: Views, *, epoch: float, momentum: float, ranks: RankOps = RankOps()) -> dict[str, Tensor]
+The training objective calls `Odis.loss(views, epoch=.., momentum=.., ranks=..)` in training mode, once per step.
 
 `layers.patches.patches_of_boxes` makes the object masks, `layers.normalisation.normalise` the pixels of the views.
 """
@@ -36,7 +34,7 @@ from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import cross_view_loss, distillation_monitors, patch_loss, sinkhorn_targets, targets, view_contrast
 from .options import check_choice
 from .ranks import RankOps
-from .reading import PatchEncoder, Reading, pool
+from .reading import PatchEncoder, Reading, attention_keys, pool
 
 Layout = Literal["obj", "cls_obj", "cls"]
 
@@ -316,6 +314,10 @@ class Odis(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         """Predict with the teacher on whole images, see `reading.Reading`; the model must be in evaluation mode."""
         return self.reading.predict(self.teacher.backbone, batch)
+
+    def encode_keys(self, batch: Batch) -> Tensor:
+        """Keys (B, D, h, w) of the teacher's last attention."""
+        return attention_keys(self.teacher.backbone, batch)
 
     def as_encoder(self) -> PatchEncoder:
         """Return the teacher's backbone as the frozen encoder of a slot model."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .layers.normalisation import normalise
 from .layers.patches import patches_of_boxes
-from .layers.vit import VisionTransformer
+from .layers.vit import VisionTransformer, dinov2_small_registers
 
 PARTS = ("obj", "cls", "mean", "pool")
 
@@ -30,6 +31,27 @@ class PatchEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) in [0, 1] -> patches (B, D, h, w), with full attention, without boxes."""
         return self.vit.patch_grid(normalise(image))
+
+
+class DinoEncoder(nn.Module):
+    """The frozen encoder of DIAS and its kin: DINOv2 ViT-S/14 with registers, at 224 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = dinov2_small_registers(grid=16)
+        # The official constants are on the scale 0 to 255. Divided in float32 they differ from `normalise`'s 0.485 and
+        # so on in the last bit, so the two are kept apart.
+        mean, std = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", (mean / 255).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", (std / 255).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (B, 3, 256, 256) in [0, 1] -> raw output of block 12, no final norm, (B, 384, 16, 16)."""
+        # First normalise, then shrink 256 to 224 pixels without antialias: the official order, inside the model.
+        image = (image - self.mean) / self.std
+        return self.vit.patch_grid(F.interpolate(image, scale_factor=0.875, mode="bicubic"))
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,12 @@ class Reading:
         assert prediction.tokens is not None
         masks = weights.unflatten(2, prediction.tokens.shape[2:])
         return Prediction(**{**vars(prediction), "masks": masks, "mask_source": "attention"})
+
+
+@torch.no_grad()
+def attention_keys(backbone: VisionTransformer, batch: Batch) -> Tensor:
+    """Keys (B, D, h, w) of the last block's attention for whole images, without boxes."""
+    return backbone.last_keys(normalise(batch.image.to(backbone.cls_token)))
 
 
 def pool(patches: Tensor, within: Tensor) -> Tensor:

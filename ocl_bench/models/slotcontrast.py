@@ -16,11 +16,7 @@ Five details follow the official code (martius-lab/slotcontrast, commit 17b42b0)
 * Corrected slots are decoded, not predicted ones.
 * The contrast asks, for each slot of frame t + 1, which slot of frame t it was (`slotcontrast/losses.py`).
 
-The training objective calls, in training mode, once per step:
-
-    features = model.encode_frames(video)                    # (B, T, P, F), frozen, may be cached
-    SlotContrast.loss(features: Tensor, *, ranks: RankOps = RankOps()) -> dict[str, Tensor]
-        "total" (with gradient), "reconstruction", "contrast" (both unweighted, without gradient)
+The training objective calls `SlotContrast.loss(model.encode_frames(video))` in training mode, once per step.
 """
 
 from __future__ import annotations
@@ -28,13 +24,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import SampleError, UsageError
+from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.slotcontrast import BACKBONES, PATCH, VARIANTS, check_sizes, read_official, translate_official
 from .encoder import STRIDE, Encoder
@@ -46,6 +42,7 @@ from .losses import slot_contrast
 from .options import check_choice, check_range
 from .ranks import RankOps
 from .reading import PatchEncoder
+from .streaming import check_finite, checked_state
 
 
 @dataclass(frozen=True)
@@ -147,6 +144,11 @@ class SlotContrast(nn.Module):
         )
 
     @property
+    def weight(self) -> Tensor:
+        """A parameter; its device and type are those of the model."""
+        return self.corrector.to_queries.weight
+
+    @property
     def patch(self) -> int:
         """Side of a token in pixels."""
         return self.input_size // self.grid[0]
@@ -172,19 +174,22 @@ class SlotContrast(nn.Module):
         height, width = video.shape[-2:]
         if height % self.patch or width % self.patch or not height or not width:
             raise UsageError(f"frames of {height}x{width} pixels: the sides must be multiples of {self.patch}")
-        frames = video.flatten(0, 1).to(self.initial_slots)
+        frames = video.flatten(0, 1).to(self.weight)
         tokens = torch.cat([self.encoder(piece) for piece in frames.split(chunk or max(1, len(frames)))])
         return tokens.unflatten(0, video.shape[:2])
 
-    def recurrence(self, features: Tensor, state: Tensor | None = None) -> Recurrence:
+    def recurrence(self, features: Tensor, state: Tensor | None = None, initial: Tensor | None = None) -> Recurrence:
         """Follow the objects through T frames: correct the slots by each frame, then predict the next frame's.
 
         Args:
             features: (B, T, P, F) from `encode_frames`.
             state: (B, K, D), `predicted` of the frame before; None at the beginning of a video.
+            initial: (B, K, D), with which a video begins; None = the learnt ones.
         """
         inputs = self.project(features)
-        slots = self.initial_slots.expand(len(features), -1, -1).clone() if state is None else state
+        if initial is None and state is None:
+            initial = self.initial_slots.expand(len(features), -1, -1).clone()
+        slots = cast(Tensor, initial if state is None else state)
         rounds = self.first_iterations if state is None else self.iterations
         corrected, predicted, attention = [], [], []
         # The gradient runs through all frames and iterations: officially nothing is truncated or detached.
@@ -238,7 +243,7 @@ class SlotContrast(nn.Module):
                 f"features {tuple(features.shape)} do not fit; expected (B, T, {self.grid[0] * self.grid[1]}, "
                 f"{self.feature_dim}) from encode_frames"
             )
-        features = features.detach().to(self.initial_slots.dtype)
+        features = features.detach().to(self.weight.dtype)
         recurrence = self.recurrence(features)
         reconstructed, masks = self.decode(recurrence.slots, recurrence.attention)
         # The target is the encoder's raw output, neither normalised nor projected, as officially.
@@ -262,39 +267,46 @@ class SlotContrast(nn.Module):
             UsageError: the frames' sides do not fit, or `state` is missing or has another shape.
         """
         video = batch.image.unsqueeze(1) if batch.video is None else batch.video
-        state = self._checked_state(batch)
-        _check_finite(batch, video)
-        pieces = []
-        for piece in video.split(self.chunk, dim=1):
-            tokens = self._encode(piece, self.chunk)
-            recurrence = self.recurrence(tokens.flatten(3).transpose(2, 3), state)
-            state = recurrence.predicted[:, -1]
-            masks = recurrence.attention
-            if self.mask_source == "decoder":
-                masks = self._decoded_masks(recurrence, tuple(tokens.shape[-2:]))
-            pieces.append((masks.unflatten(3, tokens.shape[-2:]), recurrence.slots, tokens))
-        masks, slots, tokens = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+        state = checked_state(batch, self.slots, self.slot_dim, self.weight)
+        check_finite(batch, video)
+        pieces = self._follow(video, state, self.sampled_slots(batch))
+        state = pieces[-1][1].predicted[:, -1]
+        masks = torch.cat([self._masks(tokens, recurrence) for tokens, recurrence in pieces], dim=1)
+        tokens = torch.cat([tokens for tokens, _ in pieces], dim=1)
+        slots = torch.cat([recurrence.slots for _, recurrence in pieces], dim=1)
         if batch.video is None:
             masks, slots, tokens, state = masks.squeeze(1), slots.squeeze(1), tokens.squeeze(1), None
         return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens, state=state)
+
+    def sampled_slots(self, batch: Batch) -> Tensor | None:
+        """Initial slots (B, K, D) of a batch; None here, as they are learnt."""
+        del batch
+        return None
+
+    def _follow(self, video: Tensor, state: Tensor | None, initial: Tensor | None) -> list[tuple[Tensor, Recurrence]]:
+        """Encode a video (B, T, 3, H, W) and follow its objects, in pieces of `chunk` frames and in their order.
+
+        Returns:
+            For each piece the tokens (B, t, F, h, w) and the recurrence.
+        """
+        pieces = []
+        for piece in video.split(self.chunk, dim=1):
+            tokens = self._encode(piece, self.chunk)
+            recurrence = self.recurrence(tokens.flatten(3).transpose(2, 3), state, initial)
+            state = recurrence.predicted[:, -1]
+            pieces.append((tokens, recurrence))
+        return pieces
+
+    def _masks(self, tokens: Tensor, recurrence: Recurrence) -> Tensor:
+        """Masks (B, T, K, h, w) of frames with tokens (B, T, F, h, w), from the source that the model was given."""
+        grid = (tokens.shape[-2], tokens.shape[-1])
+        masks = recurrence.attention if self.mask_source == "attention" else self._decoded_masks(recurrence, grid)
+        return masks.unflatten(3, grid)
 
     def _decoded_masks(self, recurrence: Recurrence, grid: tuple[int, ...]) -> Tensor:
         """Decode the masks (B, T, K, P) frame by frame, because the decoder's K copies of a frame need much memory."""
         frames = zip(recurrence.slots.split(1, dim=1), recurrence.attention.split(1, dim=1), strict=True)
         return torch.cat([self.decode(slots, attention, grid)[1] for slots, attention in frames], dim=1)
-
-    def _checked_state(self, batch: Batch) -> Tensor | None:
-        """Return the state from which a batch continues; UsageError if it is missing or has another shape."""
-        if batch.video is None or (batch.state is None and batch.start == 0):
-            return None
-        expected = (len(batch.video), self.slots, self.slot_dim)
-        if not isinstance(batch.state, Tensor) or tuple(batch.state.shape) != expected:
-            what = tuple(batch.state.shape) if isinstance(batch.state, Tensor) else type(batch.state).__name__
-            raise UsageError(
-                f"frames from {batch.start} on: batch.state is {what}, expected {expected}; "
-                "give Prediction.state of the frames before"
-            )
-        return batch.state.to(self.initial_slots)
 
     def read_checkpoint(self, path: Path) -> dict[str, Tensor]:
         """Read the tensors of a checkpoint file; official files (Lightning) also hold the optimiser."""
@@ -368,12 +380,3 @@ def dinov2(*, dim: int, heads: int, depth: int = 12, grid: int = 37) -> PatchEnc
     return PatchEncoder(
         VisionTransformer(grid=grid, patch=PATCH, dim=dim, depth=depth, heads=heads, layer_scale=1e-5, final_norm=False)
     )
-
-
-def _check_finite(batch: Batch, video: Tensor) -> None:
-    """Raise SampleError naming the first sample with NaN or infinity, and its frame."""
-    broken = ~video.isfinite().flatten(2).all(2)
-    if broken.any():
-        sample, frame = (int(number) for number in broken.nonzero()[0])
-        what = "the image" if batch.video is None else f"frame {batch.start + frame}"
-        raise SampleError(batch.ids[sample], f"{what} holds NaN or infinity; expected values in [0, 1]")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.schedules import generator, sample_indices
 from ..models.dias import distillation_weight
 from ..models.layers.decoders import random_visible
+from ..models.layers.smooth_initialisation import DETACHED_SHARE
 from .data import ChunkedArray
 from .validation import ValidatedObjective
 
@@ -43,6 +44,8 @@ class SlotOptions(BaseModel):
 class SlotObjective(ValidatedObjective):
     """Trains a slot model with `loss(features, *, noise, visible, merge_coin, distill_weight)`.
 
+    A model with smooth initial slots gets `query_noise` and `detached` as well.
+
     Attributes:
         features: Cached tokens of the images, rows (P, D) float16.
         mirrored: Cached tokens of the mirrored images; None trains without mirroring.
@@ -52,6 +55,7 @@ class SlotObjective(ValidatedObjective):
         slots: Number of slots K.
         slot_dim: Length C of a slot.
         merge_probability: Share of the steps that merge slots.
+        smooth: Whether the initial slots are smooth (`layers.smooth_initialisation`).
         validator: Returns the validation numbers of a model.
     """
 
@@ -64,6 +68,7 @@ class SlotObjective(ValidatedObjective):
     slot_dim: int
     merge_probability: float
     validator: Callable[[nn.Module], dict[str, float]]
+    smooth: bool = False
 
     def batch(self, step: int) -> dict[str, Any]:
         """Tokens (B, P, D) float16, slot noise (B, K, C), visible tokens (B, P) bool, and whether this step merges."""
@@ -74,16 +79,21 @@ class SlotObjective(ValidatedObjective):
         features = self.features[indices]
         if self.mirrored is not None:
             features = torch.where(flip.view(-1, 1, 1), self.mirrored[indices], features)
-        return {
+        shape = (self.batch_size, self.slots, self.slot_dim)
+        inputs = {
             "features": features,
-            "noise": torch.randn(self.batch_size, self.slots, self.slot_dim, generator=source),
+            "noise": torch.randn(shape, generator=source),
             "visible": random_visible(self.batch_size, features.shape[1], source),
             "merge": float(torch.rand((), generator=source)) < self.merge_probability,
         }
+        return inputs | ({"query_noise": torch.randn(shape, generator=source)} if self.smooth else {})
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
         """Loss terms of the model. The weight of the distillation grows with `step_fraction`."""
         weight = self.options.distill_peak * distillation_weight(step_fraction, 1)
+        smooth: dict[str, Any] = {}
+        if self.smooth:
+            smooth = {"query_noise": inputs["query_noise"], "detached": step_fraction < DETACHED_SHARE}
         return model.loss(  # type: ignore[operator]
             inputs["features"].float(),
             noise=inputs["noise"],
@@ -92,4 +102,5 @@ class SlotObjective(ValidatedObjective):
             # which changes at every step, is a tensor.
             merge_coin=0.0 if inputs["merge"] else 1.0,
             distill_weight=torch.tensor(weight, device=inputs["noise"].device),
+            **smooth,
         )

@@ -16,6 +16,7 @@ from ..core.errors import UsageError, first_problem
 from ..core.types import Sample
 from ..data import open_data
 from ..families import find_family
+from ..models.layers.smooth_initialisation import SmoothGaussian
 from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
@@ -184,6 +185,7 @@ def _slot_objective(context: BuildContext) -> SlotObjective:
         slots=model.slots,
         slot_dim=model.slot_dim,
         merge_probability=model.merge_probability if model.merge_threshold is not None else 0.0,
+        smooth=isinstance(model.initialisation, SmoothGaussian),
         validator=validator,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from official import dias_shapes as official_shapes
 from torch import Tensor
 
 from ocl_bench.cards.model import load_model_card
@@ -22,46 +23,6 @@ from ocl_bench.models.losses import distillation_loss, distillation_to_merged_lo
 from ocl_bench.models.odis import build as build_odis
 
 # --- official checkpoints at full size ------------------------------------------------------------------------------
-
-
-def official_shapes() -> dict[str, tuple[int, ...]]:
-    """Every tensor of an official checkpoint (specs of Genera1Z/DIAS at cc1d545): 242 names."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def add(prefix: str, **names: tuple[int, ...]) -> None:
-        shapes.update({f"m.{prefix}{name.replace('__', '.')}": shape for name, shape in names.items()})
-
-    vit = "encode_backbone.1."
-    add(vit, cls_token=(1, 1, 384), reg_token=(1, 4, 384), pos_embed=(1, 256, 384))
-    add(vit, patch_embed__proj__weight=(384, 3, 14, 14), patch_embed__proj__bias=(384,))
-    for block in range(12):
-        at = f"{vit}blocks.{block}."
-        add(at, norm1__weight=(384,), norm1__bias=(384,), norm2__weight=(384,), norm2__bias=(384,))
-        add(at, attn__qkv__weight=(1152, 384), attn__qkv__bias=(1152,))
-        add(at, attn__proj__weight=(384, 384), attn__proj__bias=(384,), ls1__gamma=(384,), ls2__gamma=(384,))
-        add(at, mlp__fc1__weight=(1536, 384), mlp__fc1__bias=(1536,))
-        add(at, mlp__fc2__weight=(384, 1536), mlp__fc2__bias=(384,))
-    for index, shape in {0: (384,), 1: (384, 384), 3: (384, 384)}.items():
-        add(f"encode_project.{index}.", weight=shape, bias=(384,))
-    add("initializ.", mean=(1, 1, 256), logstd=(1, 1, 256))
-    for norm, width in {"norm1q": 256, "norm1kv": 384, "norm2": 256}.items():
-        add(f"aggregat.{norm}.", weight=(width,), bias=(width,))
-    add("aggregat.", proj_q__weight=(256, 256), proj_k__weight=(256, 384), proj_v__weight=(256, 384))
-    add("aggregat.rnn.", weight_ih=(768, 256), weight_hh=(768, 256), bias_ih=(768,), bias_hh=(768,))
-    add("aggregat.ffn.0.", weight=(1024, 256), bias=(1024,))
-    add("aggregat.ffn.2.", weight=(256, 1024), bias=(256,))
-    add("decode.", mask_token=(1, 1, 384), posit_embed___pe=(1, 256, 384), norm0__weight=(384,))
-    for index, width in {1: 384, 2: 256}.items():
-        add(f"decode.project{index}.0.", weight=(384, width))
-        add(f"decode.project{index}.1.", weight=(384,), bias=(384,))
-    for layer in range(4):
-        at = f"decode.backbone.layers.{layer}."
-        for attention in ("self_attn", "multihead_attn"):
-            add(f"{at}{attention}.", in_proj_weight=(1152, 384), out_proj__weight=(384, 384))
-        add(at, linear1__weight=(1536, 384), linear2__weight=(384, 1536), norm2__weight=(384,), norm3__weight=(384,))
-        if layer:
-            add(at, norm1__weight=(384,))
-    return shapes
 
 
 def official_state() -> dict[str, Tensor]:

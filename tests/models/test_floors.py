@@ -312,7 +312,7 @@ def test_the_floor_inherits_what_its_encoder_saw(monkeypatch: pytest.MonkeyPatch
     card = load_model_card(CARDS / "kmeans.yaml").model_copy(update={"supervision": "masks", "input": 112})
     loaded = SimpleNamespace(model=layer, card=card, checkpoint_sha256="ab" * 32)
     asked: list[str] = []
-    monkeypatch.setattr(clustering, "get_model", lambda name: asked.append(name) or loaded)
+    monkeypatch.setattr(clustering, "get_model", lambda name, options: asked.append(name) or loaded)
     floor = clustering.build_fps_features("somebody")
     assert asked == ["somebody"]
     assert (floor.supervision, floor.input_size, floor.checkpoint_sha256) == ("masks", 112, "ab" * 32)
@@ -417,7 +417,7 @@ def test_slots_are_the_mean_tokens_of_their_masks(build: Any) -> None:
 
 def test_a_mask_that_is_zero_everywhere_has_a_zero_slot() -> None:
     masks = torch.stack([torch.ones(2, 3), torch.zeros(2, 3)])
-    slots = clustering._weighted_means(torch.arange(24.0).reshape(4, 2, 3), masks)
+    slots = clustering.weighted_means(torch.arange(24.0).reshape(4, 2, 3), masks)
     assert slots.tolist() == [[2.5, 8.5, 14.5, 20.5], [0, 0, 0, 0]]
 
 

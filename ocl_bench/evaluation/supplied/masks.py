@@ -40,7 +40,8 @@ class MaskLookup:
     Args:
         data: the images or videos that the masks belong to.
         read: reads one mask; it raises SampleError for one that cannot be used.
-        source: mask source as a result records it, with `+linked-<what>` where slots were linked over time.
+        source: mask source as a result records it, with `+linked-<what>` where slots were linked over time, and with
+            `+passes-<number>` where the model went through a video more than once.
         reads_video: whether the data are videos.
     """
 
@@ -48,7 +49,9 @@ class MaskLookup:
 
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
+        source, _, passes = source.partition("+passes-")
         mask_source, _, self.link = source.partition("+linked-")
+        self.passes = int(passes) if passes else 1
         self.softmax = mask_source.endswith("+softmax")
         mask_source = mask_source.removesuffix("+softmax")
         self.mask_source = cast(MaskSource, mask_source)
@@ -65,6 +68,7 @@ class MaskLookup:
             masks=masks[None] if self.reads_video else masks,
             mask_source=self.mask_source,
             link=self.link,
+            passes=self.passes,
             softmax=self.softmax,
         )
 

@@ -71,7 +71,17 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UsageError: the file does not fit; the message names the file and the first wrong tensor.
     """
-    path = Path(path)
+    path, expected = Path(path), model.state_dict()
+    state = matched_tensors(model, path)
+    _check_values(path, state, expected, {name for name, _ in model.named_parameters()})
+    model.load_state_dict(state, strict=True)
+
+
+def matched_tensors(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the names of a model, with exactly its names and shapes.
+
+    Arguments and errors as in `load_weights`, which also checks their values.
+    """
     expected = model.state_dict()
     state = _without_wrapper(path, expected)
     if state is None:
@@ -90,8 +100,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             )
     _refuse(path, "misses tensor", [key for key in expected if key not in state], expected)
     _refuse(path, "has unexpected tensor", [key for key in state if key not in expected], state)
-    _check_values(path, state, expected, {name for name, _ in model.named_parameters()})
-    model.load_state_dict(state, strict=True)
+    return state
 
 
 def _without_wrapper(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +15,38 @@ from torch import Tensor, nn
 from .vit import resample_positions
 
 
-class _DecoderLayer(nn.Module):
-    """Pre-norm transformer decoder layer without biases; returns its cross-attention on request.
+class DecoderLayer(nn.Module):
+    """Pre-norm transformer decoder layer; returns its cross-attention on request.
 
     Same as torch's `TransformerDecoderLayer(norm_first=True, bias=False)`, which the official code uses. That layer
     hides its attention, so the official code fetches it with hooks.
+
+    Args:
+        dim: D.
+        heads: of both attentions.
+        bias: whether norms and MLP have biases; the attentions have none.
+        activation: of the MLP, GELU in DIAS.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(
+        self, dim: int, heads: int, *, bias: bool = False, activation: Callable[[], nn.Module] = nn.GELU
+    ) -> None:
         super().__init__()
-        self.norm_self: nn.Module = nn.LayerNorm(dim, bias=False)
+        self.norm_self: nn.Module = nn.LayerNorm(dim, bias=bias)
         self.self_attention = nn.MultiheadAttention(dim, heads, bias=False, batch_first=True)
-        self.norm_cross = nn.LayerNorm(dim, bias=False)
+        self.norm_cross: nn.Module = nn.LayerNorm(dim, bias=bias)
         self.cross_attention = nn.MultiheadAttention(dim, heads, bias=False, batch_first=True)
-        self.norm_mlp = nn.LayerNorm(dim, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False))
+        self.norm_mlp = nn.LayerNorm(dim, bias=bias)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim, bias=bias), activation(), nn.Linear(4 * dim, dim, bias=bias))
 
     def forward(
-        self, tokens: Tensor, memory: Tensor, ignored: Tensor | None, bias: Tensor | None, need_attention: bool
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        ignored: Tensor | None,
+        bias: Tensor | None,
+        need_attention: bool,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Apply self-attention, cross-attention and MLP.
 
@@ -42,12 +56,13 @@ class _DecoderLayer(nn.Module):
             ignored: (B, K) bool, slots that get no attention.
             bias: (B * heads, P, K), added to the logits of the cross-attention.
             need_attention: whether to return the cross-attention.
+            hidden: (P, P) bool, True where a token must not see another one in the self-attention.
 
         Returns:
             Tokens (B, P, D) and the attention (B, P, K), averaged over heads, or None.
         """
         normed = self.norm_self(tokens)
-        tokens = tokens + self.self_attention(normed, normed, normed, need_weights=False)[0]
+        tokens = tokens + self.self_attention(normed, normed, normed, attn_mask=hidden, need_weights=False)[0]
         change, attention = self.cross_attention(
             self.norm_cross(tokens),
             memory,
@@ -87,7 +102,7 @@ class RandomMaskDecoder(nn.Module):
         self.norm_in = nn.LayerNorm(dim, bias=False)
         self.heads = heads
         # All layers start from the same random weights: torch's `TransformerDecoder`, used officially, copies one.
-        layer = _DecoderLayer(dim, heads)
+        layer = DecoderLayer(dim, heads)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(layers))
         # The residual stream starts from the *normalised* query (official `norm0`), so the first layer has no norm.
         self.layers[0].norm_self = nn.Identity()
@@ -177,10 +192,7 @@ class BroadcastDecoder(nn.Module):
             The reconstruction (B, P, D) and the soft masks (B, K, P).
         """
         del target, visible
-        positions: Tensor = self.positions
-        if grid is not None:
-            positions = resample_positions(positions.squeeze(1), grid, prefix=0).unsqueeze(1)
-        decoded = self.mlp(slots.unsqueeze(2) + positions)
+        decoded = self.mlp(slots.unsqueeze(2) + self.placed(grid))
         tokens, logits = decoded[..., :-1], decoded[..., -1]
         if prior is not None:
             logits = logits + log_prior(prior, slot_mask)
@@ -188,6 +200,12 @@ class BroadcastDecoder(nn.Module):
             logits = logits.masked_fill(~slot_mask.unsqueeze(-1), float("-inf"))
         masks = logits.softmax(dim=1)
         return torch.einsum("bkp,bkpd->bpd", masks, tokens), masks
+
+    def placed(self, grid: Sequence[int] | None) -> Tensor:
+        """Return the positions (1, 1, P, C) of a grid (height, width), or the table's own for None."""
+        if grid is None:
+            return self.positions
+        return resample_positions(self.positions.squeeze(1), grid, prefix=0).unsqueeze(1)
 
 
 def log_prior(prior: Tensor, slot_mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Initial slots from a Gaussian that all slots share (arXiv:2006.15055), and the initial biases of DIAS."""
+"""Initial slots, from a Gaussian that all slots share (arXiv:2006.15055) or learnt, and the initial biases of DIAS."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ class SharedGaussian(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """Standard normal noise (B, K, C) -> initial slots (B, K, C), in training and in evaluation alike."""
         return self.mean + noise * self.log_std.exp()
+
+
+class LearntSlots(nn.Module):
+    """A learnt vector for each slot, without noise (SPOT, arXiv:2312.00648, after BO-QSA, arXiv:2210.08990)."""
+
+    def __init__(self, slots: int, slot_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.empty(1, slots, slot_dim))
+        nn.init.xavier_uniform_(self.mean)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Noise (B, K, C), which is not used -> initial slots (B, K, C)."""
+        return self.mean.expand(len(noise), -1, -1)
 
 
 @torch.no_grad()

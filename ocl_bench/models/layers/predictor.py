@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class _SharpAttention(nn.Module):
-    """Multi-head self-attention of (B, K, C) whose logits are *multiplied* by the root of the head's width.
+class SharpAttention(nn.Module):
+    """Multi-head attention whose logits are *multiplied* by the root of the head's width.
 
     The textbook divides by that root. The official code (`slotcontrast/modules/networks.py`) divides the queries by
     1 / root(width), and all released weights were trained so. The textbook's scale gives other slots.
@@ -25,10 +25,19 @@ class _SharpAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, slots: Tensor) -> Tensor:
+    def forward(self, slots: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Slots (B, K, C) attend to a memory (B, M, C) with the matrices of keys and values, or to themselves."""
         batch, count, dim = slots.shape
-        heads = self.qkv(slots).view(batch, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = heads.unbind(0)
+        if memory is None:
+            heads = self.qkv(slots).view(batch, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+            query, key, value = heads.unbind(0)
+        else:
+            weights = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+            sources = (slots, memory, memory)
+            query, key, value = (
+                F.linear(source, *weight).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                for source, weight in zip(sources, weights, strict=True)
+            )
         mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, count, dim))
 
@@ -44,11 +53,14 @@ class SlotPredictor(nn.Module):
     def __init__(self, dim: int, heads: int = 4) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(dim)
-        self.attention = _SharpAttention(dim, heads)
+        self.attention = SharpAttention(dim, heads)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, slots: Tensor) -> Tensor:
-        """Slots (B, K, C) of a frame -> slots (B, K, C) to begin the next frame with."""
-        slots = slots + self.attention(self.norm_attention(slots))
+    def forward(self, slots: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Slots (B, K, C) of a frame -> slots (B, K, C) to begin the next frame with.
+
+        memory: (B, M, C), to which the slots attend instead of to each other (VideoSAUR's decoder).
+        """
+        slots = slots + self.attention(self.norm_attention(slots), memory)
         return slots + self.mlp(self.norm_mlp(slots))

@@ -25,7 +25,11 @@ class SlotAttention(nn.Module):
         normalised_state: whether the GRU's hidden state is the *normalised* slot (SlotContrast) or the slot itself
             (DIAS, the original paper).
         attention_floor: added to every token's attention (SlotContrast: 1e-8), so a slot that wins nothing takes the
-            mean of all tokens. None adds 1e-5 to the slot's sum instead (DIAS), so it takes nearly nothing.
+            mean of all tokens. None adds `epsilon` to the slot's sum instead, so it takes nearly nothing.
+        epsilon: 1e-5 in DIAS and SmoothSA, 1e-8 in FT-DINOSAUR.
+        bilevel: whether the gradient runs through the last round only, and from there straight to the initial slots
+            (Jia et al. 2023, arXiv:2210.08990; SmoothSA, SPOT). It changes no value.
+        mlp: whether the update ends with the residual MLP; VideoSAUR has none.
     """
 
     def __init__(
@@ -37,9 +41,13 @@ class SlotAttention(nn.Module):
         activation: Callable[[], nn.Module] = nn.GELU,
         normalised_state: bool = False,
         attention_floor: float | None = None,
+        epsilon: float = 1e-5,
+        bilevel: bool = False,
+        mlp: bool = True,
     ) -> None:
         super().__init__()
-        self.iterations, self.normalised_state, self.attention_floor = iterations, normalised_state, attention_floor
+        self.iterations, self.normalised_state = iterations, normalised_state
+        self.attention_floor, self.epsilon, self.bilevel = attention_floor, epsilon, bilevel
         self.scale = slot_dim**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
         self.to_keys = nn.Linear(input_dim, slot_dim, bias=False)
@@ -47,8 +55,10 @@ class SlotAttention(nn.Module):
         self.norm_queries = nn.LayerNorm(slot_dim)
         self.to_queries = nn.Linear(slot_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
-        self.norm_update = nn.LayerNorm(slot_dim)
-        self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
+        self.mlp: nn.Module | None = None
+        if mlp:
+            self.norm_update = nn.LayerNorm(slot_dim)
+            self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
 
     def forward(
         self, inputs: Tensor, slots: Tensor, slot_mask: Tensor | None = None, num_iter: int | None = None
@@ -66,9 +76,12 @@ class SlotAttention(nn.Module):
         """
         tokens = self.norm_inputs(inputs)
         keys, values = self.to_keys(tokens), self.to_values(tokens)
-        maps = []
-        # The gradient runs through all rounds; neither method truncates it.
-        for _ in range(self.iterations if num_iter is None else num_iter):
+        maps, initial = [], slots
+        rounds = self.iterations if num_iter is None else num_iter
+        # The gradient runs through all rounds, unless `bilevel`; neither DIAS nor SlotContrast truncates it.
+        for number in range(rounds):
+            if self.bilevel and number == rounds - 1:
+                slots = slots.detach() + (initial - initial.detach())
             normed = self.norm_queries(slots)
             queries = self.to_queries(normed) * self.scale
             logits = queries @ keys.transpose(1, 2)
@@ -82,11 +95,11 @@ class SlotAttention(nn.Module):
     def _shares(self, attention: Tensor) -> Tensor:
         """Normalise attention (B, K, P) over the tokens; a small constant guards slots that won nothing."""
         if self.attention_floor is None:
-            return attention / (attention.sum(dim=2, keepdim=True) + 1e-5)
+            return attention / (attention.sum(dim=2, keepdim=True) + self.epsilon)
         raised = attention + self.attention_floor
         return raised / raised.sum(dim=2, keepdim=True)
 
     def _update(self, slots: Tensor, won: Tensor) -> Tensor:
         """Update slots (B, K, C) with the means that they won (B, K, C): a GRU, then a residual MLP."""
         state = self.gru(won.flatten(0, 1), slots.flatten(0, 1).to(won.dtype)).view_as(slots)
-        return state + self.mlp(self.norm_update(state))
+        return state if self.mlp is None else state + self.mlp(self.norm_update(state))

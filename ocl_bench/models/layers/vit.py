@@ -333,6 +333,14 @@ class VisionTransformer(nn.Module):
         last = cast(Block, self.blocks[-1])
         return last.attn.weights(last.norm1(x), visible, first)
 
+    def last_keys(self, image: Tensor) -> Tensor:
+        """Return the keys of the last block's attention, all heads side by side, of the patches (B, D, h, w)."""
+        x = self.embed(image)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        last = cast(Block, self.blocks[-1])
+        return self.to_grid(last.attn.qkv(last.norm1(x)).chunk(3, dim=-1)[1], image)
+
     def patch_grid(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) -> patch tokens (B, D, H / patch, W / patch); all other tokens are dropped."""
         return self.to_grid(self(image), image)
