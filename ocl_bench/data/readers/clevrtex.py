@@ -47,8 +47,7 @@ def open_clevrtex(request: Request) -> OpenData:
     Raises UsageError for an unknown variant or split, DataMissingError when no scene of the split is there.
     """
     variant = request.data.variant or "full"
-    if variant not in VARIANTS:
-        raise UsageError(f"task '{request.task.name}': data.variant '{variant}'; known: {', '.join(VARIANTS)}")
+    _check_variant(request, "data.variant", variant)
     if request.data.options:
         raise UsageError(f"task '{request.task.name}': data.options: the clevrtex reader has none; remove them")
     if request.root is None:
@@ -65,6 +64,12 @@ def open_clevrtex(request: Request) -> OpenData:
     note = f"data: official CLEVRTEX {variant}/{request.split}, {len(reader)} scenes of {folder}"
     note += _partial_note(scenes, numbers)
     return OpenData(reader, "official", f"official-{reader.manifest.content}", folder, reader.ids, note)
+
+
+def _check_variant(request: Request, field: str, variant: str) -> None:
+    """Raise UsageError that names the field of the card for a variant that CLEVRTEX does not have."""
+    if variant not in VARIANTS:
+        raise UsageError(f"task '{request.task.name}': {field} '{variant}'; known: {', '.join(VARIANTS)}")
 
 
 def split_numbers(variant: str, split: str) -> range | None:
@@ -185,6 +190,7 @@ def _open_stand_in(request: Request, variant: str) -> OpenData:
     card = request.data.stand_in
     if card is None:
         raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root; {_how_to_get(variant)}")
+    _check_variant(request, "data.stand_in.variant", card.variant)
     numbers = split_numbers(card.variant, request.split)
     split = "test" if request.split == "all" else request.split
     count = stand_in_count(card.samples, request)
