@@ -93,9 +93,11 @@ def one_case(
     inputs = files_of(copy, without=WRITABLE)
     ending = run(target.act, copy)
     faults = [*ending.faults(), *traces(place, copy, inputs)]
-    if target.same and ending.code != 0:
+    # A damaged scene of the cache may also be counted as a failed sample, with the remedy.
+    named = ending.code == 1 and "it is rendered again" in ending.err
+    if target.same and ending.code != 0 and not named:
         faults.append(f"a damaged cache ends the run with exit code {ending.code}")
-    elif target.same and rows_of(copy) != expected:
+    elif target.same and not named and rows_of(copy) != expected:
         faults.append("rows of a damaged cache")
     shutil.rmtree(place)
     return Case(target.name, name, file, seed, ending, tuple(faults))
