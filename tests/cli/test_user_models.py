@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ def test_two_model_files_of_one_name_give_two_rows(place: Path) -> None:
         assert outcome.exit_code == 0, outcome.output
         assert "supervision in training: undeclared" in outcome.stdout and "--supervision none" in outcome.stdout
     assert call("leaderboard", "-t", "card.yaml").exit_code == 0
-    table = (place / "results" / "leaderboards" / "mine.csv").read_text()
-    assert table.count("model-build ") == 2 and table.count(",undeclared,") == 2
+    lines = list(csv.DictReader((place / "results" / "leaderboards" / "mine.csv").read_text().splitlines()))
+    assert len({line["model"] for line in lines}) == 2 == len({line["mbo_fg"] for line in lines})
+    assert all(line["model"].startswith("model-build ") and line["supervision"] == "undeclared" for line in lines)
 
 
 def test_names_and_seeds_of_a_user_reach_a_verdict(place: Path) -> None:

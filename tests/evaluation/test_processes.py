@@ -133,7 +133,7 @@ def test_a_rank_that_is_still_importing_is_waited_for(
     monkeypatch.setenv("WORLD_SIZE", "2")
     late = {**os.environ, "RANK": "1"}
     monkeypatch.setenv("RANK", "0")
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"], env=late):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(5)"], env=late):
         start = time.monotonic()
         with caplog.at_level(logging.INFO, "ocl_bench"), pytest.raises(UsageError, match="has not started"):
             evaluate(tmp_path)

@@ -78,6 +78,8 @@ def data(count: int, first: int = 0) -> OpenData:
 class Colours:
     """Tokens: mean colour of each 4 x 4 cell. classes: named by hand. vocabulary: distance to K colours."""
 
+    supervision = "none"  # declared, so that a board shows the ceilings beside it
+
     def __init__(self, *fields: str, clusters: int = 4) -> None:
         self.fields, self.clusters = fields, clusters
 
