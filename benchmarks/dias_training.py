@@ -38,6 +38,7 @@ SETTINGS = {
     "merged-1": setting(1.0, "merged"),
     "no-merging": setting(0, merging=0.0),
     "half-merging": setting(0, merging=0.5),
+    "no-merging-3000": setting(0, merging=0.0, steps=3000),
     "none-3000": setting(0, steps=3000),
     "first-0.1-3000": setting(0.1, steps=3000),
     "merged-0.1-3000": setting(0.1, "merged", steps=3000),
