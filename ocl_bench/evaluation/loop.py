@@ -239,11 +239,12 @@ class Runner:
         plan = self.plan
         padded = items + items[-1:] * (plan.batch_size - len(items))
         image = on_device(torch.stack([item.image for item in padded]), plan)
-        boxes = None
+        boxes = given = None
         if plan.task.protocol.grants == "attention":
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
+            given = tuple(box.clone() for box in boxes)  # a model that changes its boxes in place changes no others
         ids, any_of = tuple(item.id for item in padded), getattr(plan.adapter, "any_of", ())
-        batch = Batch(ids, image, boxes=boxes, noise_seed=seed, any_of=any_of)
+        batch = Batch(ids, image, boxes=given, noise_seed=seed, any_of=any_of)
         start = time.perf_counter()
         prediction = predict_batch(plan, plan.model.model, batch, [item.truth for item in padded])
         self.seconds_model += time.perf_counter() - start

@@ -22,12 +22,12 @@ from ..core.locks import locked
 from ..core.log import logger, progress_bar
 from ..core.machine import fixed_arithmetic, peak_memory_mb
 from ..core.paths import results_root
-from ..families.summary import summarise
+from ..families.summary import edited_value, summarise
 from ..models.loading import LoadedModel
 from ..results import provenance
 from ..results import record as records
 from ..results.record import Result
-from ..results.store import rows_problem
+from ..results.store import rows_of, rows_problem
 from .determinism import is_deterministic
 from .fitting import fit_section
 from .heads import with_head
@@ -357,6 +357,9 @@ def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too
     if (section.supervision, section.training_seed) != (model.card.supervision, model.training_seed):
         return None  # declared anew since then, and no part of the key
     if rows_problem(result):
+        return None
+    if (edited := edited_value(result, rows_of(result), plan.task)) is not None:
+        logger.warning("%s: %s; it is computed again", path, edited.message)
         return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():
         return None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cards.task import TaskSpec
-from ..metrics.catalogue import find_metric
+from ..metrics.catalogue import find_metric, is_metric
 from ..metrics.metric import Metric
-from ..metrics.of_set import statistic_of
+from ..metrics.of_set import Mean, statistic_of
 from ..metrics.statistics import Interval, bootstrap_mean
 from ..metrics.statistics_of_set import Statistic, bootstrap_statistic
 from ..results.ranks_with import Reason
@@ -44,13 +44,16 @@ def set_statistic(rows: pandas.DataFrame, task: TaskSpec, metric: str) -> Statis
     return statistic_of(find_metric(metric).of_set, rows, metric, task.protocol)
 
 
-def edited_value(result: Result, rows: pandas.DataFrame, task: TaskSpec) -> Reason | None:
+def edited_value(result: Result, rows: pandas.DataFrame, task: TaskSpec | None) -> Reason | None:
     """The first metric whose stored value is not what the rows of the result give; None where all agree.
+
+    Without the card (None), only metrics that are means of their own column can be computed again.
 
     A number in a JSON file can be edited by hand, its rows hardly can: their hash stands in the file. Intervals are not
     computed again here, since that takes minutes for a whole board; `ocl-bench validate` does it.
     """
-    for name in task.metrics:
+    names = task.metrics if task is not None else [name for name in result.metrics if _is_mean(rows, name)]
+    for name in names:
         stored = result.metrics[name].value
         if stored is None:
             continue
@@ -63,9 +66,14 @@ def edited_value(result: Result, rows: pandas.DataFrame, task: TaskSpec) -> Reas
     return None
 
 
-def _plain_value(rows: pandas.DataFrame, task: TaskSpec, name: str) -> float:
+def _is_mean(rows: pandas.DataFrame, name: str) -> bool:
+    """Whether a metric is known here as the mean of its own column, and the rows have this column."""
+    return name in rows and is_metric(name) and isinstance(find_metric(name).of_set, Mean)
+
+
+def _plain_value(rows: pandas.DataFrame, task: TaskSpec | None, name: str) -> float:
     """A metric of the set without its interval; NaN where it is not defined."""
-    statistic = set_statistic(rows, task, name)
+    statistic = None if task is None else set_statistic(rows, task, name)
     if statistic is None:
         return float(rows.groupby("id", sort=False)[name].mean().mean())
     return float(statistic(np.ones((1, rows["id"].nunique()), dtype=np.int64))[0])

@@ -10,9 +10,12 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import partial
+from pathlib import Path, PurePath
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,11 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.paths import PACKAGE
 
-_PLAIN = bool | int | float | str | None
-_DEEPEST = 6  # of objects in objects
+_PLAIN = bool | int | float | complex | str | bytes | None
+_NAMED = np.generic | PurePath | torch.dtype | torch.device | range | Enum  # their `repr` is their whole content
+_DEEPEST = 32  # of objects in objects
+_OF_TORCH = frozenset(vars(nn.Module()))  # what torch itself keeps in each module
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def state_fingerprint(model: Any) -> str | None:
@@ -66,24 +72,59 @@ def _state(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """
     if isinstance(value, Tensor | np.ndarray | _PLAIN):
         yield name, value
+    elif isinstance(value, _NAMED):
+        yield name, f"{type(value).__name__} {value!r}"
+    elif depth > _DEEPEST:  # an object that holds itself
+        return
     elif isinstance(value, nn.Module):
         yield from value.named_parameters(prefix=name)
         yield from value.named_buffers(prefix=name)
         for place, module in value.named_modules(prefix=name):
-            for key, entry in sorted(vars(module).items()):
-                if not key.startswith("_"):
-                    yield from _state(entry, f"{place}.{key}", depth + 1)
-    elif depth > _DEEPEST:
-        return
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _state(entry, f"{name}[{key!r}]", depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            yield from _state(entry, f"{name}[{index}]", depth + 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, type | ModuleType) and not callable(value):
-        for key, entry in sorted(vars(value).items()):
-            yield from _state(entry, f"{name}.{key}", depth + 1)
+            for key, entry in _attributes(module):
+                yield from _state(entry, f"{place}.{key}", depth + 1)
+    else:
+        for key, entry in _parts(value):
+            yield from _state(entry, f"{name}{key}", depth + 1)
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What a module holds beside parameters, buffers and modules; its hooks without the numbers that torch gives."""
+    for key, entry in sorted(vars(module).items()):
+        if key in _HOOKS:
+            yield key, list(entry.values())
+        elif key not in _OF_TORCH:
+            yield key, entry
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a container, a function or an object is made of, with the names of the parts."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", entry) for key, entry in value.items())
+    elif isinstance(value, list | tuple | deque):
+        yield from ((f"[{index}]", entry) for index, entry in enumerate(value))
+    elif isinstance(value, set | frozenset):
+        yield "", sorted(map(repr, value))
+    elif isinstance(value, partial):
+        yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
+    elif isinstance(value, FunctionType):
+        yield "", f"{value.__module__}.{value.__qualname__}"
+        yield ".defaults", [value.__defaults__, value.__kwdefaults__]
+        yield ".closure", [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+    elif isinstance(value, MethodType):
+        yield "", value.__func__.__qualname__  # its object is the model, or is held by it
+    elif not isinstance(value, type | ModuleType):
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        held = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
+        yield from ((f".{key}", entry) for key, entry in sorted((held | getattr(value, "__dict__", {})).items()))
+
+
+def _is_empty(cell: CellType) -> bool:
+    """Whether a variable of a closure has no value yet."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
 
 
 def _bytes(value: Tensor | np.ndarray) -> bytes | memoryview:

@@ -183,7 +183,7 @@ def trained(folder: Path, method: str, start: float, seeds: range = range(3), **
 
 
 def test_seeds_trained_anew_are_one_method_and_can_be_better(tmp_path: Path) -> None:
-    ours, theirs = trained(tmp_path, "ours", 0.0, count=40), trained(tmp_path, "theirs", 0.8, count=40)
+    ours, theirs = trained(tmp_path, "ours", 0.0, count=40), trained(tmp_path, "theirs", 0.3, count=40)
     names = rows_of_board(tmp_path)
     assert "ours (mean of 3 training seeds)" in names and names["ours:1"][1] == "seed"
     (by_name,) = compare("ours", "theirs", tiny_task(), results=[tmp_path / "results"])
@@ -195,7 +195,7 @@ def test_seeds_trained_anew_are_one_method_and_can_be_better(tmp_path: Path) -> 
 
 def test_a_list_of_results_is_numbered_where_nobody_gave_seeds(tmp_path: Path) -> None:
     ours = trained(tmp_path, "ours", 0.0, training_seed=None)
-    (one,) = compare([str(result.path) for result in ours], trained(tmp_path, "theirs", 0.8), tiny_task())
+    (one,) = compare([str(result.path) for result in ours], trained(tmp_path, "theirs", 0.3), tiny_task())
     assert one.training_seeds_a == one.training_seeds_b == (0, 1, 2) and one.enough_seeds
     with pytest.raises(UsageError, match=r"model.state is also that of .*another training seed is another checkpoint"):
         compare([str(ours[0].path)] * 3, ours, tiny_task())
@@ -204,7 +204,7 @@ def test_a_list_of_results_is_numbered_where_nobody_gave_seeds(tmp_path: Path) -
 def test_other_options_code_or_sizes_are_not_training_seeds(tmp_path: Path) -> None:
     ours = trained(tmp_path, "ours", 0.0)
     other = trained(tmp_path, "ours", 0.5, range(3, 4), options={"weights": "large"})
-    theirs = trained(tmp_path, "theirs", 0.8)
+    theirs = trained(tmp_path, "theirs", 0.3)
     with pytest.raises(UsageError, match=r"model.options are .*training seeds of one method share them"):
         compare([*ours, *other], theirs, tiny_task())
     changed = evaluated(tmp_path, model_file(tmp_path / "x", 0.3), name="ours", training_seed=4)
@@ -219,7 +219,7 @@ def test_an_option_may_name_the_file_of_the_seed(tmp_path: Path) -> None:
         for seed in range(3)
     ]
     assert "ours (mean of 3 training seeds)" in rows_of_board(tmp_path)
-    (one,) = compare(ours, trained(tmp_path, "theirs", 0.8), tiny_task())
+    (one,) = compare(ours, trained(tmp_path, "theirs", 0.3), tiny_task())
     assert one.enough_seeds
 
 
@@ -278,3 +278,17 @@ def test_the_numbers_are_those_without_the_two_predictions(tmp_path: Path) -> No
     model = Counting()
     assert evaluated(tmp_path, model).identity.deterministic is False
     assert model.seen == ("s0000", "s0004", "s0008", "s0000", "s0000")
+
+
+def test_a_result_that_was_edited_by_hand_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = model_file(tmp_path)
+    first = evaluated(tmp_path, path)
+    assert first.path is not None
+    main = first.task.main
+    content = json.loads(first.path.read_text())
+    content["metrics"][main]["value"] = 0.99
+    first.path.write_text(json.dumps(content))
+    again = evaluated(tmp_path, path)
+    assert not again.reused and again.metrics[main].value == first.metrics[main].value
+    assert "is 0.99 in the file, but its rows give" in caplog.text
+    assert evaluated(tmp_path, path).reused

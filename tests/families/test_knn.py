@@ -310,6 +310,18 @@ class TestCorridor:
         assert "from:tokens:mean-in-box" in within.task.signature and "from:tokens:mean│" in without.task.signature
         assert within.counts.single_object_share == 1.0
 
+    def test_a_model_that_changes_its_boxes_changes_no_others(self, tmp_path: Path) -> None:
+        class Careless(Tokens):
+            def predict(self, batch: Batch) -> Prediction:
+                prediction = super().predict(batch)
+                for boxes in batch.boxes or ():
+                    boxes.zero_()
+                return prediction
+
+        task = card(protocol={"input": 20, "temperature": 0.07, "boxes": "attention"}, name="in-box")
+        careful = self.result(Tokens(), task, tmp_path / "a")
+        assert self.result(Careless(), task, tmp_path / "b").metrics == careful.metrics
+
     def test_rows_do_not_depend_on_the_batch_and_files_say_why(self, tmp_path: Path) -> None:
         first = self.result(Tokens(), card(), tmp_path / "a")
         second = self.result(Tokens(), card(), tmp_path / "b", batch_size=7)

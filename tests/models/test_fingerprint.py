@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,65 @@ def test_objects_are_looked_into_and_what_has_no_array_has_no_fingerprint() -> N
     assert state_fingerprint(Holder([{"a": np.ones(2)}])) != state_fingerprint(Holder([{"a": np.zeros(2)}]))
     assert state_fingerprint(Holder(nn.Linear(2, 2))) is not None
     assert state_fingerprint(Holder(7)) is None
+
+
+class Slotted:
+    __slots__ = ("content",)
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+
+
+class Called(Holder):
+    def __call__(self) -> object:
+        return self.content
+
+
+class Attribute(nn.Linear):
+    """A module that keeps a value under a private name."""
+
+    def __init__(self, content: object) -> None:
+        super().__init__(1, 1)
+        self.weight.data.fill_(1)
+        self.bias.data.fill_(0)
+        self._content = content
+
+
+def hooked(value: float) -> nn.Module:
+    module = Attribute(0)
+    module.register_forward_hook(lambda module, inputs, output: output * value)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Attribute,
+        hooked,
+        lambda value: Attribute(np.float32(value)),
+        lambda value: Attribute(complex(value)),
+        lambda value: Attribute(str(value).encode()),
+        lambda value: Attribute({value}),
+        lambda value: Attribute(deque([value])),
+        lambda value: Attribute(Path(str(value))),
+        lambda value: Attribute(torch.tensor(value)),
+        lambda value: Attribute(partial(max, value)),
+        lambda value: Attribute(lambda: value),
+        lambda value: Attribute(Called(value)),
+        lambda value: Attribute(Slotted(value)),
+        lambda value: Attribute([[[[[[[[value]]]]]]]]),
+        lambda value: nn.Sequential(Attribute(value)),
+    ],
+)
+def test_every_value_that_a_model_holds_counts(make: Callable[[float], nn.Module]) -> None:
+    first, again, other = (state_fingerprint(make(value)) for value in (0.2, 0.2, 0.7))
+    assert first == again != other
+
+
+def test_an_object_that_holds_itself_has_a_fingerprint() -> None:
+    model = Attribute(0)
+    model._content = [model]
+    assert state_fingerprint(model) is not None
 
 
 def test_a_model_may_name_its_own() -> None:

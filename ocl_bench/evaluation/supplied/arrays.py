@@ -66,6 +66,9 @@ def array_plan(task: TaskSpec, path: Path, name: str, limit: int | None) -> Plan
     return make_plan(masks_model(lookup, name, sha256), spec, data=data, limit=limit, device="cpu")
 
 
+_FIELDS = {"prediction", "truth", "ids", "ignore_index"}
+
+
 def _check_size(path: Path) -> None:
     """Raise UsageError when the arrays would take too much memory; the sizes stand in the head of the archive."""
     check_regular(path)
@@ -105,6 +108,8 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], I
             raise UsageError(f"{path}: field '{field}' is {array.dtype} {array.shape}, expected integers (N, H, W)")
         if array.min() < 0 or array.max() > np.iinfo(np.int16).max:
             raise UsageError(f"{path}: field '{field}' has labels outside 0 .. 32767; number them anew")
+    if unknown := sorted(set(arrays) - _FIELDS):
+        raise UsageError(f"{path}: field '{unknown[0]}' is unknown; the fields are {', '.join(sorted(_FIELDS))}")
     prediction, truth = arrays["prediction"], arrays["truth"]
     if prediction.shape != truth.shape:
         raise UsageError(f"{path}: field 'prediction' is {prediction.shape}, 'truth' is {truth.shape}; must be equal")

@@ -149,7 +149,7 @@ def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | s
         return reasons[0].message
     try:
         values = rows_of(result)
-        if reference.card is not None and (edited := edited_value(result, values, reference.card)) is not None:
+        if (edited := edited_value(result, values, reference.card)) is not None:
             return edited.message
         return _row(result, values, source, reference)
     except (UsageError, LookupError, TypeError, ValueError) as error:  # rows of a stranger's making

@@ -158,6 +158,7 @@ def test_arrays_may_bring_ids(tmp_path: Path) -> None:
         ({"truth": np.full((5, 12, 18), 70_000)}, "labels outside 0"),
         ({"ids": np.array(["a"] * 5)}, "field 'ids' must hold 5 different names"),
         ({"prediction": np.array([{}], object)}, "cannot be read as plain arrays"),
+        ({"ignore_label": np.array(1)}, "field 'ignore_label' is unknown; the fields are ids, ignore_index, "),
     ],
 )
 def test_wrong_arrays_are_one_line(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

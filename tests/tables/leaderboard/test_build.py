@@ -243,3 +243,16 @@ def test_a_value_that_was_edited_by_hand_is_not_ranked(tmp_path: Path) -> None:
     board = make_board([tmp_path], "clevrtex")
     assert [row.model for _, rows in board.groups for row in rows] == ["honest"]
     assert [entry.reason for entry in board.excluded] == [f"ari is 0.99 in the file, but its rows give {stored:.6g}"]
+
+
+def test_an_edited_value_of_a_task_without_an_installed_card_is_not_ranked_either(tmp_path: Path) -> None:
+    path = write(tmp_path, "edited", image_values(0.4)).path
+    assert path is not None
+    content = json.loads(path.read_text())
+    content["task"] |= {"name": "of-somebody", "hash": "0" * 64}
+    content["metrics"]["ari"]["value"] = 0.99
+    (tmp_path / "of-somebody").mkdir()
+    (tmp_path / "of-somebody" / path.name).write_text(json.dumps(content))
+    path.with_suffix(".parquet").rename(tmp_path / "of-somebody" / path.with_suffix(".parquet").name)
+    board = make_board([tmp_path], "of-somebody")
+    assert not board.groups and board.excluded[0].reason.startswith("ari is 0.99 in the file, but its rows give")
