@@ -28,7 +28,6 @@ from ..core.paths import PACKAGE
 
 _PLAIN = bool | int | float | complex | str | bytes | None
 _NAMED = np.generic | PurePath | torch.dtype | torch.device | range | Enum  # their `repr` is their whole content
-_DEEPEST = 32  # of objects in objects
 _OF_TORCH = frozenset(vars(nn.Module()))  # what torch itself keeps in each module
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -55,7 +54,7 @@ def state_fingerprint(model: Any) -> str | None:
             raise UsageError(f"model {type(model).__name__}: fingerprint is {text!r}, expected a text, not empty")
         return xxhash.xxh3_128_hexdigest(text.encode())
     state, arrays = xxhash.xxh3_128(), 0
-    for name, value in _state(model, ""):
+    for name, value in _state(model, "", {}):
         if isinstance(value, Tensor | np.ndarray):
             arrays += 1
             state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
@@ -65,26 +64,35 @@ def state_fingerprint(model: Any) -> str | None:
     return state.hexdigest() if arrays else None
 
 
-def _state(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _state(value: Any, name: str, seen: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Arrays, numbers and texts of a model with their names: of its modules, and of objects that it holds.
 
     A threshold or a number of iterations is not a parameter, and changes predictions all the same.
+
+    Args:
+        value: the model, or a part of it.
+        name: of the part.
+        seen: parts by `id`, with the name under which they were met first. Each is looked into once, however often it
+            is held; holding the parts here keeps their ids from being given to others.
     """
     if isinstance(value, Tensor | np.ndarray | _PLAIN):
         yield name, value
     elif isinstance(value, _NAMED):
         yield name, f"{type(value).__name__} {value!r}"
-    elif depth > _DEEPEST:  # an object that holds itself
-        return
-    elif isinstance(value, nn.Module):
-        yield from value.named_parameters(prefix=name)
-        yield from value.named_buffers(prefix=name)
-        for place, module in value.named_modules(prefix=name):
-            for key, entry in _attributes(module):
-                yield from _state(entry, f"{place}.{key}", depth + 1)
+    elif id(value) in seen:
+        yield name, f"is {seen[id(value)][0]}"
     else:
-        for key, entry in _parts(value):
-            yield from _state(entry, f"{name}{key}", depth + 1)
+        seen[id(value)] = (name, value)
+        if isinstance(value, nn.Module):
+            yield from value.named_parameters(prefix=name)
+            yield from value.named_buffers(prefix=name)
+            modules = list(value.named_modules(prefix=name))
+            seen.update({id(module): (place, module) for place, module in modules})
+            parts = [(f"{place}.{key}", entry) for place, module in modules for key, entry in _attributes(module)]
+        else:
+            parts = [(f"{name}{key}", entry) for key, entry in _parts(value)]
+        for place, entry in parts:
+            yield from _state(entry, place, seen)
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -111,7 +119,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".defaults", [value.__defaults__, value.__kwdefaults__]
         yield ".closure", [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
     elif isinstance(value, MethodType):
-        yield "", value.__func__.__qualname__  # its object is the model, or is held by it
+        yield "", value.__func__.__qualname__
+        yield ".__self__", value.__self__
     elif not isinstance(value, type | ModuleType):
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         held = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}

@@ -216,10 +216,22 @@ def test_every_value_that_a_model_holds_counts(make: Callable[[float], nn.Module
     assert first == again != other
 
 
-def test_an_object_that_holds_itself_has_a_fingerprint() -> None:
-    model = Attribute(0)
-    model._content = [model]
-    assert state_fingerprint(model) is not None
+def test_objects_that_hold_each_other_are_looked_into_once() -> None:
+    """Without this, forty objects that all hold the next two would be walked along 2 ** 40 paths."""
+    chain: list[Holder] = [Holder(1.0)]
+    for _ in range(40):
+        chain.append(Holder([chain[-1], chain[-1]]))
+    model = Attribute(chain[-1])
+    chain[0].content = [model, 1.0]
+    first = state_fingerprint(model)
+    assert first is not None and first == state_fingerprint(model)
+    chain[0].content = [model, 2.0]
+    assert state_fingerprint(model) != first
+
+
+def test_the_object_of_a_bound_method_counts() -> None:
+    first, other = (state_fingerprint(Attribute(Called(value).__call__)) for value in (0.2, 0.7))
+    assert first != other
 
 
 def test_a_model_may_name_its_own() -> None:
