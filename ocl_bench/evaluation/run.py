@@ -27,7 +27,7 @@ from ..models.loading import LoadedModel
 from ..results import provenance
 from ..results import record as records
 from ..results.record import Result
-from ..results.store import rows_of, rows_problem
+from ..results.store import rows_of
 from .determinism import is_deterministic
 from .fitting import fit_section
 from .heads import with_head
@@ -356,9 +356,11 @@ def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too
     section, model = result.model, plan.model
     if (section.supervision, section.training_seed) != (model.card.supervision, model.training_seed):
         return None  # declared anew since then, and no part of the key
-    if rows_problem(result):
-        return None
-    if (edited := edited_value(result, rows_of(result), plan.task)) is not None:
+    try:
+        rows = rows_of(result)
+    except UsageError:
+        return None  # missing, or not those that the result recorded: computed again
+    if (edited := edited_value(result, rows, plan.task)) is not None:
         logger.warning("%s: %s; it is computed again", path, edited.message)
         return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():
