@@ -4,7 +4,8 @@
 
 The losses are the papers': objects or images, and hidden patches. What is in neither paper: batch norm in the head,
 Sinkhorn targets, squares around objects as views (docs/odis.md). A training that was stopped goes on with the same
-command. The controls infonce-objects and infonce-images name revision 2 in their own cards.
+command. The controls infonce-objects and infonce-images name revision 2 in their own cards. All models are tried with
+the same values of --size and --steps (docs/worlds.md).
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ HEAD: dict[str, Any] = {
 }
 """Options of the model beside those of its card. Where a card has no patch loss, it stays without."""
 
-MODELS = ("odis", "ibot", "odis-without-masked-attention", "odis-without-object-crops", "odis-pooling")
+CONTROLS = ("infonce-objects", "infonce-images")
+MODELS = ("odis", "ibot", "odis-without-masked-attention", "odis-without-object-crops", "odis-pooling", *CONTROLS)
 
 
-def recipe(name: str) -> dict[str, Any]:
-    """Fields of the recipe that differ from the card's: those of the InfoNCE control with the same views."""
+def recipe(name: str, size: int) -> dict[str, Any]:
+    """Fields of the recipe that differ from the card's: those of the InfoNCE control, with views of ``size`` pixels."""
     card = get_card(name)
     control = get_card("infonce-objects" if card.supervision == "boxes" else "infonce-images").train
     crops = dict(control["objective"]["crops"])
     if name == "odis-without-object-crops":
         crops = {**get_card("infonce-images").train["objective"]["crops"], "object_aware": False}
+    crops["size"] = size
     constant = {"weight_decay_end": control["weight_decay"]}
     return {**control, **constant, "objective": {**control["objective"], "crops": crops}}
 
@@ -46,15 +49,16 @@ def main() -> None:
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=32, help="pixels of a view")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     record = train(
         arguments.model,
         seed=arguments.seed,
         steps=arguments.steps,
-        out=arguments.out or Path("runs") / f"{arguments.model}-r2-seed{arguments.seed}",
-        options=HEAD,
-        overrides=recipe(arguments.model),
+        out=arguments.out or Path("runs") / f"{arguments.model}-r2-{arguments.size}px-seed{arguments.seed}",
+        options={} if arguments.model in CONTROLS else HEAD,
+        overrides=recipe(arguments.model, arguments.size),
     )
     print({name: value for name, value in record["numbers"].items()})
 
