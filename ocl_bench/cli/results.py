@@ -56,7 +56,7 @@ def leaderboard(
             )
         raise typer.Exit(1 if stale else 0)
     folders = default_folders()[:1] if committed else existing(results)
-    written = build_leaderboard(folders, out or _tables(committed), task, by=by)
+    written = build_leaderboard(folders, out or _tables(committed), task, by=by, committed=committed)
     if json:
         print_json({"written": [str(path) for path in written]})
         return
