@@ -48,6 +48,7 @@ def render(
     scripts: Sequence[str] = (),
     data: Any = None,
     frames: bool = False,
+    bare: bool = False,
 ) -> str:
     """The HTML of a page.
 
@@ -58,12 +59,13 @@ def render(
         scripts: files in `static/` that follow `theme.js`. All become one module, in this order, and share their names.
         data: what scripts read with `pageData()`: plain lists, dicts, texts and finite numbers. None for no data.
         frames: whether the page may load pages beside it in frames.
+        bare: leave out `page.css` and `theme.js`, for a page that nobody sees.
 
     Raises:
         ValueError: a number in `data` is not finite.
     """
-    style = static_text([BASE_STYLE, *styles])
-    script = static_text([BASE_SCRIPT, *scripts])
+    style = static_text([*([] if bare else [BASE_STYLE]), *styles])
+    script = static_text([*([] if bare else [BASE_SCRIPT]), *scripts])
     page = {
         "policy": policy(style, script, frames),
         "style": Markup(style),
