@@ -19,8 +19,8 @@ _HEAD = """\
 # Leaderboards
 
 One board for each task, built from result files and published rows only; its CSV has every column. *Published* is the
-best number of a paper, a README or a list that is comparable with the task on official data. *Embedded* is measured here
-on rendered scenes in the official layout: it ranks models of this suite against each other, and no number of a paper.
+best number of a paper, a README or a list that is comparable with the task on official data. *Embedded* is measured
+here on rendered scenes in the official layout: it ranks models of this suite against each other, not against papers.
 A number is that of the main metric; no mean over tasks exists. Built by `ocl-bench leaderboard`; do not edit."""
 
 
