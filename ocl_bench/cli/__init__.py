@@ -50,6 +50,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
     "compare": cli_results.compare,
+    "report": cli_results.report,
     "claims": cli_results.claims,
     "regress": cli_results.regress,
     "submit": cli_results.submit,

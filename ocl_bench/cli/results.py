@@ -110,6 +110,29 @@ def compare(
         logger.info("written: %s", write_comparison(out, found))
 
 
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN [RUN2]", help="A result JSON, or the folder with it; or two, to compare."),
+    ],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    task: Annotated[str | None, typer.Option(help="Task card of the run, when it is not a bundled one.")] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML page about a run: its numbers, every sample, and what the model does wrong (docs/report.md)."""
+    from ..pages.report.build import report as write_report
+
+    if len(runs) > 2:
+        raise UsageError(f"report takes one run or two, got {len(runs)}")
+    with own_stdout(json):
+        page = write_report(*runs, out=out, task=task, data_root=data_root)
+    if json:
+        print_json({"page": str(page)})
+    else:
+        typer.echo(f"written: {page}")
+
+
 def claims(
     results: Annotated[
         list[Path] | None, typer.Option(help="Folder with results; repeatable. By default the committed ones only.")

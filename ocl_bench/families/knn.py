@@ -297,4 +297,4 @@ def _adapter(task: TaskSpec, model: LoadedModel | None) -> Knn:
     return Knn(task, reads_boxes=bool(model is not None and getattr(model.model, "reads_boxes", False)))
 
 
-KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours")
+KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours", view="neighbours")

@@ -17,11 +17,12 @@ from ..render import render, write_page
 from .chart import line_chart
 from .diagnosis import diagnosis
 from .head import head
-from .pair import check_pair, comparison
+from .pair import comparison
 from .run import Run, open_run
 from .samples import columns, mistake_columns, pictures
 from .strata import strata
-from .views import Saved
+from .views.base import Saved
+from .views.classes import RIGHT, WRONG, confusion
 
 INLINE_SAMPLES = 1000
 """Most samples whose pictures lie in the page itself."""
@@ -63,21 +64,20 @@ def report(
         DataMissingError: `data_root` was given, but the data are not there.
     """
     runs = [open_run(place, task=task, data_root=data_root, progress=progress) for place in (run, other) if place]
-    if len(runs) > 1:
-        check_pair(*runs)
+    compared = comparison(*runs) if len(runs) > 1 else None  # first, as it refuses runs that do not belong together
     out = Path(out)
     saved = [Saved(one, one.predictions, one.result.seeds.noise[0]) if one.predictions else None for one in runs]
     numbers = columns(runs)
     drawn = pictures(runs, numbers["ids"], saved, progress=progress)
     inside, files = _placed(drawn, len(numbers["ids"]), out)
     references = reference_results(runs[0].result, [results_root()])
-    content = report_content(runs, references, saved)
+    content = {**report_content(runs, references, saved), "comparison": compared}
     data = {
         "runs": [one.name for one in runs],
         "unit": runs[0].family.unit,
         "view": runs[0].family.view,
         "main": runs[0].result.task.main,
-        "kinds": KINDS,
+        "kinds": KINDS if runs[0].family.view != "classes" else (RIGHT, WRONG),
         "palette": PALETTE.tolist(),
         "samples": {**numbers, "mistakes": mistake_columns(numbers["ids"], saved)},
         "pictures": inside,
@@ -95,9 +95,15 @@ def report_content(runs: Sequence[Run], references: Sequence[Result], saved: Seq
     return {
         **head(runs, references),
         "diagnosis": [{"name": run.name, **one} for run, one in zip(runs, found, strict=True) if one],
+        "confusion": _confusion(runs),
         "strata": [line_chart(one) for one in strata(runs, references)],
-        "comparison": comparison(*runs) if len(runs) > 1 else None,
     }
+
+
+def _confusion(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The confusion of classes of each run; empty for tasks without classes."""
+    found = [(run.name, confusion(run)) for run in runs]
+    return [{"name": name, **one} for name, one in found if one is not None]
 
 
 def _slots(run: Run) -> int | None:

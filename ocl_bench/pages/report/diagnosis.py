@@ -99,17 +99,18 @@ def _facts(tally: Tally, slots: int | None) -> list[dict[str, str]]:
     number = slots if slots is not None and slots > tally.largest else tally.largest + 1
     known = slots is not None and slots > tally.largest
     objects = max(1, tally.objects)
+    unused = {
+        "name": "Unused slots",
+        "value": _percent(1 - tally.used / (tally.samples * max(1, number))),
+        "meaning": f"share of the {number} slots without a pixel, mean over samples"
+        + ("" if known else "; the number of slots is the largest id that occurs in any sample"),
+    }
     return [
-        {
-            "name": "Unused slots",
-            "value": _percent(1 - tally.used / (tally.samples * number)),
-            "meaning": f"share of the {number} slots without a pixel, mean over samples"
-            + ("" if known else "; the number of slots is the largest id that occurs in any sample"),
-        },
+        *([unused] if tally.used else []),  # detections are no slots
         {
             "name": "Fragmentation",
             "value": f"{tally.fragments / objects:.2f}",
-            "meaning": f"segments with an IoU of at least {FRAGMENT_IOU:g} with an object, mean over objects; best is 1",
+            "meaning": f"segments with an IoU of {FRAGMENT_IOU:g} or more with an object, mean over objects; best is 1",
         },
         {
             "name": "Objects with no segment of their own",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.errors import UsageError
-from ...results.ranks_with import same_images
 from ...tables.comparison.compare import Comparison, compare
 from ...tables.comparison.comparison_page import conclusion, interval_text, p_text
 from .run import Run
 
 
-def check_pair(first: Run, second: Run) -> None:
+def _check_pair(first: Run, second: Run) -> None:
     """Raise UsageError unless both runs are of one task on the same samples."""
     if first.result.task.hash != second.result.task.hash:
         names = f"{first.result.task.name} and {second.result.task.name}"
@@ -21,13 +20,15 @@ def check_pair(first: Run, second: Run) -> None:
 
 
 def comparison(first: Run, second: Run) -> dict[str, Any]:
-    """The verdict in one sentence, and one row for each metric that both have."""
-    card = first.task if first.task is not None else None
-    found = compare([first.result], [second.result], card, "all")
+    """The verdict in one sentence, and one row for each metric that both have.
+
+    Raises UsageError for runs of two tasks or of different samples.
+    """
+    _check_pair(first, second)
+    found = compare([first.result], [second.result], first.task, "all")
     main = next(one for one in found if one.metric == first.result.task.main)
     return {
         "verdict": _sentence(main),
-        "same": same_images(first.result, second.result),
         "rows": [
             {
                 "metric": one.metric,

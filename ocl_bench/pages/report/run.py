@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One evaluated model.
 
@@ -33,6 +33,7 @@ class Run:
         task: the card of the run; None when it is not at hand.
         data: its samples; None when they are not at hand.
         predictions: folder of the saved predictions; None without them.
+        root: folder of the data set, as it was given.
         notes: what is missing, why, and what to do, one sentence each.
     """
 
@@ -42,6 +43,7 @@ class Run:
     task: TaskSpec | None = None
     data: OpenData | None = None
     predictions: Path | None = None
+    root: Path | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -141,7 +143,7 @@ def _with_data(run: Run, card: TaskSpec, root: Path | None, progress: bool) -> R
             f"Images are missing: {data.root} holds other samples than the {section.kind} data that were scored; "
             "pass their --data-root.",
         )
-    return replace(run, data=data)
+    return replace(run, data=data, root=root)
 
 
 def _with_note(run: Run, note: str) -> Run:

@@ -11,7 +11,8 @@ from ...core.log import progress_bar
 from ...metrics import find_metric
 from ...metrics.mistakes import WRONG
 from .run import Run
-from .views import VIEWS, Saved
+from .views import VIEWS
+from .views.base import Saved
 
 if TYPE_CHECKING:
     import pandas
@@ -85,7 +86,7 @@ def pictures(
     if first.data is None or first.task is None or first.family.view not in VIEWS:
         yield from (None for _ in ids)
         return
-    view = VIEWS[first.family.view](first.task, first.data)
+    view = VIEWS[first.family.view](first.task, first.data, first.root)
     position = {sample_id: index for index, sample_id in enumerate(first.data.ids)}
     with progress_bar("pictures", len(ids), progress, first.family.unit) as advance:
         for sample_id in ids:

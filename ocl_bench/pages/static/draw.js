@@ -86,10 +86,11 @@ function paintTruth(canvas, picture, page, { opacity = 0.7, focus = null, first 
   }, true);
 }
 
-function paintSegments(canvas, picture, run, answer, page, { opacity = 0.7, focus = null } = {}) {
+function paintSegments(canvas, picture, run, answer, page, { opacity = 0.7, focus = null, hidden = null } = {}) {
   const map = picture.maps[run];
   paintPixels(canvas, picture, (place) => {
     if (!shown(place, picture, focus)) return DIMMED;
+    if (hidden?.has(map[place])) return null;
     const colour = answer.colours[map[place]];
     return colour < 0 ? null : [...colourNumber(colour, page.palette), opacity];
   }, true);
@@ -105,6 +106,16 @@ function paintMistakes(canvas, picture, run, answer, page, { opacity = 0.7, focu
     const kind = Number(answer.kinds[label]?.[map[place]]);
     const colour = digits[kind];
     if (!colour) return null;
-    return [...colour, page.kinds[kind] === "right" ? 0.45 * opacity : Math.min(1, opacity + 0.15)];
+    return [...colour, page.kinds[kind] === "right" ? 0.6 * opacity : Math.min(1, opacity + 0.15)];
   }, true);
+}
+
+// Outlines of boxes [left, top, right, bottom, ...] in pixels of the picture.
+function paintBoxes(canvas, boxes, colourOf) {
+  const context = canvas.getContext("2d");
+  context.lineWidth = 2;
+  for (const box of boxes) {
+    context.strokeStyle = `rgb(${colourOf(box).join(",")})`;
+    context.strokeRect(box[0] * SCALE, box[1] * SCALE, (box[2] - box[0]) * SCALE, (box[3] - box[1]) * SCALE);
+  }
 }

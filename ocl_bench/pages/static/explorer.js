@@ -47,6 +47,7 @@ function columnsOf(page) {
     }
   }
   for (const [name, values] of Object.entries(samples.properties)) columns.push({ name, direction: 1, meaning: name, values });
+  for (const column of columns) column.places = column.values.every((value) => value === null || Number.isInteger(value)) ? 0 : 3;
   return columns;
 }
 
@@ -155,7 +156,7 @@ class Explorer {
       const error = this.page.samples.errors[id];
       const canvas = this.page.pictures.some(Boolean) || this.page.files.length ? element("canvas", { width: 1, height: 1, "aria-hidden": "true" }) : null;
       if (canvas) this.thumbnail(canvas, index);
-      const value = error ? "failed" : column ? digits(column.values[index]) : "";
+      const value = error ? "failed" : column ? digits(column.values[index], column.places) : "";
       return element("button", {
         type: "button", "data-index": index, "aria-current": String(index === this.state.chosen), title: id,
         onclick: () => this.choose(index, true),
@@ -206,6 +207,21 @@ class Explorer {
     }
   }
 
+  valueLine(index) {
+    const known = this.columns.filter((column) => column.values[index] !== null);
+    return element("div", { class: "values" }, known.map((column) => element("span", { title: column.meaning }, `${column.name} `, element("b", {}, digits(column.values[index], column.places)))));
+  }
+
+  valueTable(index) {
+    const { metrics, mistakes } = this.page.samples;
+    const rows = [...metrics, ...mistakes].map((entry) => {
+      const [a, b] = entry.values.map((values) => values[index]);
+      const gain = a === null || b === null ? null : entry.direction * (a - b);
+      return element("tr", {}, element("th", { scope: "row" }, entry.name), ...[a, b, gain].map((value) => element("td", { class: "number" }, digits(value))));
+    });
+    return table("Values of this sample; a positive gain is better for the first run", ["", ...this.page.runs, "Gain"], rows);
+  }
+
   async show(index, byHand) {
     const { samples } = this.page;
     const id = samples.ids[index];
@@ -224,10 +240,7 @@ class Explorer {
         element("a", { href: this.link(index), id: "permalink" }, "Link to this sample"),
         element("button", { type: "button", id: "previous", onclick: () => step(-1) }, "Previous sample"),
         element("button", { type: "button", id: "next", onclick: () => step(1) }, "Next sample")));
-    const values = element("div", { class: "values" });
-    for (const column of this.columns) {
-      if (column.values[index] !== null) values.append(element("span", { title: column.meaning }, `${column.name} `, element("b", {}, digits(column.values[index], Number.isInteger(column.values[index]) ? 0 : 3))));
-    }
+    const values = this.page.runs.length > 1 ? this.valueTable(index) : this.valueLine(index);
     const body = element("div", {});
     const error = samples.errors[id];
     this.detail.replaceChildren(head, ...(error ? [element("div", { class: "note warn" }, element("p", {}, error))] : []), body, values);

@@ -1,33 +1,21 @@
-"""What a report shows of one sample: its image and truth, and what each run predicted, as plain data.
-
-Each kind of saved prediction has a view, by the name that a `Family` gives in `view`. A view makes the `scene` of a
-sample once, and an `answer` for each run. Numbers are computed at the size at which the task scores; only pictures are
-smaller.
-"""
+"""What all views share: the saved predictions of a run, the picture of a sample, and the mistakes in its segments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ...cards.task import TaskSpec
-from ...core.types import Sample, Truth, Video
-from ...data import OpenData
-from ...data.transforms import prepare
-from ...evaluation.supplied.label_maps import read_prediction
-from ...families.files import prediction_path
-from ...metrics import contingency
-from ...metrics.mistakes import KINDS, WRONG, Mistakes, mistakes
-from .diagnosis import Tally
-from .encode import SIDE, fitted, image_text, map_of, truth_map
-from .run import Run
-
-SHOWN_FRAMES = 12
-"""Most frames of a video on the page, evenly spread."""
+from ....cards.task import TaskSpec
+from ....core.types import Sample, Truth
+from ....data import OpenData
+from ....data.transforms import prepare
+from ....metrics.mistakes import KINDS, WRONG, Mistakes
+from ..diagnosis import Tally
+from ..encode import SIDE, fitted, image_text
+from ..run import Run
 
 
 @dataclass
@@ -68,6 +56,15 @@ class View(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Base of the views. task, data: of the run; root: folder of the data set, as it was given."""
+
+    task: TaskSpec
+    data: OpenData
+    root: Path | None = None
+
+
 def pixels_and_truth(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[str, tuple[int, int], Truth]:
     """The picture of a sample as the protocol crops it, its height and width, and the truth as it is scored."""
     image, truth = prepare(sample, task.protocol, side)
@@ -80,73 +77,6 @@ def pixels_and_truth(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[
 def names_of(truth: Truth, data: OpenData) -> list[str]:
     """Names of the categories of objects 1, 2, ...; empty where the data have none."""
     return [data.categories.get(category, str(category)) for category in truth.categories] if data.categories else []
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Images with segments: the error kind of each pixel, and for each object its best overlap."""
-
-    task: TaskSpec
-    data: OpenData
-
-    def scene(self, sample: Sample) -> dict[str, Any]:
-        """The image and its objects."""
-        image, shape, truth = pixels_and_truth(sample, self.task)
-        return {
-            "size": shape,
-            "image": image,
-            "truth": truth_map(truth.labels, shape),
-            "names": names_of(truth, self.data),
-        }
-
-    def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
-        """The segments, whose they are, and what is wrong with each pixel."""
-        segments = read_prediction(prediction_path(saved.folder, sample.id, saved.seed), sample, self.task)
-        truth = prepare(sample, self.task.protocol, 8)[1]  # 8: side of the image, which is not used
-        ids, codes = compact(segments)
-        table = contingency(truth.labels[None], codes[None], ignore_index=None).table[0]
-        found = mistakes(table, self.task.protocol.background)
-        saved.count(sample.id, found, ids)
-        shape = fitted(truth.labels.shape)
-        return {"map": map_of(codes, shape), **segments_part(found, ids, table)}
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Videos with segments whose ids are shared over time. Of long videos, some frames are shown and compared."""
-
-    task: TaskSpec
-    data: OpenData
-
-    def scene(self, video: Video) -> dict[str, Any]:
-        """Some frames with their objects."""
-        frames = []
-        for number in self._shown(video):
-            image, shape, truth = pixels_and_truth(video.frames[number], self.task)
-            frames.append({"name": video.names[number], "image": image, "truth": truth_map(truth.labels, shape)})
-        names = names_of(video.frames[0].truth, self.data)
-        return {"size": shape, "frames": frames, "count": len(video), "names": names}
-
-    def answer(self, video: Video, saved: Saved) -> dict[str, Any]:
-        """The segments of these frames."""
-        numbers = self._shown(video)
-        samples = [video.frames[number] for number in numbers]
-        paths = [prediction_path(saved.folder, f"{video.id}/{video.names[number]}", saved.seed) for number in numbers]
-        segments = np.stack(
-            [read_prediction(path, sample, self.task) for path, sample in zip(paths, samples, strict=True)]
-        )
-        truth = np.stack([prepare(sample, self.task.protocol, 8)[1].labels for sample in samples])
-        ids, codes = compact(segments)
-        table = contingency(truth[None], codes[None], ignore_index=None).table[0]
-        found = mistakes(table, self.task.protocol.background)
-        saved.count(video.id, found, ids)
-        shape = fitted(truth.shape[1:])
-        return {"maps": [map_of(frame, shape) for frame in codes], **segments_part(found, ids, table)}
-
-    def _shown(self, video: Video) -> list[int]:
-        """Numbers of the frames that are shown."""
-        count = min(len(video), SHOWN_FRAMES)
-        return sorted({round(position) for position in np.linspace(0, len(video) - 1, count)})
 
 
 def compact(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +128,3 @@ def _colours(found: Mistakes, labels: list[int]) -> list[int]:
         else:
             colours.append(-1)
     return colours
-
-
-VIEWS: Mapping[str, Callable[[TaskSpec, OpenData], View]] = {"masks": Masks, "frames": Frames}
-"""Views by the name that families use."""
