@@ -14,6 +14,7 @@ from ..core.terminal import make_streams_safe
 from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
 from . import models as cli_models
+from . import pages as cli_pages
 from . import results as cli_results
 from . import training as cli_training
 from .options import ErrorsInOneLine, SeveralValues
@@ -49,6 +50,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "tune": cli_models.tune,
     "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
+    "site": cli_pages.site,
     "compare": cli_results.compare,
     "report": cli_results.report,
     "claims": cli_results.claims,

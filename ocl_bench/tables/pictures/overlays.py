@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SECTIONS = ("best", "median", "worst")
 _TILE = 320  # pixels of the longer side of a tile at least; contours of 2 pixels are too thick in smaller ones
+MOST_OUTLINE = 0.2
+"""Largest share of pixels on outlines; masks in smaller fragments are filled only, since white would hide them."""
 _VOID = np.array([255, 255, 255], dtype=np.uint8)
 
 
@@ -187,7 +189,7 @@ def _colour(index: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
-    """Draw flat colours and thin white contours over an image.
+    """Draw flat colours over an image, with thin white contours unless the fragments are too small for them.
 
     Args:
         image: (H, W, 3) uint8.
@@ -205,8 +207,20 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray
             # A little of the image's light keeps its shading visible below the colour.
             out[where] = 0.72 * colour + 0.28 * grey[where]
     out[labels < 0] = _VOID
-    out[_contours(labels)] = 255
+    outline = _contours(labels)
+    if outline.mean() <= MOST_OUTLINE:
+        out[outline] = 255
     return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def solid(labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
+    """Flat colours alone, (H, W, 3) uint8: no image below them and no contours. Labels with None are grey."""
+    out = np.full((*labels.shape, 3), 90, np.uint8)
+    for label, colour in colours.items():
+        if colour is not None:
+            out[labels == label] = colour
+    out[labels < 0] = _VOID
+    return out
 
 
 def _contours(labels: np.ndarray) -> np.ndarray:
