@@ -26,8 +26,8 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
         `ids` of the first run's samples, the failed ones last; `errors` of those that failed in any run; `properties`
-        by name; and `metrics`: for each metric that all runs have, its name, direction, meaning and, for each run, a
-        value for each sample. Values that do not exist are None.
+        by name, without those that are the same for all samples; and `metrics`: for each metric that all runs have, its
+        name, direction, meaning and, for each run, a value for each sample. Values that do not exist are None.
     """
     failed = {failure.id: failure.error for run in reversed(runs) for failure in run.result.counts.failed}
     ids = [*(str(one) for one in runs[0].rows.index), *(one.id for one in runs[0].result.counts.failed)]
@@ -38,7 +38,7 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
         "properties": {
             name: _values(runs[0].rows, column, ids)
             for column, name in PROPERTIES.items()
-            if column in runs[0].rows and runs[0].rows[column].notna().any()
+            if column in runs[0].rows and runs[0].rows[column].nunique() > 1
         },
         "metrics": [
             {

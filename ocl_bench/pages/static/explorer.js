@@ -27,13 +27,8 @@ function loadPart(file) {
   });
 }
 
-// How ids stand in the gallery: without the beginning that all of them share, up to a separator.
-function shortener(ids) {
-  let end = ids.length > 1 ? Math.min(...ids.map((id) => id.length)) : 0;
-  for (const id of ids) while (end && id.slice(0, end) !== ids[0].slice(0, end)) end -= 1;
-  const cut = Math.max(...["_", "-", "/", " "].map((one) => (ids[0] ?? "").slice(0, end).lastIndexOf(one))) + 1;
-  return (id) => (cut >= 4 ? `…${id.slice(cut)}` : id);
-}
+// How ids stand in the gallery: their ends, which tell them apart.
+const shortened = (id) => (id.length > 11 ? `…${id.slice(-9)}` : id);
 
 function columnsOf(page) {
   const samples = page.samples;
@@ -55,7 +50,6 @@ class Explorer {
   constructor(page, holder) {
     this.page = page;
     this.columns = columnsOf(page);
-    this.short = shortener(page.samples.ids);
     this.state = { column: 0, worst: true, bin: null, text: "", ranges: {}, start: 0, chosen: null, failed: false };
     this.build(holder);
     this.readHash();
@@ -165,7 +159,7 @@ class Explorer {
           const next = step && buttons[place + step];
           if (next) { event.preventDefault(); next.focus(); }
         },
-      }, canvas, element("span", {}, value), element("span", { class: "muted" }, this.short(id)));
+      }, canvas, element("span", {}, value), element("span", { class: "muted" }, shortened(id)));
     });
     this.list.replaceChildren(...buttons.map((button) => element("li", {}, button)));
     const go = (to) => { this.state.start = to; this.showPage(); };

@@ -152,10 +152,11 @@ async function showNeighbours(holder, scene, page) {
   const image = await decodeImage(scene.image);
   const query = panel(`Class: ${scene.label}`, `the image, of class ${scene.label}`);
   paintImage(query.canvas, { image, height: scene.size[0], width: scene.size[1] }, false);
-  holder.append(element("div", { class: "panels" }, query.figure));
+  const votesOfRuns = element("div", {});
+  holder.append(element("div", { class: "query" }, query.figure, votesOfRuns));
   for (const [run, answer] of scene.runs.entries()) {
     if (!answer || answer.error) {
-      if (answer) holder.append(element("p", { class: "muted small" }, `${page.runs[run]}: ${answer.error}`));
+      if (answer) votesOfRuns.append(element("p", { class: "muted small" }, `${page.runs[run]}: ${answer.error}`));
       continue;
     }
     const verdict = element("p", {}, page.runs.length > 1 ? `${page.runs[run]} predicts ` : "Predicted: ", element("span", { class: answer.right ? "hit-right" : "hit-wrong" }, answer.predicted), answer.right ? ", right" : ", wrong");
@@ -169,7 +170,7 @@ async function showNeighbours(holder, scene, page) {
     const votes = new Map();
     for (const [name, , vote] of answer.neighbours) votes.set(name, (votes.get(name) ?? 0) + vote);
     const text = [...votes].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([name, vote]) => `${name} ${percent(vote)}`).join(", ");
-    holder.append(verdict, element("p", { class: "small muted" }, `Votes: ${text}.`), list);
+    votesOfRuns.append(verdict, element("p", { class: "small muted" }, `Votes: ${text}.`), list);
   }
 }
 
