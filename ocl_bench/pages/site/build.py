@@ -12,7 +12,6 @@ from typing import Any
 
 from ...core.files import write_atomically
 from ...core.log import logger
-from ...core.paths import bundled
 from ...results.published import PublishedTable, load_all, published_folder
 from ...results.store import default_folders
 from ...tables.comparison.claims import judge_all
@@ -48,7 +47,11 @@ class Page:
 
 
 def build_site(
-    out: str | Path, results: Sequence[str | Path] | None = None, *, published: Path | None = None, pictures: bool = True
+    out: str | Path,
+    results: Sequence[str | Path] | None = None,
+    *,
+    published: Path | None = None,
+    pictures: bool = True,
 ) -> list[Path]:
     """Write the board of the field as static pages that need neither a server nor a network.
 

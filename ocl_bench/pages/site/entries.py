@@ -88,7 +88,8 @@ def _model_content(
         "notes": card.notes,
         "verdicts": _verdicts(own[1]) if own else [],
         "numbers_title": "Numbers",
-        "blocks": [_block(board, lines[board.task.name]) for board in boards if board.task.name in lines],
+        "measured": [entry for board in boards for entry in _measured(board, lines.get(board.task.name, ()))],
+        "blocks": [],
         "bibtex": "",
     }
 
@@ -100,11 +101,14 @@ def _verdicts(judged: Sequence[Judged]) -> list[dict[str, str]]:
     ]
 
 
-def _block(board: Board, lines: Sequence[Line]) -> Numbers:
-    present = {metric for line in lines for metric in line.values}
-    metrics = metrics_first(board, present)[:3]
-    entries = [{"line": line, "links": entry_links(line)} for line in lines]
-    return Numbers(f"{board.task.name} v{board.task.version}", task_address(board.task), metrics, entries)
+def _measured(board: Board, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """Rows of a model on a board, with its first two metrics."""
+    for line in lines:
+        metrics = metrics_first(board, line.values)[:2]
+        task = f"{board.task.name} v{board.task.version}"
+        numbers = [(metric, line.values[metric]) for metric in metrics]
+        address = task_address(board.task)
+        yield {"line": line, "task": task, "address": address, "numbers": numbers, "links": entry_links(line)}
 
 
 def paper_pages(
@@ -126,7 +130,11 @@ def paper_pages(
         count = sum(len(block.entries) for block in blocks)
         cells = [paper.title or "–", f"{paper.venue} {paper.year or ''}".strip() or "–", str(count or "–")]
         listed.append({"name": paper.name, "address": f"papers/{paper.key}.html", "cells": cells})
-        yield f"papers/{paper.key}.html", "site_entry.html.j2", _paper_content(paper, blocks, models.get(paper.key, []), judged)
+        yield (
+            f"papers/{paper.key}.html",
+            "site_entry.html.j2",
+            _paper_content(paper, blocks, models.get(paper.key, []), judged),
+        )
     lead = "Papers whose numbers are known here, or whose method comes with the suite."
     heads = ["paper", "title", "venue", "rows"]
     yield "papers.html", "site_list.html.j2", {"title": "Papers", "lead": lead, "heads": heads, "entries": listed}
@@ -170,6 +178,7 @@ def _paper_content(
         "notes": (),
         "verdicts": _verdicts(own) if own else [],
         "numbers_title": "Numbers that it prints, or that others print of it",
+        "measured": [],
         "blocks": blocks,
         "bibtex": paper.bibtex,
     }

@@ -34,8 +34,8 @@ class Example:
     metrics: Sequence[str]
     choices: Callable[[], Sequence[Choice]]
 
-    def content(self) -> dict[str, Any]:
-        """What the template needs: pictures and numbers of every choice."""
+    def content(self, key: str) -> dict[str, Any]:
+        """What the template needs: pictures and numbers of every choice. key: unique on the page."""
         shown = []
         for choice in self.choices():
             truth, prediction = choice.truth[None], choice.prediction[None]
@@ -49,7 +49,7 @@ class Example:
                     "numbers": numbers,
                 }
             )
-        return {"question": self.question, "metrics": list(self.metrics), "choices": shown, "key": self.metrics[0]}
+        return {"question": self.question, "metrics": list(self.metrics), "choices": shown, "key": key}
 
 
 def _text(value: float) -> str:
@@ -64,15 +64,12 @@ def _picture(labels: np.ndarray) -> str:
 
 
 def _overflow() -> list[Choice]:
-    """A prediction of one slot, with more and more background."""
-    choices = []
-    for side in (128, 256):
-        truth = np.zeros((side, side), np.int16)
-        scale = side // 128
-        truth[50 * scale // 2 : 75 * scale, 30 * scale : 65 * scale] = 1
-        truth[15 * scale : 40 * scale, 75 * scale : 105 * scale] = 2
-        choices.append(Choice(f"{side} x {side} pixels", truth, np.zeros_like(truth)))
-    return choices
+    """Everything in one slot, at two sizes of the same image."""
+    truth = np.zeros((256, 256), np.int16)
+    truth[100:150, 60:130] = 1
+    truth[30:80, 150:210] = 2
+    sizes = {"128 x 128 pixels": truth[::2, ::2], "256 x 256 pixels": truth}
+    return [Choice(label, labels, np.zeros_like(labels)) for label, labels in sizes.items()]
 
 
 def _empty() -> list[Choice]:
@@ -134,6 +131,8 @@ EXAMPLES = {
     "3.": Example("What did the model find?", ("mbo_all", "mbo_fg", "miou_all", "miou_fg"), _background),
     "4.": Example("One object. Which prediction?", ("fg_ari", "mbo_fg"), _one_object),
     "5.": Example("The slot spreads into void (white). Which rule?", ("mbo_fg", "mbo_all", "ari"), _void),
-    "6.": Example("Both objects are perfect. What of the background?", ("miou_fg", "miou_all", "miou_clevrtex"), _divisors),
+    "6.": Example(
+        "Both objects are perfect. What of the background?", ("miou_fg", "miou_all", "miou_clevrtex"), _divisors
+    ),
 }
 """Examples by the number of their section."""

@@ -12,7 +12,6 @@ from .rows import Line, tabs_of
 from .task_page import task_address
 from .thumbnails import thumbnail
 
-
 _ROLES = {
     "Models": ("model",),
     "Controls and encoders": ("control", "encoder"),
@@ -36,7 +35,7 @@ def index_content(boards: Sequence[Board], *, pictures: bool = True) -> dict[str
         own = [_task(board, pictures) for board in boards if family_of(board) == family]
         if own:
             families.append({"title": FAMILY_TITLES.get(family, family.capitalize()), "tasks": own})
-    totals = [(len(boards), "tasks"), (official, "rows on official data"), (published, "published rows")]
+    totals = [(len(boards), "tasks"), (official, "rows on official data"), (published, "published rows on boards")]
     return {"title": "Tasks", "totals": [*totals, (embedded, "rows on embedded data")], "families": families}
 
 
@@ -61,6 +60,8 @@ def matrix_content(boards: Sequence[Board]) -> dict[str, Any]:
         for line in tabs_of(board)[1].lines:
             if line.card and line.kind == "embedded" and board.task.main in line.values:
                 found.setdefault(line.card, {}).setdefault(board.task.name, line)
+    order = [*FAMILIES, ""]
+    boards = sorted(boards, key=lambda board: order.index(family_of(board)))
     groups = []
     for title, roles in _ROLES.items():
         own = [(name, lines) for name, lines in sorted(found.items()) if _role(lines) in roles]

@@ -9,8 +9,10 @@ from typing import Any
 
 from .rows import Line, Section
 
-WHISKER = (112, 16)
+WHISKER = (160, 16)
 """Width and height of the whisker in a cell."""
+FEWEST = 3
+"""Fewest rows that are worth a plot."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Where a value lies; one beyond an end lies at that end."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
@@ -42,11 +45,18 @@ def nice_step(least: float) -> float:
 
 
 def axis(lines: Sequence[Line], metric: str, start: float, end: float) -> Scale:
-    """An axis that holds all numbers of a metric, from 0 where none is negative, to a round end."""
-    ends = [end for line in lines if metric in line.values for end in line.values[metric].ends]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
+    """An axis that holds all numbers of a metric, between round ends, from 0 unless they lie close together."""
+    ends = [end for line in lines if metric in line.values for end in line.values[metric].ends] or [0.0, 1.0]
+    low, high = min(ends), max(ends)
+    if high - low > 0.5 * abs(high):
+        low, high = min(0.0, low), max(0.0, high)
     step = nice_step(max(high - low, 1e-6) / 5)
-    return Scale(step * math.floor(low / step + 1e-9), step * math.ceil(high / step - 1e-9) or step, start, end)
+    return Scale(
+        step * math.floor(low / step + 1e-9),
+        step * max(math.ceil(high / step - 1e-9), math.floor(low / step + 1e-9) + 1),
+        start,
+        end,
+    )
 
 
 def band(section: Section, metric: str, scale: Scale, direction: int) -> list[dict[str, Any]]:
@@ -70,11 +80,11 @@ def whisker(line: Line, metric: str, scale: Scale) -> dict[str, Any]:
 
 
 def interval_plot(section: Section, metric: str, direction: int) -> dict[str, Any] | None:
-    """All rows of a section that have a metric, one below the other, with their intervals."""
+    """All rows of a section that have a metric, with their intervals, one below the other; None for too few."""
     lines = [line for line in section.lines if metric in line.values]
-    if len(lines) < 2:
+    if len(lines) < FEWEST:
         return None
-    left, right, step = 250, 690, 22
+    left, right, step = 20 + round(6.8 * max(len(line.name) + 2 for line in lines)), 690, 22
     scale = axis(lines, metric, left, right)
     rows = [{**whisker(line, metric, scale), "y": 30 + step * n, "line": line} for n, line in enumerate(lines)]
     return {
@@ -90,16 +100,15 @@ def interval_plot(section: Section, metric: str, direction: int) -> dict[str, An
 
 
 def scatter(lines: Sequence[Line], metric: str, fact: str) -> dict[str, Any] | None:
-    """A metric against a cost (`parameters` or `images_per_second`), logarithmic; None with fewer than three points."""
+    """A metric against a cost (`parameters` or `images_per_second`), logarithmic; None where that is no picture."""
     points = [(float(line.facts[fact]), line) for line in lines if line.facts.get(fact) and metric in line.values]
     points = [(cost, line) for cost, line in points if cost > 0]
-    if len(points) < 3 or len({cost for cost, _ in points}) < 2:
+    if len(points) < FEWEST or len({cost for cost, _ in points}) < 2:
         return None
     width, height, left, bottom = 460, 300, 48, 256
     up = axis([line for _, line in points], metric, bottom, 16)
     costs = [math.log10(cost) for cost, _ in points]
     along = Scale(min(costs) - 0.1, max(costs) + 0.1, left, width - 110)
-    powers = [n for n in range(math.floor(min(costs)), math.ceil(max(costs)) + 1) if along.low <= n <= along.high]
     marks = [
         {"x": along(math.log10(cost)), "y": up(line.values[metric].value), "line": line, "cost": cost}
         for cost, line in points
@@ -110,38 +119,56 @@ def scatter(lines: Sequence[Line], metric: str, fact: str) -> dict[str, Any] | N
         "left": left,
         "right": width - 110,
         "bottom": bottom,
-        "points": _labelled(marks),
-        "x_ticks": [{"at": along(n), "text": power_text(n)} for n in powers],
+        "points": _labelled(marks, width),
+        "x_ticks": _log_ticks(along),
         "y_ticks": up.ticks,
     }
 
 
-def power_text(power: int) -> str:
-    """10 to a power in words that fit on an axis: 0.1, 1, 10, 100, 1 k, 10 k, 100 k, 1 M, ..."""
-    if power < 3:
-        return f"{10.0**power:g}"
-    return f"{10 ** (power % 3)} {'kMGT'[power // 3 - 1]}"
+def _log_ticks(along: Scale) -> list[dict[str, Any]]:
+    """Powers of ten on an axis of logarithms, with 2 and 5 times them where it holds fewer than three."""
+    for factors in ((1,), (1, 2, 5)):
+        values = [
+            factor * 10.0**power
+            for power in range(math.floor(along.low), math.ceil(along.high) + 1)
+            for factor in factors
+            if along.low <= math.log10(factor * 10.0**power) <= along.high
+        ]
+        if len(values) > 2:
+            break
+    return [{"at": along(math.log10(value)), "text": short_number(value)} for value in values]
 
 
-def _labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give a label to each point whose label meets neither a point nor a label that stands already."""
+def short_number(value: float) -> str:
+    """A number that fits on an axis: 0.5, 20, 1 k, 50 k, 2 M."""
+    power = max(0, int(math.log10(value) + 1e-9) // 3)
+    return f"{value / 1000**power:g}" + (f" {' kMGT'[power]}" if power else "")
+
+
+def _labelled(points: list[dict[str, Any]], width: float) -> list[dict[str, Any]]:
+    """Label each point on its right or left (`side` 1 or -1) where the label meets neither points nor labels."""
     taken: list[tuple[float, float, float]] = []
     out = []
     for point in sorted(points, key=lambda point: point["y"]):
-        x, y, width = point["x"] + 7, point["y"], 6.2 * len(point["line"].name) + 4
-        free = all(abs(y - other) > 11 or x + width < start or x > end for start, end, other in taken)
-        free = free and all(one is point or abs(one["y"] - y) > 9 or not x - 3 < one["x"] < x + width for one in points)
-        if free:
-            taken.append((x, x + width, y))
-        out.append({**point, "label": point["line"].name if free else ""})
+        x, y, length = point["x"], point["y"], 6.4 * len(point["line"].name) + 8
+        others = [one for one in points if one is not point and abs(one["y"] - y) < 10]
+        found = 0
+        for side, start in ((1, x + 5), (-1, x - 5 - length)):
+            end = start + length
+            meets = any(abs(y - at) < 12 and start < right and left < end for left, right, at in taken)
+            if not meets and start >= 0 and end <= width and not any(start - 4 < one["x"] < end + 4 for one in others):
+                taken.append((start, end, y))
+                found = side
+                break
+        out.append({**point, "label": point["line"].name if found else "", "side": found})
     return out
 
 
 def history(lines: Sequence[Line], metric: str, direction: int) -> dict[str, Any] | None:
-    """Comparable published rows by the year of their paper, with the line of the best so far; None below two years."""
+    """Comparable published rows by year of their paper, with the best so far; None where that is no picture."""
     rows = [line for line in lines if line.comparable == "yes" and line.year and metric in line.values]
     years = sorted({int(line.year) for line in rows})
-    if len(years) < 2:
+    if len(rows) < FEWEST or len(years) < 2:
         return None
     width, height, left, bottom = 460, 300, 48, 256
     up = axis(rows, metric, bottom, 16)
@@ -159,7 +186,7 @@ def history(lines: Sequence[Line], metric: str, direction: int) -> dict[str, Any
         "left": left,
         "right": width - 110,
         "bottom": bottom,
-        "points": _labelled(marks),
+        "points": _labelled(marks, width),
         "steps": steps,
         "x_ticks": [{"at": along(year), "text": str(year)} for year in range(years[0], years[-1] + 1)],
         "y_ticks": up.ticks,

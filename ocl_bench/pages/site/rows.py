@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ...results.papers import Paper, find_paper
 from ...results.published import PublishedRow, PublishedTable
 from ...tables.leaderboard.board_csv import fixed
+from ...tables.leaderboard.facts import find_card
 from ...tables.leaderboard.ranking import Board, Group, Row
 from ...tables.leaderboard.shown import (
     KIND_TEXTS,
@@ -177,7 +178,7 @@ def _measured(group: Group, row: Row) -> Line:
     facts = {name: text for name in FACTS if (text := getattr(row.facts, name))}
     return Line(
         name=short_name(row),
-        card=row.card.partition(":")[0],
+        card=card.name if (card := find_card(row.card)) is not None else "",
         kind=group.kind,
         rank=row.rank,
         tied=row.tied_with_best,

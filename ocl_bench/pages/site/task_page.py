@@ -30,10 +30,10 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as a table draws it."""
+    """One number as a table draws it. mark: its whisker; None for a ceiling beyond the axis."""
 
     value: Value
-    mark: dict[str, Any]
+    mark: dict[str, Any] | None
     bands: list[dict[str, Any]]
 
 
@@ -66,7 +66,10 @@ def entry_links(line: Line) -> list[Link]:
     if line.kind == "published":
         return links
     if line.seeds:
-        return [*links[:-1], *(Link(seed.training_seeds, f"{ROOT}results/{seed.source.address}") for seed in line.seeds)]
+        return [
+            *links[:-1],
+            *(Link(f"seed {seed.training_seeds}", f"{ROOT}results/{seed.source.address}") for seed in line.seeds),
+        ]
     return [*links[:-1], Link("result", f"{ROOT}results/{line.source.address}")]
 
 
@@ -105,7 +108,9 @@ def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
 def _tab(tab: Tab, meanings: dict[str, Meaning], units: str) -> dict[str, Any]:
     """A table as the template draws it."""
     lines = list(tab.lines)
-    scales = {metric: axis(lines, metric, 2, WHISKER[0] - 2) for metric in tab.metrics}
+    # A ceiling is often far above everything else, and would press the intervals of the models together.
+    bounded = [line for line in lines if line.role != "ceiling"]
+    scales = {metric: axis(bounded, metric, 3, WHISKER[0] - 3) for metric in tab.metrics}
     main = tab.metrics[0]
     shown = {*tab.metrics[:2], "supervision", *(["year"] if tab.key == "official" else [])}
     columns = [*((metric, metric) for metric in tab.metrics), ("supervision", "supervision"), ("year", "year")]
@@ -141,7 +146,8 @@ def _entry(line: Line, section: Section, scales: dict[str, Scale], meanings: dic
             cells[metric] = None
             continue
         bands = band(section, metric, scale, meanings[metric].direction)
-        cells[metric] = Cell(value, whisker(line, metric, scale), bands)
+        inside = scale.low <= value.value <= scale.high
+        cells[metric] = Cell(value, whisker(line, metric, scale) if inside else None, bands)
     seeds = tuple(_entry(seed, section, scales, meanings) for seed in line.seeds)
     return Entry(line, entry_address(line), entry_links(line), cells, seeds)
 
@@ -169,7 +175,7 @@ def _legend(tab: Tab, units: str) -> str:
     if any(line.kind == "published" for line in lines):
         parts.append("dashed: ± as printed; a published number has no rank, since nothing can be tested without images")
     if any(line.role in ("floor", "ceiling") for line in lines):
-        parts.append("shaded: below the best floor, above the lowest ceiling of the block")
+        parts.append("shaded: below the best floor, or above the lowest ceiling, of the block")
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + ("." if parts else "")
 
 

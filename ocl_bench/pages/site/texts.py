@@ -48,7 +48,13 @@ def to_html(text: str, examples: dict[str, Example]) -> Markup:
         if example is not None:
             # The picture stands below the heading: everything up to the end of the heading is drawn first.
             parts.append(markdown.renderer.render(tokens[start : place + 3], markdown.options, {}))
-            parts.append(str(environment().get_template("site_example.html.j2").render(example=example.content())))
+            parts.append(
+                str(
+                    environment()
+                    .get_template("site_example.html.j2")
+                    .render(example=example.content(f"example-{place}"))
+                )
+            )
             start = place + 3
     parts.append(markdown.renderer.render(tokens[start:], markdown.options, {}))
     # The renderer of Markdown escapes the text itself, and the template of an example does.

@@ -19,13 +19,13 @@ from ...data.scenes.sampler import Scene
 from ...tables.pictures.overlays import solid, truth_colours
 
 SIDE = 128
-_INDEX, _FRAME = 3, 8
-"""The scene of a test split that is shown, and the frame of a video."""
-_SCENES: dict[str, Callable[[int], Scene]] = {
-    "motion": lambda revision: sample_video(revision, "test", _INDEX)[_FRAME],
-    "salient": lambda revision: sample_salient(revision, "test", _INDEX),
+_SHOWN, _FRAME = 32, 8
+"""Number of scenes of a test split of which one is shown, and the frame of a video."""
+_SCENES: dict[str, Callable[[int, int], Scene]] = {
+    "motion": lambda revision, index: sample_video(revision, "test", index)[_FRAME],
+    "salient": lambda revision, index: sample_salient(revision, "test", index),
 }
-"""The scene of variants that `render` does not know, by revision."""
+"""The scene of variants that `render` does not know, by revision and number."""
 
 
 def thumbnail(task: TaskSpec) -> str:
@@ -34,16 +34,17 @@ def thumbnail(task: TaskSpec) -> str:
     if stand_in is None:
         return ""
     known = stand_in.variant in VARIANTS or stand_in.variant in _SCENES
-    return _picture(stand_in.variant, stand_in.revision) if known else ""
+    # Tasks on the same scenes show different ones of them.
+    return _picture(stand_in.variant, stand_in.revision, int(task.hash[:4], 16) % _SHOWN) if known else ""
 
 
 @cache
-def _picture(variant: str, revision: int) -> str:
+def _picture(variant: str, revision: int, index: int) -> str:
     if variant in VARIANTS:
-        scenes = render(variant, revision, "test", [_INDEX], size=SIDE)
+        scenes = render(variant, revision, "test", [index], size=SIDE)
         image, labels = scenes.image[0].permute(1, 2, 0).numpy(), scenes.labels[0].numpy().astype(np.int64)
     else:
-        colours, hit, _, _ = cast(build_world([_SCENES[variant](revision)]), SIDE, MIN_VISIBLE)
+        colours, hit, _, _ = cast(build_world([_SCENES[variant](revision, index)]), SIDE, MIN_VISIBLE)
         image = (colours[0].numpy() * 255 + 0.5).astype(np.uint8)
         labels = np.where(hit[0].numpy() == GROUND, 0, hit[0].numpy() + 1)
     painted = solid(labels, truth_colours(labels))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...families import FAMILIES
 from .board_csv import fixed
 from .board_page import markdown_table
-from .shown import KIND_TEXTS, folded, folded_published, short_name
+from .shown import folded, folded_published, short_name
 
 if TYPE_CHECKING:
     from .ranking import Board
@@ -56,7 +57,15 @@ def _table(boards: Sequence[Board]) -> list[str]:
         official, published, embedded = row_counts(board)
         numbers = {"official": official, "published": published, "embedded": embedded}
         counts = ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number)
-        body.append([task, f"`{board.task.main}`", best_reported(board), best_measured(board, "embedded"), counts])
+        body.append(
+            [
+                task,
+                f"`{board.task.main}`",
+                _best_text(best_reported(board)),
+                _best_text(best_measured(board, "embedded")),
+                counts,
+            ]
+        )
     return markdown_table(body)
 
 
@@ -66,20 +75,37 @@ def row_counts(board: Board) -> tuple[int, int, int]:
     return kinds.count("official"), len(folded_published(board)), kinds.count("embedded")
 
 
-def best_measured(board: Board, kind: str) -> str:
-    """Name, value and supervision of the best ranked row of the least supervised group on such data; '' for none."""
+@dataclass(frozen=True)
+class Best:
+    """The best row of a kind in the main metric; remark: what it saw, where that is not nothing, or its data."""
+
+    name: str
+    value: str
+    remark: str = ""
+
+
+def best_measured(board: Board, kind: str) -> Best | None:
+    """The best ranked row of the least supervised group on such data."""
     for group, rows in board.groups:
         best = next((row for row in rows if row.rank == "1"), None)
         if group.kind == kind and best is not None:
-            value = fixed(best.cells[board.task.main].value, 3)
-            return f"{short_name(best)} {value}" + (f", {group.supervision}" if group.supervision != "none" else "")
-    return ""
+            remark = "" if group.supervision == "none" else f"supervision: {group.supervision}"
+            return Best(short_name(best), fixed(best.cells[board.task.main].value, 3), remark)
+    return None
 
 
-def best_reported(board: Board) -> str:
-    """The best row on official data, else the best comparable published row; '' for none."""
+def best_reported(board: Board) -> Best | None:
+    """The best row on official data, else the best comparable published row."""
     if measured := best_measured(board, "official"):
-        return f"{measured} ({KIND_TEXTS['official'].lower()})"
+        return measured
     main, table = board.task.main, board.published
     rows = [row for row, _ in folded_published(board) if row.comparable == "yes" and main in row.metrics]
-    return f"{rows[0].model} {table.shown(rows[0].metrics[main])[0]:.3f}" if rows and table is not None else ""
+    if not rows or table is None:
+        return None
+    return Best(rows[0].model, f"{table.shown(rows[0].metrics[main])[0]:.3f}", "published")
+
+
+def _best_text(best: Best | None) -> str:
+    if best is None:
+        return ""
+    return f"{best.value} {best.name}" + (f" ({best.remark})" if best.remark not in ("", "published") else "")
