@@ -35,9 +35,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["number"] = number
     # `tojson` writes <, >, & and ' as \\uXXXX: a text `</script>` ends no script element.
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
     return made
+
+
+def number(value: float) -> str:
+    """A value with three decimals, and from 100 on, where it is a count, with none."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
 def render(

@@ -53,7 +53,7 @@ def report(
         other: a second run on the same samples, with which the first is compared.
         out: the page.
         task: card of the run, when it is not a bundled one.
-        data_root: folder of the data set, as in `evaluate`.
+        data_root: folder of the data set, as in `evaluate`, or the `.npz` file that `score` read.
         progress: whether to show progress bars.
 
     Returns:

@@ -12,6 +12,7 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.files import ids_hash
 from ...core.paths import data_root as root_of_environment
 from ...data import OpenData, open_data
+from ...evaluation.supplied.arrays import array_plan
 from ...families import find_family
 from ...families.base import Family
 from ...metrics import find_metric
@@ -71,7 +72,7 @@ def open_run(
     Args:
         place: a result, its JSON file, or the folder with it.
         task: card of the run, when it is not a bundled one.
-        data_root: folder of the data set, as in `evaluate`.
+        data_root: folder of the data set, as in `evaluate`, or the `.npz` file that `score` read.
         progress: whether to show a progress bar while a stand-in is rendered.
 
     Raises:
@@ -81,12 +82,13 @@ def open_run(
     result = place if isinstance(place, Result) else read_result(only_result(Path(place)))
     family = find_family(find_metric(result.task.main).families[0])
     run = Run(result, mean_over_seeds(rows_of(result)), family)
-    card = _card(result, task)
-    if card is None:
+    root = Path(data_root) if data_root is not None else None
+    if root is not None and root.suffix == ".npz":
+        run = _with_arrays(run, get_task(task if task is not None else result.task.name), root)
+    elif (card := _card(result, task)) is not None:
+        run = _with_data(replace(run, task=card, family=find_family(card.family)), card, root, progress)
+    else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
-    family = find_family(card.family)
-    run = replace(run, task=card, family=family)
-    run = _with_data(run, card, Path(data_root) if data_root is not None else None, progress)
     folder = result.path.with_suffix(".predictions") if result.path else None
     if folder is not None and folder.is_dir():
         return replace(run, predictions=folder)
@@ -144,6 +146,15 @@ def _with_data(run: Run, card: TaskSpec, root: Path | None, progress: bool) -> R
             "pass their --data-root.",
         )
     return replace(run, data=data, root=root)
+
+
+def _with_arrays(run: Run, card: TaskSpec, path: Path) -> Run:
+    """The run with the truth of an `.npz` file. Raises UsageError when it is not the file that was scored."""
+    plan = array_plan(card, path, run.name, run.result.data.limit)
+    if plan.task.hash != run.result.task.hash or plan.data.revision != run.result.data.revision:
+        raise UsageError(f"{path}: is not the file that this result was made from")
+    run = replace(run, task=plan.task, data=plan.data, root=path)
+    return _with_note(run, f"Images are black: {path.name} holds label maps only.")
 
 
 def _with_note(run: Run, note: str) -> Run:

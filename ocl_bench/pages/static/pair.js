@@ -13,7 +13,7 @@ function showPair(page, holder, explorer) {
 function scatter(page, metric, both, open) {
   const [first, second] = metric.values;
   const size = 340;
-  const pad = 40;
+  const pad = 52;
   const [low, high] = extent(both.flatMap((index) => [first[index], second[index]]));
   const at = (value) => pad + ((size - pad - 10) * (value - low)) / (high - low);
   const x = (index) => at(second[index]);
@@ -31,7 +31,7 @@ function scatter(page, metric, both, open) {
   }
   svg.append(drawing("line", { class: "rule", x1: pad, y1: size - pad, x2: size - 10, y2: 10 }));
   for (const index of both) {
-    svg.append(drawing("circle", { class: "dot", cx: x(index).toFixed(1), cy: y(index).toFixed(1), r: 3.2, onclick: () => open(index) }, drawing("title", {}, `${page.samples.ids[index]}: ${digits(first[index])} and ${digits(second[index])}`)));
+    svg.append(drawing("circle", { class: "dot run0", cx: x(index).toFixed(1), cy: y(index).toFixed(1), r: 3.2, onclick: () => open(index) }, drawing("title", {}, `${page.samples.ids[index]}: ${digits(first[index])} and ${digits(second[index])}`)));
   }
   svg.append(
     drawing("text", { x: (size + pad) / 2, y: size - 4, "text-anchor": "middle" }, `${metric.name} of ${page.runs[1]}`),
@@ -43,7 +43,7 @@ const EXTREMES = 4;
 
 function extremes(page, metric, both, gain, open) {
   const order = [...both].sort((a, b) => gain(b) - gain(a));
-  const list = (title, chosen) => element("section", { "aria-label": title }, element("h3", {}, title), element("ul", {}, chosen.map((index) => {
+  const list = (title, chosen) => element("section", { "aria-label": title }, element("h3", {}, title), chosen.length ? null : element("p", { class: "muted" }, "None."), element("ul", {}, chosen.map((index) => {
     const two = element("div", { class: "two" });
     fillTwo(two, page, index);
     const [a, b] = metric.values.map((values) => digits(values[index], 2));

@@ -114,9 +114,10 @@ function slotChips(answer, run, scene, page, focusOn) {
 }
 
 function objectList(answer, scene) {
-  const what = scene.classes ? "classes" : "objects";
+  const count = answer.objects.length;
+  const what = scene.classes ? (count === 1 ? "class" : "classes") : count === 1 ? "object" : "objects";
   const rows = answer.objects.map(([label, iou, fragments, size]) => `${objectName(scene, label)}: ${scene.classes ? "IoU" : "best IoU"} ${digits(iou, 2)}, ${percent(size)} of the ${scene.frames ? "frames" : "image"}${scene.classes ? "" : `, ${fragments} segment${fragments === 1 ? "" : "s"}`}`);
-  return element("details", {}, element("summary", { class: "small" }, `${answer.objects.length} ${what}; ${errorText(answer)}`), element("ul", { class: "small" }, rows.map((text) => element("li", {}, text))));
+  return element("details", {}, element("summary", { class: "small" }, `${count} ${what}; ${errorText(answer)}`), element("ul", { class: "small" }, rows.map((text) => element("li", {}, text))));
 }
 
 function table(caption, head, rows) {

@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 import ocl_bench
 from ocl_bench.cli import app
 from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.evaluation.supplied.score import score_masks
 from ocl_bench.metrics.mistakes import KINDS
 from ocl_bench.pages.report import build
 from ocl_bench.pages.report.build import report
@@ -171,6 +172,26 @@ def test_many_samples_lie_beside_the_page(
     monkeypatch.undo()
     report(coarse, out=tmp_path / "parts.html", **keywords)
     assert not list((tmp_path / "parts.files").glob("*.html")), "files of an earlier report would be stale"
+
+
+def test_masks_that_were_scored(place: Path, task: Any, tmp_path: Path) -> None:
+    """The masks themselves, and an `.npz` with truth, whose images are black."""
+    root = own_images(tmp_path / "data") and tmp_path / "data"
+    (root / "images" / f"{BROKEN}.png").unlink()
+    (root / "masks" / f"{BROKEN}.png").unlink()
+    keywords: dict[str, Any] = {"results": tmp_path / "results", "save_predictions": True, "progress": False}
+    result = score_masks(task, root / "masks", data_root=root, **keywords)
+    page = report(result, out=tmp_path / "a.html", task=task, data_root=root, progress=False)
+    assert "Every annotated pixel is right." in page.read_text() and len(data_of(page)["pictures"]) == COUNT - 1
+    maps = np.stack([scene(number) for number in range(4)])
+    np.savez(tmp_path / "maps.npz", prediction=np.minimum(maps, 1), truth=maps)
+    result = score_masks(task, tmp_path / "maps.npz", name="arrays", **keywords)
+    page = report(result, out=tmp_path / "b.html", task=task, data_root=tmp_path / "maps.npz", progress=False)
+    assert "Images are black: maps.npz holds label maps only." in page.read_text()
+    assert [one["runs"][0]["pixels"]["merged"] > 0 for one in data_of(page)["pictures"]] == [False, True, True, False]
+    np.savez(tmp_path / "other.npz", prediction=maps, truth=maps)
+    with pytest.raises(UsageError, match="is not the file"):
+        report(result, out=tmp_path / "c.html", task=task, data_root=tmp_path / "other.npz", progress=False)
 
 
 def test_videos(tmp_path: Path) -> None:

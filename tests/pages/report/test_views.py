@@ -1,0 +1,114 @@
+"""What a report shows of each family agrees with the rows of its result."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from all_families import CASES, FITTED, Everything, annotated, small_task
+
+from ocl_bench.evaluation.plan import make_plan
+from ocl_bench.evaluation.run import run
+from ocl_bench.pages.report import build
+from ocl_bench.pages.report import run as run_of_report
+from ocl_bench.pages.report.views import neighbours
+from ocl_bench.results.rows import read_rows
+
+COUNT = 6
+
+
+@pytest.fixture
+def shown(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Rows by id, and the data of the page, of one small run."""
+    task, data, train = small_task(request.param), annotated(COUNT), annotated(12, first=100)
+    plan = make_plan(
+        Everything(), task, data=data, train=train if request.param in FITTED else None, device="cpu", batch_size=4
+    )
+    result = run(plan, results=tmp_path, save_predictions=True, progress=False)
+    monkeypatch.setattr(run_of_report, "open_data", lambda *_, **__: data)
+    monkeypatch.setattr(neighbours, "open_train", lambda *_, **__: train)
+    page = build.report(result, task=task, out=tmp_path / "a.html", progress=False)
+    found = re.search(r'id="page-data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found and result.path
+    return read_rows(result.path).set_index("id"), json.loads(found[1])
+
+
+def answers(page: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The answer of the run by sample id."""
+    assert all("error" not in one["runs"][0] for one in page["pictures"])
+    return {sample: one["runs"][0] for sample, one in zip(page["samples"]["ids"], page["pictures"], strict=True)}
+
+
+@pytest.mark.parametrize("shown", CASES, indirect=True)
+def test_every_family_shows_every_sample(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    assert page["view"] and list(rows.index) == page["samples"]["ids"] and len(answers(page)) == COUNT
+
+
+@pytest.mark.parametrize("shown", ["detection", "slot", "dense"], indirect=True)
+def test_detections(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    for sample, answer in answers(page).items():
+        listed = answer["detections"]
+        scores = [one[5] for one in listed]
+        assert scores == sorted(scores, reverse=True) and scores
+        kind = "mask" if rows.loc[sample, "mask_scores"] is not None else "box"
+        hits = sorted(int(one).bit_count() for one in rows.loc[sample, f"{kind}_matched"])
+        assert sorted(one[8] for one in listed) == hits
+        assert all(one[7] >= 0.45 + 0.05 * one[8] - 1e-3 for one in listed if one[8])
+
+
+@pytest.mark.parametrize("shown", ["linear"], indirect=True)
+def test_classes(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    for sample, answer in answers(page).items():
+        right, wrong = answer["pixels"]["right"], answer["pixels"]["wrong"]
+        assert right / (right + wrong) == pytest.approx(rows.loc[sample, "pixel_acc"])
+
+
+@pytest.mark.parametrize("shown", ["kmeans"], indirect=True)
+def test_clusters_are_shown_as_the_class_of_most_of_their_pixels(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    right = sum(answer["pixels"]["right"] for answer in answers(page).values())
+    table: dict[int, dict[int, int]] = {}
+    for cells, counts in zip(rows["cells_kmeans"], rows["counts_kmeans"], strict=True):
+        for code, count in zip(cells, counts, strict=True):
+            of = table.setdefault(int(code) % 65536, {})
+            of[int(code) // 65536] = of.get(int(code) // 65536, 0) + int(count)
+    assert right == sum(max(of.values()) for of in table.values())
+
+
+@pytest.mark.parametrize("shown", ["recognition"], indirect=True)
+def test_recognition(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    for sample, answer in answers(page).items():
+        named = answer["recognised"]
+        assert sum(one[3] == 1 for one in named) == rows.loc[sample, "n_correct1"]
+        assert sum(one[1] is not None for one in named) == rows.loc[sample, "n_matched"]
+
+
+@pytest.mark.parametrize("shown", ["knn"], indirect=True)
+def test_neighbours(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    for sample, answer in answers(page).items():
+        assert answer["right"] == (rows.loc[sample, "knn_top1"] == 1)
+        assert sum(one[2] for one in answer["neighbours"]) == pytest.approx(1, abs=0.01)
+        cosines = [one[1] for one in answer["neighbours"]]
+        assert cosines == sorted(cosines, reverse=True) and len(cosines) == 12
+        assert len(answer["pictures"]) == 5 and all(answer["pictures"])
+
+
+@pytest.mark.parametrize("shown", ["discovery"], indirect=True)
+def test_masks(shown: tuple[Any, Any]) -> None:
+    rows, page = shown
+    for sample, answer in answers(page).items():
+        best = [iou for _, iou, _, _ in answer["objects"]]
+        assert np.mean(best) == pytest.approx(rows.loc[sample, "mbo_fg"], abs=1e-3)
+        codes = np.frombuffer(zlib.decompress(base64.b64decode(answer["map"]["text"])), np.uint8)
+        assert set(codes.tolist()) == set(range(len(answer["ids"])))
