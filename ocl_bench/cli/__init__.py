@@ -51,6 +51,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
     "site": cli_pages.site,
+    "figures": cli_pages.figures,
     "compare": cli_results.compare,
     "report": cli_results.report,
     "claims": cli_results.claims,

@@ -174,12 +174,12 @@ def history(lines: Sequence[Line], metric: str, direction: int) -> dict[str, Any
     up = axis(rows, metric, bottom, 16)
     along = Scale(years[0] - 0.4, years[-1] + 0.4, left, width - 110)
     marks = [{"x": along(int(row.year)), "y": up(row.values[metric].value), "line": row, "cost": None} for row in rows]
-    best, steps = None, []
+    best, so_far = None, []
     for year in years:
         own = [row.values[metric].value for row in rows if int(row.year) == year]
         top = max(own) if direction > 0 else min(own)
         best = top if best is None else (max(best, top) if direction > 0 else min(best, top))
-        steps.append((along(year), up(best)))
+        so_far.append((year, best))
     return {
         "width": width,
         "height": height,
@@ -187,7 +187,8 @@ def history(lines: Sequence[Line], metric: str, direction: int) -> dict[str, Any
         "right": width - 110,
         "bottom": bottom,
         "points": _labelled(marks, width),
-        "steps": steps,
+        "steps": [(along(year), up(value)) for year, value in so_far],
+        "best": so_far,
         "x_ticks": [{"at": along(year), "text": str(year)} for year in range(years[0], years[-1] + 1)],
         "y_ticks": up.ticks,
     }

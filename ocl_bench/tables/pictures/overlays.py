@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ...core.errors import UsageError
-from ...core.plot_style import PALETTE, new_figure, save_png, style
+from ...core.plot_style import PALETTE, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def write_overlays(
     if not sections:
         raise UsageError(f"{path}: no image has a finite value of '{metric or 'the main metric'}'; nothing to draw")
     with style():
-        return save_png(_draw(sections, metric, title), path)
+        return save_figure(_draw(sections, metric, title), path)
 
 
 def _draw(sections: dict[str, list[Panel]], metric: str, title: str) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def test_a_table_has_the_numbers_of_the_csv(small_site: Path) -> None:
     rows = re.findall(r"<tr class=\"of-.*?</tr>", html, re.DOTALL)
     assert len(rows) == len(lines) == 10
     for metric in get_task("clevrtex").metrics:
-        shown = sorted(round(float(one), 6) for one in re.findall(rf'data-column="{metric}" data-value="([^"]+)"', html))
+        shown = sorted(
+            round(float(one), 6) for one in re.findall(rf'data-column="{metric}" data-value="([^"]+)"', html)
+        )
         assert shown == sorted(float(one[metric]) for one in lines)
     assert sum("data-seed hidden" in row for row in rows) == 3
 
@@ -126,7 +129,8 @@ def test_points_of_cost_are_logarithmic_and_labels_never_meet() -> None:
     rows = [line(f"model {k}", 0.3 + k / 100, facts={"parameters": str(10**k)}) for k in range(3, 8)]
     plot = scatter(rows, "mbo_fg", "parameters")
     assert plot is not None
-    steps = [b["x"] - a["x"] for a, b in zip(*[iter(sorted(plot["points"], key=lambda one: one["x"]))] * 2, strict=False)]
+    places = sorted(point["x"] for point in plot["points"])
+    steps = [after - before for before, after in pairwise(places)]
     assert max(steps) - min(steps) < 0.3
     assert [tick["text"] for tick in plot["x_ticks"]] == ["1 k", "10 k", "100 k", "1 M", "10 M"]
     same = scatter([line(f"twin {k}", 0.5, facts={"parameters": "1000"}) for k in range(3)], "mbo_fg", "parameters")
@@ -143,13 +147,17 @@ def test_history_is_made_of_comparable_rows_with_a_year() -> None:
     assert history(rows[:2], "mbo_fg", 1) is None
 
 
-@pytest.mark.parametrize("name", ["clevrtex", "clevrtex-camo", "clevrtex-ood", "coco-discovery", "movi-c", "imagenet-knn"])
+@pytest.mark.parametrize(
+    "name", ["clevrtex", "clevrtex-camo", "clevrtex-ood", "coco-discovery", "movi-c", "imagenet-knn"]
+)
 def test_each_kind_of_scene_has_a_picture(name: str) -> None:
     assert thumbnail(get_task(name)).startswith("data:image/webp;base64,")
 
 
 def test_examples_show_what_the_document_says() -> None:
-    shown = {key: [choice["numbers"] for choice in example.content("x")["choices"]] for key, example in EXAMPLES.items()}
+    shown = {
+        key: [choice["numbers"] for choice in example.content("x")["choices"]] for key, example in EXAMPLES.items()
+    }
     assert shown["1."][1]["ari"] == "0.000" and float(shown["1."][1]["ari_int64_legacy"]) > 0.9
     assert shown["2."] == [{"fg_ari": "not defined", "mbo_fg": "not defined"}, {"fg_ari": "1.000", "mbo_fg": "1.000"}]
     assert shown["3."][0] == {"mbo_all": "0.250", "mbo_fg": "0.050", "miou_all": "0.212", "miou_fg": "0.026"}
