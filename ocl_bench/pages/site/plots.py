@@ -61,7 +61,7 @@ def axis(lines: Sequence[Line], metric: str, start: float, end: float) -> Scale:
 
 def band(section: Section, metric: str, scale: Scale, direction: int) -> list[dict[str, Any]]:
     """What lies below the best floor and above the lowest ceiling of a section, as rectangles along the axis."""
-    out = []
+    out: list[dict[str, Any]] = []
     for role in ("floor", "ceiling"):
         bound = section.bound(metric, role, direction)
         if bound is not None:
