@@ -15,6 +15,7 @@ from ...tables.leaderboard.ranking import Board
 from ...tables.leaderboard.shown import Link
 from .plots import WHISKER, Scale, axis, band, history, interval_plot, scatter, whisker
 from .rows import FACTS, Line, Section, Tab, Value, tabs_of
+from .strata_plots import strata_plots
 
 ROOT = "../"
 """From the folder of the page to the root of the site."""
@@ -90,6 +91,7 @@ def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
     tabs = tabs_of(board)
     family = task.card.family if task.card is not None else ""
     papers = {line.paper.key: line.paper for tab in tabs for line in tab.lines if line.paper is not None}
+    drawn = list(strata_plots(board))
     content = {
         "title": f"{task.name} v{task.version}",
         "task": {"name": task.name, "version": task.version, "title": task.title, "hash": task.hash[:12]},
@@ -98,7 +100,9 @@ def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
         "meanings": meanings,
         "facts": tuple(FACTS.items()),
         "size": WHISKER,
-        "tabs": [_tab(tab, meanings, units) for tab in tabs],
+        "tabs": [
+            {**_tab(tab, meanings, units), "lines": [plot for plot in drawn if plot["tab"] == tab.key]} for tab in tabs
+        ],
         "excluded": board.excluded,
         "left_out": board.published.left_out if board.published is not None else (),
     }
@@ -149,7 +153,9 @@ def _entry(line: Line, section: Section, scales: dict[str, Scale], meanings: dic
         inside = scale.low <= value.value <= scale.high
         cells[metric] = Cell(value, whisker(line, metric, scale) if inside else None, bands)
     seeds = tuple(_entry(seed, section, scales, meanings) for seed in line.seeds)
-    return Entry(line, entry_address(line), entry_links(line), cells, seeds)
+    # The rows of the seeds stand below their mean, with their own links.
+    links = line.links[:-1] if line.seeds and line.kind != "published" else entry_links(line)
+    return Entry(line, entry_address(line), links, cells, seeds)
 
 
 def _filters(lines: Sequence[Line]) -> list[tuple[str, str, list[str]]]:

@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from results_for_boards import image_values, write
+from results_for_boards import N, image_values, write
 from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_task
@@ -18,9 +19,11 @@ from ocl_bench.pages.site import build
 from ocl_bench.pages.site.examples import EXAMPLES
 from ocl_bench.pages.site.plots import axis, band, history, interval_plot, scatter, short_number
 from ocl_bench.pages.site.rows import Line, Section, Value, tabs_of
+from ocl_bench.pages.site.strata_plots import strata_plots
 from ocl_bench.pages.site.texts import to_html
 from ocl_bench.pages.site.thumbnails import thumbnail
 from ocl_bench.results.papers import find_paper
+from ocl_bench.results.record import read_rows, write_result
 from ocl_bench.tables.leaderboard.build import make_board
 from ocl_bench.tables.leaderboard.shown import Link
 
@@ -136,6 +139,20 @@ def test_points_of_cost_are_logarithmic_and_labels_never_meet() -> None:
     same = scatter([line(f"twin {k}", 0.5, facts={"parameters": "1000"}) for k in range(3)], "mbo_fg", "parameters")
     assert same is None
     assert [short_number(value) for value in (0.5, 20, 1000, 5e4, 2e6)] == ["0.5", "20", "1 k", "50 k", "2 M"]
+
+
+def test_the_metric_on_strata_is_drawn_for_each_group_with_its_best_floor(tmp_path: Path) -> None:
+    objects = np.arange(N) % 6
+    for name, level, role in (("a", 0.6, "model"), ("b", 0.5, "model"), ("f", 0.3, "floor"), ("g", 0.2, "floor")):
+        result = write(tmp_path, name, image_values(level), role=role)
+        assert result.path is not None
+        rows = read_rows(result.path).assign(n_objects=objects)
+        write_result(result, rows, result.path.parent, stem=result.path.stem)
+    (drawn,) = strata_plots(make_board([tmp_path], "clevrtex"))
+    assert drawn["tab"] == "embedded" and [one["name"] for one in drawn["plot"]["drawn"]] == ["a", "b", "f"]
+    values = image_values(0.6)
+    expected = [values[(objects >= low) & (objects < low + 2)].mean() for low in (1, 3)]
+    assert drawn["plot"]["lines"][0]["values"][1:3] == pytest.approx(expected, abs=1e-9)
 
 
 def test_history_is_made_of_comparable_rows_with_a_year() -> None:
