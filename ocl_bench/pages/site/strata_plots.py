@@ -34,7 +34,7 @@ def strata_plots(board: Board) -> Iterator[dict[str, Any]]:
                 {
                     "name": short_name(one.row),
                     "role": one.row.role if one.row.role in ("floor", "ceiling") else "run",
-                    "values": [None if one.cells[place] is None else one.cells[place].value for place in filled],
+                    "values": [cell.value if (cell := one.cells[place]) is not None else None for place in filled],
                 }
                 for one in own
                 if one.row in chosen
