@@ -78,6 +78,8 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
         console.print("ranked apart until declared: --supervision none, boxes or masks (docs/add-a-model.md)")
     if result.identity.deterministic is False:
         console.print(NOT_DETERMINISTIC)
+    for kind, number in counts.remarks.items():
+        console.print(f"remark: {number} {escape(kind)}", soft_wrap=True)
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")

@@ -8,6 +8,7 @@ data.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -255,6 +256,9 @@ def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | Non
     source = next(shard.source for shard in shards if shard.source)  # a shard whose samples all fail has none
     objects = rows.drop_duplicates("id")["n_objects"]  # there is a row for each noise seed
     seconds = sum(shard.seconds_total for shard in shards)
+    remarks = sum((Counter(shard.remarks) for shard in shards), Counter[str]())
+    for kind, number in remarks.items():
+        logger.warning("model %s: %d %s", plan.model.name, number, kind)
     task, model = plan.task, plan.model
     result = Result(
         identity=provenance.identity(plan.key, "failed samples" if failed else "complete", deterministic),
@@ -276,6 +280,7 @@ def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | Non
             scored=scored,
             failed=failed,
             single_object_share=float((objects == 1).mean()),
+            remarks=dict(remarks),
         ),
         metrics=summarise(rows, task, source),
         cost=records.Cost(

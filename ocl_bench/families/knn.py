@@ -25,7 +25,7 @@ from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.definitions.knn import MAIN_K
 from ..metrics.knn import Search, knn_hits, ks
-from .base import Family
+from .base import Adapter, Family
 from .checks import check_field, check_prediction, finite_rows, missing
 from .files import prediction_path
 
@@ -297,4 +297,8 @@ def _adapter(task: TaskSpec, model: LoadedModel | None) -> Knn:
     return Knn(task, reads_boxes=bool(model is not None and getattr(model.model, "reads_boxes", False)))
 
 
-KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours")
+def _any_of(adapter: Adapter) -> tuple[str, ...]:
+    return cast(Knn, adapter).any_of
+
+
+KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours", any_of=_any_of)

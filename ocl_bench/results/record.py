@@ -148,12 +148,16 @@ class Failure(_Section):
 
 
 class Counts(_Section):
-    """Numbers of samples. `single_object_share` is the share of scored images with exactly one object."""
+    """Numbers of samples. `single_object_share` is the share of scored images with exactly one object.
+
+    `remarks` says what is odd about the outputs, such as boxes outside of their image, and how often.
+    """
 
     attempted: int
     scored: int
     failed: tuple[Failure, ...]
     single_object_share: float | None
+    remarks: dict[str, int] = {}
 
 
 class MetricValue(_Section):
