@@ -331,6 +331,7 @@ def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.M
         input_size=input_size(model, task) if getattr(model.model, "sees_images", True) else None,
         code_sha256=model.code_sha256,
         state=model.state,
+        arrays=model.arrays,
     )
 
 

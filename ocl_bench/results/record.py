@@ -101,7 +101,8 @@ class ModelSection(_Section):
 
     `input_size` is the side in pixels of the square images that it saw. `code_sha256` is the hash of the sources of a
     user's own model, and `state` that of its parameters, buffers and numbers as it was built; both are empty for a
-    bundled model. These three are null or empty where they were not recorded.
+    bundled model. `arrays` is the hash of parameters and buffers alone, by which training seeds are told apart. These
+    four are null or empty where they were not recorded.
     """
 
     name: str
@@ -117,6 +118,7 @@ class ModelSection(_Section):
     input_size: int | None = None
     code_sha256: str = ""
     state: str = ""
+    arrays: str = ""
 
     @property
     def weights(self) -> str:

@@ -201,6 +201,29 @@ def test_a_list_of_results_is_numbered_where_nobody_gave_seeds(tmp_path: Path) -
         compare([str(ours[0].path)] * 3, ours, tiny_task())
 
 
+def test_one_checkpoint_whose_model_writes_its_seed_down_is_one_seed(tmp_path: Path) -> None:
+    build = "def build(seed=0, file=''):\n    net = Net()\n    net.seed, net.file = seed, file\n    return net\n"
+    text = MODEL[: MODEL.index("def build")].format(shift=0.2) + build
+    path = model_file(tmp_path / "copy", text=text)
+    copies = [
+        evaluated(tmp_path, path, name="copy", training_seed=seed, options={"seed": seed, "file": f"run{seed}.pt"})
+        for seed in range(3)
+    ]
+    assert len({result.model.state for result in copies}) == 3 and len({r.model.arrays for r in copies}) == 1
+    assert set(rows_of_board(tmp_path)) == {"copy:0", "copy:1", "copy:2"}
+    board = make_board([tmp_path / "results"], tiny_task())
+    remarks = {row.model: row.remark for _, rows in board.groups for row in rows}
+    reason = "no other training seed: its parameters and buffers are those of copy:0"
+    assert remarks == {"copy:0": "", "copy:1": reason, "copy:2": reason}
+    theirs = trained(tmp_path, "theirs", 0.3)
+    assert len({result.model.arrays for result in theirs}) == 3
+    with pytest.raises(UsageError, match=r"model.arrays is also that of copy:0 .*another training seed is another"):
+        compare(copies, theirs, tiny_task())
+    old = [copy.model_copy(update={"model": copy.model.model_copy(update={"arrays": ""})}) for copy in copies]
+    (one,) = compare(old, theirs, tiny_task())  # of before arrays were recorded
+    assert one.training_seeds_a == (0, 1, 2)
+
+
 def test_other_options_code_or_sizes_are_not_training_seeds(tmp_path: Path) -> None:
     ours = trained(tmp_path, "ours", 0.0)
     other = trained(tmp_path, "ours", 0.5, range(3, 4), options={"weights": "large"})

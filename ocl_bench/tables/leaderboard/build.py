@@ -209,6 +209,7 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
         created=result.identity.created,
         identity=(base, options, model.weights, model.code_sha256, result.setup.dtype),
         method=json.dumps(method_of(result), sort_keys=True),
+        arrays=model.arrays,
         remark=NOT_DETERMINISTIC if result.identity.deterministic is False else "",
         values=values,
         statistics=_statistics(rows, reference, list(cells)),

@@ -218,6 +218,18 @@ def test_number_255_of_arrays_is_an_object_where_there_are_larger_ones(
     assert "masks.npz: truth has numbers above 255, so that 255 is an object and not void" in caplog.text
 
 
+def test_binary_truth_of_0_and_255_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = np.zeros((2, 8, 8), np.uint8)
+    truth[:, 2:6, 2:6] = 255
+    result = score_arrays(tmp_path, prediction=truth, truth=truth)
+    assert result.value("mbo_fg") is None
+    text = "masks.npz: truth has numbers that are spread evenly up to 255 (0, 255), and 255 is read as void"
+    assert text in caplog.text and "`ignore_index`" in caplog.text
+    caplog.clear()
+    declared = score_arrays(tmp_path, prediction=truth, truth=truth, ignore_index=np.array(-1))
+    assert declared.value("mbo_fg") == 1 and "spread" not in caplog.text
+
+
 def test_arrays_exclude_other_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="brings its own truth"):
         score_masks("clevrtex", tmp_path / "masks.npz", data_root=tmp_path)
