@@ -1,4 +1,4 @@
-"""The Python files of users that a model comes from: their own file, and what it imports outside of installed packages."""
+"""The Python files that a user's model comes from: its own, and those that it imports outside of installed packages."""
 
 from __future__ import annotations
 
