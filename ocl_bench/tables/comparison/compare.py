@@ -28,7 +28,7 @@ from ...metrics.statistics import (
 )
 from ...metrics.statistics_of_set import swap_p_value
 from ...results.ranks_with import Reason, reasons_against_ranking
-from ...results.record import NOT_DETERMINISTIC, Result
+from ...results.record import Result
 from ...results.store import default_folders
 from .pairing import ComparedMethod, PairedResults, pair
 from .sides import Method, Tasks, cards_of, check_names, on_shared_data, side_of
@@ -217,8 +217,7 @@ def _remarks(pairs: PairedResults) -> tuple[str, ...]:
     # A floor stands in the list once for each training seed of the other method.
     results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
     remarks = [f"{result.model.name}: {reason.message}" for result in results.values() for reason in _against(result)]
-    varying = [result for result in results.values() if result.identity.deterministic is False]
-    remarks += [f"{result.model.name}: {NOT_DETERMINISTIC}" for result in varying]
+    remarks += [f"{result.model.name}: {text}" for result in results.values() for text in result.identity.remarks]
     return tuple(dict.fromkeys(remarks))
 
 
