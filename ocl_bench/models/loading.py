@@ -192,7 +192,7 @@ def _identified(loaded: LoadedModel, source: str, code: str) -> LoadedModel:
     """
     state = state_fingerprint(loaded.model)
     identity = hashlib.sha256(f"{source}|{state}".encode()).hexdigest()
-    known = {"code_sha256": code, "state": state or "", "arrays": arrays_fingerprint(loaded.model)}
+    known: dict[str, Any] = {"code_sha256": code, "state": state or "", "arrays": arrays_fingerprint(loaded.model)}
     return replace(loaded, source_sha256=identity, reusable=state is not None, **known)
 
 

@@ -646,6 +646,18 @@ def check_hub(data: OpenData, split: str, rows: list[tuple[bytes, int]] = ROWS) 
         assert sample.truth.labels.shape == (HEIGHT, WIDTH) and not sample.truth.labels.any()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on Unix only")
+def test_a_pipe_among_parquet_files_of_the_hub_is_not_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "hub/imagenet"
+    for part in ("train", "validation"):
+        write_parquet(root, part, ROWS, files=1)
+    path = next((root / "data").glob("validation-*.parquet"))
+    path.unlink()
+    os.mkfifo(path)
+    text = refusal(tmp_path / "hub")
+    assert path.name in text and "not a regular file" in text
+
+
 def test_parquet_files_of_the_hub(tmp_path: Path) -> None:
     root = tmp_path / "imagenet"
     write_parquet(root, "train", ROWS, files=2)
