@@ -1,7 +1,7 @@
 """Train a model with several settings and score each on validation data: the shared part of the studies of trainings.
 
-A setting is trained once, with training seed 0, and scored on split `val` in several uses (options at evaluation). The test
-split is never read. Settings that are finished are not run again, so a study can be stopped and repeated.
+A setting is trained once, with training seed 0, and scored on split `val` in several uses (options at evaluation). The
+test split is never read. Settings that are finished are not run again, so a study can be stopped and repeated.
 """
 
 from __future__ import annotations
@@ -52,10 +52,7 @@ class Study:
         print("setting | use: " + " / ".join(self.metrics))
         for name, setting in settings.items():
             scores = self._scores(model, setting, out / model / name)
-            cells = [
-                f"{use}: " + " / ".join(f"{row[metric]:.3f}" for metric in self.metrics) for use, row in scores.items()
-            ]
-            print(f"{name} | " + " | ".join(cells), flush=True)
+            print(" | ".join((name, *(self._cell(use, row) for use, row in scores.items()))), flush=True)
 
     def _cell(self, use: str, row: dict[str, float]) -> str:
         """One use and its metrics, as text."""

@@ -2,8 +2,9 @@
 
     python benchmarks/video_training.py slotmatch-without-distillation --out runs/video-study
 
-Each setting is trained once (training seed 0) and scored on 16 validation videos of `movi-c`, without merging and with slots
-merged over the clip at several thresholds; see training_study.py. Teacher, student and controls have the same settings to choose from.
+Each setting is trained once (training seed 0) and scored on 16 validation videos of `movi-c`, without merging and with
+slots merged over the clip at several thresholds; see training_study.py. Teacher, student and controls choose from the
+same settings.
 """
 
 from __future__ import annotations
