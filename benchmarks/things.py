@@ -1,10 +1,10 @@
-"""Measure what the scenes with classes (`things`) allow: a supervised network that names every pixel. See docs/worlds.md.
+"""Measure what the scenes with classes (`things`) allow: a supervised network names every pixel. See docs/worlds.md.
 
     python benchmarks/things.py --seeds 0 --write docs/worlds.md
 
-The network has four stages of convolutions and one shortcut, and is trained with the classes of all pixels of `--labelled`
-scenes of split `train`. It is scored by mIoU on `--scenes` scenes of split `val`, which no card uses, once for the classes
-of each card. No self-supervised model is looked at: that would bend the world.
+The network has four stages of convolutions and one shortcut, and learns the classes of all pixels of `--labelled`
+scenes of split `train`. It is scored by mIoU on `--scenes` scenes of split `val`, which no card uses, once for the
+classes of each card. No self-supervised model is looked at: that would bend the world.
 """
 
 from __future__ import annotations
