@@ -152,3 +152,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         replace_table(arguments.write, name, text)
+
+
+if __name__ == "__main__":
+    main()
