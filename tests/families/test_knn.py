@@ -357,7 +357,7 @@ class TestCorridor:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """One split in place of the other: every query finds itself."""
-        task = card(protocol={"input": 20})
+        task = card(protocol={"input": 20, "temperature": 0.07})
         plan = make_plan(Tokens(), task, data=colours(30, 1), train=colours(60, 0), device="cpu", batch_size=4)
         assert run(plan, results=tmp_path / "apart", progress=False).counts.remarks == {}
         plan = make_plan(Tokens(), task, data=colours(9, 0), train=colours(60, 0), device="cpu", batch_size=4)
