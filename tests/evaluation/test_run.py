@@ -91,7 +91,8 @@ def test_batches_are_padded_and_never_cross_a_shard(tmp_path: Path) -> None:
     evaluate(tmp_path, Recorder(), count=70, batch_size=24)
     assert [len(ids) for ids in seen[:4]] == [24] * 4
     assert [len(set(ids)) for ids in seen[:4]] == [24, 24, 16, 6]
-    assert seen[4:] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[4:6] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[6:] == [seen[0][:11:-1], seen[0][11::-1]], "and a third one, apart"
 
 
 def test_several_noise_seeds_are_one_vote_per_image(tmp_path: Path) -> None:
