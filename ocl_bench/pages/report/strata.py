@@ -46,7 +46,7 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
         found.append(
             {
                 "name": split.name,
-                "text": _text(split),
+                "text": _text(split, runs[0].family.view),
                 "metric": metric,
                 "direction": find_metric(metric).direction,
                 "labels": labels,
@@ -83,5 +83,7 @@ def _mean(rows: pandas.DataFrame, metric: str, ids: pandas.Index) -> float | Non
     return round(float(values.mean()), 4) if len(values) else None
 
 
-def _text(split: Property) -> str:
-    return {"objects": "Number of objects", "size": "Mean size of the objects (share of the image)"}[split.name]
+def _text(split: Property, view: str) -> str:
+    """What the samples are split by. The rows of tasks with classes count classes as objects."""
+    counted = "classes" if view == "classes" else "objects"
+    return {"objects": f"number of {counted}", "size": "mean object size"}[split.name]

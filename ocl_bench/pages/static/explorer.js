@@ -41,7 +41,7 @@ function columnsOf(page) {
       columns.push({ name: `gain in ${entry.name}`, direction: 1, meaning: "first minus second, positive is better for the first", values });
     }
   }
-  for (const [name, values] of Object.entries(samples.properties)) columns.push({ name, direction: 1, meaning: name, values });
+  for (const [name, values] of Object.entries(samples.properties)) columns.push({ name: page.view === "classes" && name === "objects" ? "classes" : name, direction: 1, meaning: name, values });
   for (const column of columns) column.places = column.values.every((value) => value === null || Number.isInteger(value)) ? 0 : 3;
   return columns;
 }
@@ -84,7 +84,7 @@ class Explorer {
           set({ ranges: { ...this.state.ranges, [name]: { ...this.state.ranges[name], [end]: value } } });
         },
       });
-      return field({ objects: "Objects", size: "Object size", contact: "Contact" }[name] ?? name, `${name}-min`, element("div", { class: "range" }, input("min"), "–", input("max")));
+      return field({ objects: this.page.view === "classes" ? "Classes" : "Objects", size: "Object size", contact: "Contact" }[name] ?? name, `${name}-min`, element("div", { class: "range" }, input("min"), "–", input("max")));
     };
     const ranges = Object.entries(this.page.samples.properties).map(([name, values]) => range(name, values));
     const search = element("input", { type: "search", id: "search", oninput: (event) => set({ text: event.target.value.toLowerCase() }) });

@@ -15,9 +15,12 @@ from all_families import CASES, FITTED, Everything, annotated, small_task
 
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.families import FAMILIES
 from ocl_bench.pages.report import build
 from ocl_bench.pages.report import run as run_of_report
+from ocl_bench.pages.report.run import Run
 from ocl_bench.pages.report.views import neighbours
+from ocl_bench.pages.report.views.classes import confusion
 from ocl_bench.results.rows import read_rows
 
 COUNT = 6
@@ -112,3 +115,21 @@ def test_masks(shown: tuple[Any, Any]) -> None:
         assert np.mean(best) == pytest.approx(rows.loc[sample, "mbo_fg"], abs=1e-3)
         codes = np.frombuffer(zlib.decompress(base64.b64decode(answer["map"]["text"])), np.uint8)
         assert set(codes.tolist()) == set(range(len(answer["ids"])))
+
+
+@pytest.mark.parametrize("shown", ["linear", "knn"], indirect=True)
+def test_confusion(shown: tuple[Any, Any]) -> None:
+    """Each row of the table adds up to 1, and its diagonal is the recall of the class."""
+    rows, _ = shown
+    found = page_confusion(rows)
+    assert [sum(row) for row in found["shares"]] == pytest.approx([1] * len(found["names"]), abs=1e-3)
+    if found["what"] == "images":
+        recall = rows.assign(hit=rows["label"] == rows["predicted"]).groupby("label")["hit"].mean()
+        assert [row[place] for place, row in enumerate(found["shares"])] == pytest.approx(list(recall), abs=1e-3)
+
+
+def page_confusion(rows: Any) -> dict[str, Any]:
+    """The confusion of rows alone."""
+    found = confusion(Run(None, rows, FAMILIES["knn"]))  # type: ignore[arg-type]  # only its rows are asked for
+    assert found is not None
+    return found
