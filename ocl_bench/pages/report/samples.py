@@ -21,8 +21,12 @@ PROPERTIES = {"n_objects": "objects", "object_size": "size", "object_contact": "
 """Columns of the rows by which samples are filtered, with their names on the page."""
 
 
-def columns(runs: Sequence[Run]) -> dict[str, Any]:
+def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
     """The numbers of all samples.
+
+    Args:
+        runs: one run, or two on the same samples.
+        by_value: order the samples by the first metric, the worst first, instead of that of the rows.
 
     Returns:
         `ids` of the first run's samples, the failed ones last; `errors` of those that failed in any run; `properties`
@@ -30,7 +34,13 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
         name, direction, meaning and, for each run, a value for each sample. Values that do not exist are None.
     """
     failed = {failure.id: failure.error for run in reversed(runs) for failure in run.result.counts.failed}
-    ids = [*(str(one) for one in runs[0].rows.index), *(one.id for one in runs[0].result.counts.failed)]
+    scored = [str(one) for one in runs[0].rows.index]
+    if by_value and runs[0].per_sample:
+        name = runs[0].per_sample[0]
+        scored = [
+            str(one) for one in (find_metric(name).direction * runs[0].rows[name]).sort_values(kind="stable").index
+        ]
+    ids = [*scored, *(one.id for one in runs[0].result.counts.failed)]
     shared = [name for name in runs[0].per_sample if all(name in run.per_sample for run in runs)]
     return {
         "ids": ids,

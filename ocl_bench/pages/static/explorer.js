@@ -1,6 +1,7 @@
 // The explorer: sort, filter, page through the samples, and show one of them.
 
 const PAGE_SIZE = 24;
+const MOST_PARTS = 16; // of about 4 MB in memory
 const partCache = new Map();
 
 // The pictures of one sample: from the page, or from a file beside it.
@@ -9,7 +10,7 @@ async function picturesOf(page, index) {
   const file = page.files.find((one) => index >= one.first && index < one.first + one.count);
   if (!file) return null;
   if (!partCache.has(file.file)) {
-    if (partCache.size > 5) partCache.delete(partCache.keys().next().value); // the oldest, so that memory stays small
+    if (partCache.size >= MOST_PARTS) partCache.delete(partCache.keys().next().value); // the oldest, so that memory stays small
     partCache.set(file.file, loadPart(file.file));
   }
   return (await partCache.get(file.file))[index - file.first];

@@ -168,7 +168,10 @@ def test_many_samples_lie_beside_the_page(
         part = tmp_path / file["file"]
         found += data_of(part)
         assert part.stat().st_size < 12_000 and "default-src" in part.read_text()
-    assert found == whole["pictures"]
+    order = [whole["samples"]["ids"].index(one) for one in data["samples"]["ids"]]
+    assert sorted(order) == list(range(COUNT)) and found == [whole["pictures"][index] for index in order]
+    values = data["samples"]["metrics"][0]["values"][0][:-1]
+    assert values == sorted(values), "the worst samples lie together"
     monkeypatch.undo()
     report(coarse, out=tmp_path / "parts.html", **keywords)
     assert not list((tmp_path / "parts.files").glob("*.html")), "files of an earlier report would be stale"
