@@ -37,7 +37,8 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
         if split.column not in rows or not rows[split.column].notna().any():
             continue
         places = {stratum.label: _inside(rows[split.column], stratum.low, stratum.high) for stratum in split.strata}
-        labels = [label for label, ids in places.items() if len(ids)]
+        # A stratum may hold samples on which the metric is not valid, such as images without objects.
+        labels = [label for label, ids in places.items() if _mean(rows, metric, ids) is not None]
         lines = [
             {"name": who, "role": role, "values": [_mean(table, metric, places[label]) for label in labels]}
             for who, role, table in tables

@@ -29,7 +29,7 @@ function loadPart(file) {
 }
 
 // How ids stand in the gallery: their ends, which tell them apart.
-const shortened = (id) => (id.length > 11 ? `…${id.slice(-8)}` : id);
+const shortened = (id) => (id.length > 10 ? `…${id.slice(-8)}` : id);
 
 function columnsOf(page) {
   const samples = page.samples;
