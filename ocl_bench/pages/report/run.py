@@ -52,12 +52,18 @@ class Run:
         """Name of the model."""
         return self.result.model.name
 
+    def has_numbers(self, column: str) -> bool:
+        """Whether the rows have a column of numbers with any value."""
+        from pandas.api.types import is_numeric_dtype
+
+        return column in self.rows and is_numeric_dtype(self.rows[column]) and bool(self.rows[column].notna().any())
+
     @property
     def per_sample(self) -> list[str]:
         """Metrics with values of single samples, the main one first."""
         main = self.result.task.main
         names = [main, *(name for name in self.result.metrics if name != main)]
-        return [name for name in names if name in self.rows and self.rows[name].notna().any()]
+        return [name for name in names if self.has_numbers(name)]
 
 
 def open_run(

@@ -48,7 +48,7 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
         "properties": {
             name: _values(runs[0].rows, column, ids)
             for column, name in PROPERTIES.items()
-            if column in runs[0].rows and runs[0].rows[column].nunique() > 1
+            if runs[0].has_numbers(column) and runs[0].rows[column].nunique() > 1
         },
         "metrics": [
             {
@@ -63,9 +63,9 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
 
 
 def _values(rows: pandas.DataFrame, column: str, ids: Sequence[str]) -> list[float | None]:
-    """A column in the order of `ids`, rounded to 4 digits; None for NaN and for samples without a row."""
+    """A column in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
     values = rows[column].reindex(list(ids)).tolist()
-    return [None if math.isnan(value) else round(float(value), 4) for value in values]
+    return [round(float(value), 4) if math.isfinite(value) else None for value in values]
 
 
 def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[dict[str, Any]]:

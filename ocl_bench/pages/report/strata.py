@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
     for name in _SHOWN:
         split = PROPERTIES[name]
         rows = runs[0].rows
-        if split.column not in rows or not rows[split.column].notna().any():
+        if not runs[0].has_numbers(split.column):
             continue
         places = {stratum.label: _inside(rows[split.column], stratum.low, stratum.high) for stratum in split.strata}
         # A stratum may hold samples on which the metric is not valid, such as images without objects.
@@ -80,8 +81,8 @@ def _inside(values: pandas.Series, low: float, high: float) -> pandas.Index:
 
 
 def _mean(rows: pandas.DataFrame, metric: str, ids: pandas.Index) -> float | None:
-    values = rows[metric].reindex(ids).dropna()
-    return round(float(values.mean()), 4) if len(values) else None
+    mean = float(rows[metric].reindex(ids).dropna().mean())
+    return round(mean, 4) if math.isfinite(mean) else None
 
 
 def _text(split: Property, view: str) -> str:

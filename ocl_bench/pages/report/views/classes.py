@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....core.errors import SampleError
+from ....cards.protocols import MOST_CLASSES
+from ....core.errors import SampleError, UsageError
 from ....core.types import Sample
 from ....data.transforms import prepare
 from ....evaluation.supplied.label_maps import read_prediction
@@ -22,7 +23,7 @@ from .base import Saved, Shown, compact, pixels_and_truth
 if TYPE_CHECKING:
     import pandas
 
-MOST_CLASSES = 12
+LISTED = 12
 """Most classes of the table of confusions, those with the most pixels."""
 RIGHT, WRONG = "right", "wrong"
 
@@ -109,7 +110,7 @@ def confusion(run: Run) -> dict[str, Any] | None:
         return None
     if not table.size or not table.sum():
         return None
-    chosen = np.sort(np.argsort(-table.sum(1), kind="stable")[:MOST_CLASSES])
+    chosen = np.sort(np.argsort(-table.sum(1), kind="stable")[:LISTED])
     chosen = chosen[table[chosen].sum(1) > 0]
     names = [class_name(categories, int(one)) for one in chosen]
     total = table[chosen].sum(1, keepdims=True)
@@ -140,6 +141,8 @@ def _labels(rows: pandas.DataFrame) -> np.ndarray:
     pairs = rows[["label", "predicted"]].dropna()
     pairs = pairs[pairs["predicted"] % 1 == 0].astype(int)
     size = int(pairs.max().max()) + 1 if len(pairs) else 0
+    if size > MOST_CLASSES or (len(pairs) and int(pairs.min().min()) < 0):
+        raise UsageError(f"per-image rows: name class {size - 1}; classes are 0 to {MOST_CLASSES - 1}")
     table = np.zeros((size, size), np.int64)
     np.add.at(table, (pairs["label"].to_numpy(), pairs["predicted"].to_numpy()), 1)
     return table
