@@ -95,6 +95,8 @@ def open_run(
         run = _with_data(replace(run, task=card, family=find_family(card.family)), card, root, progress)
     else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
+    if not run.family.view:
+        return _with_note(run, f"The family {run.family.name} names no view of its samples: numbers only.")
     folder = result.path.with_suffix(".predictions") if result.path else None
     if folder is not None and folder.is_dir():
         return replace(run, predictions=folder)

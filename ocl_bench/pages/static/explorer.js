@@ -153,7 +153,7 @@ class Explorer {
       if (canvas) this.thumbnail(canvas, index);
       const value = error ? "failed" : column ? digits(column.values[index], column.places) : "";
       return element("button", {
-        type: "button", "data-index": index, "aria-current": String(index === this.state.chosen), title: id,
+        type: "button", "data-index": index, "aria-current": String(index === this.state.chosen), title: id, "aria-label": `${id}, ${column?.name ?? ""} ${value}`,
         onclick: () => this.choose(index, true),
         onkeydown: (event) => {
           const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
