@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cards.protocols import Fit, SegmentationProtocol
+from ..cards.protocols import MOST_CLASSES, Fit, SegmentationProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
@@ -246,6 +246,9 @@ def confusion_of(rows: pandas.DataFrame) -> tuple[np.ndarray, dict[int, int]]:
 
     Returns:
         The matrix, and cluster -> class by majority; the latter is empty when the predicted ids are classes.
+
+    Raises:
+        UsageError: a class is not below `MOST_CLASSES`, as only damaged rows have it.
     """
     long = _cells(rows)
     own = bool((rows["clusters"] == NAMED).all()) and any(len(cells) for cells in rows["cells"])
@@ -253,6 +256,10 @@ def confusion_of(rows: pandas.DataFrame) -> tuple[np.ndarray, dict[int, int]]:
     truth, found = (long["cells"] // STRIDE).to_numpy(), (long["cells"] % STRIDE).to_numpy()
     classes = np.array([renamed.get(int(one), int(one)) for one in found], dtype=np.int64)
     size = int(max(truth.max(initial=-1), classes.max(initial=-1))) + 1
+    if size > MOST_CLASSES or min(truth.min(initial=0), classes.min(initial=0)) < 0:
+        raise UsageError(
+            f"per-image rows: their confusion cells name class {size - 1}; classes are 0 to {MOST_CLASSES - 1}"
+        )
     matrix = np.zeros((size, size), np.int64)
     np.add.at(matrix, (truth, classes), long["counts"].to_numpy())
     return matrix, renamed

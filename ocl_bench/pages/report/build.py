@@ -67,10 +67,13 @@ def report(
     compared = comparison(*runs) if len(runs) > 1 else None  # first, as it refuses runs that do not belong together
     out = Path(out)
     saved = [Saved(one, one.predictions, one.result.seeds.noise[0]) if one.predictions else None for one in runs]
-    numbers = columns(runs)
+    inline = runs[0].result.counts.attempted <= INLINE_SAMPLES
+    # In files, samples of similar value lie together: the first screen then needs one file and not all of them.
+    numbers = columns(runs, by_value=not inline)
     drawn = pictures(runs, numbers["ids"], saved, progress=progress)
-    inside, files = _placed(drawn, len(numbers["ids"]), out)
-    references = reference_results(runs[0].result, [results_root()])
+    inside, files = _placed(drawn, inline, out)
+    names = {one.name for one in runs}
+    references = [one for one in reference_results(runs[0].result, [results_root()]) if one.model.name not in names]
     content = {**report_content(runs, references, saved), "comparison": compared}
     data = {
         "runs": [one.name for one in runs],
@@ -113,13 +116,13 @@ def _slots(run: Run) -> int | None:
 
 
 def _placed(
-    drawn: Iterator[dict[str, Any] | None], count: int, out: Path
+    drawn: Iterator[dict[str, Any] | None], inline: bool, out: Path
 ) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:
     """The pictures that lie in the page, and the files that hold them otherwise: name and first sample of each."""
     folder = out.with_suffix(".files")
     for old in folder.glob("part-*.html"):  # of an earlier report
         old.unlink()
-    if count <= INLINE_SAMPLES:
+    if inline:
         return list(drawn), []
     folder.mkdir(parents=True, exist_ok=True)
     files: list[dict[str, Any]] = []

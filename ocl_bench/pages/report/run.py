@@ -52,12 +52,18 @@ class Run:
         """Name of the model."""
         return self.result.model.name
 
+    def has_numbers(self, column: str) -> bool:
+        """Whether the rows have a column of numbers with any value."""
+        from pandas.api.types import is_numeric_dtype
+
+        return column in self.rows and is_numeric_dtype(self.rows[column]) and bool(self.rows[column].notna().any())
+
     @property
     def per_sample(self) -> list[str]:
         """Metrics with values of single samples, the main one first."""
         main = self.result.task.main
         names = [main, *(name for name in self.result.metrics if name != main)]
-        return [name for name in names if name in self.rows and self.rows[name].notna().any()]
+        return [name for name in names if self.has_numbers(name)]
 
 
 def open_run(
@@ -89,6 +95,8 @@ def open_run(
         run = _with_data(replace(run, task=card, family=find_family(card.family)), card, root, progress)
     else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
+    if not run.family.view:
+        return _with_note(run, f"The family {run.family.name} names no view of its samples: numbers only.")
     folder = result.path.with_suffix(".predictions") if result.path else None
     if folder is not None and folder.is_dir():
         return replace(run, predictions=folder)

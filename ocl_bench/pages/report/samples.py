@@ -21,8 +21,12 @@ PROPERTIES = {"n_objects": "objects", "object_size": "size", "object_contact": "
 """Columns of the rows by which samples are filtered, with their names on the page."""
 
 
-def columns(runs: Sequence[Run]) -> dict[str, Any]:
+def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
     """The numbers of all samples.
+
+    Args:
+        runs: one run, or two on the same samples.
+        by_value: order the samples by the first metric, the worst first, instead of that of the rows.
 
     Returns:
         `ids` of the first run's samples, the failed ones last; `errors` of those that failed in any run; `properties`
@@ -30,7 +34,13 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
         name, direction, meaning and, for each run, a value for each sample. Values that do not exist are None.
     """
     failed = {failure.id: failure.error for run in reversed(runs) for failure in run.result.counts.failed}
-    ids = [*(str(one) for one in runs[0].rows.index), *(one.id for one in runs[0].result.counts.failed)]
+    scored = [str(one) for one in runs[0].rows.index]
+    if by_value and runs[0].per_sample:
+        name = runs[0].per_sample[0]
+        scored = [
+            str(one) for one in (find_metric(name).direction * runs[0].rows[name]).sort_values(kind="stable").index
+        ]
+    ids = [*scored, *(one.id for one in runs[0].result.counts.failed)]
     shared = [name for name in runs[0].per_sample if all(name in run.per_sample for run in runs)]
     return {
         "ids": ids,
@@ -38,7 +48,7 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
         "properties": {
             name: _values(runs[0].rows, column, ids)
             for column, name in PROPERTIES.items()
-            if column in runs[0].rows and runs[0].rows[column].nunique() > 1
+            if runs[0].has_numbers(column) and runs[0].rows[column].nunique() > 1
         },
         "metrics": [
             {
@@ -53,9 +63,9 @@ def columns(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _values(rows: pandas.DataFrame, column: str, ids: Sequence[str]) -> list[float | None]:
-    """A column in the order of `ids`, rounded to 4 digits; None for NaN and for samples without a row."""
+    """A column in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
     values = rows[column].reindex(list(ids)).tolist()
-    return [None if math.isnan(value) else round(float(value), 4) for value in values]
+    return [round(float(value), 4) if math.isfinite(value) else None for value in values]
 
 
 def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[dict[str, Any]]:

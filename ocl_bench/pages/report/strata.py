@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,11 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
     for name in _SHOWN:
         split = PROPERTIES[name]
         rows = runs[0].rows
-        if split.column not in rows or not rows[split.column].notna().any():
+        if not runs[0].has_numbers(split.column):
             continue
         places = {stratum.label: _inside(rows[split.column], stratum.low, stratum.high) for stratum in split.strata}
-        labels = [label for label, ids in places.items() if len(ids)]
+        # A stratum may hold samples on which the metric is not valid, such as images without objects.
+        labels = [label for label, ids in places.items() if _mean(rows, metric, ids) is not None]
         lines = [
             {"name": who, "role": role, "values": [_mean(table, metric, places[label]) for label in labels]}
             for who, role, table in tables
@@ -46,7 +48,7 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
         found.append(
             {
                 "name": split.name,
-                "text": _text(split),
+                "text": _text(split, runs[0].family.view),
                 "metric": metric,
                 "direction": find_metric(metric).direction,
                 "labels": labels,
@@ -79,9 +81,11 @@ def _inside(values: pandas.Series, low: float, high: float) -> pandas.Index:
 
 
 def _mean(rows: pandas.DataFrame, metric: str, ids: pandas.Index) -> float | None:
-    values = rows[metric].reindex(ids).dropna()
-    return round(float(values.mean()), 4) if len(values) else None
+    mean = float(rows[metric].reindex(ids).dropna().mean())
+    return round(mean, 4) if math.isfinite(mean) else None
 
 
-def _text(split: Property) -> str:
-    return {"objects": "Number of objects", "size": "Mean size of the objects (share of the image)"}[split.name]
+def _text(split: Property, view: str) -> str:
+    """What the samples are split by. The rows of tasks with classes count classes as objects."""
+    counted = "classes" if view == "classes" else "objects"
+    return {"objects": f"number of {counted}", "size": "mean object size"}[split.name]

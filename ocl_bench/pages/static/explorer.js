@@ -1,6 +1,7 @@
 // The explorer: sort, filter, page through the samples, and show one of them.
 
 const PAGE_SIZE = 24;
+const MOST_PARTS = 16; // of about 4 MB in memory
 const partCache = new Map();
 
 // The pictures of one sample: from the page, or from a file beside it.
@@ -9,7 +10,7 @@ async function picturesOf(page, index) {
   const file = page.files.find((one) => index >= one.first && index < one.first + one.count);
   if (!file) return null;
   if (!partCache.has(file.file)) {
-    if (partCache.size > 5) partCache.delete(partCache.keys().next().value); // the oldest, so that memory stays small
+    if (partCache.size >= MOST_PARTS) partCache.delete(partCache.keys().next().value); // the oldest, so that memory stays small
     partCache.set(file.file, loadPart(file.file));
   }
   return (await partCache.get(file.file))[index - file.first];
@@ -28,7 +29,7 @@ function loadPart(file) {
 }
 
 // How ids stand in the gallery: their ends, which tell them apart.
-const shortened = (id) => (id.length > 11 ? `…${id.slice(-8)}` : id);
+const shortened = (id) => (id.length > 10 ? `…${id.slice(-8)}` : id);
 
 function columnsOf(page) {
   const samples = page.samples;
@@ -41,7 +42,7 @@ function columnsOf(page) {
       columns.push({ name: `gain in ${entry.name}`, direction: 1, meaning: "first minus second, positive is better for the first", values });
     }
   }
-  for (const [name, values] of Object.entries(samples.properties)) columns.push({ name, direction: 1, meaning: name, values });
+  for (const [name, values] of Object.entries(samples.properties)) columns.push({ name: page.view === "classes" && name === "objects" ? "classes" : name, direction: 1, meaning: name, values });
   for (const column of columns) column.places = column.values.every((value) => value === null || Number.isInteger(value)) ? 0 : 3;
   return columns;
 }
@@ -84,7 +85,7 @@ class Explorer {
           set({ ranges: { ...this.state.ranges, [name]: { ...this.state.ranges[name], [end]: value } } });
         },
       });
-      return field({ objects: "Objects", size: "Object size", contact: "Contact" }[name] ?? name, `${name}-min`, element("div", { class: "range" }, input("min"), "–", input("max")));
+      return field({ objects: this.page.view === "classes" ? "Classes" : "Objects", size: "Object size", contact: "Contact" }[name] ?? name, `${name}-min`, element("div", { class: "range" }, input("min"), "–", input("max")));
     };
     const ranges = Object.entries(this.page.samples.properties).map(([name, values]) => range(name, values));
     const search = element("input", { type: "search", id: "search", oninput: (event) => set({ text: event.target.value.toLowerCase() }) });
@@ -152,7 +153,7 @@ class Explorer {
       if (canvas) this.thumbnail(canvas, index);
       const value = error ? "failed" : column ? digits(column.values[index], column.places) : "";
       return element("button", {
-        type: "button", "data-index": index, "aria-current": String(index === this.state.chosen), title: id,
+        type: "button", "data-index": index, "aria-current": String(index === this.state.chosen), title: id, "aria-label": `${id}, ${column?.name ?? ""} ${value}`,
         onclick: () => this.choose(index, true),
         onkeydown: (event) => {
           const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -34,7 +34,7 @@ function scatter(page, metric, both, open) {
     svg.append(drawing("circle", { class: "dot run0", cx: x(index).toFixed(1), cy: y(index).toFixed(1), r: 3.2, onclick: () => open(index) }, drawing("title", {}, `${page.samples.ids[index]}: ${digits(first[index])} and ${digits(second[index])}`)));
   }
   svg.append(
-    drawing("text", { x: (size + pad) / 2, y: size - 4, "text-anchor": "middle" }, `${metric.name} of ${page.runs[1]}`),
+    drawing("text", { x: (size + pad) / 2, y: size - pad + 36, "text-anchor": "middle" }, `${metric.name} of ${page.runs[1]}`),
     drawing("text", { transform: `translate(10 ${(size - pad) / 2}) rotate(-90)`, "text-anchor": "middle" }, `${metric.name} of ${page.runs[0]}`));
   return element("figure", { class: "scatter" }, svg, element("figcaption", { class: "small muted" }, `${page.runs[0]} is better above the line: ${better} of ${both.length} ${page.unit}.`));
 }

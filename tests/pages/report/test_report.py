@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ import ocl_bench
 from ocl_bench.cli import app
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.evaluation.supplied.score import score_masks
+from ocl_bench.families import find_family
 from ocl_bench.metrics.mistakes import KINDS
 from ocl_bench.pages.report import build
+from ocl_bench.pages.report import run as run_of_report
 from ocl_bench.pages.report.build import report
 from ocl_bench.results.record import Result
 
@@ -141,6 +144,13 @@ def test_what_is_missing_is_said(place: Path, task: Any, coarse: Result, tmp_pat
         report(alone, out=tmp_path / "d.html", task="clevrtex", progress=False)
 
 
+def test_a_family_without_a_view(place: Path, task: Any, coarse: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_of_report, "find_family", lambda name: replace(find_family(name), view=""))
+    page = report(coarse, out=place / "d.html", task=task, data_root=place / "data", progress=False)
+    assert "The family discovery names no view of its samples: numbers only." in page.read_text()
+    assert data_of(page)["pictures"] == [None] * COUNT
+
+
 def test_a_damaged_prediction_is_said_at_its_sample(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:
     assert coarse.path
     copy = tmp_path / "run"
@@ -168,7 +178,10 @@ def test_many_samples_lie_beside_the_page(
         part = tmp_path / file["file"]
         found += data_of(part)
         assert part.stat().st_size < 12_000 and "default-src" in part.read_text()
-    assert found == whole["pictures"]
+    order = [whole["samples"]["ids"].index(one) for one in data["samples"]["ids"]]
+    assert sorted(order) == list(range(COUNT)) and found == [whole["pictures"][index] for index in order]
+    values = data["samples"]["metrics"][0]["values"][0][:-1]
+    assert values == sorted(values), "the worst samples lie together"
     monkeypatch.undo()
     report(coarse, out=tmp_path / "parts.html", **keywords)
     assert not list((tmp_path / "parts.files").glob("*.html")), "files of an earlier report would be stale"

@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 from all_families import CASES, FITTED, Everything, annotated, small_task
 
+from ocl_bench.core.errors import SampleError
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.families import FAMILIES
 from ocl_bench.pages.report import build
 from ocl_bench.pages.report import run as run_of_report
-from ocl_bench.pages.report.views import neighbours
+from ocl_bench.pages.report.run import Run, open_run
+from ocl_bench.pages.report.views import VIEWS, neighbours
+from ocl_bench.pages.report.views.base import Saved
+from ocl_bench.pages.report.views.classes import confusion
 from ocl_bench.results.rows import read_rows
 
 COUNT = 6
@@ -112,3 +117,51 @@ def test_masks(shown: tuple[Any, Any]) -> None:
         assert np.mean(best) == pytest.approx(rows.loc[sample, "mbo_fg"], abs=1e-3)
         codes = np.frombuffer(zlib.decompress(base64.b64decode(answer["map"]["text"])), np.uint8)
         assert set(codes.tolist()) == set(range(len(answer["ids"])))
+
+
+@pytest.mark.parametrize("shown", ["linear", "knn"], indirect=True)
+def test_confusion(shown: tuple[Any, Any]) -> None:
+    """Each row of the table adds up to 1, and its diagonal is the recall of the class."""
+    rows, _ = shown
+    found = page_confusion(rows)
+    assert [sum(row) for row in found["shares"]] == pytest.approx([1] * len(found["names"]), abs=1e-3)
+    if found["what"] == "images":
+        recall = rows.assign(hit=rows["label"] == rows["predicted"]).groupby("label")["hit"].mean()
+        assert [row[place] for place, row in enumerate(found["shares"])] == pytest.approx(list(recall), abs=1e-3)
+
+
+def page_confusion(rows: Any) -> dict[str, Any]:
+    """The confusion of rows alone."""
+    found = confusion(Run(None, rows, FAMILIES["knn"]))  # type: ignore[arg-type]  # only its rows are asked for
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("shown", ["recognition", "knn"], indirect=True)
+def test_damaged_files_are_said_at_their_sample(shown: tuple[Any, Any], tmp_path: Path) -> None:
+    """Every damage of a saved JSON file is an error of this sample, and never one of the page."""
+    rows, page = shown
+    name = next(iter(rows.index))
+    view, saved = opened(page, tmp_path)
+    sample = view.data.reader[0]
+    (path,) = tmp_path.glob(f"**/{name}.json")
+    content = json.loads(path.read_text())
+    assert view.answer(sample, saved)
+    first = content[0] if isinstance(content, list) else content
+    key = next(iter(first))
+    for damaged in (None, [], {}, [1], {**first, key: "x"}, [{**first, key: None}], [{**first, "box": [1]}]):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(SampleError, match=name):
+            view.answer(sample, saved)
+    path.write_bytes(b"\xff{")
+    with pytest.raises(SampleError, match="cannot be read"):
+        view.answer(sample, saved)
+
+
+def opened(page: dict[str, Any], root: Path) -> tuple[Any, Saved]:
+    """The view of a small run, and its saved predictions."""
+    task = small_task({"slots": "recognition", "neighbours": "knn"}[page["view"]])
+    (folder,) = root.glob("**/*.predictions")
+    run = open_run(next(root.glob("small-*/**/*.json")), task=task, progress=False)
+    assert run.task is not None and run.data is not None
+    return VIEWS[page["view"]](run.task, run.data, None), Saved(run, folder, 0)

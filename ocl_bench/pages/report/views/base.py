@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ....cards.task import TaskSpec
+from ....core.errors import SampleError
+from ....core.files import read_bytes
 from ....core.types import Sample, Truth
 from ....data import OpenData
 from ....data.transforms import prepare
@@ -128,3 +131,14 @@ def _colours(found: Mistakes, labels: list[int]) -> list[int]:
         else:
             colours.append(-1)
     return colours
+
+
+Content = TypeVar("Content")
+
+
+def saved_json(path: Path, sample_id: str, kind: type[Content]) -> Content:
+    """The content of a saved prediction, checked. Raises SampleError for a file that is missing or damaged."""
+    try:
+        return TypeAdapter(kind).validate_json(read_bytes(path))
+    except (OSError, ValueError) as error:  # a ValidationError is a ValueError
+        raise SampleError(sample_id, f"{path}: cannot be read; evaluate again with --save-predictions") from error

@@ -1,14 +1,15 @@
-"""Semantic segmentation: true and predicted class of each pixel, and the confusion of classes over the set."""
+"""Classes: the true and the predicted one of each pixel, and their confusion over the set, also of whole images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....core.errors import SampleError
+from ....cards.protocols import MOST_CLASSES
+from ....core.errors import SampleError, UsageError
 from ....core.types import Sample
 from ....data.transforms import prepare
 from ....evaluation.supplied.label_maps import read_prediction
@@ -19,7 +20,10 @@ from ..encode import fitted, map_of, truth_map
 from ..run import Run
 from .base import Saved, Shown, compact, pixels_and_truth
 
-MOST_CLASSES = 12
+if TYPE_CHECKING:
+    import pandas
+
+LISTED = 12
 """Most classes of the table of confusions, those with the most pixels."""
 RIGHT, WRONG = "right", "wrong"
 
@@ -90,19 +94,23 @@ def _confusion_of(run: Run) -> tuple[np.ndarray, dict[int, int]]:
 
 
 def confusion(run: Run) -> dict[str, Any] | None:
-    """The confusion of the classes with the most pixels, over all samples; None without confusion cells in the rows.
+    """The confusion of the most frequent classes over all samples; None for rows without classes.
 
     Returns:
-        names, and shares: of each true class (row), the share of its pixels that were called each class (column), the
-        last column for all other classes; `sentence` about the most frequent confusion; `renamed` for clusters.
+        names, and shares: of each true class (row), the share of its `what` (pixels, or images) that were called each
+        class (column), the last column for all other classes; `sentence` about the most frequent confusion; `renamed`
+        for clusters.
     """
-    if "cells" not in run.rows:
-        return None
     categories = run.data.categories if run.data is not None else {}
-    table, renamed = _confusion_of(run)
+    if "cells" in run.rows:
+        what, (table, renamed) = "pixels", _confusion_of(run)
+    elif {"label", "predicted"} <= set(run.rows):
+        what, table, renamed = "images", _labels(run.rows), {}
+    else:
+        return None
     if not table.size or not table.sum():
         return None
-    chosen = np.sort(np.argsort(-table.sum(1), kind="stable")[:MOST_CLASSES])
+    chosen = np.sort(np.argsort(-table.sum(1), kind="stable")[:LISTED])
     chosen = chosen[table[chosen].sum(1) > 0]
     names = [class_name(categories, int(one)) for one in chosen]
     total = table[chosen].sum(1, keepdims=True)
@@ -111,17 +119,30 @@ def confusion(run: Run) -> dict[str, Any] | None:
     off = table.copy()
     np.fill_diagonal(off, 0)
     wrong = int(off.sum())
-    sentence = "Every annotated pixel has the right class."
+    sentence = f"All {what} have the right class."
     if wrong:
         true, called = np.unravel_index(int(off.argmax()), off.shape)
         share = 100 * off[true, called] / wrong
         sentence = (
-            f"It most often calls {class_name(categories, int(true))} {class_name(categories, int(called))}: "
-            f"{share:.0f} % of the wrong pixels."
+            f"It most often takes {class_name(categories, int(true))} for {class_name(categories, int(called))}: "
+            f"{share:.0f} % of the wrong {what}."
         )
     return {
         "names": names,
         "shares": np.hstack([shares, others.clip(0)]).round(4).tolist(),
         "sentence": sentence,
+        "what": what,
         "renamed": bool(renamed),
     }
+
+
+def _labels(rows: pandas.DataFrame) -> np.ndarray:
+    """The confusion matrix (C, C) of whole images; of several noise seeds, only images with one prediction count."""
+    pairs = rows[["label", "predicted"]].dropna()
+    pairs = pairs[pairs["predicted"] % 1 == 0].astype(int)
+    size = int(pairs.max().max()) + 1 if len(pairs) else 0
+    if size > MOST_CLASSES or (len(pairs) and int(pairs.min().min()) < 0):
+        raise UsageError(f"per-image rows: name class {size - 1}; classes are 0 to {MOST_CLASSES - 1}")
+    table = np.zeros((size, size), np.int64)
+    np.add.at(table, (pairs["label"].to_numpy(), pairs["predicted"].to_numpy()), 1)
+    return table

@@ -44,8 +44,10 @@ class Boxes(Shown):
     def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
         """The detections, best first, as a painted map and as a list."""
         path = prediction_path(saved.folder, sample.id, saved.seed, ".json")
-        found = read_results(path, [sample.id], numbers=self.data.image_ids)[sample.id]
         truth = prepare(sample, self.task.protocol, 8)[1]  # 8: side of the image, which is not used
+        height, width = truth.labels.shape
+        shapes = {sample.id: (height, width)}
+        found = read_results(path, [sample.id], numbers=self.data.image_ids, shapes=shapes)[sample.id]
         painted = get_adapter(self.task).picture(found, truth)[0]
         ids, codes = compact(painted)
         table = contingency(truth.labels[None], codes[None], ignore_index=None).table[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from ....cards.protocols import KnnProtocol
 from ....core.errors import DataMissingError, SampleError
@@ -14,10 +15,25 @@ from ....data import OpenData
 from ....evaluation.plan import open_train
 from ....families.files import prediction_path
 from ..encode import SIDE
-from .base import Saved, Shown, pixels_and_truth
+from .base import Saved, Shown, pixels_and_truth, saved_json
 
 PICTURES, PICTURE_SIDE = 5, 48
 """Neighbours with a picture, and its side in pixels; of the others the page has the class and the cosine."""
+
+
+class SavedNeighbours(BaseModel):
+    """What `Knn.write` keeps of an image, see `families.knn.Explanation`."""
+
+    predicted: int
+    positions: list[int]
+    labels: list[int] = Field(min_length=1)
+    similarity: list[FiniteFloat]
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        if not len(self.positions) == len(self.labels) == len(self.similarity):
+            raise ValueError("positions, labels and similarity differ in length")
+        return self
 
 
 class Neighbours(Shown):
@@ -39,23 +55,20 @@ class Neighbours(Shown):
     def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
         """The neighbours, the nearest first: class, cosine, share of the votes, whether right, and a few pictures."""
         path = prediction_path(saved.folder, sample.id, saved.seed, ".json")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SampleError(sample.id, f"{path}: cannot be read; evaluate again with --save-predictions") from error
+        found = saved_json(path, sample.id, SavedNeighbours)
         protocol = self.task.protocol
         assert isinstance(protocol, KnnProtocol)
         # Shares do not change when all cosines fall by as much, and exp cannot overflow then.
-        votes = [math.exp((cosine - max(found["similarity"])) / protocol.temperature) for cosine in found["similarity"]]
+        votes = [math.exp((cosine - max(found.similarity)) / protocol.temperature) for cosine in found.similarity]
         neighbours = [
             [self._name(label), round(cosine, 4), round(vote / sum(votes), 4), int(label == sample.truth.label)]
-            for label, cosine, vote in zip(found["labels"], found["similarity"], votes, strict=True)
+            for label, cosine, vote in zip(found.labels, found.similarity, votes, strict=True)
         ]
         return {
-            "predicted": self._name(found["predicted"]),
-            "right": found["predicted"] == sample.truth.label,
+            "predicted": self._name(found.predicted),
+            "right": found.predicted == sample.truth.label,
             "neighbours": neighbours,
-            "pictures": [self._picture(position) for position in found["positions"][:PICTURES]],
+            "pictures": [self._picture(position) for position in found.positions[:PICTURES]],
         }
 
     def _picture(self, position: int) -> list[Any] | None:
