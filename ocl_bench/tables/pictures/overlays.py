@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("best", "median", "worst")
 _TILE = 320  # pixels of the longer side of a tile at least; contours of 2 pixels are too thick in smaller ones
-MOST_OUTLINE = 0.2
+MOST_OUTLINE = 0.35
 """Largest share of pixels on outlines; masks in smaller fragments are filled only, since white would hide them."""
 _VOID = np.array([255, 255, 255], dtype=np.uint8)
 
