@@ -261,7 +261,7 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
 
     plan = tiny_plan(Spy(), count=4)
     run(plan, results=tmp_path, progress=False)
-    assert len(calls) == 3, "one batch, and two predictions that are compared"
+    assert len(calls) == 5, "one batch, two predictions that are compared, and a third in halves"
     (arguments, keywords), *_ = calls
     (batch,) = arguments
     fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of"}
