@@ -189,6 +189,21 @@ def test_a_pipe_in_place_of_a_file(tmp_path: Path, tree: Any, pattern: str) -> N
         assert_one_line(result)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on Unix only")
+def test_a_pipe_as_table_of_boxes_is_not_taken_for_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from targets import box_table
+
+    box_table(".parquet")(tmp_path)
+    path = tmp_path / "boxes.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.chdir(tmp_path)
+    result = evaluate(tmp_path, "-o", "cell=4", "--boxes", path.name, model="pixels")
+    assert_one_line(result, "boxes.parquet: boxes cannot be read (not a regular file)")
+
+
 @pytest.mark.parametrize("odd", ["[" * DEEP, '[{"image_id": ' + "1" * 5000 + "}]", '[{"score": NaN}]', "null", "{}"])
 def test_detections_that_are_no_results_file(tmp_path: Path, odd: str) -> None:
     coco_detection(tmp_path)
