@@ -103,6 +103,18 @@ def test_markup_in_the_name_of_a_model(with_markup: Path) -> None:
     assert call("validate", *files).exit_code in (0, 1, 2)
 
 
+def test_results_in_files_whose_names_are_not_utf_8(with_markup: Path) -> None:
+    folder = with_markup / "results/clevrtex"
+    (folder / "b.json").rename(folder / os.fsdecode(b"b\xff.json"))
+    done = call("leaderboard", "--results", with_markup / "results", "--out", with_markup / "out")
+    assert done.exit_code == 0, done.output
+    page = (with_markup / "out/clevrtex.md").read_text(encoding="utf-8")
+    assert "other" in page and "b\\udcff.json" in page
+    files = [folder / "a.json", folder / os.fsdecode(b"b\xff.json")]
+    assert call("compare", *files, "--task", "clevrtex").exit_code == 0
+    assert call("validate", *files).exit_code in (0, 1, 2)
+
+
 @pytest.mark.parametrize("verb", ["show", "eval"])
 def test_markup_in_a_card(tmp_path: Path, verb: str) -> None:
     folder(tmp_path)
