@@ -17,6 +17,9 @@ _ORDER: tuple[EventKind, ...] = ("start", "end", "in", "out", "collision")
 FRAME_STEP = 5
 """NS-DR knows positions in every fifth frame only."""
 
+ROWS = 320
+"""Height of CLEVRER's pictures in pixels, the unit of positions."""
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -56,6 +59,7 @@ class Facts:
         visible: what happens while the video is seen, ordered by frame.
         unseen: what happens later.
         without: object -> the collisions of the video without that object.
+        step: frames between two frames with positions.
     """
 
     things: tuple[Thing, ...]
@@ -63,6 +67,7 @@ class Facts:
     visible: tuple[Event, ...]
     unseen: tuple[Event, ...] = ()
     without: Mapping[int, tuple[Event, ...]] = field(default_factory=dict)
+    step: int = FRAME_STEP
 
     def possible(self) -> tuple[Event, ...]:
         """The collision of every pair of objects."""

@@ -5,7 +5,7 @@ takes the values before it. Multiple choice: the program of a choice, followed b
 
     run(["objects", "red", "filter_color", "count"], facts)      # "2"
 
-Equal to stored answers of the official executor (tests). Positions exist in every fifth frame.
+Equal to stored answers of the official executor (tests).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .facts import FRAME_STEP, Event, Facts
+from .facts import Event, Facts
 
 ERROR = "error"
 """The answer of a program that asks for what is not there, such as the only one of two objects."""
@@ -106,11 +106,11 @@ def _yes(value: bool) -> str:
 
 def _velocity(facts: Facts, number: int, frame: int) -> tuple[list[float], list[float]] | None:
     """Steps down and to the right, per frame, to and from a frame; None where the object is not in view."""
-    at = [facts.positions.get(frame + step, {}).get(number) for step in (-FRAME_STEP, 0, FRAME_STEP)]
+    at = [facts.positions.get(frame + step, {}).get(number) for step in (-facts.step, 0, facts.step)]
     if at[1] is None:
         return None
     steps = [(a, b) for a, b in pairwise(at) if a is not None and b is not None]
-    return [(b[0] - a[0]) / FRAME_STEP for a, b in steps], [(b[1] - a[1]) / FRAME_STEP for a, b in steps]
+    return [(b[0] - a[0]) / facts.step for a, b in steps], [(b[1] - a[1]) / facts.step for a, b in steps]
 
 
 def _moves(facts: Facts, number: int, frame: int) -> bool | None:
