@@ -350,6 +350,16 @@ class VideoProtocol(_Resizing):
         return [*super()._rules(source), *(f"{name}:{value}" for name, value in davis.items() if value is not None)]
 
 
+class ReasoningProtocol(Protocol):
+    """The protocol of questions about videos: answers are matched by question id, and missing ones are wrong."""
+
+    def _seen(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        return [f"from:{source}", "match:id", "missing:wrong"]
+
+    def _rules(self, source: str) -> list[str]:
+        return []
+
+
 PROTOCOLS: dict[str, type[Protocol]] = {
     "discovery": Protocol,
     "detection": DetectionProtocol,
@@ -357,6 +367,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "recognition": RecognitionProtocol,
     "knn": KnnProtocol,
     "video": VideoProtocol,
+    "reasoning": ReasoningProtocol,
 }
 """The protocol class of each bundled family."""
 

@@ -36,7 +36,7 @@ def is_deterministic(plan: Plan) -> bool | None:
     """
     if plan.model.bundled or not getattr(plan.model.model, "sees_images", True):
         return None
-    predict = _first_clip if plan.family.unit == "videos" else _first_batch
+    predict = _first_clip if plan.family.by_clips else _first_batch
     try:
         with fixed_arithmetic(plan.threads):
             first, second = predict(plan), predict(plan)

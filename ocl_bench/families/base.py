@@ -138,9 +138,10 @@ class Family:
         protocol: class of the field `protocol` in task cards; it adds the fields that only this family has.
         adapter: function from the task and the model (None when there is no model, as for saved results) to the
             adapter.
-        unit: what one row describes. Videos are read and predicted clip by clip.
-        output: type of the adapter's outputs. `label maps` and `detections` can be scored from files, and saved
-            predictions of these types can be scored again.
+        unit: what one row describes. Videos are read and predicted clip by clip, unless they are `whole`.
+        whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
+        output: type of the adapter's outputs. `label maps`, `detections` and `answers` can be scored from files;
+            saved label maps and detections can be scored again.
         picture: kind of figure that `eval` draws.
         image_values: function from the rows of a result to a named series of one value per image. The images to draw
             are chosen by it when no metric of the card has a value for single images.
@@ -152,15 +153,21 @@ class Family:
     protocol: type[TaskProtocol]
     adapter: Callable[[TaskSpec, LoadedModel | None], Adapter]
     unit: Unit = "images"
-    output: Literal["label maps", "detections", "other"] = "other"
+    whole: bool = False
+    output: Literal["label maps", "detections", "answers", "other"] = "other"
     picture: Literal["masks", "storyboard", "neighbours"] = "masks"
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
+
+    @property
+    def by_clips(self) -> bool:
+        """Whether samples are videos that are read and predicted clip by clip."""
+        return self.unit == "videos" and not self.whole
 
     def replayable(self, task: TaskSpec) -> bool:
         """Whether saved predictions of a task can be scored again.
 
         A task with a head cannot: its outputs depend on the head, which is not saved with them.
         """
-        return self.output != "other" and task.fit is None
+        return self.output in ("label maps", "detections") and task.fit is None

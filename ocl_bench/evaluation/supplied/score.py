@@ -20,6 +20,7 @@ from ...models.declared import Declared
 from ...results.record import Result, read_result
 from ..plan import Plan
 from ..run import run
+from .answers import answers_plan
 from .arrays import array_plan
 from .detections import kept_plan, results_plan
 from .masks import masks_in, masks_plan
@@ -46,7 +47,7 @@ def score_masks(
 
     Args:
         task: a name, a path of a task card, or a TaskSpec.
-        masks: one of four things.
+        masks: one of five things.
             A folder with `<sample id>.png`. Each PNG has the size of its image, and is then cropped as the protocol
             says, or the size at which the task scores. Every id is a slot, also 0.
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
@@ -55,6 +56,7 @@ def score_masks(
             truth, 0 is the background and 255 is void (but an object in a map with larger numbers). One integer
             `ignore_index` beside them names another label for void, and -1 says that there is none.
             For a detection task, a COCO results file (`.json`).
+            For a task of reasoning, a file of answers in the form of CLEVRER's test server (`.json`).
         name: of the method in results and boards.
         training_seed, supervision: of the model that made the masks, as in `evaluate`.
         classes: of a COCO results file, score each category by itself, as `pycocotools` does. This is another protocol
@@ -84,7 +86,9 @@ def score_masks(
     data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
     logger.info("%s", data.note)
     data = replace(data, kind="supplied")
-    if masks.suffix == ".json":
+    if masks.suffix == ".json" and find_family(spec.family).output == "answers":
+        plan = answers_plan(spec, data, masks, name, limit=limit, split=split)
+    elif masks.suffix == ".json":
         plan = results_plan(spec, data, masks, name, limit=limit, split=split)
     else:
         file = masks_in(masks, spec, data)
