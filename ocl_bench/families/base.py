@@ -139,7 +139,6 @@ class Family:
         adapter: function from the task and the model (None when there is no model, as for saved results) to the
             adapter.
         unit: what one row describes. Videos are read and predicted clip by clip, unless they are `whole`.
-        whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
         output: type of the adapter's outputs. `label maps`, `detections` and `answers` can be scored from files;
             saved label maps and detections can be scored again.
         picture: kind of figure that `eval` draws.
@@ -147,18 +146,19 @@ class Family:
             are chosen by it when no metric of the card has a value for single images.
         for_data: function from the adapter and the opened data to an adapter for these data.
         sample_columns: function from that adapter and a sample id to further columns of the rows of this sample.
+        whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
     """
 
     name: str
     protocol: type[TaskProtocol]
     adapter: Callable[[TaskSpec, LoadedModel | None], Adapter]
     unit: Unit = "images"
-    whole: bool = False
     output: Literal["label maps", "detections", "answers", "other"] = "other"
     picture: Literal["masks", "storyboard", "neighbours"] = "masks"
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
+    whole: bool = False
 
     @property
     def by_clips(self) -> bool:

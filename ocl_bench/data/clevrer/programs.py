@@ -145,7 +145,8 @@ def _direction(facts: Facts, number: int, frame: int) -> str:
 def _side(facts: Facts, events: list[Event], event: Event, before: bool) -> list[Event]:
     """The events before, or after, the frame of an event; those of the same frame are neither."""
     compare = operator.lt if before else operator.gt
-    return [one for one in events if compare(one.frame, event.frame)]
+    at = event.frame
+    return [one for one in events if one.frame is not None and at is not None and compare(one.frame, at)]
 
 
 def _without(facts: Facts, events: list[Event], number: int) -> list[Event]:

@@ -53,10 +53,10 @@ def _videos(path: Path) -> Iterator[tuple[int, list[Any]]]:
     if not isinstance(content, list):
         raise UsageError(f"{path}: holds a {type(content).__name__}, expected a list of videos")
     for position, video in enumerate(content):
-        number = video.get("scene_index") if isinstance(video, dict) else None
-        if not _whole(number) or not isinstance(video.get("questions"), list):
+        fields = video if isinstance(video, dict) else {}
+        if not _whole(fields.get("scene_index")) or not isinstance(fields.get("questions"), list):
             raise UsageError(f"{path}: entry {position} needs an integer 'scene_index' and a list 'questions'")
-        yield number, video["questions"]
+        yield fields["scene_index"], fields["questions"]
 
 
 def _question(entry: Any, where: str) -> Question:

@@ -142,7 +142,7 @@ def in_picture(world: CollisionWorld, position: np.ndarray) -> np.ndarray:
 def in_view(world: CollisionWorld, position: np.ndarray) -> np.ndarray:
     """(..., N) bool: whether the centre of a body is in the picture."""
     place = in_picture(world, position)
-    return ((place > 0) & (place < 1)).all(axis=-1)  # NaN is not in view
+    return np.asarray(((place > 0) & (place < 1)).all(axis=-1))  # NaN is not in view
 
 
 def visible_contacts(world: CollisionWorld, run: Run) -> tuple[tuple[int, int, int], ...]:
