@@ -34,7 +34,7 @@ def read_questions(path: Path) -> Questions:
     for number, entries in _videos(path):
         if number in found:
             raise UsageError(f"{path}: video {number} is listed twice; download the file again")
-        questions = [_question(entry, f"{path}: video {number}") for entry in entries]
+        questions = [as_question(entry, f"{path}: video {number}") for entry in entries]
         _check_different([question.id for question in questions], f"{path}: video {number}", "question_id")
         found[number] = tuple(questions)
     if not found:
@@ -59,7 +59,8 @@ def _videos(path: Path) -> Iterator[tuple[int, list[Any]]]:
         yield fields["scene_index"], fields["questions"]
 
 
-def _question(entry: Any, where: str) -> Question:
+def as_question(entry: Any, where: str) -> Question:
+    """An entry of `questions`. Raises UsageError, whose message begins with `where`, for a wrong field."""
     number, text, kind = _fields(entry, where, question_id=int, question=str, question_type=str)
     where = f"{where}, question {number}"
     if kind not in KINDS:

@@ -50,16 +50,16 @@ def write(folder: Path, split: str, videos: Iterable[RenderedCollisions], first:
             annotation(number, video, run),
         )
         _dump(root / "derender_proposals" / f"proposal_{stem}.json", proposals(number, video))
-        questions = ask(facts_of(video.world, run), _own_rng(video.world))
+        questions = questions_about(video.world, run)
         asked.append({"scene_index": number, "video_filename": f"video_{stem}.mp4", "questions": questions})
     _dump(root / "questions" / f"{split}.json", asked)
     _dump(root / "stand-in.json", {"seen_frames": SEEN, "stride": 1})
 
 
-def _own_rng(world: CollisionWorld) -> np.random.Generator:
-    """The random generator of the questions about a world: a pure function of how it begins."""
+def questions_about(world: CollisionWorld, run: Run) -> list[dict[str, Any]]:
+    """The questions about a video, as entries of CLEVRER's `questions`: a pure function of how the world begins."""
     key = hashlib.blake2b(world.position.tobytes() + world.velocity.tobytes(), digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
+    return ask(facts_of(world, run), np.random.Generator(np.random.PCG64(int.from_bytes(key, "little"))))
 
 
 def facts_of(world: CollisionWorld, run: Run) -> Facts:
