@@ -154,7 +154,7 @@ class Family:
     adapter: Callable[[TaskSpec, LoadedModel | None], Adapter]
     unit: Unit = "images"
     output: Literal["label maps", "detections", "answers", "other"] = "other"
-    picture: Literal["masks", "storyboard", "neighbours"] = "masks"
+    picture: Literal["masks", "storyboard", "neighbours", "none"] = "masks"
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns

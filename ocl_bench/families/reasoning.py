@@ -96,7 +96,7 @@ class Reasoning:
 
     def picture(self, output: Answers, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Answers have no picture. Raises NotApplicableError."""
-        raise NotApplicableError("answers to questions cannot be drawn; leave --pictures out")
+        raise NotApplicableError("answers to questions cannot be drawn")
 
     def write(self, folder: Path, sample_id: str, seed: int, output: Answers) -> None:
         """Write the answers as a file in the form of CLEVRER's test server, for one video."""
@@ -111,5 +111,6 @@ REASONING = Family(
     unit="videos",
     whole=True,
     output="answers",
+    picture="none",
 )
 """The family of tasks that ask questions about videos."""

@@ -1,7 +1,7 @@
 """Floors of reasoning: answers without a look at the video.
 
 Both know how often each answer is right in the questions about 48 training worlds of the scenes `collisions`, which are
-simulated when the model is built. `majority` gives the most frequent answer of a kind of questions. `question-only`
+simulated at the first question. `majority` gives the most frequent answer of a kind of questions. `question-only`
 gives that of questions and choices with the same words, apart from the names of objects.
 """
 
@@ -35,7 +35,6 @@ class Guessing:
 
     def __init__(self, by_words: bool) -> None:
         self.by_words = by_words
-        self.counts = _counted()
 
     def predict(self, batch: Batch) -> Prediction:
         """Answers (B,) to the questions about each video."""
@@ -53,8 +52,9 @@ class Guessing:
         return given
 
     def _guess(self, question: Question, choice: str = "") -> str:
-        counts = self.counts.get(_template(question, choice)) if self.by_words else None
-        counts = counts or self.counts[question.kind]
+        by_template = _counted()
+        counts = by_template.get(_template(question, choice)) if self.by_words else None
+        counts = counts or by_template[question.kind]
         return min(counts, key=lambda answer: (-counts[answer], answer))  # of equal counts the first word
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_card
+from ocl_bench.cli import app
 from ocl_bench.core.questions import Choice, Question
 from ocl_bench.core.types import Batch
 from ocl_bench.data.clevrer.questions import as_question
@@ -61,6 +63,13 @@ def test_floors_are_near_chance_on_worlds_that_they_do_not_know() -> None:
             assert 0.3 < total[f"n_{kind}_options_right"] / total[f"n_{kind}_options"] < 0.7, (kind, total)
     share = {name: total["n_descriptive_right"] / total["n_descriptive"] for name, total in sums.items()}
     assert share["majority"] < share["question-only"] < 0.6, share
+
+
+def test_the_command_line_prints_floors_and_draws_nothing(tmp_path: Path) -> None:
+    arguments = ["--task", "clevrer-reasoning", "--limit", "2", "--results", str(tmp_path), "--floors"]
+    outcome = CliRunner().invoke(app, ["eval", "--model", "majority", *arguments])
+    assert outcome.exit_code == 0, outcome.output
+    assert "question-only" in outcome.output and not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.parametrize("name", ["majority", "question-only"])
