@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Shard:
         failed: samples that could not be read, predicted or scored.
         source: where the model's part comes from, as `Adapter.source` says; empty when every sample failed.
         seconds_total: seconds of the shard. seconds_model: those within the model.
+        remarks: what is odd about the outputs, see `Family.remarks`.
     """
 
     rows: pandas.DataFrame
@@ -38,6 +39,7 @@ class Shard:
     source: str
     seconds_total: float
     seconds_model: float
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def split(count: int, size: int = SHARD_SIZE) -> list[range]:
@@ -78,7 +80,8 @@ class WorkFolder:
             return None
         failed = tuple(Failure(**failure) for failure in content["failed"])
         rows = table.replace_schema_metadata(None).to_pandas()
-        return Shard(rows, failed, content["source"], content["seconds_total"], content["seconds_model"])
+        times, remarks = (content["seconds_total"], content["seconds_model"]), content.get("remarks", {})
+        return Shard(rows, failed, content["source"], *times, remarks)
 
     def write(self, index: int, shard: Shard) -> None:
         """Write a shard atomically: other ranks see all of it or nothing."""
@@ -91,6 +94,7 @@ class WorkFolder:
             "source": shard.source,
             "seconds_total": shard.seconds_total,
             "seconds_model": shard.seconds_model,
+            "remarks": dict(shard.remarks),
         }
         table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
         # Rows and what belongs to them are one file: two could be of different runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.evaluation.shards import Shard, WorkFolder
 from ocl_bench.results.record import Result, read_result, read_rows
+from ocl_bench.results.rows import write_rows
 
 
 def rows_of(result: Result) -> pd.DataFrame:
@@ -89,7 +91,8 @@ def test_batches_are_padded_and_never_cross_a_shard(tmp_path: Path) -> None:
     evaluate(tmp_path, Recorder(), count=70, batch_size=24)
     assert [len(ids) for ids in seen[:4]] == [24] * 4
     assert [len(set(ids)) for ids in seen[:4]] == [24, 24, 16, 6]
-    assert seen[4:] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[4:6] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[6:] == [seen[0][:11:-1], seen[0][11::-1]], "and a third one, apart"
 
 
 def test_several_noise_seeds_are_one_vote_per_image(tmp_path: Path) -> None:
@@ -112,6 +115,28 @@ def test_finished_results_are_reused_and_recomputed_by_force(tmp_path: Path) -> 
     forced = run(plan, results=tmp_path, progress=False, force=True)
     assert not forced.reused and forced.rows.sha256 == first.rows.sha256
     assert first.path is not None and not list(first.path.parent.glob("*.work"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows: rows.drop(columns="noise_seed"),
+        lambda rows: rows.assign(id=range(len(rows))),
+        lambda rows: rows.assign(mbo_fg="many"),
+    ],
+)
+def test_a_finished_result_with_unusable_rows_is_computed_again(tmp_path: Path, damage: Any) -> None:
+    first = run(tiny_plan(), results=tmp_path, progress=False)
+    assert first.path is not None and first.rows_path is not None
+    rows = read_rows(first.path)
+    write_rows(damage(rows), first.rows_path)
+    content = json.loads(first.path.read_text())
+    content["rows"]["sha256"] = hashlib.sha256(first.rows_path.read_bytes()).hexdigest()
+    first.path.write_text(json.dumps(content))  # as a version of another day might have left it
+    again = run(tiny_plan(), results=tmp_path, progress=False)
+    assert not again.reused and again.metrics == first.metrics
+    assert again.path is not None and read_rows(again.path).equals(rows)
+    assert run(tiny_plan(), results=tmp_path, progress=False).reused
 
 
 def test_the_key_changes_with_whatever_changes_a_number() -> None:

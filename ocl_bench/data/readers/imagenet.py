@@ -244,6 +244,7 @@ def _open_boxes(
         table: TableBoxes = open_table(path, split, reader.ids, reader.labels, numbers)
         remark = f"; boxes of {path.name} for {np.count_nonzero(np.diff(table.starts))} images"
         remark += f", {table.unknown} of its rows are of other images" if table.unknown else ""
+        remark += "".join(f", {count} {kind}" for kind, count in table.odd.items())
         return table, f"-boxes-{table.digest}", remark
     if isinstance(reader, HubReader):
         raise UsageError(f"{place.images}: Hugging Face columns hold no boxes; give data.options.boxes_file or --boxes")

@@ -25,7 +25,7 @@ from ...families.summary import edited_value, set_statistic
 from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
-from ...results.record import NOT_DETERMINISTIC, Result
+from ...results.record import Result
 from ...results.seeds import base_name, method_of
 from ...results.store import default_folders, rows_of, search, task_names_in, where
 from .facts import NOT_RECORDED, facts_of
@@ -209,7 +209,8 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
         created=result.identity.created,
         identity=(base, options, model.weights, model.code_sha256, result.setup.dtype),
         method=json.dumps(method_of(result), sort_keys=True),
-        remark=NOT_DETERMINISTIC if result.identity.deterministic is False else "",
+        arrays=model.arrays,
+        remark="; ".join(result.identity.remarks),
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
         facts=facts,
