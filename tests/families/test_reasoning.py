@@ -128,6 +128,14 @@ def test_files_that_answer_nothing_are_refused(root: Path, tmp_path: Path) -> No
         score_masks(TASK, tmp_path / "coco.json", data_root=root, results=tmp_path, progress=False)
 
 
+def test_masks_are_no_answers(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks.npz").touch()
+    for name in ("masks", "masks.npz"):
+        with pytest.raises(UsageError, match=rf"{name}: task tiny-clevrer scores a file of answers \(.json\)"):
+            score_masks(TASK, tmp_path / name, data_root=root, results=tmp_path, progress=False)
+
+
 class Answering:
     """Answers from the texts alone; remembers what it was asked."""
 

@@ -80,6 +80,8 @@ def score_masks(
         spec = spec.with_classes()
     if extent is not None:
         _check_extent(extent, masks)
+    if find_family(spec.family).output == "answers" and masks.suffix != ".json":
+        raise UsageError(f"{masks}: task {spec.name} scores a file of answers (.json)")
     if masks.suffix == ".npz":
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
