@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from places import HELPERS
 from tiny_evaluation import HERE, SIZE, MemoryReader, SlotModel, memory_data, tiny_plan, tiny_task
+from tiny_evaluation_in_processes import print_rows_sha256, until_killed
 
 import ocl_bench
 from ocl_bench.core.errors import SampleError, UsageError
@@ -261,7 +260,7 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
 
     plan = tiny_plan(Spy(), count=4)
     run(plan, results=tmp_path, progress=False)
-    assert len(calls) == 3, "one batch, and two predictions that are compared"
+    assert len(calls) == 5, "one batch, two predictions that are compared, and a third in halves"
     (arguments, keywords), *_ = calls
     (batch,) = arguments
     fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of"}
@@ -350,30 +349,8 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
     assert taken == set() and find_spec("ocl_bench.core") is not None
 
 
-KILLED = """
-import os, signal, sys
-from importlib.util import find_spec
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-from tiny_evaluation import tiny_plan
-from ocl_bench.evaluation.run import run
-import ocl_bench.evaluation.shards as shards
-write, count = shards.WorkFolder.write, 0
-def dying(self, index, shard):
-    global count
-    write(self, index, shard)
-    count += 1
-    if count == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-shards.WorkFolder.write = dying
-plan = tiny_plan(count=150, noise_seeds=[0, 1])
-run(plan, results=Path({results!r}), progress=False)
-"""
-
-
 def test_kill_and_resume_give_the_same_bytes(tmp_path: Path) -> None:
-    code = KILLED.format(helpers=str(HELPERS), after=2, results=str(tmp_path / "killed"))
-    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=60)
+    killed = forked.run(until_killed, 2, tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     work = list((tmp_path / "killed").rglob("shard-*.parquet"))
     assert len(work) == 2
@@ -406,28 +383,15 @@ def test_shards_of_another_setup_or_damaged_ones_are_computed_again(
     assert len(set(plan.data.reader.reads)) == 150  # type: ignore[attr-defined]
 
 
-RANKED = """
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-from tiny_evaluation import tiny_plan
-from ocl_bench.evaluation.run import run
-print(run(tiny_plan(count=150), results=Path({results!r}), progress=False).rows.sha256)
-"""
-
-
 def test_ranks_share_the_shards_and_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = RANKED.format(helpers=str(HELPERS), results=str(tmp_path / "ranks"))
-    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
-    second = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    second = forked.start(print_rows_sha256, tmp_path / "ranks", environment={"WORLD_SIZE": "2", "RANK": "1"})
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "2")
         patch.setenv("RANK", "0")
         plan = tiny_plan(count=150)
         first = run(plan, results=tmp_path / "ranks", progress=False)
     assert len(set(plan.data.reader.reads)) == 64 + 22  # type: ignore[attr-defined]
-    assert second.communicate(timeout=60)[0].strip() == first.rows.sha256
+    assert second.end().stdout.strip() == first.rows.sha256
     assert first.rows.sha256 == evaluate(tmp_path / "one", count=150).rows.sha256
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -69,32 +68,14 @@ def folder(tmp_path: Path) -> Path:
 
 def value(folder: Path, **environment: str) -> tuple[float, str]:
     """mbo_fg and key of an evaluation in a process of its own, whose results are kept."""
-    command = [
-        "eval",
-        "--model",
-        "model.py:build",
-        "--task",
-        "clevrtex",
-        "--data-root",
-        "data",
-        "--no-pictures",
-        "--json",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "ocl_bench", *command, "--no-pictures", "--json"],
-        cwd=folder,
-        env=os.environ | environment | {"OCL_BENCH_RESULTS": str(folder / "results")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    arguments = ["--model", "model.py:build", "--task", "clevrtex", "--data-root", "data", "--no-pictures", "--json"]
+    environment |= {"OCL_BENCH_RESULTS": str(folder / "results")}
+    done = forked.run(forked.command, "eval", *arguments, cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     return result["metrics"]["mbo_fg"]["value"], result["identity"]["key"]
 
 
-@pytest.mark.slow
 def test_new_weights_helpers_and_environment_are_another_model(folder: Path) -> None:
     first = value(folder)
     assert value(folder) == first, "the same model is reused"

@@ -86,7 +86,8 @@ def _pages(board: Board, split: Property | None) -> list[tuple[str, str]]:
 
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    # A result may lie in a file whose name is not UTF-8, which Python keeps with half characters.
+    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8", errors="backslashreplace"))
     return path
 
 
