@@ -159,7 +159,16 @@ def asked_for(names: set[str], text: str) -> set[str]:
 
 def test_only_families_ask_for_an_adapter_by_its_class() -> None:
     names = adapters()
-    assert {"Discovery", "Detection", "ProbedDetection", "Segmentation", "Recognition", "Knn", "VideoAdapter"} == names
+    assert {
+        "Discovery",
+        "Detection",
+        "ProbedDetection",
+        "Segmentation",
+        "Recognition",
+        "Knn",
+        "VideoAdapter",
+        "Reasoning",
+    } == names
     outside = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "families"]
     assert {str(path): found for path in outside if (found := asked_for(names, path.read_text()))} == {}
     assert asked_for(names, "isinstance(one, (int, base.Knn))\nisinstance(one, Detection | None)") == {

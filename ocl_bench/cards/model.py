@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from .base import Card, load_card
-from .protocols import family_names
+from .protocols import default_families, family_names
 
 Supervision = Literal["none", "boxes", "masks", "undeclared"]
 """What a model saw in training, its encoder included. `undeclared`: its author has not said; it ranks apart."""
@@ -51,7 +51,7 @@ class ModelCard(Card):
             default is that of bundled cards: a user's card without the field is `undeclared`.
         privilege: what the model gets at inference beside the image.
         role: `floor` and `ceiling` stand in every leaderboard; `control` and `encoder` serve comparisons.
-        families: families whose tasks it can do.
+        families: families whose tasks it can do; by default all that ask no questions.
         train: recipe with which `ocl-bench train` makes the weights.
     """
 
@@ -68,7 +68,7 @@ class ModelCard(Card):
     supervision: Supervision = "none"
     privilege: Privilege = "none"
     role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[str, ...] = Field(default_factory=family_names)
+    families: tuple[str, ...] = Field(default_factory=default_families)
     training: Training | None = None
     train: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()

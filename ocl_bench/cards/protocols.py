@@ -120,6 +120,9 @@ class Protocol(Card):
     heads: ClassVar[tuple[str | None, ...]] = (None,)
     """Values of `fit.head` that this family supports; None stands for a card without `fit`."""
 
+    asks: ClassVar[bool] = False
+    """Whether models are asked questions. A model card must name such a family, as slots alone answer nothing."""
+
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8, le=LARGEST_SIDE)
     score_at: int | None = Field(default=None, ge=8, le=LARGEST_SIDE)
@@ -350,6 +353,16 @@ class VideoProtocol(_Resizing):
         return [*super()._rules(source), *(f"{name}:{value}" for name, value in davis.items() if value is not None)]
 
 
+class ReasoningProtocol(Protocol):
+    """The protocol of questions about videos: answers are matched by question id, and missing ones are wrong."""
+
+    asks: ClassVar[bool] = True
+
+    def signature(self, source: str, options: Mapping[str, Any]) -> list[str]:
+        """What is scored, and the two rules."""
+        return [f"from:{source}", "match:id", "missing:wrong"]
+
+
 PROTOCOLS: dict[str, type[Protocol]] = {
     "discovery": Protocol,
     "detection": DetectionProtocol,
@@ -357,6 +370,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "recognition": RecognitionProtocol,
     "knn": KnnProtocol,
     "video": VideoProtocol,
+    "reasoning": ReasoningProtocol,
 }
 """The protocol class of each bundled family."""
 
@@ -364,6 +378,11 @@ PROTOCOLS: dict[str, type[Protocol]] = {
 def family_names() -> tuple[str, ...]:
     """Names of the bundled families, then of those that installed packages add."""
     return (*PROTOCOLS, *sorted(set(entry_points.offered(entry_points.FAMILIES)) - set(PROTOCOLS)))
+
+
+def default_families() -> tuple[str, ...]:
+    """Names of the families that a model card has which names none: those that only show pictures to a model."""
+    return tuple(name for name in family_names() if name not in PROTOCOLS or not PROTOCOLS[name].asks)
 
 
 def protocol_of(family: str) -> type[Protocol]:

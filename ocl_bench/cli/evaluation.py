@@ -119,6 +119,8 @@ def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     path = result.path.with_suffix(".png")
     if path.is_file() and not redraw:
         return path
+    if plan.family.picture == "none":
+        return None
     main, rows = _per_image(plan, read_rows(result.path))
     draw = {"masks": _overlays, "storyboard": _storyboard, "neighbours": _neighbours}[plan.family.picture]
     return None if rows.empty else draw(plan, result, path, main, rows)

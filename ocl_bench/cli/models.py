@@ -210,7 +210,9 @@ def check(
 
 def score(
     task: TaskName,
-    masks: Annotated[Path, typer.Option(help="Folder of <sample id>.png, .npz with truth, or COCO results .json.")],
+    masks: Annotated[
+        Path, typer.Option(help="Folder of <sample id>.png, .npz with truth, COCO results .json, or answers .json.")
+    ],
     name: Annotated[str, typer.Option(help="Name under which the result is written.")] = "supplied-masks",
     training_seed: TrainingSeed = None,
     supervision: Supervision = None,

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .questions import Answers, Question
+
 VOID = -1
 """Label of a pixel without annotation."""
 OVERLAP = -2
@@ -54,6 +56,7 @@ class Truth:
         instances: annotated objects of the whole, uncropped image, for detection. A task card may grant models the
             boxes of those whose category is `label`.
         label: class index of the whole image; None when it has none.
+        questions: about the video that the frame is of, with their answers.
     """
 
     labels: np.ndarray
@@ -61,6 +64,7 @@ class Truth:
     classes: np.ndarray | None = None
     instances: tuple[Instance, ...] = ()
     label: int | None = None
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Batch:
         state: `Prediction.state` of the preceding frames of the same video; None for the first ones.
         any_of: fields of `Prediction`. Only the first of them that the model fills in is read; a model may leave out
             the others. When it is empty, every field may be read.
+        questions: (B,) questions about each video, without answers, for tasks that ask some.
     """
 
     ids: tuple[str, ...]
@@ -123,6 +128,7 @@ class Batch:
     start: int = 0
     state: Any = None
     any_of: tuple[str, ...] = ()
+    questions: tuple[tuple[Question, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -173,6 +179,7 @@ class Prediction:
             then takes their softmax over the slots before anything else, and the signature says `+softmax`.
         softmax: whether `masks` were logits and are weights now; `with_weights` sets it.
         granted: the boxes of the batch; the runner copies them here for the family.
+        answers: (B,) answers to `Batch.questions`.
     """
 
     masks: Tensor | None = None
@@ -193,6 +200,7 @@ class Prediction:
     mask_logits: bool = False
     softmax: bool = False
     granted: tuple[Tensor, ...] | None = None
+    answers: tuple[Answers, ...] | None = None
 
     def with_weights(self) -> Prediction:
         """The same prediction with weights as `masks`: logits (..., K, h, w) go through a softmax over the slots."""

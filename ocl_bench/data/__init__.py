@@ -16,6 +16,7 @@ from .base import OpenData, Reader, Request, manifest_of, subset
 from .index import check_utf8
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
+from .readers.clevrer import open_clevrer
 from .readers.clevrtex import open_clevrtex
 from .readers.coco import open_coco
 from .readers.davis import open_davis
@@ -31,6 +32,7 @@ __all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 READERS: dict[str, Callable[[Request], OpenData]] = {
     "ade20k": open_ade20k,
     "cityscapes": open_cityscapes,
+    "clevrer": open_clevrer,
     "clevrtex": open_clevrtex,
     "coco": open_coco,
     "davis": open_davis,

@@ -76,7 +76,7 @@ def check_model(
     """
     spec = get_task(task)
     loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    session_class = _VideoSession if find_family(spec.family).unit == "videos" else _ImageSession
+    session_class = _VideoSession if find_family(spec.family).by_clips else _ImageSession
     session = session_class(loaded, spec, get_adapter(spec, loaded), device)
     checks: list[Check] = []
     for name, step, remedy in session.steps():

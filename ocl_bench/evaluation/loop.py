@@ -250,7 +250,8 @@ class Runner:
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
             given = tuple(box.clone() for box in boxes)  # a model that changes its boxes in place changes no others
         ids, any_of = tuple(item.id for item in padded), plan.family.any_of(plan.adapter)
-        batch = Batch(ids, image, boxes=given, noise_seed=seed, any_of=any_of)
+        asked = tuple(tuple(question.asked() for question in item.truth.questions) for item in padded)
+        batch = Batch(ids, image, boxes=given, noise_seed=seed, any_of=any_of, questions=asked if any(asked) else ())
         start = time.perf_counter()
         prediction = predict_batch(plan, plan.model.model, batch, [item.truth for item in padded])
         self.seconds_model += time.perf_counter() - start

@@ -11,6 +11,7 @@ from .base import Adapter, Family
 from .discovery import DISCOVERY
 from .knn import KNN
 from .probed_detection import DETECTION
+from .reasoning import REASONING
 from .recognition import RECOGNITION
 from .segmentation import SEGMENTATION
 from .video import VIDEO
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..models.loading import LoadedModel
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO)
+    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, REASONING)
 }
 """The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
 

@@ -152,9 +152,9 @@ class Family:
         protocol: class of the field `protocol` in task cards; it adds the fields that only this family has.
         adapter: function from the task and the model (None when there is no model, as for saved results) to the
             adapter.
-        unit: what one row describes. Videos are read and predicted clip by clip.
-        output: type of the adapter's outputs. `label maps` and `detections` can be scored from files, and saved
-            predictions of these types can be scored again.
+        unit: what one row describes. Videos are read and predicted clip by clip, unless they are `whole`.
+        output: type of the adapter's outputs. `label maps`, `detections` and `answers` can be scored from files;
+            saved label maps and detections can be scored again.
         picture: kind of figure that `eval` draws.
         view: what the page of a report shows of a sample, by the saved predictions (`pages/report/views.py`); empty
             for numbers only.
@@ -165,24 +165,31 @@ class Family:
         any_of: function from that adapter to the fields of a prediction of which only the first that is there is read.
         remarks: function from that adapter, outputs, the sizes (H, W) of their images and the side of the images that
             the model saw (None for outputs from files) to what is odd about them: a number by text.
+        whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
     """
 
     name: str
     protocol: type[TaskProtocol]
     adapter: Callable[[TaskSpec, LoadedModel | None], Adapter]
     unit: Unit = "images"
-    output: Literal["label maps", "detections", "other"] = "other"
-    picture: Literal["masks", "storyboard", "neighbours"] = "masks"
+    output: Literal["label maps", "detections", "answers", "other"] = "other"
+    picture: Literal["masks", "storyboard", "neighbours", "none"] = "masks"
     view: Literal["", "masks", "frames", "detections", "classes", "slots", "neighbours"] = ""
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
     any_of: Callable[[Adapter], tuple[str, ...]] = _no_choice
     remarks: Callable[[Adapter, Sequence[Any], Sequence[tuple[int, int]], int | None], Mapping[str, int]] = _no_remarks
+    whole: bool = False
+
+    @property
+    def by_clips(self) -> bool:
+        """Whether samples are videos that are read and predicted clip by clip."""
+        return self.unit == "videos" and not self.whole
 
     def replayable(self, task: TaskSpec) -> bool:
         """Whether saved predictions of a task can be scored again.
 
         A task with a head cannot: its outputs depend on the head, which is not saved with them.
         """
-        return self.output != "other" and task.fit is None
+        return self.output in ("label maps", "detections") and task.fit is None

@@ -220,6 +220,7 @@ def _card_of(name: Any, model: Any) -> ModelCard:
     from pydantic import ValidationError
 
     from ..cards.model import ModelCard
+    from ..cards.protocols import family_names
 
     plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
     try:
@@ -229,6 +230,7 @@ def _card_of(name: Any, model: Any) -> ModelCard:
             input=getattr(model, "input_size", None),
             supervision=getattr(model, "supervision", "undeclared"),
             privilege=getattr(model, "privilege", "none"),
+            families=family_names(),  # whoever brings a model knows whether it answers questions
         )
     except ValidationError as error:
         field, problem = first_problem(error)

@@ -10,8 +10,8 @@ from .ranks_with import same_images
 from .record import Result
 from .store import find
 
-CHEAP = ("single-slot", "grid", "kmeans", "patch-oracle")
-"""Models that `eval --floors` evaluates when no stored result fits: three floors and one ceiling."""
+CHEAP = ("single-slot", "grid", "kmeans", "patch-oracle", "majority", "question-only")
+"""Models that `eval --floors` evaluates, as far as they fit the task, when no stored result fits."""
 
 
 def reference_results(result: Result, extra: Iterable[Path] = ()) -> list[Result]:

@@ -270,6 +270,40 @@ def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, T
     return color.view(*shape, 3), hit.view(shape), depth, region.view(shape)
 
 
+def cast_over(world: World, size: int, empty: Tensor) -> tuple[Tensor, Tensor]:
+    """Render scenes that differ from an empty one by their objects: the same pictures as `cast`, several times as fast.
+
+    Only rays that meet the bounding sphere of an object, or that of its shadow, are cast.
+
+    Args:
+        world: S scenes with one camera, light and ground.
+        size: side of the pictures.
+        empty: (size, size, 3) float32, the scene without objects.
+
+    Returns:
+        Image (S, size, size, 3) float32 and object index (S, size, size).
+    """
+    scenes, shape = len(world.camera), (len(world.camera), size, size)
+    scene, row, column = (
+        v.reshape(-1)
+        for v in torch.meshgrid(torch.arange(scenes), torch.arange(size), torch.arange(size), indexing="ij")
+    )
+    rays = camera_rays(world, scene, column + 0.5, row + 0.5, size)
+    ground = rays.origin - rays.direction * (rays.origin[:, 2:] / rays.direction[:, 2:])
+    touched = _near(world, rays).any(1) | _near(world, Rays(scene, ground, world.light[scene])).any(1)
+    around = F.max_pool2d(touched.view(shape)[:, None].float(), 3, 1, 1)[:, 0] > 0  # edges lie between two pixels
+    index = around.view(-1).nonzero()[:, 0]
+    near = rays.take(index)
+    found, distance, normal = trace(world, near)
+    hit, dark = torch.full_like(scene, GROUND), torch.zeros_like(scene, dtype=torch.bool)
+    image = empty.reshape(-1, 3).repeat(scenes, 1)
+    hit[index] = found
+    image[index], dark[index] = shade(world, near, found, distance, normal)
+    edge = (_edges(hit.view(shape)) | _edges(dark.view(shape))).view(-1).nonzero()[:, 0]
+    image[edge] = _supersample(world, scene[edge], column[edge], row[edge], size)
+    return image.view(*shape, 3), hit.view(shape)
+
+
 def _remove_hidden(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tensor, pixels: float) -> None:
     """Remove objects with fewer visible pixels than `pixels` from the world, and trace their rays again, in place."""
     # Repeated, because every object that is removed uncovers others, and none may be judged by a stale count.

@@ -129,7 +129,12 @@ def serve(kind: type[Store[Any]]) -> None:
     kind(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
 
 
-_STORES = {"things": "store:SceneStore", "salient": "salient:SalientStore", "motion": "videos:VideoStore"}
+_STORES = {
+    "things": "store:SceneStore",
+    "salient": "salient:SalientStore",
+    "motion": "videos:VideoStore",
+    "collisions": "collision_videos:CollisionStore",
+}
 
 
 def open_store(variant: str, revision: int, split: str, seed: int) -> Store[Any]:

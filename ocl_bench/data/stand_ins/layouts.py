@@ -28,6 +28,7 @@ FIRST = {"train": 0, "test": 500_000}
 _SPLITS = {
     "ade20k": ("train", "val"),
     "cityscapes": ("train", "val"),
+    "clevrer": ("train", "val"),
     "coco": ("train", "val"),
     "davis": ("train", "val"),
     "imagenet": ("train", "val"),

@@ -9,6 +9,7 @@ _WRITERS = {
     "ade20k": "ade20k:write",
     "cityscapes": "cityscapes:write",
     "coco": "coco:write",
+    "clevrer": "clevrer:write",
     "davis": "davis:write",
     "imagenet": "imagenet:write",
     "movi_c": "movi:write_movi_c",

@@ -20,6 +20,7 @@ from ...models.declared import Declared
 from ...results.record import Result, read_result
 from ..plan import Plan
 from ..run import run
+from .answers import answers_plan
 from .arrays import array_plan
 from .detections import kept_plan, results_plan
 from .label_maps import EXTENTS
@@ -49,7 +50,7 @@ def score_masks(
 
     Args:
         task: a name, a path of a task card, or a TaskSpec.
-        masks: one of four things.
+        masks: one of five things.
             A folder with `<sample id>.png`. Each PNG has the size of its image, and is then cropped as the protocol
             says, or the size at which the task scores. Every id is a slot, also 0. Where the two sizes are equal,
             `extent` says which it is.
@@ -59,6 +60,7 @@ def score_masks(
             truth, 0 is the background and 255 is void (but an object in a map with larger numbers). One integer
             `ignore_index` beside them names another label for void, and -1 says that there is none.
             For a detection task, a COCO results file (`.json`).
+            For a task of reasoning, a file of answers in the form of CLEVRER's test server (`.json`).
         name: of the method in results and boards.
         training_seed, supervision: of the model that made the masks, as in `evaluate`.
         classes: of a COCO results file, score each category by itself, as `pycocotools` does. This is another protocol
@@ -80,6 +82,8 @@ def score_masks(
         spec = spec.with_classes()
     if extent is not None:
         _check_extent(extent, masks)
+    if find_family(spec.family).output == "answers" and masks.suffix != ".json":
+        raise UsageError(f"{masks}: task {spec.name} scores a file of answers (.json)")
     if masks.suffix == ".npz":
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
@@ -92,7 +96,9 @@ def score_masks(
     data = open_data(spec, data_root=root, limit=limit, split=split, progress=progress)
     logger.info("%s", data.note)
     data = replace(data, kind="supplied")
-    if masks.suffix == ".json":
+    if masks.suffix == ".json" and find_family(spec.family).output == "answers":
+        plan = answers_plan(spec, data, masks, name, limit=limit, split=split)
+    elif masks.suffix == ".json":
         plan = results_plan(spec, data, masks, name, limit=limit, split=split)
     else:
         file = masks_in(masks, spec, data)

@@ -1,0 +1,155 @@
+"""CLEVRER's layout: questions, frames with masks from proposals, other names of files, and files that contradict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clevrer_tree import clevrer_card, clevrer_tree, small_videos
+from PIL import Image
+
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
+from ocl_bench.core.types import OVERLAP
+from ocl_bench.data import open_data
+from ocl_bench.data.clevrer.questions import read_questions
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clevrer_tree(tmp_path_factory.mktemp("clevrer"))
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_questions_need_no_videos(root: Path) -> None:
+    shutil.rmtree(root / "CLEVRER/videos")
+    data = open_data(clevrer_card(), data_root=root)
+    assert data.kind == "official" and data.ids == ("video_10000", "video_10001")
+    questions = read_questions(root / "CLEVRER/questions/val.json")
+    assert [sample.truth.questions for sample in data.reader] == list(questions.values())
+    assert open_data(clevrer_card(), data_root=root, limit=1).ids == ("video_10000",)
+
+
+@pytest.mark.parametrize("place", ["CLEVRER/questions", "CLEVRER", "clevrer/questions", "questions", "."])
+def test_the_official_name_and_other_folders(root: Path, tmp_path: Path, place: str) -> None:
+    target = tmp_path / "other" / place / "validation.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "CLEVRER/questions/val.json", target)
+    assert len(open_data(clevrer_card(), data_root=tmp_path / "other")) == 2
+
+
+def test_masks_are_those_of_the_objects(root: Path) -> None:
+    data = open_data(clevrer_card("frames"), data_root=root)
+    for video, rendered in zip(data.reader, small_videos(), strict=True):
+        assert len(video) == 56
+        things = [str(body.thing) for body in rendered.world.bodies]
+        shown = [k for k in range(len(things)) if (rendered.objects == k + 1).any()]
+        table = np.zeros(len(things) + 1, np.int64)
+        for number, k in enumerate(sorted(shown, key=lambda k: things[k]), start=1):
+            table[k + 1] = number
+        for position in (0, 31, 55):
+            frame = video.frames[position]
+            assert np.array_equal(frame.image, rendered.frames[position])
+            assert np.array_equal(frame.truth.labels, table[rendered.objects[position]])
+
+
+def test_files_of_nsdr_and_frames_as_jpeg(root: Path) -> None:
+    base = root / "CLEVRER"
+    (base / "derender_proposals/proposal_10000.json").rename(base / "derender_proposals/sim_10000.json")
+    place = base / "videos/val/video_10000-11000/video_10000"
+    for path in list(place.iterdir()):
+        Image.open(path).resize((48, 64)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    frame = open_data(clevrer_card("frames"), data_root=root).reader[0].frames[3]
+    assert frame.image.shape == (64, 48, 3) and frame.truth.labels.shape == (64, 48)
+    small = small_videos()[0].objects[3]
+    assert np.array_equal(frame.truth.labels[::2, ::3] > 0, small[:, ::2] > 0)
+
+
+def proposals(root: Path, edit: Callable[[Any], None]) -> None:
+    path = root / "CLEVRER/derender_proposals/proposal_10000.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def first_object(content: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = next(frame["objects"][0] for frame in content["frames"] if frame["objects"])
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["frames"][-1].update(frame_index=127), "has frame 127, the video has 56 frames"),
+        (lambda content: content.pop("frames"), r"is no file of proposals \(KeyError: 'frames'\)"),
+        (lambda content: content["frames"][0].update(objects=3), "'objects' of a frame is not a list"),
+        (lambda content: first_object(content).pop("color"), "a proposal has no color, material or shape"),
+        (lambda content: first_object(content)["mask"].update(counts="\x01"), "has a mask that cannot be decoded"),
+        (lambda content: first_object(content).pop("mask"), "has a mask that cannot be decoded"),
+        (lambda content: content["frames"].pop(0), "has no proposals of frame 0"),
+    ],
+)
+def test_proposals_that_do_not_match_fail_their_video(root: Path, edit: Callable[[Any], None], message: str) -> None:
+    proposals(root, edit)
+    data = open_data(clevrer_card("frames"), data_root=root)
+    with pytest.raises(SampleError, match=message) as error:
+        list(data.reader[0].frames)
+    assert "\n" not in str(error.value)
+    assert len(list(data.reader[1].frames)) == 56
+
+
+def test_masks_that_overlap_are_marked(root: Path) -> None:
+    def double(content: Any) -> None:
+        objects = content["frames"][40]["objects"]
+        objects[1]["mask"] = objects[0]["mask"]
+
+    proposals(root, double)
+    labels = open_data(clevrer_card("frames"), data_root=root).reader[0].frames[40].truth.labels
+    assert (labels == OVERLAP).any()
+
+
+def test_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        DataMissingError, match=r"no questions/val.json or questions/validation.json; looked in .*empty"
+    ):
+        open_data(clevrer_card(), data_root=tmp_path / "empty")
+    with pytest.raises(DataMissingError, match="no videos/val"):
+        open_data(clevrer_card("frames"), data_root=tmp_path / "empty")
+    films = tmp_path / "films/CLEVRER/videos/val/video_10000-11000"
+    films.mkdir(parents=True)
+    (films / "video_10000.mp4").touch()
+    with pytest.raises(
+        DataMissingError, match=r"video_10000.mp4 is a film, extract its frames to video_10000/000000.png"
+    ):
+        open_data(clevrer_card("frames"), data_root=tmp_path / "films")
+    (root / "CLEVRER/derender_proposals/proposal_10001.json").unlink()
+    with pytest.raises(SampleError, match=r"proposal_10001\.json: cannot be read"):
+        open_data(clevrer_card("frames"), data_root=root).reader[1]
+    with pytest.raises(UsageError, match="CLEVRER has the splits train and val, not 'test'"):
+        open_data(clevrer_card(), data_root=root, split="test")
+
+
+def test_the_broken_video_is_left_out(root: Path) -> None:
+    place = root / "CLEVRER/videos/val/video_10000-11000"
+    shutil.copytree(place / "video_10000", place / "video_10800")
+    assert open_data(clevrer_card("frames"), data_root=root).ids == ("video_10000", "video_10001")
+
+
+def test_other_truth_is_another_revision(root: Path) -> None:
+    before = {content: open_data(clevrer_card(content), data_root=root).revision for content in ("questions", "frames")}
+    path = root / "CLEVRER/questions/val.json"
+    path.write_text(path.read_text().replace('"answer":"correct"', '"answer":"wrong"', 1))
+    proposals(root, lambda content: first_object(content).update(color="gray"))
+    for content, revision in before.items():
+        assert open_data(clevrer_card(content), data_root=root).revision != revision
