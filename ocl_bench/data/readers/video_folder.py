@@ -96,7 +96,7 @@ class VideoFolderReader(SampleSequence[Video]):
         video_id = self.ids[range(len(self))[index]]
         images = list_files(self.root / self.options.images / video_id, IMAGES, video_id)
         masks = list_files(self.root / self.options.masks / video_id, MASKS, video_id)
-        names = sorted({*images, *masks}, key=in_time)
+        names = in_time({*images, *masks})
         files = _VideoFiles(
             video_id,
             [self.root / self.options.images / video_id / images.get(name, f"{name}.jpg") for name in names],
