@@ -111,9 +111,9 @@ function paintMistakes(canvas, picture, run, answer, page, { opacity = 0.7, focu
 }
 
 // Outlines of boxes [left, top, right, bottom, ...] in pixels of the picture.
-function paintBoxes(canvas, boxes, colourOf) {
+function paintBoxes(canvas, boxes, colourOf, width = 2) {
   const context = canvas.getContext("2d");
-  context.lineWidth = 2;
+  context.lineWidth = width;
   for (const box of boxes) {
     context.strokeStyle = `rgb(${colourOf(box).join(",")})`;
     context.strokeRect(box[0] * SCALE, box[1] * SCALE, (box[2] - box[0]) * SCALE, (box[3] - box[1]) * SCALE);

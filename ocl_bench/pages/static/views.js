@@ -39,7 +39,7 @@ async function showSegments(holder, scene, page) {
     for (const { run, answer, prediction, mistakes } of drawn) {
       const hidden = new Set((answer.detections ?? []).filter((one) => one[5] < state.least).map((one) => answer.ids.indexOf(one[0])));
       paintSegments(prediction.canvas, picture, run, answer, page, { ...state, hidden });
-      if (answer.detections) paintBoxes(prediction.canvas, answer.detections.filter((one) => one[5] >= state.least).map((one) => one.slice(1)), (box) => (box[7] === 0 ? KIND_COLOURS.wrong : [255, 255, 255]));
+      if (answer.detections) paintDetections(prediction.canvas, answer.detections.filter((one) => one[5] >= state.least));
       paintMistakes(mistakes.canvas, picture, run, answer, page, state);
     }
   };
@@ -55,6 +55,7 @@ async function showSegments(holder, scene, page) {
   tools.append(slider("Opacity", "opacity", state.opacity, (value) => { state.opacity = value; paint(); }));
   if (drawn.some(({ answer }) => answer.detections)) tools.append(slider("Least score", "least", 0, (value) => { state.least = value; paint(); }));
   if (drawn.length) tools.append(element("span", { class: "legend small" }, page.kinds.filter((kind) => kind !== "background").map((kind) => element("span", {}, element("span", { class: `key kind-${kind}` }), kind))));
+  if (drawn.some(({ answer }) => answer.detections)) tools.append(element("span", { class: "small muted" }, "Boxes: white ones meet an object at IoU .50, orange ones meet none."));
   const panels = two && drawn.length === 2
     ? [image, drawn[0].prediction, drawn[0].mistakes, truth, drawn[1].prediction, drawn[1].mistakes]
     : [image, truth, ...drawn.flatMap((one) => [one.prediction, one.mistakes])];
@@ -68,6 +69,14 @@ async function showSegments(holder, scene, page) {
     holder.append(objectList(answer, scene));
   }
   paint();
+}
+
+// Detections that meet an object in white, over those that meet none.
+function paintDetections(canvas, detections) {
+  const [missed, met] = [[], []];
+  for (const one of detections) (one[8] === 0 ? missed : met).push(one.slice(1, 5));
+  paintBoxes(canvas, missed, () => KIND_COLOURS.wrong, 1);
+  paintBoxes(canvas, met, () => [255, 255, 255]);
 }
 
 // Calls focusOn with what lies under the pointer.

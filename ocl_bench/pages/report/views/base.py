@@ -15,6 +15,7 @@ from ....core.files import read_bytes
 from ....core.types import Sample, Truth
 from ....data import OpenData
 from ....data.transforms import prepare
+from ....evaluation.supplied.label_maps import read_prediction
 from ....metrics.mistakes import KINDS, WRONG, Mistakes
 from ..diagnosis import Tally
 from ..encode import SIDE, fitted, image_text
@@ -131,6 +132,11 @@ def _colours(found: Mistakes, labels: list[int]) -> list[int]:
         else:
             colours.append(-1)
     return colours
+
+
+def saved_map(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
+    """The ids (H, W) of a saved prediction, which a run keeps as they were scored. Raises SampleError."""
+    return read_prediction(path, sample, task, extent="crop")
 
 
 Content = TypeVar("Content")

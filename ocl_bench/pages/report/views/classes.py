@@ -12,13 +12,12 @@ from ....cards.protocols import MOST_CLASSES
 from ....core.errors import SampleError, UsageError
 from ....core.types import Sample
 from ....data.transforms import prepare
-from ....evaluation.supplied.label_maps import read_prediction
 from ....families.files import prediction_path
 from ....families.segmentation import confusion_of
 from ....metrics import contingency
 from ..encode import fitted, map_of, truth_map
 from ..run import Run
-from .base import Saved, Shown, compact, pixels_and_truth
+from .base import Saved, Shown, compact, pixels_and_truth, saved_map
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +46,7 @@ class Classes(Shown):
 
     def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
         """The predicted classes, and the pixels that have the right one."""
-        raw = read_prediction(prediction_path(saved.folder, sample.id, saved.seed), sample, self.task)
+        raw = saved_map(prediction_path(saved.folder, sample.id, saved.seed), sample, self.task)
         renamed = _confusion_of(saved.run)[1]
         classes = np.vectorize(lambda one: renamed.get(one, one), otypes=[np.int64])(raw) if renamed else raw
         truth = prepare(sample, self.task.protocol, 8)[1].classes  # 8: side of the image, which is not used

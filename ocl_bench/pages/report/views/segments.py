@@ -9,12 +9,11 @@ import numpy as np
 
 from ....core.types import Sample, Video
 from ....data.transforms import prepare
-from ....evaluation.supplied.label_maps import read_prediction
 from ....families.files import prediction_path
 from ....metrics import contingency
 from ....metrics.mistakes import mistakes
 from ..encode import fitted, map_of, truth_map
-from .base import Saved, Shown, compact, names_of, pixels_and_truth, segments_part
+from .base import Saved, Shown, compact, names_of, pixels_and_truth, saved_map, segments_part
 
 SHOWN_FRAMES = 12
 """Most frames of a video on the page, evenly spread."""
@@ -36,7 +35,7 @@ class Masks(Shown):
 
     def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
         """The segments, whose they are, and what is wrong with each pixel."""
-        segments = read_prediction(prediction_path(saved.folder, sample.id, saved.seed), sample, self.task)
+        segments = saved_map(prediction_path(saved.folder, sample.id, saved.seed), sample, self.task)
         truth = prepare(sample, self.task.protocol, 8)[1]  # 8: side of the image, which is not used
         ids, codes = compact(segments)
         table = contingency(truth.labels[None], codes[None], ignore_index=None).table[0]
@@ -64,9 +63,7 @@ class Frames(Shown):
         numbers = self._shown(video)
         samples = [video.frames[number] for number in numbers]
         paths = [prediction_path(saved.folder, f"{video.id}/{video.names[number]}", saved.seed) for number in numbers]
-        segments = np.stack(
-            [read_prediction(path, sample, self.task) for path, sample in zip(paths, samples, strict=True)]
-        )
+        segments = np.stack([saved_map(path, sample, self.task) for path, sample in zip(paths, samples, strict=True)])
         truth = np.stack([prepare(sample, self.task.protocol, 8)[1].labels for sample in samples])
         ids, codes = compact(segments)
         table = contingency(truth[None], codes[None], ignore_index=None).table[0]

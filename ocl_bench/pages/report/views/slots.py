@@ -11,10 +11,9 @@ from ....cards.protocols import RecognitionProtocol
 from ....core.errors import SampleError
 from ....core.types import Sample
 from ....data.transforms import prepare
-from ....evaluation.supplied.label_maps import read_prediction
 from ....families.files import prediction_path
 from ....families.heads.matching import box_iou, labelled_objects
-from .base import Saved, saved_json
+from .base import Saved, saved_json, saved_map
 from .segments import Masks
 
 
@@ -32,7 +31,7 @@ class Slots(Masks):
         """The segments, and of each object: true name, slot, three names, place of the true one (0: none), box IoU."""
         path = prediction_path(saved.folder, sample.id, saved.seed)
         slots = saved_json(path.with_suffix(".json"), sample.id, list[SavedSlot])
-        segments = read_prediction(path, sample, self.task)
+        segments = saved_map(path, sample, self.task)
         if int(segments.max()) >= len(slots):
             raise SampleError(sample.id, f"{path}: has slot {int(segments.max())} of {len(slots)}; evaluate again")
         truth = prepare(sample, self.task.protocol, 8)[1]  # 8: side of the image, which is not used
