@@ -14,6 +14,7 @@ from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
 from .index import check_utf8
+from .layouts import open_layout
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
 from .readers.clevrtex import open_clevrtex
@@ -24,7 +25,7 @@ from .readers.imagenet import open_imagenet
 from .readers.movi import open_movi
 from .readers.video_folder import open_video_folder
 from .readers.voc import open_voc
-from .readers.ytvis import open_ytvis
+from .readers.ytvis import open_ovis, open_ytvis
 
 __all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
 
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[Request], OpenData]] = {
     "folder": open_folder,
     "imagenet": open_imagenet,
     "movi": open_movi,
+    "ovis": open_ovis,
     "video-folder": open_video_folder,
     "voc": open_voc,
     "ytvis": open_ytvis,
@@ -88,7 +90,7 @@ def open_data(
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
-    data = reader(request)
+    data = open_layout(task.data.reader, reader, request)
     check_utf8(data.ids)
     return _verified(data, reader, request) if verify else data
 
@@ -104,7 +106,7 @@ def _verified(data: OpenData, reader: Callable[[Request], OpenData], request: Re
             "--verify: reader '%s' does not say which files it reads: none was verified", request.data.reader
         )
         return data
-    return data if manifest.verify() else reader(request)
+    return data if manifest.verify() else open_layout(request.data.reader, reader, request)
 
 
 def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:

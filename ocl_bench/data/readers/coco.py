@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,7 +102,7 @@ def open_coco(request: Request) -> OpenData:
         tree = ensure_layout(request, "coco")
         reader = CocoReader.open(tree.root, split, options, None)
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
-    root = _find_root(request, split, options)
+    root = find_official(request)
     reader = CocoReader.open(root, split, options, request.limit)
     note = f"data: COCO {split}2017 ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
     # Results that were made when such images were known by their file names must not be found again.
@@ -240,18 +241,12 @@ class CocoReader(SampleSequence[Sample]):
         unknown = [int(code) for code in present if code and code not in segments]
         if unknown:
             raise SampleError(sample_id, f"{path}: segment {unknown[0]} is not in the JSON file; {_REMEDY}")
-        labels = np.full(codes.shape, VOID, dtype=np.int16)
-        categories: list[int] = []
         for code in (int(code) for code in present if code):
             category = segments[code]
             if not isinstance(category, int) or category not in self.categories:
                 raise SampleError(sample_id, f"segment {code}: unknown category {category!r}; {_REMEDY}")
-            if category in self.things or self.options.stuff == "segments":
-                categories.append(category)
-                labels[codes == code] = len(categories)
-            else:
-                labels[codes == code] = 0
-        return Truth(labels, tuple(categories))
+        objects = frozenset(code for code, category in segments.items() if category in self.things)
+        return panoptic_truth(codes, segments, objects, self.options.stuff)
 
     def _stuff_things(self, sample_id: str, path: str, shape: tuple[int, ...]) -> Truth:
         """Truth of `annotations: stuffthings`: a map of the 27 coarse classes."""
@@ -263,6 +258,28 @@ class CocoReader(SampleSequence[Sample]):
             raise SampleError(sample_id, f"{path}: value {wrong.max()}, expected 0..{_FINE - 1} or 255; {_REMEDY}")
         classes = _FINE_TO_COARSE[np.minimum(codes, _FINE)]
         return Truth(*class_regions(classes), classes=classes)
+
+
+def panoptic_truth(
+    codes: np.ndarray, segments: Mapping[int, int], things: Collection[int], stuff: Literal["merged", "segments"]
+) -> Truth:
+    """Truth of a panoptic map.
+
+    Args:
+        codes: (H, W) id of the segment of each pixel, 0 without annotation.
+        segments: id -> category of each segment of the map.
+        things: ids of the segments that are objects.
+        stuff: what the others become, see the option `stuff`.
+    """
+    labels = np.full(codes.shape, VOID, dtype=np.int16)
+    categories: list[int] = []
+    for code in (int(code) for code in np.unique(codes) if code):
+        if code in things or stuff == "segments":
+            categories.append(segments[code])
+            labels[codes == code] = len(categories)
+        else:
+            labels[codes == code] = 0
+    return Truth(labels, tuple(categories))
 
 
 _FINE = 182
@@ -301,7 +318,9 @@ def _open_maps(
     return kind(root, split, options, tuple(images[:limit]), tuple(names[:limit]), {}, {}, {}, frozenset(), folder, "")
 
 
-def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
+def find_official(request: Request) -> Path:
+    """The folder of the official files. Raises DataMissingError."""
+    options, split = parse_options(CocoOptions, request), request.split
     # Stuff-thing maps need no JSON file, and may lie in another folder than `annotations`.
     folders = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
     return find_root(
