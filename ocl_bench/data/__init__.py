@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
+from .hub import fetch, is_hub
 from .index import check_utf8
 from .layouts import open_layout
 from .readers.ade20k import open_ade20k
@@ -63,7 +65,8 @@ def open_data(
 
     Args:
         task: the task card.
-        data_root: folder with real data. None reads `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
+        data_root: folder with real data, or `hf://datasets/OWNER/NAME[@revision]` on the hub. None reads
+            `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
         limit: number of samples to keep; most readers keep the first ones. A stand-in renders no more than these.
         split: split to open instead of the card's.
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
@@ -86,6 +89,12 @@ def open_data(
         raise UsageError(f"--stand-in-seed {stand_in_seed}: give 1 or more (0 is the shipped split)")
     if stand_in_seed is not None and stand_in_seed > LARGEST_SEED:
         raise UsageError(f"--stand-in-seed {str(stand_in_seed)[:40]}: give at most {LARGEST_SEED}")
+    if data_root is not None and is_hub(data_root) and not embedded:
+        folder = fetch(data_root)
+        data = open_data(
+            task, data_root=folder.path, limit=limit, split=split, stand_in_seed=stand_in_seed, verify=verify
+        )
+        return replace(data, revision=f"{data.revision}-{folder.revision}", note=f"{data.note} ({folder.revision})")
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")

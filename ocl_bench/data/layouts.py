@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..core.errors import DataMissingError, UsageError
 from .base import OpenData, Request
-from .readers import lmdb_images, lmdb_videos, video_shards
+from .readers import ade20k_parquet, coco_exports, lmdb_images, lmdb_videos, video_shards
+from .readers.ade20k import find_official as find_ade20k
 from .readers.clevrtex import find_official as find_clevrtex
-from .readers.coco import find_official as find_coco
+from .readers.coco import find_table as find_coco
 from .readers.movi import find_official as find_movi
 from .readers.voc import find_official as find_voc
 from .readers.ytvis import find_official as find_ytvis
@@ -35,6 +36,7 @@ class Layout:
 
 
 OFFICIAL: dict[str, Callable[[Request], Path]] = {
+    "ade20k": find_ade20k,
     "clevrtex": find_clevrtex,
     "coco": find_coco,
     "movi": find_movi,
@@ -44,8 +46,12 @@ OFFICIAL: dict[str, Callable[[Request], Path]] = {
 """Reader -> function that finds the official form and raises DataMissingError without it."""
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "ade20k": (Layout("Parquet files", ade20k_parquet.find, ade20k_parquet.open_parquet),),
     "clevrtex": (Layout("LMDB file", lmdb_images.find_clevrtex_lmdb, lmdb_images.open_clevrtex_lmdb),),
-    "coco": (Layout("LMDB file", lmdb_images.find_coco_lmdb, lmdb_images.open_coco_lmdb),),
+    "coco": (
+        Layout("LMDB file", lmdb_images.find_coco_lmdb, lmdb_images.open_coco_lmdb),
+        *(Layout(f"export of {one.program}", one.find, one.open) for one in coco_exports.EXPORTS),
+    ),
     "movi": (
         Layout("WebDataset shards", video_shards.find_movi_shards, video_shards.open_movi_shards),
         Layout("LMDB file", lmdb_videos.find_movi_lmdb, lmdb_videos.open_movi_lmdb),

@@ -66,4 +66,4 @@ OVIS = Edition(
     1,
     "OVIS",
 )
-"""Occluded Video Instance Segmentation (Qi et al. 2022, arXiv:2102.01558); only its training set has public annotations."""
+"""Occluded Video Instance Segmentation (Qi et al. 2022, arXiv:2102.01558); only train has public annotations."""
