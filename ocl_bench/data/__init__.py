@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from .base import OpenData, Reader, Request, manifest_of, subset
 from .hub import fetch, is_hub
 from .index import check_utf8
 from .layouts import open_layout
+from .options import first_repeated
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
 from .readers.clevrtex import open_clevrtex
@@ -29,7 +30,7 @@ from .readers.video_folder import open_video_folder
 from .readers.voc import open_voc
 from .readers.ytvis import open_ovis, open_ytvis
 
-__all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
+__all__ = ["READERS", "OpenData", "Reader", "open_data", "pick", "spread", "subset"]
 
 READERS: dict[str, Callable[[Request], OpenData]] = {
     "ade20k": open_ade20k,
@@ -133,6 +134,27 @@ def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(known)}"
     raise UsageError(f"task '{task.name}': data.reader '{name}' is unknown; {hint}")
+
+
+def pick(data: OpenData, ids: Sequence[str], source: object) -> OpenData:
+    """The samples of these ids, in the order of the data.
+
+    Args:
+        data: opened data.
+        ids: of samples.
+        source: what messages call the list.
+
+    Raises:
+        UsageError: the list is empty, has an id that the data lack, or one twice.
+    """
+    wanted, known = set(ids), set(data.ids)
+    unknown = [sample_id for sample_id in ids if sample_id not in known]
+    if not ids or unknown:
+        text = f"{len(unknown)} ids are not in the data, first '{unknown[0]}'" if unknown else "lists no id"
+        raise UsageError(f"{source}: {text}; `ocl-bench show --ids TASK` lists them")
+    if (twice := first_repeated(ids)) is not None:
+        raise UsageError(f"{source}: '{twice}' is listed twice; remove one")
+    return subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id in wanted])
 
 
 def spread(data: OpenData, count: int | None) -> OpenData:
