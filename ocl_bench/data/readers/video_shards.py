@@ -77,13 +77,13 @@ class ShardedVideos(SampleSequence[Video]):
 
     Attributes:
         samples: parts of each video by name.
-        truth: makes the truth of a frame from its segmentations, the categories of the video and the place of its file.
+        truth: makes the truth of a frame from its segmentations and the arrays of its video.
     """
 
     root: Path
     ids: tuple[str, ...]
     samples: tuple[dict[str, Part], ...]
-    truth: Callable[[np.ndarray, tuple[int, ...], str], Truth]
+    truth: Callable[[np.ndarray, _Arrays], Truth]
 
     @classmethod
     def open(cls, root: Path, samples: list[tuple[str, dict[str, Part]]], truth: Callable[..., Truth]) -> ShardedVideos:
@@ -122,7 +122,7 @@ class ShardedVideos(SampleSequence[Video]):
     def _frame(self, arrays: _Arrays, position: int) -> Sample:
         try:
             image, masks = arrays.video[position], arrays.masks[position]
-            return Sample(arrays.video_id, image, self.truth(masks, arrays.categories, arrays.where))
+            return Sample(arrays.video_id, image, self.truth(masks, arrays))
         except (OSError, ValueError) as error:
             raise SampleError(arrays.video_id, f"{arrays.where}: {error}; {_REMEDY}") from error
 
@@ -145,7 +145,7 @@ class _Arrays:
         return tuple(int(value) for value in largest)
 
 
-def _movi_frame(masks: np.ndarray, categories: tuple[int, ...], where: str, *, side: int) -> Truth:
+def _movi_frame(masks: np.ndarray, arrays: _Arrays, *, side: int) -> Truth:
     """Truth of a frame of MOVi. Raises ValueError for frames of another size or with several channels."""
     if masks.shape != (side, side, 1):
         text = f"segmentations are {masks.shape}, expected ({side}, {side}, 1)"
@@ -153,8 +153,9 @@ def _movi_frame(masks: np.ndarray, categories: tuple[int, ...], where: str, *, s
     return Truth(masks[..., 0].astype(np.int16))
 
 
-def _ytvis_frame(masks: np.ndarray, categories: tuple[int, ...], where: str) -> Truth:
+def _ytvis_frame(masks: np.ndarray, arrays: _Arrays) -> Truth:
     """Truth of a frame of YouTube-VIS: channels that are empty in the whole video get no label."""
+    categories = arrays.categories
     shown = [channel for channel, category in enumerate(categories) if category]
     seen = masks[..., shown] > 0
     labels = (seen * np.arange(1, len(shown) + 1)).sum(-1).astype(np.int16)

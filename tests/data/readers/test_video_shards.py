@@ -118,7 +118,8 @@ def test_frames_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     video = open_movi(tmp_path).reader[0]
     assert read == []
     assert np.array_equal(video.frames[2].truth.labels, moving_labels(2, (128, 128)))
-    assert set(read) == {0, 1, 2} and np.array_equal(video.frames[0].image, frame(0, (128, 128)))
+    assert read == [2, 2], "the frame and its segmentations"
+    assert np.array_equal(video.frames[0].image, frame(0, (128, 128)))
 
 
 def broken(tmp_path: Path, **parts: bytes) -> OpenData:
