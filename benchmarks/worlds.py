@@ -91,13 +91,14 @@ def neighbours(name: str, readings: Sequence[str], option: str | None = None) ->
     return measure
 
 
+def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    """A convolution with batch norm and ReLU."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
 def network(classes: int) -> nn.Sequential:
     """The supervised convolutional network: images (B, 3, S, S) -> logits (B, classes)."""
-
-    def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
-
     stages = convolution(3, 32, 5, 2) + convolution(32, 48, 3, 2)
     for inputs, outputs in ((48, 96), (96, 192)):
         stages += convolution(inputs, outputs, 3, 2) + convolution(outputs, outputs, 3, 1)
@@ -201,19 +202,31 @@ MEASUREMENTS: dict[str, Callable[[World, int], Numbers]] = {
 }
 
 
-def measured(world: World, name: str, seed: int, out: Path) -> Numbers:
-    """One measurement: read from `out` if it is there, else made and kept."""
-    path = out / f"{name.replace(' ', '-').replace(',', '')}-seed{seed}.json"
-    identity = {"world": world.fingerprint, "bank": world.bank, "labelled": world.labelled, "queries": world.queries}
+def kept(path: Path, identity: dict[str, object], measure: Callable[[], Numbers]) -> Numbers:
+    """One measurement: read from `path` if it is there and of this identity, else made and written."""
     if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["identity"] != identity:
-            raise SystemExit(f"{path}: was measured on another world ({kept['identity']}); choose another --out")
-        return dict(kept["numbers"])
-    numbers = MEASUREMENTS[name](world, seed)
+        found = json.loads(path.read_text())
+        if found["identity"] != identity:
+            raise SystemExit(f"{path}: was measured on another world ({found['identity']}); choose another --out")
+        return dict(found["numbers"])
+    numbers = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"identity": identity, "numbers": numbers}) + "\n")
     return numbers
+
+
+def measured(world: World, name: str, seed: int, out: Path) -> Numbers:
+    """One measurement of `MEASUREMENTS`."""
+    path = out / f"{name.replace(' ', '-').replace(',', '')}-seed{seed}.json"
+    identity = {"world": world.fingerprint, "bank": world.bank, "labelled": world.labelled, "queries": world.queries}
+    return kept(path, identity, lambda: MEASUREMENTS[name](world, seed))
+
+
+def replace_table(page: Path, name: str, text: str) -> None:
+    """Replace what stands on a page between the comments `begin <name>` and `end <name>`."""
+    begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1])
 
 
 def table(world: World, seeds: Sequence[int], out: Path) -> str:
@@ -246,9 +259,7 @@ def main() -> None:
     with fixed_arithmetic(thread_count()):
         text = table(world, arguments.seeds, out)
     if arguments.write:
-        begin, end = (f"<!-- {word} salient-r{world.revision} -->" for word in ("begin", "end"))
-        before, rest = arguments.write.read_text().split(begin)
-        arguments.write.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1])
+        replace_table(arguments.write, f"salient-r{world.revision}", text)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ class Prediction:
         state: anything that the model needs back as `Batch.state` with the next frames of the same video.
         link: how slots were linked over time, by `slots` or `masks`, if the model predicts each frame on its own.
         passes: how often the model went through the video before it predicted; above 1 it is printed in the signature.
+        whole_clip: whether the masks of a frame depend on later frames of the video; it is printed in the signature.
         mask_logits: whether `masks` are logits instead, any numbers below infinity; -inf switches a slot off. The suite
             then takes their softmax over the slots before anything else, and the signature says `+softmax`.
         softmax: whether `masks` were logits and are weights now; `with_weights` sets it.
@@ -188,6 +189,7 @@ class Prediction:
     state: Any = None
     link: str = ""
     passes: int = 1
+    whole_clip: bool = False
     mask_logits: bool = False
     softmax: bool = False
     granted: tuple[Tensor, ...] | None = None

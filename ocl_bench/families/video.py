@@ -112,10 +112,11 @@ class VideoAdapter(Discovery):
         return check_masks(replace(checked, masks=masks[0]), size, name)
 
     def source(self, prediction: Prediction) -> str:
-        """Origin of the masks; then by what slots were linked over time, and how often a video was gone through."""
+        """Origin of the masks; by what slots were linked, how often a video was gone through, if later frames count."""
         link = f"+linked-{prediction.link}" if prediction.link else ""
         passes = f"+passes-{prediction.passes}" if prediction.passes > 1 else ""
-        return f"{prediction.masks_from}{link}{passes}"
+        whole_clip = "+whole-clip" if prediction.whole_clip else ""
+        return f"{prediction.masks_from}{link}{passes}{whole_clip}"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None

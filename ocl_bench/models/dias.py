@@ -38,7 +38,7 @@ from .layers.slot_attention import SlotAttention
 from .layers.smooth_initialisation import PREHEAT_WEIGHT, SmoothGaussian
 from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import distillation_loss, distillation_to_merged_loss
-from .options import check_choice
+from .options import check_choice, check_distance
 from .reading import DinoEncoder, PatchEncoder
 
 OFFICIAL_NAMES = (
@@ -369,11 +369,7 @@ def assemble(
     check_choice("mask_source", options.get("mask_source", "decoder"), ("decoder", "attention"))
     check_choice("initialisation", options.get("initialisation", "shared"), ("shared", "smooth"))
     check_choice("distill_target", options.get("distill_target", "first"), ("first", "merged"))
-    threshold = options.get("merge_threshold")
-    if threshold is not None and not 0 <= threshold <= 2:
-        raise UsageError(
-            f"option merge_threshold: {threshold} is not a cosine distance; use 0 to 2, or null for no merging"
-        )
+    check_distance("merge_threshold", options.get("merge_threshold"))
     if not options.get("mask_temperature", 1.0) > 0:
         raise UsageError(f"option mask_temperature: {options['mask_temperature']} must be positive")
     if options.get("decoder", "transformer") == "transformer":

@@ -134,3 +134,10 @@ def check_range(option: str, value: object, valid: bool, expected: str) -> None:
     """Raise UsageError naming the option if `valid` is false; `expected` says what would be valid."""
     if not valid:
         raise UsageError(f"option {option}: {value!r} is invalid; use {expected}")
+
+
+def check_distance(option: str, value: object) -> None:
+    """Raise UsageError naming the option if its value is neither a cosine distance nor None (for no merging)."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0 <= value <= 2):  # type: ignore[operator]
+        raise UsageError(f"option {option}: {value} is not a cosine distance; use 0 to 2, or null for no merging")

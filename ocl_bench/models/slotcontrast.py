@@ -22,7 +22,7 @@ The training objective calls `SlotContrast.loss(model.encode_frames(video))` in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -35,14 +35,15 @@ from ..core.types import Batch, Prediction
 from .checkpoints.slotcontrast import BACKBONES, PATCH, VARIANTS, check_sizes, read_official, translate_official
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder
+from .layers.merging import merge_clip
 from .layers.predictor import SlotPredictor
 from .layers.slot_attention import SlotAttention
 from .layers.vit import VisionTransformer
 from .losses import slot_contrast
-from .options import check_choice, check_range
+from .options import check_choice, check_distance, check_range
 from .ranks import RankOps
 from .reading import PatchEncoder
-from .streaming import check_finite, checked_state
+from .streaming import check_finite, check_whole, checked_state
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class SlotContrast(nn.Module):
         temperature, batch_contrast: see `losses.slot_contrast`.
         mask_source: whether `predict` returns the decoder's masks or the attention.
         chunk: frames that encoder and decoder process at once in `predict`; it changes no result.
+        merge_threshold: slots whose cosine distance, averaged over the clip, is below it are one segment in `predict`
+            (`layers.merging.merge_clip`, not in the paper); the whole video must come in one batch. None = never.
 
     Raises:
         UsageError: an option is out of range.
@@ -108,6 +111,7 @@ class SlotContrast(nn.Module):
         batch_contrast: bool = True,
         mask_source: Literal["decoder", "attention"] = "decoder",
         chunk: int = 8,
+        merge_threshold: float | None = None,
     ) -> None:
         super().__init__()
         counts = {"slots": slots, "slot_dim": slot_dim, "heads": heads, "first_iterations": first_iterations}
@@ -123,6 +127,8 @@ class SlotContrast(nn.Module):
         self.first_iterations, self.iterations, self.chunk = first_iterations, iterations, chunk
         self.contrast_weight, self.temperature, self.batch_contrast = contrast_weight, temperature, batch_contrast
         self.attention_prior, self.mask_source = attention_prior, mask_source
+        check_distance("merge_threshold", merge_threshold)
+        self.merge_threshold, self.whole_video = merge_threshold, merge_threshold is not None
         self.encoder = encoder.requires_grad_(False)
         # Learnt vectors without noise, in training and evaluation alike, unlike the Gaussian of slot attention: a slot
         # keeps its number through a video and between teacher and student.
@@ -267,6 +273,8 @@ class SlotContrast(nn.Module):
             UsageError: the frames' sides do not fit, or `state` is missing or has another shape.
         """
         video = batch.image.unsqueeze(1) if batch.video is None else batch.video
+        if self.merge_threshold is not None:
+            check_whole(batch, "merging over the clip")
         state = checked_state(batch, self.slots, self.slot_dim, self.weight)
         check_finite(batch, video)
         pieces = self._follow(video, state, self.sampled_slots(batch))
@@ -274,9 +282,12 @@ class SlotContrast(nn.Module):
         masks = torch.cat([self._masks(tokens, recurrence) for tokens, recurrence in pieces], dim=1)
         tokens = torch.cat([tokens for tokens, _ in pieces], dim=1)
         slots = torch.cat([recurrence.slots for _, recurrence in pieces], dim=1)
+        if self.merge_threshold is not None:
+            slots, masks = merge_clip(slots, masks, self.merge_threshold)
+        found = Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens, state=state)
         if batch.video is None:
-            masks, slots, tokens, state = masks.squeeze(1), slots.squeeze(1), tokens.squeeze(1), None
-        return Prediction(masks=masks, mask_source=self.mask_source, slots=slots, tokens=tokens, state=state)
+            return replace(found, masks=masks.squeeze(1), slots=slots.squeeze(1), tokens=tokens.squeeze(1), state=None)
+        return replace(found, whole_clip=self.merge_threshold is not None)
 
     def sampled_slots(self, batch: Batch) -> Tensor | None:
         """Initial slots (B, K, D) of a batch; None here, as they are learnt."""

@@ -20,6 +20,7 @@ from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
 from .options import check_choice
 from .slotcontrast import Recurrence, SlotContrast, assemble
+from .streaming import check_whole
 
 
 class SlotCurri(SlotContrast):
@@ -36,13 +37,14 @@ class SlotCurri(SlotContrast):
     def __init__(self, encoder: nn.Module, *, cyclic: bool = True, **options: Any) -> None:
         super().__init__(encoder, **options)
         check_choice("cyclic", cyclic, (True, False))
-        self.cyclic = self.whole_video = cyclic
+        self.cyclic = cyclic
+        self.whole_video = self.whole_video or cyclic
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         """Predict as `SlotContrast.predict`; UsageError for a part of a video if `cyclic`."""
-        if self.cyclic and batch.video is not None and (batch.start or batch.state is not None):
-            raise UsageError(f"frames from {batch.start} on: cyclic inference needs the whole video in one batch")
+        if self.cyclic:
+            check_whole(batch, "cyclic inference")
         prediction = super().predict(batch)
         return replace(prediction, passes=2) if self.cyclic and batch.video is not None else prediction
 

@@ -17,6 +17,12 @@ def check_finite(batch: Batch, video: Tensor) -> None:
         raise SampleError(batch.ids[sample], f"{what} holds NaN or infinity; expected values in [0, 1]")
 
 
+def check_whole(batch: Batch, why: str) -> None:
+    """Raise UsageError for a part of a video; `why` says what needs all of it."""
+    if batch.video is not None and (batch.start or batch.state is not None):
+        raise UsageError(f"frames from {batch.start} on: {why} needs the whole video in one batch")
+
+
 def checked_state(batch: Batch, slots: int, slot_dim: int, like: Tensor) -> Tensor | None:
     """The state (B, K, C) from which a batch continues, with device and type of `like`; None where a video begins.
 

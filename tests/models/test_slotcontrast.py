@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,8 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.evaluation.check_model import check_model
+from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.supplied.score import replay
 from ocl_bench.models import slotmatch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
+from ocl_bench.models.layers.merging import merge_clip
 from ocl_bench.models.layers.vit import Block, resample_positions
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.losses import slot_contrast
@@ -275,6 +279,43 @@ def test_a_missing_state_is_no_new_video() -> None:
         model.predict(as_batch(video, 5, torch.zeros(1, 3, 8)))
 
 
+def test_slots_are_merged_over_the_whole_clip() -> None:
+    plain = tiny(slots=5).predict(as_batch(clip()))
+    assert plain.slots is not None and plain.masks is not None and not plain.whole_clip
+    unit = nn.functional.normalize(plain.slots, dim=-1)
+    distances = (1 - unit @ unit.transpose(-1, -2)).mean(1) + 3 * torch.eye(5)
+    nearest = float(distances.flatten(1).min(1).values.max()) + 1e-3  # each of the two videos has a pair below it
+    merging = tiny(slots=5, merge_threshold=nearest)
+    found = merging.predict(as_batch(clip()))
+    slots, masks = merge_clip(plain.slots, plain.masks, nearest)
+    assert found.whole_clip and merging.whole_video and not tiny().whole_video
+    torch.testing.assert_close(found.slots, slots)
+    torch.testing.assert_close(found.masks, masks)
+    assert not torch.equal(masks, plain.masks)
+    torch.testing.assert_close(masks.sum(2), torch.ones_like(masks[:, :, 0]))
+    image = merging.predict(Batch(("a", "b"), clip()[:, 0]))
+    torch.testing.assert_close(image.masks, merging.predict(as_batch(clip()[:, :1])).masks[:, 0])  # type: ignore[index]
+    assert not image.whole_clip
+    with pytest.raises(UsageError, match="frames from 3 on: merging over the clip needs the whole video in one batch"):
+        merging.predict(as_batch(clip(), 3, torch.zeros(2, 5, 8)))
+
+
+def test_the_signature_says_that_later_frames_were_seen(tmp_path: Path) -> None:
+    options = {"encoder": "cnn", "blocks": [1], **TINY, "merge_threshold": 0.5}
+    result = evaluate(
+        "slotcontrast-paper",
+        "movi-c",
+        limit=1,
+        options=options,
+        results=tmp_path,
+        progress=False,
+        save_predictions=True,
+    )
+    assert "mask:decoder+whole-clip│" in result.task.signature and result.path is not None
+    again = replay(result.path).now
+    assert again.task.signature == result.task.signature and again.metrics == result.metrics
+
+
 def test_the_contract_of_video_models() -> None:
     options = {"encoder": "cnn", "attention_prior": True, "blocks": [1], **TINY}
     checks = check_model("slotcontrast-paper", "movi-c", options=options)
@@ -293,6 +334,7 @@ def test_the_contract_of_video_models() -> None:
         ({"temperature": 0}, "option temperature: 0 is invalid"),
         ({"contrast_weight": -1}, "option contrast_weight: -1 is invalid"),
         ({"mask_source": "slots"}, "option mask_source: 'slots' is unknown; use decoder or attention"),
+        ({"merge_threshold": 3}, "option merge_threshold: 3 is not a cosine distance; use 0 to 2, or null for no"),
     ],
 )
 def test_options_that_make_no_sense(options: dict, message: str) -> None:

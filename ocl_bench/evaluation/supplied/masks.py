@@ -41,7 +41,8 @@ class MaskLookup:
         data: the images or videos that the masks belong to.
         read: reads one mask; it raises SampleError for one that cannot be used.
         source: mask source as a result records it, with `+linked-<what>` where slots were linked over time, and with
-            `+passes-<number>` where the model went through a video more than once.
+            `+passes-<number>` where the model went through a video more than once, `+whole-clip` where the masks of a
+            frame depend on later ones.
         reads_video: whether the data are videos.
     """
 
@@ -49,7 +50,8 @@ class MaskLookup:
 
     def __init__(self, data: OpenData, read: ReadMask, source: str = "none", *, reads_video: bool = False) -> None:
         self.data, self.read, self.reads_video = data, read, reads_video
-        source, _, passes = source.partition("+passes-")
+        self.whole_clip = source.endswith("+whole-clip")
+        source, _, passes = source.removesuffix("+whole-clip").partition("+passes-")
         mask_source, _, self.link = source.partition("+linked-")
         self.passes = int(passes) if passes else 1
         self.softmax = mask_source.endswith("+softmax")
@@ -69,6 +71,7 @@ class MaskLookup:
             mask_source=self.mask_source,
             link=self.link,
             passes=self.passes,
+            whole_clip=self.whole_clip,
             softmax=self.softmax,
         )
 

@@ -42,12 +42,39 @@ def merge_slots(slots: Tensor, threshold: float) -> MergedSlots:
     Returns:
         The merged slots. They are differentiable in the slots, but not in the choice of clusters.
     """
-    # In float64, so rounding hardly ever moves a distance across the threshold.
-    directions = torch.nn.functional.normalize(slots.detach().double(), dim=-1)
-    distances = (1 - directions @ directions.transpose(1, 2)).clamp_min(0).cpu().numpy()
-    averages = np.stack([_averaging(sample, threshold) for sample in distances])
-    weights = torch.from_numpy(averages).to(slots)
+    weights = _weights(_distances(slots), threshold).to(slots)
     return MergedSlots(weights @ slots, weights.any(dim=2), (weights > 0).to(slots))
+
+
+def merge_clip(slots: Tensor, masks: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Merge the slots of a whole clip: two slots are one object in all of its frames or in none.
+
+    The distance of two slots is one minus their cosine, averaged over the frames. *This is not in the papers of the
+    video models*, which choose the number of slots to fit the objects of their data.
+
+    Args:
+        slots: (B, T, K, D).
+        masks: (B, T, K, h, w), soft.
+        threshold: as in `merge_slots`, for the averaged distance.
+
+    Returns:
+        The slots, with the mean of a cluster at the place of its first member and zeros at the other places, and
+        the masks, with the sum of a cluster there; shapes as given.
+    """
+    weights = _weights(_distances(slots).mean(1), threshold)[:, None].to(slots)
+    members = (weights > 0).to(masks)
+    return weights @ slots, (members @ masks.flatten(3)).unflatten(3, masks.shape[3:])
+
+
+def _distances(slots: Tensor) -> Tensor:
+    """Cosine distances (..., K, K) of slots (..., K, C), in float64: rounding hardly moves one across a threshold."""
+    directions = torch.nn.functional.normalize(slots.detach().double(), dim=-1)
+    return (1 - directions @ directions.transpose(-1, -2)).clamp_min(0)
+
+
+def _weights(distances: Tensor, threshold: float) -> Tensor:
+    """Averaging matrices (B, K, K) from distances (B, K, K), see `_averaging`."""
+    return torch.from_numpy(np.stack([_averaging(sample, threshold) for sample in distances.cpu().numpy()]))
 
 
 def _averaging(distances: np.ndarray, threshold: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from ocl_bench.core.types import Batch
 from ocl_bench.models.encoder import Encoder
 from ocl_bench.models.layers.decoders import BroadcastDecoder, RandomMaskDecoder, random_visible
 from ocl_bench.models.layers.initialisation import SharedGaussian, zero_biases
-from ocl_bench.models.layers.merging import merge_slots
+from ocl_bench.models.layers.merging import merge_clip, merge_slots
 from ocl_bench.models.layers.slot_attention import SlotAttention
 from ocl_bench.models.layers.vit import VisionTransformer
 
@@ -190,6 +190,24 @@ def test_merging_passes_gradients_to_all_members() -> None:
     assert slots.grad is not None
     assert slots.grad[0, [0, 2]].tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert (slots.grad[0, [1, 3]] == 0).all()
+
+
+def test_slots_of_a_clip_merge_by_their_cosine_averaged_over_the_frames() -> None:
+    """Slots 0 and 2 are apart in one frame of two, but near on average; slot 1 comes near them in one frame only."""
+    near, far = directions(0, 90, 10, 180, 270), directions(0, 50, 40, 180, 270)
+    slots = torch.stack([near, far], dim=1)  # (1, 2, 5, 2)
+    masks = torch.rand(1, 2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    cosine = (np.cos(np.deg2rad(10)) + np.cos(np.deg2rad(40))) / 2
+    for threshold, together in ((1 - cosine + 1e-6, True), (1 - cosine - 1e-6, False)):
+        merged, regions = merge_clip(slots, masks, threshold)
+        if together:
+            torch.testing.assert_close(merged[:, :, 0], (slots[:, :, 0] + slots[:, :, 2]) / 2)
+            torch.testing.assert_close(regions[:, :, 0], masks[:, :, 0] + masks[:, :, 2])
+            assert not merged[:, :, 2].any() and not regions[:, :, 2].any()
+            torch.testing.assert_close(regions[:, :, [1, 3, 4]], masks[:, :, [1, 3, 4]])
+        else:
+            torch.testing.assert_close(merged, slots)
+            torch.testing.assert_close(regions, masks)
 
 
 # --- decoders -------------------------------------------------------------------------------------------------------
