@@ -72,11 +72,11 @@ class ParquetImages(SampleSequence[Sample]):
         except Exception as error:  # Arrow raises errors of many kinds for a damaged row group
             text = f"row {position} cannot be read ({one_line(error)})"
             raise SampleError(sample_id, f"{self.rows.folder}: {text}; {_REMEDY}") from error
-        contents = [(cells[name] or {}).get("bytes") for name in _COLUMNS]
-        if None in contents:
+        picture, annotation = ((cells[name] or {}).get("bytes") for name in _COLUMNS)
+        if picture is None or annotation is None:
             raise SampleError(sample_id, f"{where}: holds no image or no annotation; {_REMEDY}")
-        image = decode_image(contents[0], Path(where), sample_id, remedy=_REMEDY)
-        codes, coloured = decode_mask(contents[1], Path(where), sample_id, shape=image.shape, remedy=_REMEDY)
+        image = decode_image(picture, Path(where), sample_id, remedy=_REMEDY)
+        codes, coloured = decode_mask(annotation, Path(where), sample_id, shape=image.shape, remedy=_REMEDY)
         if coloured:
             raise SampleError(sample_id, f"{where}: the annotation is in colour, expected class numbers; {_REMEDY}")
         return Sample(sample_id, image, read_truth(codes, Path(where), sample_id))

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,16 +82,7 @@ def open_coco_lmdb(request: Request, path: Path) -> OpenData:
     options = parse_options(CocoOptions, request)
     if options.ids is not None:
         raise UsageError(f"{path}: has no names of images, so that data.options.ids cannot be used; leave it out")
-    file = LmdbFile.open(path)
-
-    def labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:
-        kinds, things = sample["clazz"], sample["isthing"]
-        if kinds.shape != things.shape or numbers.max(initial=0) > len(kinds):
-            raise ValueError(f"segment {numbers.max()} of {len(kinds)} with a class")
-        segments = {code: int(kind) for code, kind in enumerate(kinds, start=1)}
-        objects = frozenset(code for code, thing in enumerate(things, start=1) if thing)
-        return panoptic_truth(numbers, segments, objects, options.stuff)
-
+    file, labels = LmdbFile.open(path), partial(_coco_labels, stuff=options.stuff)
     return _open(request, file, f"COCO {request.split}2017 (panoptic)", file.keys, file.keys, labels, _COCO_FIELDS)
 
 
@@ -149,6 +140,16 @@ class LmdbImages(SampleSequence[Sample]):
 def _plain_labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:
     """CLEVRTEX: the numbers are the labels."""
     return Truth(numbers.astype(np.int16))
+
+
+def _coco_labels(numbers: np.ndarray, sample: dict[str, Any], *, stuff: Literal["merged", "segments"]) -> Truth:
+    """COCO: number k is the k-th segment. Raises ValueError for a number without a class."""
+    kinds, things = sample["clazz"], sample["isthing"]
+    if kinds.shape != things.shape or numbers.max(initial=0) > len(kinds):
+        raise ValueError(f"segment {numbers.max(initial=0)} of {len(kinds)} with a class")
+    segments = {code: int(kind) for code, kind in enumerate(kinds, start=1)}
+    objects = frozenset(code for code, thing in enumerate(things, start=1) if thing)
+    return panoptic_truth(numbers, segments, objects, stuff)
 
 
 def _voc_labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:

@@ -202,6 +202,13 @@ def test_coco(tmp_path: Path, stuff: str) -> None:
         assert first.truth.categories == second.truth.categories and (first.truth.labels == -1).any()
 
 
+def test_a_reader_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    write_panoptic(tmp_path, 1)
+    write_lmdb(tmp_path / "converted/coco/val.lmdb", coco_samples(tmp_path, 1))
+    reader = open_coco(tmp_path / "converted", annotations="panoptic").reader
+    same_sample(pickle.loads(pickle.dumps(reader))[0], reader[0])
+
+
 def test_other_annotations_of_coco_are_not_in_the_file(tmp_path: Path) -> None:
     write_panoptic(tmp_path, 1)
     write_lmdb(tmp_path / "converted/coco/val.lmdb", coco_samples(tmp_path, 1))
