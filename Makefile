@@ -18,9 +18,10 @@ INSTALLED := $(VENV)/.installed
 demo: install
 	$(BIN)/ocl-bench eval --model dias --task clevrtex
 
-# One thread per test process: torch's own threads would only compete with the other processes.
+# One thread per test process: torch's own threads would only compete with the other processes. Each process begins with a
+# part of the files of its own, so that what a file's tests share is made once, and takes over from others at the end.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=5
 
 install: $(INSTALLED)
 

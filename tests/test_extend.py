@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -59,18 +58,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+def run(folder: Path, *arguments: str, code: int = 0) -> forked.Done:
+    environment = {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     environment |= {"OCL_BENCH_RESULTS": str(folder / "results"), "OCL_BENCH_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "ocl_bench", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = forked.run(forked.command, *arguments, cwd=folder, environment=environment)
     assert done.returncode == code, done.stderr
     return done
 

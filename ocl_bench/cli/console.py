@@ -47,7 +47,6 @@ def make_console(*, stderr: bool = False) -> Console:
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
     """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
-    from ..results.record import NOT_DETERMINISTIC
 
     task, data, counts = result.task, result.data, result.counts
     table = Table(
@@ -76,8 +75,10 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}{seen}")
     if model.supervision == "undeclared":
         console.print("ranked apart until declared: --supervision none, boxes or masks (docs/add-a-model.md)")
-    if result.identity.deterministic is False:
-        console.print(NOT_DETERMINISTIC)
+    for remark in result.identity.remarks:
+        console.print(remark)
+    for kind, number in counts.remarks.items():
+        console.print(f"remark: {number} {escape(kind)}", soft_wrap=True)
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")

@@ -242,6 +242,9 @@ def score(
     classes: Annotated[
         bool, typer.Option("--classes", help="Detections: score each category by itself, as pycocotools does.")
     ] = False,
+    extent: Annotated[
+        str | None, typer.Option(help="What masks of a size that fits both show: the whole image or the scored crop.")
+    ] = None,
     data_root: DataRoot = None,
     limit: Limit = None,
     split: Split = None,
@@ -260,6 +263,7 @@ def score(
         training_seed=training_seed,
         supervision=supervision,
         classes=classes,
+        extent=extent,
         data_root=data_root,
         limit=limit,
         split=split,

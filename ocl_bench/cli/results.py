@@ -209,6 +209,7 @@ def submit(
 
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Result files (JSON); their rows lie beside them.")],
+    task: Annotated[str | None, typer.Option(help="Task card of the results, when it is not a bundled one.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Saved predictions of a single file; by default <stem>.predictions beside it.")
     ] = None,
@@ -224,7 +225,7 @@ def validate(
     with own_stdout(json):
         for file in files:
             try:
-                validations.append(examine(file, predictions=predictions, data_root=data_root))
+                validations.append(examine(file, task=task, predictions=predictions, data_root=data_root))
             except UsageError as error:
                 unreadable.append(str(error))
                 typer.echo(f"error: {error}", err=True)

@@ -158,9 +158,13 @@ def _mask(
         sizes = f"{picture.width}x{picture.height}, its image {shape[1]}x{shape[0]}"
         raise SampleError(sample_id, f"{path}: mask size {sizes}; {remedy}")
     array = np.asarray(picture).astype(np.int64)
-    if picture.mode in _COLOUR_MODES:
-        return array[..., 0] + 256 * array[..., 1] + 65536 * array[..., 2], True
-    return array, False
+    if picture.mode not in _COLOUR_MODES:
+        return array, False
+    codes = array[..., 0] + 256 * array[..., 1] + 65536 * array[..., 2]
+    if picture.mode == "RGBA" and len(np.unique(codes + (array[..., 3] << 24))) > len(np.unique(codes)):
+        text = "pixels of one colour differ in alpha; store the ids in red, green and blue, or in one channel"
+        raise SampleError(sample_id, f"{path}: mask has ids in alpha, which is not read: {text}")
+    return codes, True
 
 
 def decode_numbers(content: bytes, where: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> np.ndarray:
@@ -177,10 +181,13 @@ def decode_numbers(content: bytes, where: Path, sample_id: str, *, shape: tuple[
 
 
 def check_pixels(picture: Image.Image) -> None:
-    """Raise ValueError for an image that would take too much memory; its size is read from its head."""
+    """Raise ValueError for an image that would take too much memory, as its head says, and for several in one file."""
     if picture.width * picture.height > LARGEST_IMAGE:
         size = f"{picture.width}x{picture.height} pixels"
         raise ValueError(f"{size}, of which at most {LARGEST_IMAGE / 1e6:g} million are read; make it smaller")
+    # The first of several pages may be a small copy, or one of many frames. (A JPEG may hold a preview beside itself.)
+    if picture.format in ("TIFF", "WEBP", "PNG") and (pages := getattr(picture, "n_frames", 1)) > 1:
+        raise ValueError(f"it holds {pages} pictures, expected one")
 
 
 def one_line(error: Exception) -> str:
@@ -208,12 +215,9 @@ def _decode(
         # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
         # unnoticed), but after verify() Pillow cannot decode the same object.
         with opened() as picture:
-            check_pixels(picture)
             picture.verify()
         with opened() as picture:
-            # The first of several pages may be a small copy, or one of many frames.
-            if picture.format in ("TIFF", "WEBP") and (pages := getattr(picture, "n_frames", 1)) > 1:
-                raise ValueError(f"it holds {pages} pictures, expected one")
+            check_pixels(picture)
             picture.load()
             loaded: Image.Image = picture
             return loaded

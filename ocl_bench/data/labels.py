@@ -106,6 +106,10 @@ def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | No
 
 def _corners(polygon: Any) -> list[float]:
     """The coordinates x, y, x, y, ... of a polygon, checked."""
+    # `_pack` of the COCO reader makes arrays of numbers; a list may hold texts, which NumPy would take for numbers.
+    for value in polygon if isinstance(polygon, list) else ():
+        if isinstance(value, str | bool):
+            raise ValueError(f"a polygon has {value!r}, expected a finite number")
     values = np.asarray(polygon, dtype=np.float64)
     if values.ndim != 1 or len(values) < 6 or len(values) % 2:
         raise ValueError("a polygon needs at least 3 points x, y, x, y, ...")

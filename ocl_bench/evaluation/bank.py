@@ -180,7 +180,7 @@ def bank_key(plan: Plan, train: OpenData) -> str:
             "data": [data.reader, {name: value for name, value in data.options.items() if name != BOXES_FILE}],
             "images": [train.kind, train.revision, digest(list(train.ids))],
             "protocol": {name: getattr(protocol, name) for name in _PREPARED} | {"input": input_size(model, plan.task)},
-            "pooling": [plan.task.family, *getattr(plan.adapter, "any_of", ())],
+            "pooling": [plan.task.family, *plan.family.any_of(plan.adapter)],
             "model": [model.name, dict(model.options), model.checkpoint_sha256, model.source_sha256],
             "noise_seed": plan.noise_seeds[0],
             "dtype": DTYPE,

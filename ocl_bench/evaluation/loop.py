@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class Runner:
         self.patience = Patience(len(plan.data.ids))
         self.source = ""
         self.seconds_model = 0.0
+        self.remarks = Counter[str]()
 
     def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
         """The rows of some samples. Batches never cross a shard, so that resuming changes no batch.
@@ -104,7 +106,7 @@ class Runner:
             positions: of the samples in `plan.data.ids`.
             advance: gets the number of samples of each finished batch.
         """
-        start, self.seconds_model = time.perf_counter(), 0.0
+        start, self.seconds_model, self.remarks = time.perf_counter(), 0.0, Counter()
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
         unscored: list[_ImageOutput] = []
@@ -120,7 +122,8 @@ class Runner:
                 rows, failed, unscored = rows + scored, failed + unscorable, []
             advance(len(chosen))
         frame = to_frame(rows, self.plan.adapter.columns(self.plan.task))
-        return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
+        seconds = time.perf_counter() - start
+        return Shard(frame, tuple(failed), self.source, seconds, self.seconds_model, self.remarks)
 
     def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
         """The prepared samples, and the failures of those that cannot be read."""
@@ -171,6 +174,9 @@ class Runner:
         values = plan.adapter.score(
             [entry.truth for entry in predicted], [entry.output for entry in predicted], plan.task
         )
+        side = None if isinstance(plan.model.model, GivenOutputs) else self.input_size
+        shapes = [(int(one.truth.labels.shape[0]), int(one.truth.labels.shape[1])) for one in predicted]
+        self.remarks.update(plan.family.remarks(plan.adapter, [entry.output for entry in predicted], shapes, side))
         if self.predictions is not None:
             for entry in predicted:
                 plan.adapter.write(self.predictions, entry.id, entry.seed, entry.output)
@@ -243,7 +249,7 @@ class Runner:
         if plan.task.protocol.grants == "attention":
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
             given = tuple(box.clone() for box in boxes)  # a model that changes its boxes in place changes no others
-        ids, any_of = tuple(item.id for item in padded), getattr(plan.adapter, "any_of", ())
+        ids, any_of = tuple(item.id for item in padded), plan.family.any_of(plan.adapter)
         batch = Batch(ids, image, boxes=given, noise_seed=seed, any_of=any_of)
         start = time.perf_counter()
         prediction = predict_batch(plan, plan.model.model, batch, [item.truth for item in padded])

@@ -8,6 +8,7 @@ data.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,7 +29,7 @@ from ..results import provenance
 from ..results import record as records
 from ..results.record import Result
 from ..results.store import rows_of
-from .determinism import is_deterministic
+from .determinism import agreement
 from .fitting import fit_section
 from .heads import with_head
 from .loop import Runner, input_size
@@ -177,7 +178,7 @@ def run(
             return _wait_for_result(path, plan, save_predictions, before, others)
         work.wait(range(len(shards)), check=others.check)
         # Last: a model with a state of its own gives the numbers that it would give without these predictions.
-        result, rows = _collect(plan, work, len(shards), is_deterministic(plan))
+        result, rows = _collect(plan, work, len(shards), agreement(plan))
         if not alone:
             stack.enter_context(one_at_a_time)
         written = records.write_result(result, rows, folder)
@@ -242,8 +243,10 @@ def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
     return VideoRunner(plan, predictions)
 
 
-def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | None) -> tuple[Result, pandas.DataFrame]:
-    """The result of all shards, and their rows. deterministic: as a result records it.
+def _collect(
+    plan: Plan, work: WorkFolder, count: int, agreed: tuple[bool | None, bool | None]
+) -> tuple[Result, pandas.DataFrame]:
+    """The result of all shards, and their rows. agreed: as `agreement` says.
 
     Raises UsageError when no sample was scored, or when the shards are not of all samples, each once.
     """
@@ -258,9 +261,12 @@ def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | Non
     source = next(shard.source for shard in shards if shard.source)  # a shard whose samples all fail has none
     objects = rows.drop_duplicates("id")["n_objects"]  # there is a row for each noise seed
     seconds = sum(shard.seconds_total for shard in shards)
+    remarks = sum((Counter(shard.remarks) for shard in shards), Counter[str]())
+    for kind, number in remarks.items():
+        logger.warning("model %s: %d %s", plan.model.name, number, kind)
     task, model = plan.task, plan.model
     result = Result(
-        identity=provenance.identity(plan.key, "failed samples" if failed else "complete", deterministic),
+        identity=provenance.identity(plan.key, "failed samples" if failed else "complete", agreed),
         task=records.TaskSection(
             name=task.name,
             version=task.version,
@@ -279,6 +285,7 @@ def _collect(plan: Plan, work: WorkFolder, count: int, deterministic: bool | Non
             scored=scored,
             failed=failed,
             single_object_share=float((objects == 1).mean()),
+            remarks=dict(remarks),
         ),
         metrics=summarise(rows, task, source),
         cost=records.Cost(
@@ -329,6 +336,7 @@ def _model_section(model: LoadedModel, source: str, task: TaskSpec) -> records.M
         input_size=input_size(model, task) if getattr(model.model, "sees_images", True) else None,
         code_sha256=model.code_sha256,
         state=model.state,
+        arrays=model.arrays,
     )
 
 
@@ -359,6 +367,8 @@ def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too
     section, model = result.model, plan.model
     if (section.supervision, section.training_seed) != (model.card.supervision, model.training_seed):
         return None  # declared anew since then, and no part of the key
+    if result.identity.batch_independent is False and result.setup.batch_size != plan.batch_size:
+        return None  # another batch size would give something else
     try:
         rows = rows_of(result)
     except UsageError:

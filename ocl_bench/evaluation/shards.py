@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,11 @@ from ..results.record import Failure
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 SHARD_SIZE = 64
 """Ids of a shard, unless the adapter says how many it scores at once."""
-_META = b"ocl_bench"
+_META, _CHECKSUM = b"ocl_bench", b"ocl_bench.sha256"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Shard:
         failed: samples that could not be read, predicted or scored.
         source: where the model's part comes from, as `Adapter.source` says; empty when every sample failed.
         seconds_total: seconds of the shard. seconds_model: those within the model.
+        remarks: what is odd about the outputs, see `Family.remarks`.
     """
 
     rows: pandas.DataFrame
@@ -38,6 +42,7 @@ class Shard:
     source: str
     seconds_total: float
     seconds_model: float
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def split(count: int, size: int = SHARD_SIZE) -> list[range]:
@@ -70,33 +75,42 @@ class WorkFolder:
         if not self.path(index).is_file():
             return None
         try:
-            table = pyarrow.parquet.read_table(self.path(index))
-            content = json.loads((table.schema.metadata or {})[_META])
+            table = pyarrow.parquet.read_table(self.path(index), page_checksum_verification=True)
+            metadata = table.schema.metadata or {}
+            if metadata[_CHECKSUM] != _checksum(metadata[_META]):
+                return None
+            content = json.loads(metadata[_META])
+            rows = table.replace_schema_metadata(None).to_pandas()
         except (OSError, ValueError, KeyError, pyarrow.ArrowException):
             return None  # a damaged file is computed again
-        if content["setup"] != self.setup:
+        if content["setup"] != self.setup or content["shape"] != _shape(table):
             return None
         failed = tuple(Failure(**failure) for failure in content["failed"])
-        rows = table.replace_schema_metadata(None).to_pandas()
-        return Shard(rows, failed, content["source"], content["seconds_total"], content["seconds_model"])
+        times, remarks = (content["seconds_total"], content["seconds_model"]), content.get("remarks", {})
+        return Shard(rows, failed, content["source"], *times, remarks)
 
     def write(self, index: int, shard: Shard) -> None:
         """Write a shard atomically: other ranks see all of it or nothing."""
         import pyarrow
         import pyarrow.parquet
 
+        table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
         content = {
             "setup": self.setup,
+            "shape": _shape(table),
             "failed": [failure.model_dump() for failure in shard.failed],
             "source": shard.source,
             "seconds_total": shard.seconds_total,
             "seconds_model": shard.seconds_model,
+            "remarks": dict(shard.remarks),
         }
-        table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
-        # Rows and what belongs to them are one file: two could be of different runs.
-        table = table.replace_schema_metadata({_META: json.dumps(content).encode()})
+        # Rows and what belongs to them are one file: two could be of different runs. All of it has checksums: a byte
+        # that changed on the disk would be another number.
+        notes = json.dumps(content).encode()
+        table = table.replace_schema_metadata({_META: notes, _CHECKSUM: _checksum(notes)})
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path(index), lambda target: pyarrow.parquet.write_table(table, target))
+        write = partial(pyarrow.parquet.write_table, table, write_page_checksum=True)
+        write_atomically(self.path(index), write)
 
     def wait(self, indices: Sequence[int], seconds: float = 0.1, check: Callable[[], None] = lambda: None) -> None:
         """Wait until all these shards are there. Other ranks compute them.
@@ -118,6 +132,15 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _checksum(notes: bytes) -> bytes:
+    return hashlib.sha256(notes).hexdigest().encode()
+
+
+def _shape(table: pyarrow.Table) -> list[Any]:
+    """Number of rows, and names and types of the columns."""
+    return [table.num_rows, *([field.name, str(field.type)] for field in table.schema)]
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pandas.DataFrame:

@@ -123,6 +123,20 @@ def _same_adapter(adapter: Adapter, data: OpenData) -> Adapter:
     return adapter
 
 
+def _no_choice(adapter: Adapter) -> tuple[str, ...]:
+    """Nothing: an adapter that has no choice reads all that it needs."""
+    del adapter
+    return ()
+
+
+def _no_remarks(
+    adapter: Adapter, outputs: Sequence[Any], shapes: Sequence[tuple[int, int]], side: int | None
+) -> Mapping[str, int]:
+    """None: outputs of this family are in no unit that a model may get wrong."""
+    del adapter, outputs, shapes, side
+    return {}
+
+
 def _no_columns(adapter: Adapter, sample_id: str) -> Mapping[str, Any]:
     """None: a row needs nothing of its sample but the id."""
     del adapter, sample_id
@@ -146,6 +160,9 @@ class Family:
             are chosen by it when no metric of the card has a value for single images.
         for_data: function from the adapter and the opened data to an adapter for these data.
         sample_columns: function from that adapter and a sample id to further columns of the rows of this sample.
+        any_of: function from that adapter to the fields of a prediction of which only the first that is there is read.
+        remarks: function from that adapter, outputs, the sizes (H, W) of their images and the side of the images that
+            the model saw (None for outputs from files) to what is odd about them: a number by text.
     """
 
     name: str
@@ -157,6 +174,8 @@ class Family:
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
+    any_of: Callable[[Adapter], tuple[str, ...]] = _no_choice
+    remarks: Callable[[Adapter, Sequence[Any], Sequence[tuple[int, int]], int | None], Mapping[str, int]] = _no_remarks
 
     def replayable(self, task: TaskSpec) -> bool:
         """Whether saved predictions of a task can be scored again.

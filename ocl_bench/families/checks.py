@@ -13,10 +13,25 @@ _FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
 
 
 def check_prediction(prediction: object, name: str) -> Prediction:
-    """Return `prediction` if it is a `Prediction`. Raises UsageError otherwise."""
+    """Return `prediction` if it is a `Prediction` of dense tensors. Raises UsageError otherwise."""
     if not isinstance(prediction, Prediction):
         raise UsageError(f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction")
+    for field in (*_FIELDS, "scores", "labels"):
+        value = getattr(prediction, field)
+        if isinstance(value, Tensor) and value.layout != torch.strided:
+            raise UsageError(f"model {name}: Prediction.{field} is a sparse tensor; give {field}.to_dense()")
     return prediction
+
+
+def flattened(height: int, width: int) -> str:
+    """What to say about maps that are one row, one column or a strip; empty for others.
+
+    Models see square images, and maps are stretched to the image: a strip would be, too.
+    """
+    short, long = sorted((height, width))
+    if long <= 16 * short and not short == 1 < long:
+        return ""
+    return f"maps of {height} x {width} are flattened, or a strip, though images are square; reshape them to (h, w)"
 
 
 def missing(prediction: Prediction, name: str, field: str, need: str) -> NotApplicableError:
@@ -60,6 +75,8 @@ def check_field(
             f"model {name}: Prediction.{field} has shape {tuple(value.shape)} and dtype {value.dtype}, expected "
             f"floating ({wanted_text})"
         )
+    if value.ndim == 4 and (strip := flattened(value.shape[2], value.shape[3])):
+        raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}; {strip}")
     return value
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.files import parse_json, read_text
+from ..core.numbers import finite_numbers
 from ..core.rle import unpack_runs
 from ..metrics.detection import Detections
 
@@ -179,7 +180,7 @@ def _entry(
         raise ValueError(f"field category_id is {category!r}, expected an integer")
     if categories is not None and category not in categories:
         raise ValueError(f"field category_id is {category}, which the data set does not have")
-    (score,) = _numbers("score", [entry.get("score")])
+    (score,) = finite_numbers("field score", [entry.get("score")])
     mask = None
     if masked:
         mask = _mask(entry.get("segmentation"))
@@ -194,18 +195,10 @@ def _entry(
         box = coco_mask.toBbox(mask).tolist()
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"field bbox is {box!r}, expected x, y, width, height")
-    x, y, width, height = _numbers("bbox", box)
+    x, y, width, height = finite_numbers("field bbox", box)
     if width < 0 or height < 0:
         raise ValueError(f"field bbox is {box}, expected x, y, width, height with a size of at least 0")
     return [x, y, x + width, y + height], score, category, mask
-
-
-def _numbers(field: str, values: Sequence[Any]) -> list[float]:
-    """The values as floats. Raises ValueError for a value that is not a finite number."""
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise ValueError(f"field {field} has {value!r}, expected a finite number")
-    return [float(value) for value in values]
 
 
 def _mask(segmentation: Any) -> dict[str, Any]:

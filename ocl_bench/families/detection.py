@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..cards.protocols import OF_CLASSES, DetectionProtocol, Proposals
 from ..cards.task import TaskSpec
+from ..core.boxes import odd_boxes
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.detection import (
@@ -33,6 +35,7 @@ from .image_properties import PROPERTIES, image_properties, object_shapes
 from .masks import check_masks
 from .proposals import native_boxes, proposals
 
+NOT_ITS_MASK = "boxes that hold less than half of their own mask"
 _NEED = "detection needs soft masks (B,K,h,w), label maps (B,H,W), or boxes (B,N,4) with scores (B,N)"
 
 
@@ -116,6 +119,18 @@ class Detection:
             for image, shape in zip(zip(boxes, scores, labels, strict=True), shapes, strict=True)
         ]
 
+    def remarks(
+        self, outputs: Sequence[Detections], shapes: Sequence[tuple[int, int]], side: int | None
+    ) -> Counter[str]:
+        """How many boxes are odd, by kind. side: of the square that the model saw, None for detections from files."""
+        found = Counter[str]()
+        for output, (height, width) in zip(outputs, shapes, strict=True):
+            pixel = (height / side, width / side) if side and output.masks is None else (1.0, 1.0)
+            found.update(odd_boxes(output.boxes, (height, width), pixel))
+            if output.masks is not None and (contradicting := _boxes_without_mask(output)):
+                found[NOT_ITS_MASK] += contradicting
+        return found
+
     def columns(self, task: TaskSpec) -> dict[str, str]:
         """A column for each metric and image property, and columns of lists for the matches.
 
@@ -159,6 +174,16 @@ class Detection:
         # All digits are kept, so that scoring the files again gives the same numbers.
         entries = coco_results([output], [sample_id], numbers=self.image_ids, digits=None)
         path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def _boxes_without_mask(output: Detections) -> int:
+    """Number of detections whose box holds less than half of the box around their mask."""
+    from pycocotools import mask as coco_mask
+
+    tight = np.array(coco_mask.toBbox(list(output.masks or ()))).reshape(-1, 4)
+    tight[:, 2:] += tight[:, :2]
+    common = np.minimum(output.boxes, tight)[:, 2:] - np.maximum(output.boxes, tight)[:, :2]
+    return int((common.clip(0).prod(1) < (tight[:, 2:] - tight[:, :2]).prod(1) / 2).sum())
 
 
 def empty_rows(truth: Sequence[Truth], task: TaskSpec) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from ..cards.protocols import KnnProtocol
@@ -25,7 +26,7 @@ from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.definitions.knn import MAIN_K
 from ..metrics.knn import Search, knn_hits, ks
-from .base import Family
+from .base import Adapter, Family
 from .checks import check_field, check_prediction, finite_rows, missing
 from .files import prediction_path
 
@@ -50,6 +51,9 @@ class Bank:
     positions: np.ndarray
     left_out: int
     zeros: int = 0
+
+
+IN_BANK = "queries with exactly the features of an image in the bank (the same image in both?)"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Knn:
         self.within = protocol.grants == "attention"
         self.bank: Bank | None = None
         self.search: Search | None = None
+        self.known: set[int] | None = None  # hashes of the rows of the bank, once they are asked for
         self.classes = np.zeros(0, np.int64)
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
@@ -240,6 +245,15 @@ class Knn:
         adapter.classes = np.union1d(bank.labels, np.array(declared, dtype=np.int64))
         return adapter
 
+    def remarks(self, outputs: Sequence[np.ndarray]) -> dict[str, int]:
+        """How many images have exactly the features of one in the bank, zero vectors aside."""
+        if self.bank is None:
+            return {}
+        if self.known is None:
+            self.known = {xxhash.xxh3_64_intdigest(row.tobytes()) for row in self.bank.features}
+        equal = sum(bool(one.any()) and xxhash.xxh3_64_intdigest(one.tobytes()) in self.known for one in outputs)
+        return {IN_BANK: equal} if equal else {}
+
     def picture(self, output: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Raise UsageError: a feature vector is not a map. Draw the neighbours instead (`explain`)."""
         del output, truth
@@ -297,4 +311,15 @@ def _adapter(task: TaskSpec, model: LoadedModel | None) -> Knn:
     return Knn(task, reads_boxes=bool(model is not None and getattr(model.model, "reads_boxes", False)))
 
 
-KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours")
+def _remarks(
+    adapter: Adapter, outputs: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]], side: int | None
+) -> dict[str, int]:
+    del shapes, side
+    return cast(Knn, adapter).remarks(outputs)
+
+
+def _any_of(adapter: Adapter) -> tuple[str, ...]:
+    return cast(Knn, adapter).any_of
+
+
+KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours", any_of=_any_of, remarks=_remarks)

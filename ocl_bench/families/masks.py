@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.types import MaskSource, Prediction
+from .checks import flattened
 
 ROUNDING = 1e-3
 """How far weights may leave [0, 1]: sums and quotients in half precision round by as much."""
@@ -76,7 +77,7 @@ def _layout_remedy(masks: Tensor, size: int) -> str:
     if masks.is_complex():
         return "give real numbers"
     if (floating and axes == 4) or (not floating and axes == 3 and masks.dtype != torch.bool):
-        return ""
+        return flattened(shape[-2], shape[-1])
     if not floating and axes == 4:
         if shape[1] == 1 and masks.dtype != torch.bool:
             return "drop the axis of length 1, masks[:, 0]"

@@ -5,7 +5,7 @@ The two heads read different features, so their results are not comparable. Each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,6 +145,13 @@ def _sample_columns(adapter: Adapter, sample_id: str) -> dict[str, int | str]:
     return cast(Detection, adapter).sample_columns(sample_id)
 
 
+def _remarks(
+    adapter: Adapter, outputs: Sequence[Detections], shapes: Sequence[tuple[int, int]], side: int | None
+) -> Mapping[str, int]:
+    # Boxes and masks of a head are ours, and made apart: nobody can have mistaken their unit.
+    return {} if isinstance(adapter, ProbedDetection) else cast(Detection, adapter).remarks(outputs, shapes, side)
+
+
 DETECTION = Family(
     "detection",
     DetectionProtocol,
@@ -152,4 +159,5 @@ DETECTION = Family(
     output="detections",
     for_data=_for_data,
     sample_columns=_sample_columns,
+    remarks=_remarks,
 )

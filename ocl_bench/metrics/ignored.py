@@ -48,3 +48,16 @@ def with_void(truth: Any, ignore_index: IgnoreIndex) -> Any:
         void &= (largest <= IGNORED).reshape(-1, *[1] * (truth.ndim - 1))
     where = torch.where if isinstance(wide, Tensor) else np.where
     return where(void, VOID, wide)
+
+
+def spread_to_255(labels: np.ndarray) -> list[int]:
+    """The numbers of a label map if they are spread evenly up to 255, such as 0, 85, 170, 255; else none.
+
+    So are masks that were drawn to be looked at. Their 255 is an object, which the rule above takes for void.
+    """
+    numbers = np.unique(labels)
+    known = numbers[numbers > 0]
+    if not len(known) or known[-1] != IGNORED:
+        return []
+    steps = IGNORED * np.arange(1, len(known) + 1) / len(known)
+    return numbers[numbers >= 0].tolist() if (np.abs(known - steps) < 1).all() else []

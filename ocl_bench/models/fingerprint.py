@@ -6,15 +6,11 @@ A result, a head and a bank belong to the model that made them. The path of a fi
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import sys
-import sysconfig
 from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -24,7 +20,8 @@ import xxhash
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.paths import PACKAGE
+from .sources import own_file
+from .user_values import class_values, named_values
 
 _PLAIN = bool | int | float | complex | str | bytes | None
 _NAMED = np.generic | PurePath | torch.dtype | torch.device | range | Enum  # their `repr` is their whole content
@@ -57,11 +54,30 @@ def state_fingerprint(model: Any) -> str | None:
     for name, value in _state(model, "", {}):
         if isinstance(value, Tensor | np.ndarray):
             arrays += 1
-            state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-            state.update(_bytes(value))
+            _add(state, name, value)
         else:
             state.update(f"{name}={value!r}|".encode())
     return state.hexdigest() if arrays else None
+
+
+def arrays_fingerprint(model: Any) -> str:
+    """A hash of what a model learnt: of its parameters and buffers alone, or of all its arrays if it is no module.
+
+    It tells one training from another even if the model keeps its seed or the name of its file. Empty without arrays.
+    """
+    module = isinstance(model, nn.Module)
+    named = [*model.named_parameters(), *model.named_buffers()] if module else _state(model, "", {})
+    arrays = [(name, value) for name, value in named if isinstance(value, Tensor | np.ndarray)]
+    state = xxhash.xxh3_128()
+    for name, value in arrays:
+        _add(state, name, value)
+    return state.hexdigest() if arrays else ""
+
+
+def _add(state: Any, name: str, value: Tensor | np.ndarray) -> None:
+    """Add an array with its name to a hash."""
+    state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+    state.update(_bytes(value))
 
 
 def _state(value: Any, name: str, seen: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -89,6 +105,9 @@ def _state(value: Any, name: str, seen: dict[int, tuple[str, Any]]) -> Iterator[
             modules = list(value.named_modules(prefix=name))
             seen.update({id(module): (place, module) for place, module in modules})
             parts = [(f"{place}.{key}", entry) for place, module in modules for key, entry in _attributes(module)]
+            parts += [
+                entry for kind in dict.fromkeys(type(module) for _, module in modules) for entry in class_values(kind)
+            ]
         else:
             parts = [(f"{name}{key}", entry) for key, entry in _parts(value)]
         for place, entry in parts:
@@ -115,13 +134,17 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, partial):
         yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
     elif isinstance(value, FunctionType):
-        yield "", f"{value.__module__}.{value.__qualname__}"
+        yield "", value.__qualname__ if own_file(value.__module__) else f"{value.__module__}.{value.__qualname__}"
         yield ".defaults", [value.__defaults__, value.__kwdefaults__]
         yield ".closure", [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+        yield from named_values(value)
     elif isinstance(value, MethodType):
         yield "", value.__func__.__qualname__
         yield ".__self__", value.__self__
-    elif not isinstance(value, type | ModuleType):
+    elif isinstance(value, type):
+        yield from class_values(value)
+    elif not isinstance(value, ModuleType):
+        yield from class_values(type(value))
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         held = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
         yield from ((f".{key}", entry) for key, entry in sorted((held | getattr(value, "__dict__", {})).items()))
@@ -142,84 +165,3 @@ def _bytes(value: Tensor | np.ndarray) -> bytes | memoryview:
         return np.ascontiguousarray(value).tobytes()
     flat = value.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""  # type: ignore[arg-type]
-
-
-def source_files(path: Path) -> list[Path]:
-    """A user's Python file and those that it imports from outside of installed packages, the file first.
-
-    The imports are read from the sources, at any depth and wherever they stand in the file, so that those of a module
-    that was imported before count, too. A name that was not imported when the model was built has no file yet.
-    """
-    found: dict[Path, None] = {}
-    waiting = [path.resolve()]
-    while waiting:
-        file = waiting.pop(0)
-        if file in found:
-            continue
-        found[file] = None
-        waiting += [other for other in _imported(file) if other not in found]
-    return list(found)
-
-
-def files_of(factory: Any) -> list[Path]:
-    """The user's files behind a function or class of an importable module; none where they cannot be found."""
-    module = sys.modules.get(getattr(factory, "__module__", "") or "")
-    file = _file(module) if module is not None else None
-    return source_files(file) if file is not None else []
-
-
-def _imported(file: Path) -> Iterator[Path]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return  # importing it has said so, or it is no source
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
-        for name in names:
-            yield from _files_of(name, file)
-
-
-def _files_of(name: str, importer: Path) -> Iterator[Path]:
-    """The files of a module and of the packages that it lies in, where they are the user's own."""
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        module = sys.modules.get(".".join(parts[:end]))
-        file = _file(module) if module is not None else _beside(importer, parts[:end])
-        if file is not None and not installed(file):
-            yield file
-
-
-def _file(module: ModuleType) -> Path | None:
-    name = getattr(module, "__file__", None)
-    return Path(name).resolve() if name and name.endswith(".py") else None
-
-
-def _beside(importer: Path, parts: list[str]) -> Path | None:
-    """A module beside the file that imports it: a relative import, or one under another name in `sys.modules`."""
-    place = importer.parent.joinpath(*parts)
-    for file in (place.with_suffix(".py"), place / "__init__.py"):
-        if file.is_file():
-            return file.resolve()
-    return None
-
-
-def installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to an installed package or to this suite: their versions are recorded."""
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    roots = [Path(place).resolve() for place in places if place] + [PACKAGE]
-    return any(file.is_relative_to(root) for root in roots)
-
-
-def sources_sha256(files: list[Path], root: Path) -> str:
-    """SHA-256 of source files: their places relative to `root`, and their content."""
-    digest = hashlib.sha256()
-    for file in files:
-        place = file.relative_to(root) if file.is_relative_to(root) else file.name
-        digest.update(f"{place}|".encode("utf-8", "surrogateescape"))
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

@@ -31,6 +31,8 @@ class LoadedModel:
         bundled: whether the card is bundled; only bundled cards are named in results.
         code_sha256: hash of the sources alone of a user's own model: those of training seeds of one method are equal.
         state: fingerprint of a user's own model as it was built; that of another training is another one.
+        arrays: fingerprint of its parameters and buffers alone; that of another training is another one, too, whatever
+            else the model holds.
     """
 
     model: Any
@@ -45,6 +47,7 @@ class LoadedModel:
     bundled: bool = True
     code_sha256: str = ""
     state: str = ""
+    arrays: str = ""
 
     @property
     def untrained(self) -> bool:

@@ -17,9 +17,10 @@ from ..core import entry_points
 from ..core.errors import UsageError, first_problem
 from ..core.paths import PACKAGE
 from .declared import Declared, is_bundled
-from .fingerprint import files_of, sources_sha256, state_fingerprint
+from .fingerprint import arrays_fingerprint, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
 from .options import TypedOptions, as_declared, check_sizes
+from .sources import files_of, sources_sha256
 from .user_code import load_attribute, own_errors
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _from_card(
     name = f"{card.name}:{seed}" if another else card.name
     training_seed = seed if seed is not None else None if checkpoint else bundled_seed
     loaded = LoadedModel(_ready(model, device), card, name, sha256, _parameters(model), training_seed, merged)
+    loaded = replace(loaded, arrays=arrays_fingerprint(model))
     own = {field: getattr(model, field) for field in ("source_sha256", "state", "reusable") if hasattr(model, field)}
     return replace(loaded, **own)  # of a floor on features of a user's own encoder
 
@@ -190,7 +192,8 @@ def _identified(loaded: LoadedModel, source: str, code: str) -> LoadedModel:
     """
     state = state_fingerprint(loaded.model)
     identity = hashlib.sha256(f"{source}|{state}".encode()).hexdigest()
-    return replace(loaded, source_sha256=identity, reusable=state is not None, code_sha256=code, state=state or "")
+    known: dict[str, Any] = {"code_sha256": code, "state": state or "", "arrays": arrays_fingerprint(loaded.model)}
+    return replace(loaded, source_sha256=identity, reusable=state is not None, **known)
 
 
 def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: str) -> LoadedModel:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..cards.names import suggest
 from ..core.errors import OclBenchError, UsageError
-from .fingerprint import installed, source_files
+from .sources import installed, source_files
 
 _seen: dict[Path, str] = {}
 """SHA-256 of the user's files as they were imported in this process."""

@@ -18,13 +18,18 @@ _PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accele
 """Packages whose version can change a number."""
 
 
-def identity(key: str, status: Literal["complete", "failed samples"], deterministic: bool | None = None) -> Identity:
+def identity(
+    key: str,
+    status: Literal["complete", "failed samples"],
+    agreement: tuple[bool | None, bool | None] = (None, None),
+) -> Identity:
     """Identity of a result that is computed now.
 
     Args:
         key: SHA-256 of everything that can change a number (`store.key_of`).
         status: whether every sample was scored.
-        deterministic: whether two predictions of the first batch agree; None where that was not tried.
+        agreement: whether two predictions of the first batch agree, and whether one that is made apart does; None where
+            that was not tried.
 
     Returns:
         The key with the time (UTC), the command line, the version of the suite and the state of its git checkout.
@@ -38,7 +43,8 @@ def identity(key: str, status: Literal["complete", "failed samples"], determinis
         suite_version=version("ocl-bench"),
         commit=commit,
         dirty=dirty,
-        deterministic=deterministic,
+        deterministic=agreement[0],
+        batch_independent=agreement[1],
     )
 
 

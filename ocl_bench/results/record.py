@@ -30,6 +30,8 @@ SCHEMA_FILE = PACKAGE / "results" / "result.schema.json"
 
 NOT_DETERMINISTIC = "not deterministic: two predictions of its first batch differ"
 """Remark about a result whose `identity.deterministic` is false."""
+BATCH_DEPENDENT = "depends on its batch: its first batch predicted in other company gives something else"
+"""Remark about a result whose `identity.batch_independent` is false."""
 
 
 class _Section(BaseModel):
@@ -42,7 +44,8 @@ class Identity(_Section):
     """Identity and provenance of the evaluation. `key` is the SHA-256 of everything that can change a number.
 
     `deterministic` is false when the model predicted the first batch twice and the two predictions differed; null
-    when that was not tried.
+    when that was not tried. `batch_independent` is false when a third prediction, in batches of another size and order
+    or in clips of another length, differed; such a result is used again at its own batch size only.
     """
 
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -53,6 +56,13 @@ class Identity(_Section):
     commit: str
     dirty: bool
     deterministic: bool | None = None
+    batch_independent: bool | None = None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What makes the numbers depend on more than model, task and data."""
+        doubts = ((self.deterministic, NOT_DETERMINISTIC), (self.batch_independent, BATCH_DEPENDENT))
+        return [text for agrees, text in doubts if agrees is False]
 
 
 class TaskSection(_Section):
@@ -105,7 +115,8 @@ class ModelSection(_Section):
 
     `input_size` is the side in pixels of the square images that it saw. `code_sha256` is the hash of the sources of a
     user's own model, and `state` that of its parameters, buffers and numbers as it was built; both are empty for a
-    bundled model. These three are null or empty where they were not recorded.
+    bundled model. `arrays` is the hash of parameters and buffers alone, by which training seeds are told apart. These
+    four are null or empty where they were not recorded.
     """
 
     name: str
@@ -121,6 +132,7 @@ class ModelSection(_Section):
     input_size: int | None = None
     code_sha256: str = ""
     state: str = ""
+    arrays: str = ""
 
     @property
     def weights(self) -> str:
@@ -152,12 +164,16 @@ class Failure(_Section):
 
 
 class Counts(_Section):
-    """Numbers of samples. `single_object_share` is the share of scored images with exactly one object."""
+    """Numbers of samples. `single_object_share` is the share of scored images with exactly one object.
+
+    `remarks` says what is odd about the outputs, such as boxes outside of their image, and how often.
+    """
 
     attempted: int
     scored: int
     failed: tuple[Failure, ...]
     single_object_share: float | None
+    remarks: dict[str, int] = {}
 
 
 class MetricValue(_Section):

@@ -112,7 +112,8 @@ def _check_once(result: Result, owners: dict[tuple[str, object], Result]) -> Non
     """Raise UsageError when a training stands twice among the results of one side; `owners` gets the result."""
     model = result.model
     # A copied checkpoint under another seed would count as a second, equal training.
-    for field, value in (("state", model.state), ("checkpoint_sha256", model.checkpoint_sha256)):
+    for field in ("state", "arrays", "checkpoint_sha256"):
+        value = getattr(model, field)
         owner = owners.setdefault((field, value), result)
         if value and owner.model.training_seed != model.training_seed:
             text = f"model.{field} is also that of {where(owner)}; another training seed is another checkpoint"

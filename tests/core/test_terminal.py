@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 import sys
 
+import forked
 import pytest
 
 from ocl_bench.core.terminal import json_for, make_streams_safe
@@ -37,8 +36,5 @@ def test_every_character_can_be_printed(encoding: str, shown: bytes, monkeypatch
 
 @pytest.mark.parametrize(("encoding", "arguments"), [("ascii", ["show", "clevrtex"]), ("latin-1", ["show", "mbo_fg"])])
 def test_commands_print_ascii_where_signs_cannot_be_shown(encoding: str, arguments: list[str]) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "ocl_bench", *arguments]
-    run = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert run.returncode == 0, run.stderr
-    run.stdout.decode("ascii")
+    done = forked.run(forked.command, *arguments, environment={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0 and done.stdout and done.stdout.isascii(), done.stderr

@@ -44,11 +44,27 @@ def test_lossless_formats_give_the_stored_pixels(tmp_path: Path, name: str) -> N
     assert np.array_equal(read_image(tmp_path / name, "a", remedy=""), COLOUR)
 
 
-@pytest.mark.parametrize("suffix", ["tif", "webp"])
+@pytest.mark.parametrize("suffix", ["tif", "webp", "png"])
 def test_a_file_of_several_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
     pages = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1])]
     pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:])
     assert "holds 2 pictures" in fault(lambda: read_image(tmp_path / f"a.{suffix}", "a", remedy=""), "a")
+
+
+def test_an_animated_mask_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(GREY[::-1])])
+    text = fault(lambda: read_mask(tmp_path / "a.png", "a", shape=GREY.shape, remedy=""), "a")
+    assert "holds 2 pictures" in text
+
+
+def test_a_mask_with_its_ids_in_alpha_is_refused(tmp_path: Path) -> None:
+    path, alpha = tmp_path / "a.png", (GREY % 3)[..., None]
+    Image.fromarray(np.concatenate([np.zeros_like(COLOUR), alpha], -1)).save(path)
+    text = fault(lambda: read_mask(path, "a", shape=GREY.shape, remedy=""), "a")
+    assert "pixels of one colour differ in alpha; store the ids in red, green and blue, or in one channel" in text
+    Image.fromarray(np.concatenate([alpha, 0 * alpha, 0 * alpha, np.uint8(255) * (alpha > 0)], -1)).save(path)
+    codes, coloured = read_mask(path, "a", shape=GREY.shape, remedy="")
+    assert coloured and np.array_equal(codes, alpha[..., 0])
 
 
 def test_suffixes_in_capitals_are_found(tmp_path: Path) -> None:

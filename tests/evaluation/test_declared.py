@@ -16,7 +16,7 @@ from tiny_videos import VideoMemory, video_task
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.data import OpenData
-from ocl_bench.evaluation.determinism import is_deterministic
+from ocl_bench.evaluation.determinism import agreement
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.models.loading import get_model
@@ -201,6 +201,29 @@ def test_a_list_of_results_is_numbered_where_nobody_gave_seeds(tmp_path: Path) -
         compare([str(ours[0].path)] * 3, ours, tiny_task())
 
 
+def test_one_checkpoint_whose_model_writes_its_seed_down_is_one_seed(tmp_path: Path) -> None:
+    build = "def build(seed=0, file=''):\n    net = Net()\n    net.seed, net.file = seed, file\n    return net\n"
+    text = MODEL[: MODEL.index("def build")].format(shift=0.2) + build
+    path = model_file(tmp_path / "copy", text=text)
+    copies = [
+        evaluated(tmp_path, path, name="copy", training_seed=seed, options={"seed": seed, "file": f"run{seed}.pt"})
+        for seed in range(3)
+    ]
+    assert len({result.model.state for result in copies}) == 3 and len({r.model.arrays for r in copies}) == 1
+    assert set(rows_of_board(tmp_path)) == {"copy:0", "copy:1", "copy:2"}
+    board = make_board([tmp_path / "results"], tiny_task())
+    remarks = {row.model: row.remark for _, rows in board.groups for row in rows}
+    reason = "no other training seed: its parameters and buffers are those of copy:0"
+    assert remarks == {"copy:0": "", "copy:1": reason, "copy:2": reason}
+    theirs = trained(tmp_path, "theirs", 0.3)
+    assert len({result.model.arrays for result in theirs}) == 3
+    with pytest.raises(UsageError, match=r"model.arrays is also that of copy:0 .*another training seed is another"):
+        compare(copies, theirs, tiny_task())
+    old = [copy.model_copy(update={"model": copy.model.model_copy(update={"arrays": ""})}) for copy in copies]
+    (one,) = compare(old, theirs, tiny_task())  # of before arrays were recorded
+    assert one.training_seeds_a == (0, 1, 2)
+
+
 def test_other_options_code_or_sizes_are_not_training_seeds(tmp_path: Path) -> None:
     ours = trained(tmp_path, "ours", 0.0)
     other = trained(tmp_path, "ours", 0.5, range(3, 4), options={"weights": "large"})
@@ -253,14 +276,61 @@ def test_a_deterministic_model_is_recorded_and_bundled_ones_are_not_asked(tmp_pa
     assert evaluated(tmp_path, HERE).identity.deterministic is True
     assert evaluated(tmp_path, "grid").identity.deterministic is None
     plan = make_plan(Restless(), DETECTION_TASK, data=rectangles(), device="cpu")
-    assert is_deterministic(plan) is False
+    assert agreement(plan) == (False, None)
 
 
 def test_videos_are_asked_too() -> None:
     reader = VideoMemory(2)
     data = OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
-    for model, expected in ((SlotModel(), True), (Restless(), False)):
-        assert is_deterministic(make_plan(model, video_task(), data=data, device="cpu")) is expected
+    for model, expected in ((SlotModel(), (True, True)), (Restless(), (False, None))):
+        assert agreement(make_plan(model, video_task(), data=data, device="cpu")) == expected
+
+
+OF_ITS_BATCH = """
+import torch
+from tiny_evaluation import SlotModel
+from ocl_bench import Prediction
+class OfItsBatch(SlotModel):
+    def predict(self, batch):
+        masks = super().predict(batch).masks
+        place = torch.arange(1.0, len(batch) + 1).view(-1, 1, 1, 1)
+        return Prediction(masks=masks / BY, mask_source="attention")
+def build(): return OfItsBatch()
+"""
+
+
+@pytest.mark.parametrize("by", ["(1 + 9 * batch.image[:, :, 0, 0].mean())", "place"])
+def test_a_model_that_depends_on_its_batch_is_named_and_not_used_again_at_another_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    path = model_file(tmp_path, text=OF_ITS_BATCH.replace("BY", by))
+    result = evaluated(tmp_path, path, name="mine", supervision="none")
+    assert (result.identity.deterministic, result.identity.batch_independent) == (True, False)
+    text = "depends on its batch: its first batch predicted in other company gives something else"
+    assert f"model mine: {text}" in caplog.text
+    assert evaluated(tmp_path, path, name="mine", supervision="none").reused
+    assert not evaluated(tmp_path, path, name="mine", supervision="none", batch_size=3).reused
+    board = make_board([tmp_path / "results"], tiny_task())
+    assert [row.remark for _, rows in board.groups for row in rows] == [text]
+    (one,) = compare([result], [evaluated(tmp_path, HERE, supervision="none")], tiny_task())
+    assert f"mine: {text}" in one.remarks
+    assert evaluated(tmp_path, HERE, supervision="none", batch_size=3).reused, "one that does not is used again"
+
+
+def test_clips_are_tried_at_another_length() -> None:
+    reader = VideoMemory(1)
+    data = OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+
+    class Clip(SlotModel):
+        reads_video = True
+
+        def predict(self, batch: Batch) -> Prediction:
+            assert batch.video is not None
+            frames = batch.video.shape[1]
+            masks = torch.arange(frames * 64).view(1, frames, 8, 8) * 3 // (frames * 64)
+            return Prediction(masks=masks, mask_source="clusters")
+
+    assert agreement(make_plan(Clip(), video_task(), data=data, device="cpu", batch_size=4)) == (True, False)
 
 
 def test_the_numbers_are_those_without_the_two_predictions(tmp_path: Path) -> None:
@@ -277,7 +347,7 @@ def test_the_numbers_are_those_without_the_two_predictions(tmp_path: Path) -> No
 
     model = Counting()
     assert evaluated(tmp_path, model).identity.deterministic is False
-    assert model.seen == ("s0000", "s0004", "s0008", "s0000", "s0000")
+    assert model.seen == ("s0000", "s0004", "s0008", "s0000", "s0000", "s0003", "s0001")
 
 
 def test_a_result_that_was_edited_by_hand_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

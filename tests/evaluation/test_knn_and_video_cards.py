@@ -100,7 +100,9 @@ def test_only_attention_hands_boxes_to_the_model(name: str, tmp_path: Path) -> N
     spy = Spy()
     scored(spy, small(name), tmp_path)
     if name == "imagenet-knn-boxes":
-        assert all(len(boxes) == 16 and all(one.shape[1] == 4 for one in boxes) for boxes in spy.boxes)
+        sizes = {len(boxes) for boxes in spy.boxes}
+        assert 16 in sizes <= {8, 16}  # 8 where the first batch is predicted apart
+        assert all(one.shape[1] == 4 for boxes in spy.boxes for one in boxes)
         sides = torch.cat([one for boxes in spy.boxes for one in boxes])
         assert (sides >= 0).all() and (sides <= 224).all() and (sides[:, 2:] > sides[:, :2]).all()
     else:

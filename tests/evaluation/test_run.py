@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from places import HELPERS
 from tiny_evaluation import HERE, SIZE, MemoryReader, SlotModel, memory_data, tiny_plan, tiny_task
+from tiny_evaluation_in_processes import print_rows_sha256, until_killed
 
 import ocl_bench
 from ocl_bench.core.errors import SampleError, UsageError
@@ -27,6 +27,7 @@ from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.evaluation.shards import Shard, WorkFolder
 from ocl_bench.results.record import Result, read_result, read_rows
+from ocl_bench.results.rows import write_rows
 
 
 def rows_of(result: Result) -> pd.DataFrame:
@@ -89,7 +90,8 @@ def test_batches_are_padded_and_never_cross_a_shard(tmp_path: Path) -> None:
     evaluate(tmp_path, Recorder(), count=70, batch_size=24)
     assert [len(ids) for ids in seen[:4]] == [24] * 4
     assert [len(set(ids)) for ids in seen[:4]] == [24, 24, 16, 6]
-    assert seen[4:] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[4:6] == seen[:1] * 2, "two more predictions of the first batch: are they equal?"
+    assert seen[6:] == [seen[0][:11:-1], seen[0][11::-1]], "and a third one, apart"
 
 
 def test_several_noise_seeds_are_one_vote_per_image(tmp_path: Path) -> None:
@@ -112,6 +114,28 @@ def test_finished_results_are_reused_and_recomputed_by_force(tmp_path: Path) -> 
     forced = run(plan, results=tmp_path, progress=False, force=True)
     assert not forced.reused and forced.rows.sha256 == first.rows.sha256
     assert first.path is not None and not list(first.path.parent.glob("*.work"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows: rows.drop(columns="noise_seed"),
+        lambda rows: rows.assign(id=range(len(rows))),
+        lambda rows: rows.assign(mbo_fg="many"),
+    ],
+)
+def test_a_finished_result_with_unusable_rows_is_computed_again(tmp_path: Path, damage: Any) -> None:
+    first = run(tiny_plan(), results=tmp_path, progress=False)
+    assert first.path is not None and first.rows_path is not None
+    rows = read_rows(first.path)
+    write_rows(damage(rows), first.rows_path)
+    content = json.loads(first.path.read_text())
+    content["rows"]["sha256"] = hashlib.sha256(first.rows_path.read_bytes()).hexdigest()
+    first.path.write_text(json.dumps(content))  # as a version of another day might have left it
+    again = run(tiny_plan(), results=tmp_path, progress=False)
+    assert not again.reused and again.metrics == first.metrics
+    assert again.path is not None and read_rows(again.path).equals(rows)
+    assert run(tiny_plan(), results=tmp_path, progress=False).reused
 
 
 def test_the_key_changes_with_whatever_changes_a_number() -> None:
@@ -236,7 +260,7 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
 
     plan = tiny_plan(Spy(), count=4)
     run(plan, results=tmp_path, progress=False)
-    assert len(calls) == 3, "one batch, and two predictions that are compared"
+    assert len(calls) == 5, "one batch, two predictions that are compared, and a third in halves"
     (arguments, keywords), *_ = calls
     (batch,) = arguments
     fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of"}
@@ -325,30 +349,8 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
     assert taken == set() and find_spec("ocl_bench.core") is not None
 
 
-KILLED = """
-import os, signal, sys
-from importlib.util import find_spec
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-from tiny_evaluation import tiny_plan
-from ocl_bench.evaluation.run import run
-import ocl_bench.evaluation.shards as shards
-write, count = shards.WorkFolder.write, 0
-def dying(self, index, shard):
-    global count
-    write(self, index, shard)
-    count += 1
-    if count == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-shards.WorkFolder.write = dying
-plan = tiny_plan(count=150, noise_seeds=[0, 1])
-run(plan, results=Path({results!r}), progress=False)
-"""
-
-
 def test_kill_and_resume_give_the_same_bytes(tmp_path: Path) -> None:
-    code = KILLED.format(helpers=str(HELPERS), after=2, results=str(tmp_path / "killed"))
-    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=60)
+    killed = forked.run(until_killed, 2, tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     work = list((tmp_path / "killed").rglob("shard-*.parquet"))
     assert len(work) == 2
@@ -381,28 +383,15 @@ def test_shards_of_another_setup_or_damaged_ones_are_computed_again(
     assert len(set(plan.data.reader.reads)) == 150  # type: ignore[attr-defined]
 
 
-RANKED = """
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-sys.path.insert(0, {helpers!r})
-from tiny_evaluation import tiny_plan
-from ocl_bench.evaluation.run import run
-print(run(tiny_plan(count=150), results=Path({results!r}), progress=False).rows.sha256)
-"""
-
-
 def test_ranks_share_the_shards_and_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = RANKED.format(helpers=str(HELPERS), results=str(tmp_path / "ranks"))
-    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
-    second = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    second = forked.start(print_rows_sha256, tmp_path / "ranks", environment={"WORLD_SIZE": "2", "RANK": "1"})
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "2")
         patch.setenv("RANK", "0")
         plan = tiny_plan(count=150)
         first = run(plan, results=tmp_path / "ranks", progress=False)
     assert len(set(plan.data.reader.reads)) == 64 + 22  # type: ignore[attr-defined]
-    assert second.communicate(timeout=60)[0].strip() == first.rows.sha256
+    assert second.end().stdout.strip() == first.rows.sha256
     assert first.rows.sha256 == evaluate(tmp_path / "one", count=150).rows.sha256
 
 

@@ -24,7 +24,7 @@ from ocl_bench.data import OpenData
 from ocl_bench.evaluation.heads import with_head
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.families.knn import Bank, Knn, touched
+from ocl_bench.families.knn import IN_BANK, Bank, Knn, touched
 from ocl_bench.families.summary import summarise
 
 DINO = PARITY / "dino_knn.safetensors"
@@ -352,6 +352,18 @@ class TestCorridor:
         assert whole is not None and fit is not None
         assert (whole.head, whole.samples, whole.left_out, whole.chosen) == ("bank", 60, (), {})
         assert (fit.samples, fit.left_out) == (60, ("i007",))
+
+    def test_images_that_stand_in_bank_and_queries_are_counted_and_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One split in place of the other: every query finds itself."""
+        task = card(protocol={"input": 20, "temperature": 0.07})
+        plan = make_plan(Tokens(), task, data=colours(30, 1), train=colours(60, 0), device="cpu", batch_size=4)
+        assert run(plan, results=tmp_path / "apart", progress=False).counts.remarks == {}
+        plan = make_plan(Tokens(), task, data=colours(9, 0), train=colours(60, 0), device="cpu", batch_size=4)
+        result = run(plan, results=tmp_path / "mixed", progress=False)
+        assert result.value("knn_top1") is not None and result.counts.remarks == {IN_BANK: 9}
+        assert "9 queries with exactly the features of an image in the bank" in caplog.text
 
     def test_the_bank_comes_from_the_fit_split(self) -> None:
         scored = replace(colours(3, 1), categories={5: "grey"})

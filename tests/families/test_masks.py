@@ -19,6 +19,7 @@ from ocl_bench.evaluation.check_model import check_model
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.families import get_adapter
+from ocl_bench.families.checks import check_field, check_prediction
 from ocl_bench.families.masks import check_masks
 from ocl_bench.results.record import Result
 from ocl_bench.results.rows import read_rows
@@ -259,3 +260,32 @@ def test_check_model_says_what_eval_says() -> None:
     failed = [one for one in check_model(Bare()) if one.passed is False]
     assert [one.name for one in failed] == ["fields and shapes"] and "expected weights in [0, 1]" in failed[0].detail
     assert all(one.passed for one in check_model(Declared()))
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        LABELS.reshape(SIZE, 1, 64),
+        LABELS.reshape(SIZE, 64, 1),
+        LABELS.reshape(SIZE, 1, 64)[:, :, :4],
+        WEIGHTS.reshape(SIZE, SLOTS, 1, 64),
+        WEIGHTS.reshape(SIZE, SLOTS, 64, 1),
+        torch.zeros(SIZE, 2, 128, dtype=torch.int64),
+    ],
+)
+def test_flattened_masks_are_refused(masks: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match=r"are flattened, or a strip.*reshape"):
+        check(masks)
+
+
+def test_flattened_tokens_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"Prediction.tokens has shape \(4, 5, 1, 64\).*are flattened, or a strip"):
+        check_field(Prediction(tokens=torch.zeros(SIZE, 5, 1, 64)), "tokens", (SIZE, None, None, None), "mine")
+
+
+@pytest.mark.parametrize("field", ["masks", "slots", "tokens", "embedding", "boxes", "scores"])
+def test_sparse_fields_are_one_short_line(field: str) -> None:
+    sparse = torch.eye(SIZE).to_sparse()
+    with pytest.raises(UsageError, match=f"Prediction.{field} is a sparse tensor.*to_dense") as caught:
+        check_prediction(Prediction(**{field: sparse}), "mine")  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 150

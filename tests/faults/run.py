@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
 }
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--seed", type=int, default=0)
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="names of targets or works; all by default")
     parser.add_argument("--damages", nargs="*", default=[], help="names of damages; all by default")
     parser.add_argument("--verbose", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     warm_up()
     found = {}
     for name in PARTS if arguments.part == "all" else [arguments.part]:

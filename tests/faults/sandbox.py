@@ -7,6 +7,7 @@ The process is a fork of this one, so nothing is imported again. It works in a f
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import forked
 
 WRITABLE = ("results", "cache", "out")
 SECONDS, BYTES = 20.0, 2 * 2**30
@@ -66,7 +69,7 @@ class Ending:
             found.append(f"exit code {self.code}")
         if "Traceback (most recent call last)" in self.err + self.out:
             found.append("traceback")
-        elif self.code in (2, 3) and not re.match(r"error: |[^\n]+: error: ", self.last):
+        elif self.code in (2, 3) and not re.match(r"[Ee]rror: |[^\n]+: error: ", self.last):
             found.append("no line that begins with error:")
         if "OCL_BENCH_DEBUG=1 shows" in self.err:
             found.append("an error that nobody foresaw")
@@ -248,23 +251,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 def warm_up() -> None:
     """Import what commands import when they run; nothing is computed here, as threads do not survive a fork."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import importlib
-    import pkgutil
-
+    for name in forked.everything():
+        importlib.import_module(name)
     import datasets
     import matplotlib
-    import pandas
-    import scipy.io
-    import torch
-
-    import ocl_bench
 
     matplotlib.use("Agg")
     datasets.disable_progress_bars()
-    for module in pkgutil.walk_packages(ocl_bench.__path__, "ocl_bench."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    del pandas, scipy, torch
 
 
 def printed(ending: Ending) -> str:

@@ -1,6 +1,6 @@
 """The short version of the long runs in docs/reliability.md: the same generators, fewer trials.
 
-It runs in a process of its own, which imports everything once, computes nothing and forks for each trial.
+It runs in a process of its own that has imported everything and computed nothing, and forks for each trial.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
+import run
 from places import ROOT
-
-RUN = ROOT / "tests/faults/run.py"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks")
 
 
 def found(part: str, *arguments: str) -> dict[str, Any]:
     """What a part of the harness reports; it must find nothing."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, RUN, part, *arguments], capture_output=True, text=True, timeout=600, env=environment
-    )
+    done = forked.run(run.main, [part, *arguments], environment={"OMP_NUM_THREADS": "1"}, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-4000:]
     report: dict[str, Any] = json.loads(done.stdout)[part]
     assert report["faults"] == []

@@ -103,7 +103,7 @@ def test_an_absurd_seed_of_a_stand_in() -> None:
 def test_a_file_name_that_is_not_utf_8(folder: Path) -> None:
     for name in ("images", "masks"):
         shutil.copy(os.fsencode(folder / name / "a.png"), os.fsencode(folder / name) + b"/\xff.png")
-    assert is_one_line(evaluate(folder), "UTF-8")
+    assert is_one_line(evaluate(folder), r"'\udcff': the name of a file is not UTF-8")
 
 
 def test_an_error_that_nobody_foresaw_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,18 @@ def test_markup_in_the_name_of_a_model(with_markup: Path) -> None:
     assert call("validate", *files).exit_code in (0, 1, 2)
 
 
+def test_results_in_files_whose_names_are_not_utf_8(with_markup: Path) -> None:
+    folder = with_markup / "results/clevrtex"
+    (folder / "b.json").rename(folder / os.fsdecode(b"b\xff.json"))
+    done = call("leaderboard", "--results", with_markup / "results", "--out", with_markup / "out")
+    assert done.exit_code == 0, done.output
+    page = (with_markup / "out/clevrtex.md").read_text(encoding="utf-8")
+    assert "other" in page and "b\\udcff.json" in page
+    files = [folder / "a.json", folder / os.fsdecode(b"b\xff.json")]
+    assert call("compare", *files, "--task", "clevrtex").exit_code == 0
+    assert call("validate", *files).exit_code in (0, 1, 2)
+
+
 @pytest.mark.parametrize("verb", ["show", "eval"])
 def test_markup_in_a_card(tmp_path: Path, verb: str) -> None:
     folder(tmp_path)
@@ -187,6 +199,21 @@ def test_a_pipe_in_place_of_a_file(tmp_path: Path, tree: Any, pattern: str) -> N
     assert result.exit_code in (0, 1, 2, 3)
     if result.exit_code > 1:
         assert_one_line(result)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on Unix only")
+def test_a_pipe_as_table_of_boxes_is_not_taken_for_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from targets import box_table
+
+    box_table(".parquet")(tmp_path)
+    path = tmp_path / "boxes.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.chdir(tmp_path)
+    result = evaluate(tmp_path, "-o", "cell=4", "--boxes", path.name, model="pixels")
+    assert_one_line(result, "boxes.parquet: boxes cannot be read (not a regular file)")
 
 
 @pytest.mark.parametrize("odd", ["[" * DEEP, '[{"image_id": ' + "1" * 5000 + "}]", '[{"score": NaN}]', "null", "{}"])

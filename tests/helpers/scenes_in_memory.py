@@ -66,7 +66,8 @@ def scene_data(count: int, first: int = 0) -> OpenData:
 def task(head: str, **protocol: Any) -> TaskSpec:
     recognition = head == "recognition"
     metrics = ["top1_all", "top1", "top3", "box_iou", "n_matched"] if recognition else ["probe_ap_mask", "probe_ap_box"]
-    rates = [0.01] if recognition else [0.01, 1e-6]
+    rate, steps = (0.01, 300) if head == "dense" else (0.03, 100)
+    rates = [rate] if recognition else [rate, 1e-6]
     return TaskSpec.model_validate(
         {
             "name": f"tiny-{head}",
@@ -74,7 +75,7 @@ def task(head: str, **protocol: Any) -> TaskSpec:
             "family": "recognition" if recognition else "detection",
             "data": {"reader": "coco"},
             "protocol": {"input": 16, "matching_iou": 0.1, **protocol},
-            "fit": {"head": head, "learning_rates": rates, "steps": 300, "batch": 8, "hidden": 64},
+            "fit": {"head": head, "learning_rates": rates, "steps": steps, "batch": 8, "hidden": 64},
             "metrics": metrics,
             "main": metrics[0],
         }

@@ -1,8 +1,7 @@
-"""Batch norm over the rows that two ranks hold; as a script in each of them: `python tiny_batch_norm.py OUT`."""
+"""Batch norm over the rows that two ranks hold; `main` is what each of them does."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def learn(net: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Any]:
     return {"y": y.detach(), "x.grad": x.grad, **gradients, **buffers}
 
 
-def main(out: str) -> None:
+def main(out: Path) -> None:
     """Each rank writes what it saw."""
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
@@ -59,9 +58,5 @@ def main(out: str) -> None:
             first = rank * split[0]
             own = slice(first, first + split[rank])
             seen[f"{case} {step}"] = learn(net, *(rows[own] for rows in rows_of(case, step)))
-    torch.save(seen, Path(out) / f"rank{rank}.pt")
+    torch.save(seen, out / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,8 +1,7 @@
-"""An ODIS training small enough for a test; as a script in each of two ranks: `python tiny_odis_training.py OUT`."""
+"""An ODIS training small enough for a test; `main` is what each of two ranks does."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,5 +90,6 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     return learnt(model)
 
 
-if __name__ == "__main__":
-    write_rank(run_double, Path(sys.argv[1]))
+def main(out: Path) -> None:
+    """What each of two ranks does."""
+    write_rank(run_double, out)

@@ -1,8 +1,7 @@
-"""A SlotCon training small enough for a test; as a script in each of two ranks: `python FILE OUT`."""
+"""A SlotCon training small enough for a test; `main` is what each of two ranks does."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +73,8 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     return learnt(model)
 
 
-def main(out: str) -> None:
+def main(out: Path) -> None:
     """What two ranks learn, and what they gather of rows of which one has none."""
-    ranks = write_rank(run_double, Path(out))
+    ranks = write_rank(run_double, out)
     shared = ranks.gather_all(torch.full((3 * ranks.rank, 2), float(ranks.rank)))
-    torch.save(shared, Path(out) / f"gathered{ranks.rank}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    torch.save(shared, out / f"gathered{ranks.rank}.pt")

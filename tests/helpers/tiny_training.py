@@ -1,14 +1,10 @@
-"""A training small enough for a test; as a script: `python tiny_training.py OUT [kill=STEP] [term=STEP] [world=N]`.
-
-With `kinds=A,B` it trains once for each kind of objective.
-"""
+"""A training small enough for a test; `main` is one in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +110,15 @@ def terminate_between(objective: Any, step: int, out: Path) -> None:
     objective.loss, loop.save_checkpoint = loss_with_signal, save_and_note
 
 
-def main(out: str, *arguments: str) -> None:
+def main(out: Path, *arguments: str) -> None:
+    """A training in `out`, with kill=STEP, term=STEP, world=N; with kinds=A,B once for each kind of objective."""
     torch.set_num_threads(1)
     options = dict(argument.split("=") for argument in arguments)
     ranks = start_ranks("cpu", "fp32", int(options["world"]) if "world" in options else None)
     if "kinds" in options:
         for kind in options["kinds"].split(","):
             objective = tiny_objective(kind, gather=ranks.gather)
-            fit(tiny_model(), objective, tiny_recipe(), seed=0, out=Path(out) / kind, ranks=ranks, progress=False)
+            fit(tiny_model(), objective, tiny_recipe(), seed=0, out=out / kind, ranks=ranks, progress=False)
         return
     objective = tiny_objective(gather=ranks.gather)
     if "kill" in options:
@@ -134,9 +131,5 @@ def main(out: str, *arguments: str) -> None:
 
         objective.loss = loss_until_killed
     if "term" in options:
-        terminate_between(objective, int(options["term"]) + ranks.rank, Path(out))
-    fit(tiny_model(), objective, tiny_recipe(), seed=0, out=Path(out), ranks=ranks, progress=False)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        terminate_between(objective, int(options["term"]) + ranks.rank, out)
+    fit(tiny_model(), objective, tiny_recipe(), seed=0, out=out, ranks=ranks, progress=False)

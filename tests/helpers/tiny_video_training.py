@@ -1,8 +1,7 @@
-"""A training on videos small enough for a test; as a script in each of two ranks: `python FILE OUT`."""
+"""A training on videos small enough for a test; `main` is what each of two ranks does."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,5 +80,6 @@ def run_double(ranks: Ranks, out: Path) -> dict[str, Tensor]:
     return learnt(model)
 
 
-if __name__ == "__main__":
-    write_rank(run_double, Path(sys.argv[1]))
+def main(out: Path) -> None:
+    """What each of two ranks does."""
+    write_rank(run_double, out)

@@ -1,17 +1,13 @@
-"""Runs a script in two gloo ranks on this machine, as torchrun would (started without it: torch is imported less)."""
+"""Runs a function in two gloo ranks on this machine, as torchrun would run a script."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
 
+import forked
 import pytest
 import torch
-from places import HELPERS
 from tiny_training import logged_losses
 from torch import Tensor, nn
 from torch.distributed import TCPStore
@@ -22,7 +18,7 @@ RunDouble = Callable[[Ranks, Path], dict[str, Tensor]]
 """Trains in float64, where a joint batch and two halves of it differ by rounding only; returns what it learnt."""
 
 
-def run_two_ranks(script: Path, *arguments: str | Path, expected: int = 0) -> list[str]:
+def run_two_ranks(act: forked.Act, *arguments: str | Path, expected: int = 0) -> list[str]:
     """Both must end with this exit code within two minutes. Returns what they printed on standard error."""
     # The store is kept here, as torchrun keeps it: a port that a rank opens later may have been taken by then.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -33,18 +29,14 @@ def run_two_ranks(script: Path, *arguments: str | Path, expected: int = 0) -> li
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
-    command = [sys.executable, str(script), *map(str, arguments)]
-    ranks = [
-        subprocess.Popen(command, env={**os.environ, **shared, "RANK": r, "LOCAL_RANK": r}, stderr=PIPE, text=True)
-        for r in "01"
-    ]
+    ranks = [forked.start(act, *arguments, environment={**shared, "RANK": r, "LOCAL_RANK": r}) for r in "01"]
     try:
-        printed = [rank.communicate(timeout=120)[1] for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [expected, expected], printed
-        return printed
+        done = [rank.end() for rank in ranks]
+        assert [rank.returncode for rank in done] == [expected, expected], done
+        return [rank.stderr for rank in done]
     finally:
         for rank in ranks:
-            rank.kill()
+            rank.process.kill()
 
 
 def learnt(model: nn.Module) -> dict[str, Tensor]:
@@ -61,11 +53,11 @@ def write_rank(run_double: RunDouble, out: Path) -> Ranks:
     return ranks
 
 
-def assert_ranks_learn_the_joint_batch(script: str, run_double: RunDouble, folder: Path) -> None:
-    """`script` in two ranks learns what `run_double` does alone. Leaves the logs in `folder`/one and `folder`/two."""
+def assert_ranks_learn_the_joint_batch(main: forked.Act, run_double: RunDouble, folder: Path) -> None:
+    """`main` in two ranks learns what `run_double` does alone. Leaves the logs in `folder`/one and `folder`/two."""
     joint = run_double(start_ranks("cpu", "fp32"), folder / "one")
     (folder / "two").mkdir()
-    run_two_ranks(HELPERS / script, folder / "two")
+    run_two_ranks(main, folder / "two")
     assert logged_losses(folder / "two") == pytest.approx(logged_losses(folder / "one"), abs=1e-6)  # in float32
     for rank in range(2):
         tensors = torch.load(folder / "two" / f"rank{rank}.pt", weights_only=True)

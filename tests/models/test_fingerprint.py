@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -18,8 +17,9 @@ from clevrtex_tree import write_scenes
 from torch import nn
 
 from ocl_bench.core.errors import UsageError
-from ocl_bench.models.fingerprint import source_files, sources_sha256, state_fingerprint
+from ocl_bench.models.fingerprint import state_fingerprint
 from ocl_bench.models.loading import get_model
+from ocl_bench.models.sources import source_files, sources_sha256
 
 MODEL = """
 import os, pathlib, torch
@@ -45,7 +45,7 @@ def own_imports() -> Iterator[None]:
     path, modules = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
-    for name in ("net", "side", "pack", "pack.inner", "pack.deep"):
+    for name in ("net", "plug", "side", "pack", "pack.inner", "pack.deep"):
         if name not in modules:
             sys.modules.pop(name, None)
 
@@ -68,32 +68,14 @@ def folder(tmp_path: Path) -> Path:
 
 def value(folder: Path, **environment: str) -> tuple[float, str]:
     """mbo_fg and key of an evaluation in a process of its own, whose results are kept."""
-    command = [
-        "eval",
-        "--model",
-        "model.py:build",
-        "--task",
-        "clevrtex",
-        "--data-root",
-        "data",
-        "--no-pictures",
-        "--json",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "ocl_bench", *command, "--no-pictures", "--json"],
-        cwd=folder,
-        env=os.environ | environment | {"OCL_BENCH_RESULTS": str(folder / "results")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    arguments = ["--model", "model.py:build", "--task", "clevrtex", "--data-root", "data", "--no-pictures", "--json"]
+    environment |= {"OCL_BENCH_RESULTS": str(folder / "results")}
+    done = forked.run(forked.command, "eval", *arguments, cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     return result["metrics"]["mbo_fg"]["value"], result["identity"]["key"]
 
 
-@pytest.mark.slow
 def test_new_weights_helpers_and_environment_are_another_model(folder: Path) -> None:
     first = value(folder)
     assert value(folder) == first, "the same model is reused"
@@ -270,3 +252,73 @@ def test_sources_are_followed_to_any_depth_and_no_further_than_the_users(tmp_pat
     before = sources_sha256(source_files(tmp_path / "model.py"), tmp_path.resolve())
     (tmp_path / "pack" / "deep.py").write_text("A = 2\n")
     assert sources_sha256(source_files(tmp_path / "model.py"), tmp_path.resolve()) != before
+
+
+OUTSIDE = """
+import importlib, logging, os, time
+from pathlib import Path
+import torch
+import net
+from net import helper
+plug = importlib.import_module("pl" + "ug")
+HERE = Path(__file__).parent
+FILE = str(HERE / "x")
+SCALE = float(os.environ.get("SCALE", "1"))
+TABLE = torch.tensor([SCALE])
+UNUSED = time.time()
+log = logging.getLogger("mine")
+
+def shifted(value): return value + TABLE
+
+class Base:
+    steps = int(os.environ.get("STEPS", "1"))
+
+class Net(Base, torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    @property
+    def more(self): return helper() + net.SHIFT + plug.MORE
+
+    def predict(self, batch):
+        log.info("%s %s", HERE, FILE)
+        return [shifted(value) * SCALE for value in (self.steps, self.more)]
+
+def build(): return Net()
+"""
+
+
+def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    """The identity of a model whose values lie in classes and modules."""
+    for name in ("net", "plug"):
+        sys.modules.pop(name, None)
+    with monkeypatch.context() as patch:
+        for name, setting in environment.items():
+            patch.setenv(name, setting)
+        return get_model(f"{folder / 'model.py'}:build").source_sha256
+
+
+def test_attributes_of_classes_and_globals_that_the_code_names_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.py").write_text(OUTSIDE)
+        text = "import os\nSHIFT = int(os.environ.get('SHIFT', '0'))\nINNER = int(os.environ.get('INNER', '0'))\n"
+        (tmp_path / place / "net.py").write_text(f"{text}def helper(): return INNER\n")
+        (tmp_path / place / "plug.py").write_text("MORE = 1\n")
+    folder = tmp_path / "here"
+    first = outside(folder, monkeypatch)
+    assert first == outside(folder, monkeypatch), "what differs from run to run, and is not named, does not count"
+    assert first == outside(tmp_path / "there", monkeypatch), "nor does the place of the folder"
+    changed = [outside(folder, monkeypatch, **{name: "2"}) for name in ("SCALE", "STEPS", "SHIFT", "INNER")]
+    (folder / "plug.py").write_text("MORE = 2\n")
+    changed.append(outside(folder, monkeypatch))
+    assert len({first, *changed}) == 6
+
+
+def test_modules_that_importlib_names_are_sources(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import importlib\ndef f(): return importlib.import_module('late').x\n")
+    (tmp_path / "late.py").write_text("x = 1\n")
+    assert [file.name for file in source_files(tmp_path / "model.py")] == ["model.py", "late.py"]

@@ -1,14 +1,12 @@
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
 from places import HELPERS
-from tiny_training import learn_alone, logged_losses, tiny_model, tiny_objective, tiny_recipe
+from tiny_training import learn_alone, logged_losses, main, tiny_model, tiny_objective, tiny_recipe
 from two_ranks import run_two_ranks
 
 from ocl_bench.core.errors import UsageError
@@ -16,9 +14,6 @@ from ocl_bench.training import fit
 from ocl_bench.training import ranks as ranks_module
 from ocl_bench.training.checkpoint import load_checkpoint
 from ocl_bench.training.ranks import start_ranks
-
-SCRIPT = HELPERS / "tiny_training.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def learn(out, **options):
@@ -29,7 +24,7 @@ def learn(out, **options):
 
 
 def test_resume_after_kill_9_gives_equal_losses_and_weights(tmp_path, whole):
-    killed = subprocess.run([sys.executable, SCRIPT, tmp_path, "kill=5"], env=ENVIRONMENT)
+    killed = forked.run(main, tmp_path, "kill=5")
     assert killed.returncode == -9
     assert load_checkpoint(tmp_path / "last.pt").step == 5
     trained = learn(tmp_path)
@@ -110,18 +105,18 @@ def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, whole):
 
 def test_two_gloo_ranks_learn_like_one(tmp_path, whole):
     learn(tmp_path, objective=tiny_objective("boxes"))
-    run_two_ranks(SCRIPT, tmp_path / "two", "world=2", "kinds=neighbour,boxes")
+    run_two_ranks(main, tmp_path / "two", "world=2", "kinds=neighbour,boxes")
     assert logged_losses(tmp_path / "two" / "neighbour") == pytest.approx(whole[0], abs=1e-5)
     assert logged_losses(tmp_path / "two" / "boxes") == pytest.approx(logged_losses(tmp_path), abs=1e-5)
 
 
 def test_sigterm_of_several_ranks_saves_one_checkpoint_and_all_exit_143(tmp_path, whole):
     """A signal reaches the ranks between different steps: all stop after the same one."""
-    endings = run_two_ranks(SCRIPT, tmp_path, "world=2", "term=3", expected=143)
+    endings = run_two_ranks(main, tmp_path, "world=2", "term=3", expected=143)
     assert load_checkpoint(tmp_path / "last.pt").step == 4
     assert (tmp_path / "saved.txt").read_text() == "1\n2\n3\n4\n"  # the last one once, and by one rank
     assert sum("stopped by SIGTERM: step 4 is in " in text for text in endings) == 1
-    run_two_ranks(SCRIPT, tmp_path, "world=2")
+    run_two_ranks(main, tmp_path, "world=2")
     assert logged_losses(tmp_path) == pytest.approx(whole[0], abs=1e-5)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert len(set(lines)) == len(lines) == 10  # 8 steps, and validations after 4 and 8
@@ -144,7 +139,7 @@ def test_a_rank_that_was_lost_is_said_in_one_line(tmp_path):
 
 def test_ranks_end_with_0_while_gloo_still_works():
     """Without `_leave_gloo` both abort here: "terminate called without an active exception"."""
-    run_two_ranks(HELPERS / "leaving_rank.py")
+    run_two_ranks(forked.script, HELPERS / "leaving_rank.py")
 
 
 def test_world_size_that_is_not_running_is_refused():

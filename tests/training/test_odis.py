@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scenes_with_classes import classed_scene
-from tiny_odis_training import CROPS, odis_recipe, run_double, tiny_model, tiny_objective, tiny_source
+from tiny_odis_training import CROPS, main, odis_recipe, run_double, tiny_model, tiny_objective, tiny_source
 from tiny_training import assert_same_training, learn_alone, log_rows, losses_and_weights
 from two_ranks import assert_ranks_learn_the_joint_batch
 from typer.testing import CliRunner
@@ -79,7 +79,7 @@ def test_student_teacher_and_centres_all_learn(whole):
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
     """One image of five has no box, so ranks have different shares of objects."""
-    assert_ranks_learn_the_joint_batch("tiny_odis_training.py", run_double, tmp_path)
+    assert_ranks_learn_the_joint_batch(main, run_double, tmp_path)
     counts = [[row[name] for name in row if name.startswith("count_")] for row in log_rows(tmp_path / "one")]
     assert counts == [[row[name] for name in row if name.startswith("count_")] for row in log_rows(tmp_path / "two")]
     present = tiny_objective().batch(0)["present"][:, :2].all(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scenes_with_classes import classed_scene
-from tiny_slotcon_training import run_double, slotcon_recipe, tiny_model, tiny_objective
+from tiny_slotcon_training import main, run_double, slotcon_recipe, tiny_model, tiny_objective
 from tiny_training import (
     assert_visits_learn_the_same,
     learn_alone,
@@ -51,7 +51,7 @@ def test_student_teacher_and_centre_all_learn(whole):
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
     """The ranks have different numbers of shared slots; the last assertion checks this."""
-    assert_ranks_learn_the_joint_batch("tiny_slotcon_training.py", run_double, tmp_path)
+    assert_ranks_learn_the_joint_batch(main, run_double, tmp_path)
     for rank in range(2):
         gathered = torch.load(tmp_path / "two" / f"gathered{rank}.pt", weights_only=True)
         assert gathered.shape == (3, 2) and (gathered == 1).all()

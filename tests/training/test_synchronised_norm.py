@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from places import HELPERS
-from tiny_batch_norm import CASES, SPLITS, learn, network, rows_of
+from tiny_batch_norm import CASES, SPLITS, learn, main, network, rows_of
 from torch import nn
 from two_ranks import run_two_ranks
 
@@ -16,7 +15,7 @@ JOINT = [step for step, split in enumerate(SPLITS) if sum(split) > 1]
 def ranks(tmp_path_factory):
     """The results of two ranks."""
     out = tmp_path_factory.mktemp("norm")
-    run_two_ranks(HELPERS / "tiny_batch_norm.py", out)
+    run_two_ranks(main, out)
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -16,6 +16,7 @@ from tiny_training import (
 from tiny_video_training import (
     SMALL,
     TEACHER,
+    main,
     run_double,
     tiny_features,
     tiny_objective,
@@ -58,7 +59,7 @@ def test_all_but_the_encoder_learns_and_the_teacher_is_no_part_of_it(whole):
 
 
 def test_two_gloo_ranks_learn_like_one_with_the_joint_batch(tmp_path):
-    assert_ranks_learn_the_joint_batch("tiny_video_training.py", run_double, tmp_path)
+    assert_ranks_learn_the_joint_batch(main, run_double, tmp_path)
 
 
 def test_batches_are_a_function_of_seed_and_step():

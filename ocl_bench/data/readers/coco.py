@@ -24,7 +24,6 @@ without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing m
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -36,8 +35,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from ...core.boxes import odd_boxes
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import find_files
+from ...core.log import warn_once
+from ...core.numbers import finite_numbers
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -218,6 +220,9 @@ class CocoReader(SampleSequence[Sample]):
     def _instances(self, sample_id: str, annotations: list[dict[str, Any]], shape: tuple[int, ...]) -> Truth:
         """Truth of `annotations: instances`: the objects, and their label map."""
         instances = tuple(self._instance(sample_id, entry, (shape[0], shape[1])) for entry in annotations)
+        boxes = np.array([instance.box for instance in instances]).reshape(-1, 4)
+        for kind, number in odd_boxes(boxes, (shape[0], shape[1])).items():
+            warn_once(kind, self.root, f"sample {sample_id}: {number} {kind} (said once for {self.root})")
         return Truth(*label_map(instances, (shape[0], shape[1]), self.options.crowd), instances=instances)
 
     def _instance(self, sample_id: str, entry: dict[str, Any], shape: tuple[int, int]) -> Instance:
@@ -228,10 +233,10 @@ class CocoReader(SampleSequence[Sample]):
             if category not in self.categories:
                 raise ValueError(f"unknown category {category!r}")
             mask = run_length(entry.get("segmentation"), shape)
-            x, y, width, height = (float(value) for value in entry["bbox"])
+            x, y, width, height = finite_numbers("bbox", entry["bbox"])
             # The area that the file states, not that of the mask: COCO's small, medium and large go by it.
-            area = float(entry.get("area", width * height))
-            if not all(map(math.isfinite, (x, y, width, height, area))) or min(width, height) < 0:
+            (area,) = finite_numbers("area", [entry.get("area", width * height)])
+            if min(width, height) < 0:
                 raise ValueError(f"bbox {entry['bbox']} and area {area:g} are not a box and its area")
         except KeyError as error:
             raise SampleError(sample_id, f"{name}: field {error} is missing; {_REMEDY}") from error

@@ -29,7 +29,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.log import warn_once
 from ...core.types import VOID, Sample, Truth
-from ...metrics.ignored import IGNORED
+from ...metrics.ignored import IGNORED, spread_to_255
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import Manifest, open_index, take_manifest
@@ -190,7 +190,8 @@ def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path:
     """The option `void` for a mask (or for all masks of a video) with these codes.
 
     255 means void in 8-bit maps. A map that counts further than that has an object 255, unless the card itself says
-    `void: 255`; either way a remark names the first such file.
+    `void: 255`; either way a remark names the first such file. Another one names the first map in which 255 looks like
+    an object, if the card does not say what it is.
 
     Args:
         codes: integers as `read_mask` gives them.
@@ -199,9 +200,16 @@ def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path:
         path: the mask, for the remark.
         about: what the remark is said once for.
     """
-    if coloured or options.void != IGNORED or codes.max(initial=0) <= IGNORED or not (codes == IGNORED).any():
-        return options.void
     said = "void" in options.model_fields_set
+    if coloured or options.void != IGNORED or not (codes == IGNORED).any():
+        return options.void
+    if codes.max() <= IGNORED:
+        if not said and (numbers := spread_to_255(codes)):
+            shown = ", ".join(map(str, numbers))
+            text = "255 is read as void; set data.options.void to null if it is an object, or to 255 if it is not"
+            reason = f"numbers are spread evenly up to 255 ({shown}), and {text} (said once for {about})"
+            warn_once("spread", about, f"{path}: {reason}")
+        return options.void
     text = "read as void, as data.options.void says; set it to null if that is an object"
     if not said:
         text = "read as an object; set data.options.void to 255 if it means void"

@@ -62,11 +62,24 @@ def lazy_video(video_id: str, names: Sequence[str], read: Callable[[int], Sample
     return Video(video_id, LazyFrames(video_id, tuple(names), read, remedy), tuple(names))
 
 
-def in_time(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Key that sorts names of frames by the numbers in them: `f2` before `f10`, and padded numbers as usual."""
-    # re.split with a group gives text and numbers in turn, numbers at odd positions. The name itself comes last, so
-    # that `f2` and `f02` have a fixed order.
-    parts = re.split(r"([0-9]+)", name)
+def in_time(names: Iterable[str]) -> list[str]:
+    """Names of frames in the order of the numbers in them: `f2` before `f10`, `-5` before `3`, `0a` after `09`.
+
+    Names are hexadecimal numbers if all can be, one has a letter, and they are equally long or count without a gap.
+    """
+    names = sorted(names)
+    if all(re.fullmatch("[0-9a-f]+|[0-9A-F]+", name) for name in names) and not all(map(str.isdecimal, names)):
+        numbers = sorted(int(name, 16) for name in names)
+        if len({len(name) for name in names}) == 1 or numbers == list(range(numbers[0], numbers[0] + len(names))):
+            return sorted(names, key=lambda name: int(name, 16))
+    return sorted(names, key=_by_numbers)
+
+
+def _by_numbers(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Key that sorts a name by the numbers in it."""
+    # re.split with a group gives text and numbers in turn, numbers at odd positions. A dash that follows a letter or a
+    # digit is no sign. The name itself comes last, so that `f2` and `f02` have a fixed order.
+    parts = re.split(r"((?<![0-9A-Za-z])-[0-9]+|[0-9]+)", name)
     return tuple(int(part) if position % 2 else part for position, part in enumerate(parts)), name
 
 

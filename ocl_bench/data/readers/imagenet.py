@@ -241,10 +241,11 @@ def _open_boxes(
         return None, "", ""
     if options.boxes_file is not None:
         path = Path(options.boxes_file.replace("{split}", split)).expanduser()
-        path = path if path.is_file() else place.images / path
+        path = path if path.exists() else place.images / path
         table: TableBoxes = open_table(path, split, reader.ids, reader.labels, numbers)
         remark = f"; boxes of {path.name} for {np.count_nonzero(np.diff(table.starts))} images"
         remark += f", {table.unknown} of its rows are of other images" if table.unknown else ""
+        remark += "".join(f", {count} {kind}" for kind, count in table.odd.items())
         return table, f"-boxes-{table.digest}", remark
     if isinstance(reader, HubReader):
         raise UsageError(f"{place.images}: Hugging Face columns hold no boxes; give data.options.boxes_file or --boxes")

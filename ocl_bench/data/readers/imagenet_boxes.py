@@ -16,6 +16,7 @@ import math
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ...core.boxes import FIRST_PIXEL, odd_boxes
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular, file_sha256, find_file, parse_json, read_bytes, read_text
+from ...core.numbers import finite_numbers
 from ...core.types import Instance
 
 OTHER_CLASS = -1
@@ -91,6 +94,7 @@ class TableBoxes:
         categories: (M,) int16 class index of each box.
         sizes: (N, 2) int32 height and width of each image, 0 for images without a row.
         unknown: number of rows of images that neither split has.
+        odd: number of odd boxes by kind, see `core.boxes`.
         digest: hash of the file.
     """
 
@@ -100,6 +104,7 @@ class TableBoxes:
     categories: np.ndarray
     sizes: np.ndarray
     unknown: int
+    odd: Mapping[str, int]
     digest: str
 
     def read(self, position: int, sample_id: str, own: int, shape: tuple[int, int]) -> tuple[Instance, ...]:
@@ -189,6 +194,7 @@ def open_table(
     names = {sample_id.rpartition("/")[2]: position for sample_id, position in places.items()}
     counts, sizes = np.zeros(len(ids), dtype=np.int64), np.zeros((len(ids), 2), dtype=np.int32)
     boxes, categories, owners = array("d"), array("h"), array("q")
+    odd, written = Counter[str](), 0
     unknown, first, others = 0, "", tuple(f"{name}/" for name in _SPLITS if name != split)
     for where, row in _rows(path):
         name, size, corners, words = _checked(row, where)
@@ -203,6 +209,8 @@ def open_table(
         if sizes[position].any():
             raise UsageError(f"{where}: a second row for image '{name}'; write one row with all its boxes")
         sizes[position] = size
+        odd.update(odd_boxes(np.array(corners).reshape(-1, 4), size))
+        written += len(corners)
         for box, word in zip(corners, words, strict=True):
             fitted = fit_box(box, (1.0, 1.0), size)
             if fitted is not None:
@@ -214,6 +222,8 @@ def open_table(
         example = f"{split}/{ids[0].removeprefix(f'{split}/')}"
         rows = f"first row: '{first}'" if first else "it is empty"
         raise UsageError(f"{path}: no row is of an image of {split} ({rows}); write image_id as in '{example}'")
+    if odd[FIRST_PIXEL] == written > 0:
+        raise UsageError(f"{path}: all {written} boxes lie within the first pixel of their image; write pixels")
     if not owners:
         raise UsageError(f"{path}: its rows have no box inside of the images of {split}; extract the boxes again")
     # Stable: the boxes of an image stay in the order of its row.
@@ -221,7 +231,7 @@ def open_table(
     starts = np.concatenate([[0], np.cumsum(counts)])
     content = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
     return TableBoxes(
-        path, starts, content, np.array(categories, dtype=np.int16)[order], sizes, unknown, _digest_file(path)
+        path, starts, content, np.array(categories, dtype=np.int16)[order], sizes, unknown, odd, _digest_file(path)
     )
 
 
@@ -284,10 +294,11 @@ def _checked(row: Any, where: str) -> tuple[str, tuple[int, int], list[list[floa
     if not isinstance(name, str) or not all(type(side) is int and 0 < side < 2**31 for side in size):
         raise UsageError(f"{where}: image_id must be text, width and height whole numbers of pixels above 0")
     try:
-        corners = [[float(value) for value in box] for box in boxes or ()]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2] ({error})") from error
-    # No image is that wide; a comparison with NaN is false.
+        corners = [finite_numbers("a box", box) for box in boxes or ()]
+    except (TypeError, ValueError) as error:
+        text = f"boxes must be a list of [x1, y1, x2, y2], four numbers in pixels ({error})"
+        raise UsageError(f"{where}: {text}") from error
+    # No image is that wide.
     if not all(len(box) == 4 and all(abs(value) <= _FARTHEST for value in box) for box in corners):
         raise UsageError(f"{where}: boxes must be a list of [x1, y1, x2, y2], four numbers in pixels")
     if not isinstance(words, list):

@@ -105,7 +105,7 @@ class VideoFolderReader(SampleSequence[Video]):
         images = list_files(folder / video_id, IMAGES, video_id)
         masks = list_files(self.root / self.options.masks / video_id, MASK_FILES, video_id)
         video = self._video_file(video_id, len(images), len(masks))
-        names = sorted(masks if video is not None else {*images, *masks}, key=in_time)
+        names = in_time(masks if video is not None else {*images, *masks})
         files = _VideoFiles(
             video_id,
             video if video is not None else [folder / video_id / images.get(name, f"{name}.jpg") for name in names],

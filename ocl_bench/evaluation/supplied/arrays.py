@@ -17,7 +17,7 @@ from ...core.types import Sample, Truth
 from ...data import OpenData
 from ...data.base import SampleSequence
 from ...data.rims import remark_rims
-from ...metrics.ignored import IGNORED, IgnoreIndex, with_void
+from ...metrics.ignored import IGNORED, IgnoreIndex, spread_to_255, with_void
 from ..plan import Plan, make_plan
 from .masks import MaskLookup, masks_model
 
@@ -82,8 +82,11 @@ def _check_size(path: Path) -> None:
 
 
 def _void_remark(truth: np.ndarray) -> str:
-    """What is remarkable about 255 in maps (N, H, W) of which some count further; empty for others."""
+    """What is remarkable about 255 in maps (N, H, W): some count further, or it looks like an object; else empty."""
     largest, ignored = truth.max((1, 2)), (truth == IGNORED).any((1, 2))
+    if spread := next(filter(None, map(spread_to_255, truth[ignored])), None):
+        shown = ", ".join(map(str, spread))
+        return f"has numbers that are spread evenly up to {IGNORED} ({shown}), and {IGNORED} is read as void"
     if not ((largest > IGNORED) & ignored).any():
         return ""
     return f"has numbers above {IGNORED}, so that {IGNORED} is an object and not void in the maps with such numbers"

@@ -17,34 +17,47 @@ from ...data.transforms import prepare
 REMEDY = "write one id-map PNG for each sample, named <sample id>.png"
 
 
-def read_prediction(path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
+EXTENTS = ("whole", "crop")
+"""What a mask may show: the whole image, or the crop that the task scores."""
+
+
+def read_prediction(path: Path, sample: Sample, task: TaskSpec, extent: str | None = None) -> np.ndarray:
     """Segment ids (H, W) int64 of a PNG, at the size at which the task scores.
 
     Args:
         path: a PNG of that size, or of the size of the whole image. The latter is cropped and resized like the truth.
         sample: the image (or frame) with its truth.
         task: its protocol says what is cropped and at which size it is scored.
+        extent: one of `EXTENTS`, or None where the size tells.
 
     Raises:
-        SampleError: for a PNG that is missing, damaged, or of another size.
+        SampleError: for a PNG that is missing, damaged, or of another size; or of one that does not tell its extent.
     """
     raw = sample.truth.labels.shape
     scored = prepare(sample, task.protocol, 8)[1].labels.shape  # 8: side of the image, which is thrown away here
     shape = _png_size(path, sample.id)
-    if shape not in (raw, scored):
-        sizes = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys([raw, scored]))
-        raise SampleError(
-            sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} (the whole image or the scored crop)"
-        )
+    expected = {"whole": [raw], "crop": [scored], None: [raw, scored]}[extent]
+    if shape not in expected:
+        sizes = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys(expected))
+        what = {"whole": "the whole image", "crop": "the scored crop", None: "the whole image or the scored crop"}
+        raise SampleError(sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} ({what[extent]})")
     codes, coloured = read_mask(path, sample.id, shape=shape, remedy=REMEDY)
     remark_rims(codes, coloured, None, path, path.parent)
-    if shape == scored:  # taken as it is, also where the whole image happens to have the same size
+    if shape != raw or extent == "crop":
         return codes
-    # The ids take the way of the truth through the protocol, as their ranks: truth labels are small integers.
-    ids, ranks = np.unique(codes, return_inverse=True)
+    cropped = _crop(codes, path, sample, task)
+    if extent is None and shape == scored and not np.array_equal(cropped, codes):
+        both = f"{shape[1]}x{shape[0]} is the size of the whole image and of the scored crop"
+        raise SampleError(sample.id, f"{path}: {both}; say what the masks show: --extent whole or --extent crop")
+    return cropped
+
+
+def _crop(codes: np.ndarray, path: Path, sample: Sample, task: TaskSpec) -> np.ndarray:
+    """A mask of the whole image as the task scores it: the ids take the way of the truth through the protocol."""
+    ids, ranks = np.unique(codes, return_inverse=True)  # as ranks, because truth labels are small integers
     if len(ids) > np.iinfo(np.int16).max:
         raise SampleError(sample.id, f"{path}: {len(ids)} segments in one mask; is it an id map?")
-    whole = Sample(sample.id, sample.image, Truth(ranks.reshape(shape).astype(np.int32)))
+    whole = Sample(sample.id, sample.image, Truth(ranks.reshape(codes.shape).astype(np.int32)))
     return np.asarray(ids[prepare(whole, task.protocol, 8)[1].labels])
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -101,6 +102,7 @@ def masks_plan(
     noise_seeds: Sequence[int] = (0,),
     limit: int | None = None,
     split: str | None = None,
+    extent: str | None = None,
 ) -> Plan:
     """The plan that scores masks from PNG files.
 
@@ -112,11 +114,12 @@ def masks_plan(
         background: for videos, the id of pixels that are no proposal in J and F, as in DAVIS; FG-ARI and mBO count it
             as a segment all the same. None makes every id a proposal.
         source: mask source, as a result records it.
+        extent: what the masks show, see `read_prediction`.
     """
     videos = find_family(task.family).unit == "videos"
 
     def read(mask_name: str, sample: Sample, seed: int) -> np.ndarray:
-        codes = read_prediction(file(mask_name, seed), sample, task)
+        codes = read_prediction(file(mask_name, seed), sample, task, extent)
         if videos:  # an id means the same segment in all frames
             return codes
         # Small ids: the time that detection takes grows with the largest one, and colours reach 2^24.
@@ -128,16 +131,19 @@ def masks_plan(
             # A missing file is not an error here: the runner records it for its sample.
             found = find_file(path)
             content.update(found.read_bytes() if found else b"")
-    model = masks_model(MaskLookup(data, read, source, reads_video=videos), name, content.hexdigest())
+    lookup = MaskLookup(data, read, source, reads_video=videos)
+    model = masks_model(lookup, name, content.hexdigest(), {"extent": extent} if extent else {})
     plan = make_plan(model, task, data=data, noise_seeds=noise_seeds, limit=limit, split=split, device="cpu")
     return replace(plan, adapter=VideoAdapter(task, no_segment=background)) if videos else plan
 
 
-def masks_model(lookup: MaskLookup, name: str, sha256: str) -> LoadedModel:
+def masks_model(
+    lookup: MaskLookup, name: str, sha256: str, options: Mapping[str, str] = MappingProxyType({})
+) -> LoadedModel:
     """The masks as a loaded model; the hash of their content takes the place of a checkpoint's."""
     about: dict[str, Any] = {"notes": ("masks from files",), "supervision": "undeclared"}
     card = ModelCard(name="supplied-masks", source="user:object", input=8, **about)
-    return LoadedModel(lookup, card, name, sha256, 0, None, {}, bundled=False)
+    return LoadedModel(lookup, card, name, sha256, 0, None, options, bundled=False)
 
 
 def masks_in(folder: Path, task: TaskSpec, data: OpenData) -> FindFile:

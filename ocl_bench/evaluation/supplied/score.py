@@ -22,6 +22,7 @@ from ..plan import Plan
 from ..run import run
 from .arrays import array_plan
 from .detections import kept_plan, results_plan
+from .label_maps import EXTENTS
 from .masks import masks_in, masks_plan
 
 
@@ -33,6 +34,7 @@ def score_masks(
     training_seed: int | None = None,
     supervision: str | None = None,
     classes: bool = False,
+    extent: str | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     split: str | None = None,
@@ -48,7 +50,8 @@ def score_masks(
         task: a name, a path of a task card, or a TaskSpec.
         masks: one of four things.
             A folder with `<sample id>.png`. Each PNG has the size of its image, and is then cropped as the protocol
-            says, or the size at which the task scores. Every id is a slot, also 0.
+            says, or the size at which the task scores. Every id is a slot, also 0. Where the two sizes are equal,
+            `extent` says which it is.
             For videos, a folder with `<video>/<frame>.png`. An id means the same in all frames; 0 is no proposal in J
             and F.
             An `.npz` with `prediction` and `truth` (N, H, W), scored at their own resolution without a crop. In the
@@ -59,6 +62,7 @@ def score_masks(
         training_seed, supervision: of the model that made the masks, as in `evaluate`.
         classes: of a COCO results file, score each category by itself, as `pycocotools` does. This is another protocol
             with metrics of its own, on the task `<task>-classes`; by default categories play no part.
+        extent: what the masks of a folder show: the `whole` image, or the `crop` that the task scores.
         data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
 
@@ -72,6 +76,8 @@ def score_masks(
         if masks.suffix != ".json":
             raise UsageError(f"{masks}: has no categories; --classes is for COCO results files (.json)")
         spec = spec.with_classes()
+    if extent is not None:
+        _check_extent(extent, masks)
     if masks.suffix == ".npz":
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
@@ -88,8 +94,15 @@ def score_masks(
         plan = results_plan(spec, data, masks, name, limit=limit, split=split)
     else:
         file = masks_in(masks, spec, data)
-        plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split)
+        plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split, extent=extent)
     return run(_by(said, plan), results=results, progress=progress)
+
+
+def _check_extent(extent: str, masks: Path) -> None:
+    if extent not in EXTENTS:
+        raise UsageError(f"extent '{extent}': use {' or '.join(EXTENTS)}")
+    if masks.suffix in (".npz", ".json"):
+        raise UsageError(f"{masks}: --extent belongs to folders of masks; leave it out")
 
 
 def _by(said: Declared, plan: Plan) -> Plan:
@@ -184,6 +197,7 @@ def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> 
         noise_seeds=seeds,
         limit=limit,
         split=split,
+        extent="crop",  # a run saves masks as they were scored
     )
 
 

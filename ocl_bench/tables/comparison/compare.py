@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cards.task import TaskSpec
+from ...core.errors import UsageError
 from ...families import find_family
 from ...metrics.statistics import (
     PERMUTATIONS,
@@ -28,8 +29,9 @@ from ...metrics.statistics import (
 )
 from ...metrics.statistics_of_set import swap_p_value
 from ...results.ranks_with import Reason, reasons_against_ranking
-from ...results.record import NOT_DETERMINISTIC, Result
-from ...results.store import default_folders
+from ...results.record import Result
+from ...results.store import default_folders, where
+from ..validation.model_section import check_model
 from .pairing import ComparedMethod, PairedResults, pair
 from .sides import Method, Tasks, cards_of, check_names, on_shared_data, side_of
 
@@ -145,9 +147,18 @@ def compare(
     check_names([first, second], folders)
     for card in cards_of(first, second, task, folders):
         ours, theirs = on_shared_data(first, second, card, folders)
+        for result in [*ours, *theirs]:
+            _check_unedited(result, card)
         for metric in _metrics(metrics, card, [*ours, *theirs]):
             comparisons.append(measure(pair(ours, theirs, metric, card=card)))
     return corrected(comparisons)
+
+
+def _check_unedited(result: Result, card: TaskSpec) -> None:
+    """Raise UsageError when name or supervision of a bundled model are not those of its card."""
+    for field, message in check_model(result, card) if result.model.card else ():
+        if field in ("model.name", "model.card", "model.supervision"):
+            raise UsageError(f"{where(result)}: {field} {message}; was the file edited? evaluate again")
 
 
 def difference(
@@ -217,8 +228,11 @@ def _remarks(pairs: PairedResults) -> tuple[str, ...]:
     # A floor stands in the list once for each training seed of the other method.
     results = {id(result): result for side in (pairs.ours, pairs.theirs) for result in side.results}
     remarks = [f"{result.model.name}: {reason.message}" for result in results.values() for reason in _against(result)]
-    varying = [result for result in results.values() if result.identity.deterministic is False]
-    remarks += [f"{result.model.name}: {NOT_DETERMINISTIC}" for result in varying]
+    noise = {tuple(sorted(result.seeds.noise)) for result in results.values()}
+    if len(noise) > 1:
+        shown = " and ".join(", ".join(map(str, seeds)) for seeds in sorted(noise))
+        remarks.append(f"noise seeds differ: {shown}; a value over other seeds has another error")
+    remarks += [f"{result.model.name}: {text}" for result in results.values() for text in result.identity.remarks]
     return tuple(dict.fromkeys(remarks))
 
 

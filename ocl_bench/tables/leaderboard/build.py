@@ -25,7 +25,7 @@ from ...families.summary import edited_value, set_statistic
 from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
-from ...results.record import NOT_DETERMINISTIC, Result
+from ...results.record import Result
 from ...results.seeds import base_name, method_of
 from ...results.store import default_folders, rows_of, search, task_names_in, where
 from .facts import NOT_RECORDED, facts_of
@@ -86,7 +86,8 @@ def _pages(board: Board, split: Property | None) -> list[tuple[str, str]]:
 
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    # A result may lie in a file whose name is not UTF-8, which Python keeps with half characters.
+    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8", errors="backslashreplace"))
     return path
 
 
@@ -209,7 +210,8 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
         created=result.identity.created,
         identity=(base, options, model.weights, model.code_sha256, result.setup.dtype),
         method=json.dumps(method_of(result), sort_keys=True),
-        remark=NOT_DETERMINISTIC if result.identity.deterministic is False else "",
+        arrays=model.arrays,
+        remark="; ".join(result.identity.remarks),
         values=values,
         statistics=_statistics(rows, reference, list(cells)),
         facts=facts,

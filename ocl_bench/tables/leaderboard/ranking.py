@@ -71,6 +71,7 @@ class Row:
         identity: base, options, hashes of weights and code, and dtype. Results that agree in them are repeats of one
             measurement.
         method: what training seeds of one method share (`results.seeds`), as one text.
+        arrays: hash of parameters and buffers alone; '' where it was not recorded.
         remark: what a reader has to know about the row; '' for nothing.
         values: values per image, averaged over noise seeds; index sample id, one column for each metric.
         statistics: the metrics that are not averages over images, as functions of the weights of the rows of `values`.
@@ -100,6 +101,7 @@ class Row:
     statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
     facts: Facts = field(default_factory=Facts, compare=False)
     properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
+    arrays: str = ""
     remark: str = ""
     rank: str = ""
     tied_with_best: bool | None = None
@@ -165,15 +167,32 @@ def _with_seed_means(rows: Sequence[Row]) -> list[Row]:
         methods.setdefault(key, []).append(row)
     out: list[Row] = []
     for seeds in methods.values():
-        out += [_seed_mean(seeds)] if _are_seeds(seeds) else seeds
+        out += [_seed_mean(seeds)] if _are_seeds(seeds) else _with_copies(seeds)
+    return out
+
+
+def _with_copies(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one method, with a remark on those that are another row's training under another seed."""
+    first: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row.training_seeds):
+        first.setdefault(row.arrays, row)
+    out = []
+    for row in rows:
+        original = first[row.arrays]
+        if row.arrays and original.training_seeds != row.training_seeds:
+            text = f"no other training seed: its parameters and buffers are those of {original.model}"
+            row = replace(row, remark=f"{row.remark}; {text}" if row.remark else text)
+        out.append(row)
     return out
 
 
 def _are_seeds(rows: Sequence[Row]) -> bool:
     """Whether these are two or more rows with different training seeds, and with different weights where known."""
     weights = [row.identity[2] for row in rows if row.identity[2]]
+    arrays = [row.arrays for row in rows if row.arrays]
     # A copied checkpoint under another seed would count as a second, equal training.
-    return len({row.training_seeds for row in rows}) == len(rows) > 1 and len(set(weights)) == len(weights)
+    other = len(set(weights)) == len(weights) and len(set(arrays)) == len(arrays)
+    return len({row.training_seeds for row in rows}) == len(rows) > 1 and other
 
 
 def _seed_mean(seeds: Sequence[Row]) -> Row:

@@ -23,7 +23,7 @@ from ...core.files import parse_json, read_text
 from ...data.extensions import extensions_of
 from ...metrics import find_metric
 from ...results.migrations import migrate
-from ...results.ranks_with import Reason, reasons_against_ranking
+from ...results.ranks_with import Reason, reasons_against_ranking, reference_of_card
 from ...results.record import Result
 from ...results.store import key_of
 from .model_section import check_model
@@ -77,26 +77,35 @@ class Validation:
 
 
 def validate(
-    path: str | Path, *, predictions: str | Path | None = None, data_root: str | Path | None = None
+    path: str | Path,
+    *,
+    task: str | Path | TaskSpec | None = None,
+    predictions: str | Path | None = None,
+    data_root: str | Path | None = None,
 ) -> list[Problem]:
     """List all problems of a result file; arguments and errors are those of `examine`."""
-    return list(examine(path, predictions=predictions, data_root=data_root).problems)
+    return list(examine(path, task=task, predictions=predictions, data_root=data_root).problems)
 
 
 def examine(
-    path: str | Path, *, predictions: str | Path | None = None, data_root: str | Path | None = None
+    path: str | Path,
+    *,
+    task: str | Path | TaskSpec | None = None,
+    predictions: str | Path | None = None,
+    data_root: str | Path | None = None,
 ) -> Validation:
     """Check a result file against its rows, its cards and, where they are kept, its predictions.
 
     Args:
         path: the JSON file; its rows lie beside it.
+        task: card of the result, when it is not a bundled one.
         predictions: folder with `seed-<n>/...`; by default `<stem>.predictions` beside the file, if it is there.
         data_root: where official data is, to score predictions again.
 
     Raises:
         UsageError: when the file is not a JSON object.
     """
-    path = Path(path)
+    path, given = Path(path), get_task(task) if task is not None else None
     content = _read_json(path)
     problems = list(_not_finite(content))
     result = _parse(path, content, problems)
@@ -104,22 +113,23 @@ def examine(
     images = metrics = rescored = 0
     # Checks go on after a problem, because all problems of a submission should be reported at once.
     if result is not None:
-        task = _task_card(result, problems)
+        card = _task_card(result, given, problems)
         problems += [
             *_check_time(result),
-            *_check_task(result, task),
-            *check_model(result, task),
+            *_check_task(result, card),
+            *check_model(result, card),
             *_check_ranges(result),
         ]
-        problems += _check_key(result, task, skipped)
+        problems += _check_key(result, card, skipped)
         rows = find_rows(path, result, problems)
         if rows is not None:
             images = len(rows)
             problems += [*check_counts(result, rows), *check_row_values(rows)]
-            metrics = check_values(result, rows, task, problems, skipped)
-            rescored = _rescore(path, result, rows, task, predictions, data_root, problems, skipped)
+            metrics = check_values(result, rows, card, problems, skipped)
+            rescored = _rescore(path, result, rows, card, predictions, data_root, problems, skipped)
     refusals = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(problems))
-    not_ranked = tuple(reasons_against_ranking(result)) if result is not None else ()
+    reference = reference_of_card(given) if given is not None else None
+    not_ranked = tuple(reasons_against_ranking(result, reference)) if result is not None else ()
     return Validation(str(path), refusals, tuple(skipped), not_ranked, images, metrics, rescored)
 
 
@@ -190,11 +200,15 @@ def _check_time(result: Result) -> FieldProblems:
         yield "identity.created", f"{result.identity.created} has no time zone or lies in the future"
 
 
-def _task_card(result: Result, problems: list[tuple[str, str]]) -> TaskSpec | None:
-    """The bundled card of the task, or None with a problem."""
+def _task_card(result: Result, given: TaskSpec | None, problems: list[tuple[str, str]]) -> TaskSpec | None:
+    """The card that was given, or the bundled card of the task; None with a problem."""
+    if given is not None:
+        if result.task.name != given.name:
+            problems.append(("task.name", f"'{result.task.name}' is not the task of the given card, '{given.name}'"))
+        return given
     # `get_task` also reads paths. This name comes from a stranger and must not open one.
     if not is_task(result.task.name):
-        text = f"'{result.task.name}' is not a task of this version; see `ocl-bench list tasks`"
+        text = f"'{result.task.name}' is not a task of this version; see `ocl-bench list tasks`, or pass --task CARD"
         problems.append(("task.name", text))
         return None
     return get_task(result.task.name)

@@ -195,8 +195,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "category": ({"category_id": 99}, "annotation 5: unknown category 99"),
     "category list": ({"category_id": [1]}, "annotation 5: "),
     "box": ({"bbox": [1, 2, 3]}, "annotation 5: not enough values"),
-    "box of words": ({"bbox": ["a", 2, 3, 4]}, "could not convert string to float"),
-    "box NaN": ({"bbox": [NAN, 2, 3, 4]}, "are not a box and its area"),
+    "box of words": ({"bbox": ["a", 2, 3, 4]}, "bbox has 'a', expected a finite number"),
+    "box of digits": ({"bbox": ["1", 2, 3, 4]}, "bbox has '1', expected a finite number"),
+    "box of truth": ({"bbox": [True, 2, 3, 4]}, "bbox has True, expected a finite number"),
+    "area of digits": ({"area": "12"}, "area has '12', expected a finite number"),
+    "polygon of digits": ({"segmentation": [["1", 2, 3, 4, 5, 6]]}, "a polygon has '1', expected a finite number"),
+    "box NaN": ({"bbox": [NAN, 2, 3, 4]}, "bbox has nan, expected a finite number"),
     "box beyond numbers": ({"bbox": [1, 2, 3, HUGE]}, "too large to convert to float"),
     "box inside out": ({"bbox": [1, 2, -3, 4]}, "are not a box and its area"),
     "area": ({"area": None}, "annotation 5: "),
@@ -227,6 +231,15 @@ def test_a_bad_annotation_is_one_line_and_leaves_the_others_alone(tmp_path: Path
     found = message(data)
     assert text in found and "annotation 5" in found and "data.options.ids" in found
     assert data.reader[1].truth.labels.sum() == 16
+
+
+def test_odd_boxes_of_annotations_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odd = [{**annotation(k, k, square(0, 0, 4, 4)), "bbox": [0.1, 0.2, 0.3, 0.4]} for k in (1, 2)]
+    write_coco(tmp_path, {1: SHAPE, 2: SHAPE}, odd)
+    data = open_split(tmp_path)
+    for position in (0, 1):
+        assert len(data.reader[position].truth.instances) == 1
+    assert caplog.text.count("1 boxes within the first pixel of their image (0..1 instead of pixels?)") == 1
 
 
 def test_a_missing_field_is_named(tmp_path: Path) -> None:

@@ -250,3 +250,36 @@ def test_a_list_of_ids_from_another_system(tmp_path, encoding):
     (root / "ids.txt").write_bytes("ä\n".encode("latin-1"))
     with pytest.raises(DataMissingError, match="not UTF-8"):
         open_data(folder_card(root, ids="ids.txt"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((0, 85, 170, 255), True),
+        ((0, 255), True),
+        ((51, 102, 153, 204, 255), True),
+        ((0, 127, 255), True),
+        ((0, 1, 255), False),
+        ((0, 15, 255), False),
+        ((0, 85, 170), False),
+    ],
+)
+def test_numbers_that_are_spread_up_to_255_are_remarked(tmp_path, caplog, numbers, said):
+    root = write_folder(tmp_path / "photos")
+    for name in ("a", "b"):
+        Image.fromarray(np.array(numbers, np.uint8)[np.arange(600).reshape(20, 30) * len(numbers) // 600]).save(
+            root / f"masks/{name}.png"
+        )
+    for _ in open_data(folder_card(root)).reader:
+        pass
+    text = f"numbers are spread evenly up to 255 ({', '.join(map(str, numbers))})"
+    assert caplog.text.count(text) == int(said)
+    if said:
+        assert (
+            "255 is read as void; set data.options.void to null if it is an object, or to 255 if it is not"
+            in caplog.text
+        )
+    caplog.clear()
+    for void, labels in ((None, len(set(numbers) - {0})), (255, len(set(numbers) - {0, 255}))):
+        assert open_data(folder_card(root, void=void)).reader[0].truth.labels.max() == labels
+    assert not caplog.text

@@ -19,6 +19,7 @@ from layout_trees import card
 from PIL import Image
 from scipy.io import savemat
 
+from ocl_bench.core.boxes import FIRST_PIXEL, OUTSIDE, SWAPPED
 from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data import open_data
 from ocl_bench.data.base import OpenData, Request
@@ -556,6 +557,8 @@ def test_the_split_in_the_name_of_a_table_and_its_place(tmp_path: Path, monkeypa
         ({"boxes": [[1, 2, 3]]}, "four numbers in pixels"),
         ({"boxes": [[1, 2, 3, float("inf")]]}, "four numbers in pixels"),
         ({"boxes": [5]}, "boxes must be a list of"),
+        ({"boxes": [["1", 2, 3, 4]]}, "four numbers in pixels"),
+        ({"boxes": [[True, 2, 3, 4]]}, "four numbers in pixels"),
         ({"label": [FISH, FISH]}, "a list of one wnid per box"),
         ({"label": 3}, "label must be a wnid"),
     ],
@@ -568,6 +571,18 @@ def test_a_table_with_other_columns_or_values_is_refused(tmp_path: Path, change:
     path = write_table(tmp_path / "boxes.jsonl", [row(VAL_IDS[1]), one])
     text = refusal(tmp_path, boxes="labelled", boxes_file=str(path))
     assert message in text and "boxes.jsonl, line 2" in text
+
+
+def test_odd_boxes_of_a_table_are_counted_and_those_in_0_to_1_refused(tmp_path: Path) -> None:
+    write_folders(tmp_path / "imagenet")
+    path = tmp_path / "boxes.jsonl"
+    odd = [row(VAL_IDS[0], (1, 2, 3, 4), (9, 9, 2, 12), (500, 1, 502, 2), (0.1, 0.1, 0.5, 0.5))]
+    write_table(path, odd)
+    note = open_split(tmp_path, boxes="labelled", boxes_file=str(path)).note
+    assert f"1 {SWAPPED}" in note and f"1 {OUTSIDE}" in note and f"1 {FIRST_PIXEL}" in note
+    write_table(path, [row(name, (0.1, 0.1, 0.5, 0.5), (0, 0, 1, 1)) for name in VAL_IDS[:2]])
+    text = refusal(tmp_path, boxes="labelled", boxes_file=str(path))
+    assert "boxes.jsonl: all 4 boxes lie within the first pixel of their image; write pixels" in text
 
 
 def test_a_table_that_is_none_or_fits_nothing(tmp_path: Path) -> None:
@@ -629,6 +644,18 @@ def check_hub(data: OpenData, split: str, rows: list[tuple[bytes, int]] = ROWS) 
         assert sample.truth.label == label and sample.id == data.ids[position]
         assert np.array_equal(sample.image, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
         assert sample.truth.labels.shape == (HEIGHT, WIDTH) and not sample.truth.labels.any()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on Unix only")
+def test_a_pipe_among_parquet_files_of_the_hub_is_not_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "hub/imagenet"
+    for part in ("train", "validation"):
+        write_parquet(root, part, ROWS, files=1)
+    path = next((root / "data").glob("validation-*.parquet"))
+    path.unlink()
+    os.mkfifo(path)
+    text = refusal(tmp_path / "hub")
+    assert path.name in text and "not a regular file" in text
 
 
 def test_parquet_files_of_the_hub(tmp_path: Path) -> None:

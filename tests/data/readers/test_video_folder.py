@@ -12,6 +12,7 @@ from video_layout_trees import all_frames, frame, moving_labels, open_with, reco
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Video
+from ocl_bench.data.readers.frames import in_time
 from ocl_bench.data.readers.video_folder import open_video_folder
 
 SHAPE = (12, 20)
@@ -229,3 +230,21 @@ def test_number_255_is_an_object_where_a_mask_of_the_video_has_larger_ones(
     found = labels(open_with(open_video_folder, tmp_path, "test").reader[0])
     assert (found[0] == 1).all() and (found[1] == 2).all()
     assert "255 is read as an object" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["-10", "-5", "-1", "0", "3", "12"],
+        ["t_-2", "t_-1", "t_0", "t_10"],
+        ["take-1", "take-2", "take-10"],
+        ["2020-01-05", "2020-01-06", "2020-02-01"],
+        ["08", "09", "0a", "0b", "0f", "10", "1a"],
+        ["8", "9", "a", "b", "c", "d", "e", "f", "10"],
+        ["00FE", "00FF", "0100"],
+        ["a1", "a2", "a10", "b1"],
+        ["1", "2", "10"],
+    ],
+)
+def test_names_of_every_kind_of_number_are_in_order(names: list[str]) -> None:
+    assert in_time(reversed(names)) == names

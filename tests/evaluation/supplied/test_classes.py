@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rectangles_with_boxes import TASK, rectangles
@@ -68,12 +69,12 @@ def coco(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def of_pycocotools(folder: Path) -> tuple[float, float]:
-    """AP and AR@100 of boxes with categories."""
+def of_pycocotools(folder: Path, kind: str = "bbox") -> tuple[float, float]:
+    """AP and AR@100 of boxes or masks with categories."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(folder / "annotations" / "instances_val2017.json"))
         found = truth.loadRes(copy.deepcopy(json.loads((folder / "dets.json").read_text())))
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -138,3 +139,22 @@ def test_a_model_names_categories_or_is_refused() -> None:
     assert plan.adapter.check(named, 1, "named") is not None
     with pytest.raises(UsageError, match=r"needs boxes .* scores and labels"):
         plan.adapter.check(Prediction(boxes=named.boxes, scores=named.scores), 1, "nameless")
+
+
+def test_masks_by_class_are_pycocotools(coco: Path) -> None:
+    entries = json.loads((coco / "dets.json").read_text())
+    for entry in entries:
+        x, y, width, height = (int(value) for value in entry["bbox"])
+        mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
+        mask[y : y + height, x : x + width] = 1
+        mask[y : y + height // 3, x : x + width // 3] = 0  # so that masks and boxes have other overlaps
+        code = coco_mask.encode(mask)
+        entry["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+    (coco / "dets.json").write_text(json.dumps(entries))
+    result = scored(coco, classes=True)
+    for kind, iou in (("mask", "segm"), ("box", "bbox")):
+        precision, recall = of_pycocotools(coco, iou)
+        assert result.value(f"class_ap_{kind}") == pytest.approx(precision, abs=1e-9)
+        assert result.value(f"class_ar100_{kind}") == pytest.approx(recall, abs=1e-9)
+    assert result.value("class_ap_mask") != result.value("class_ap_box")
+    assert not result.counts.remarks

@@ -85,6 +85,46 @@ def test_masks_of_whole_images_are_cropped_like_the_images(tmp_path: Path, monke
         score_masks(task, tmp_path / "other", results=tmp_path, progress=False)
 
 
+class Square(MemoryReader):
+    """Images as large as the side at which the task scores, whose centre is what it scores."""
+
+    def __getitem__(self, index: int) -> Sample:
+        labels = np.zeros((SIZE, SIZE), np.int16)
+        labels[index : index + 7, 4:13] = 1
+        labels[8:16, :6] = 2
+        return Sample(self.ids[index], np.zeros((SIZE, SIZE, 3), np.uint8), Truth(labels))
+
+
+def test_masks_whose_size_fits_image_and_crop_are_refused_or_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Square(4)
+    data = OpenData(reader, "embedded", "r1", tmp_path, reader.ids, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(score, "open_data", lambda *arguments, **keywords: data)
+    task = tiny_task(protocol={"crop": "center-0.5", "input": SIZE, "score_at": SIZE})
+    write_masks(tmp_path / "whole", data)
+    write_masks(tmp_path / "crop", data, lambda labels: labels[4:12, 4:12].repeat(2, 0).repeat(2, 1))
+    for folder in ("whole", "crop"):
+        with pytest.raises(UsageError, match=r"16x16 is the size of the whole image and of the scored crop.*--extent"):
+            score_masks(task, tmp_path / folder, results=tmp_path, progress=False)
+    for folder in ("whole", "crop"):
+        for extent in ("whole", "crop"):
+            result = score_masks(task, tmp_path / folder, extent=extent, results=tmp_path, progress=False)
+            assert (result.value("mbo_fg") == 1) == (extent == folder) and not result.reused
+    uncut = tiny_task(protocol={"input": SIZE, "score_at": SIZE})  # both are the same where nothing is cropped
+    assert score_masks(uncut, tmp_path / "whole", results=tmp_path, progress=False).value("mbo_fg") == 1
+
+
+def test_the_declared_extent_must_fit(tmp_path: Path, data: OpenData) -> None:
+    write_masks(tmp_path / "masks", data, lambda labels: labels.repeat(2, 0).repeat(2, 1))
+    with pytest.raises(UsageError, match="mask is 32x32, expected 16x16"):
+        score_masks(tiny_task(), tmp_path / "masks", extent="crop", results=tmp_path, progress=False)
+    with pytest.raises(UsageError, match="extent 'all': use whole or crop"):
+        score_masks(tiny_task(), tmp_path / "masks", extent="all", results=tmp_path, progress=False)
+    with pytest.raises(UsageError, match="belongs to folders of masks"):
+        score_masks("clevrtex", tmp_path / "masks.npz", extent="crop", results=tmp_path, progress=False)
+
+
 def test_missing_and_broken_masks(tmp_path: Path, data: OpenData) -> None:
     write_masks(tmp_path / "masks", data)
     broken = tmp_path / "masks" / "s0002.png"
@@ -176,6 +216,18 @@ def test_number_255_of_arrays_is_an_object_where_there_are_larger_ones(
     result = score_arrays(tmp_path, prediction=truth, truth=truth)
     assert result.path is not None and list(read_rows(result.path)["n_objects"]) == [400]
     assert "masks.npz: truth has numbers above 255, so that 255 is an object and not void" in caplog.text
+
+
+def test_binary_truth_of_0_and_255_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = np.zeros((2, 8, 8), np.uint8)
+    truth[:, 2:6, 2:6] = 255
+    result = score_arrays(tmp_path, prediction=truth, truth=truth)
+    assert result.value("mbo_fg") is None
+    text = "masks.npz: truth has numbers that are spread evenly up to 255 (0, 255), and 255 is read as void"
+    assert text in caplog.text and "`ignore_index`" in caplog.text
+    caplog.clear()
+    declared = score_arrays(tmp_path, prediction=truth, truth=truth, ignore_index=np.array(-1))
+    assert declared.value("mbo_fg") == 1 and "spread" not in caplog.text
 
 
 def test_arrays_exclude_other_data(tmp_path: Path) -> None:

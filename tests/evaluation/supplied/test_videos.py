@@ -219,3 +219,14 @@ def test_evaluate_says_which_predictions_it_cannot_save(tmp_path: Path, data: Op
     assert run(plan, results=tmp_path, progress=False).value("mbo_video") == 1
     with pytest.raises(UsageError, match="above 16777215"):
         run(plan, results=tmp_path, progress=False, save_predictions=True)
+
+
+def test_masks_of_frames_whose_size_fits_frame_and_crop_are_refused_or_declared(tmp_path: Path, data: OpenData) -> None:
+    protocol = {**video_task().protocol.model_dump(), "crop": "center-0.5"}
+    side = data.reader[0].frames[0].truth.labels.shape[0]
+    task = video_task(protocol={**protocol, "score_at": side})
+    write_masks(tmp_path / "whole", data)
+    with pytest.raises(UsageError, match="is the size of the whole image and of the scored crop"):
+        scored(task, tmp_path / "whole", tmp_path)
+    result = score_masks(task, tmp_path / "whole", extent="whole", results=tmp_path, progress=False)
+    assert {name: metric.value for name, metric in result.metrics.items()} == dict.fromkeys(task.metrics, 1.0)

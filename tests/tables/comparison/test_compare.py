@@ -18,6 +18,7 @@ from typer.testing import Result as Call
 import ocl_bench
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
 from ocl_bench.metrics.statistics import RESAMPLES
 from ocl_bench.metrics.statistics_of_set import Statistic, two_level_statistic_difference
 from ocl_bench.results.methods import find_method, tasks_of
@@ -162,6 +163,26 @@ def test_validation_images_never_stand_in_for_the_cards_split(tmp_path: Path) ->
     assert find_method([tmp_path], "a", "clevrtex") == {}
     made(tmp_path, "a", [0.1, 0.2], data={"split": "test"})
     assert len(find_method([tmp_path], "a", "clevrtex")) == 1, "--split with the card's own split"
+
+
+def test_an_edited_name_or_supervision_of_a_bundled_model_is_refused(tmp_path: Path) -> None:
+    results = bundled("leaderboards") / "results" / "clevrtex"
+    for name in ("slot-attention.json", "slot-attention.parquet"):
+        shutil.copy(results / name, tmp_path / name)
+    path, other = tmp_path / "slot-attention.json", str(results / "dias.json")
+    (found,) = compare(str(path), other)
+    assert not any("noise seeds" in remark for remark in found.remarks)
+    content = json.loads(path.read_text())
+    for field, value in (("supervision", "masks"), ("name", "grid")):
+        path.write_text(json.dumps({**content, "model": {**content["model"], field: value}}))
+        with pytest.raises(UsageError, match=rf"model.{field} .* was the file edited\? evaluate again"):
+            compare(str(path), other)
+
+
+def test_other_noise_seeds_are_remarked(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "a", [0.1, 0.2], 0), made(tmp_path, "b", [0.2, 0.4], 0, seeds={"noise": [5]})
+    (found,) = compare([a], [b], metrics="mbo_fg")
+    assert "noise seeds differ: 0 and 5; a value over other seeds has another error" in found.remarks
 
 
 def test_by_hand(tmp_path: Path) -> None:

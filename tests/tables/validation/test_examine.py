@@ -15,6 +15,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 from clevrtex_tree import write_scenes
+from tiny_evaluation import tiny_plan, tiny_task
 from typer.testing import CliRunner
 
 import ocl_bench
@@ -23,6 +24,7 @@ from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
+from ocl_bench.evaluation import run as evaluation
 from ocl_bench.families.summary import summarise
 from ocl_bench.results.record import read_result, read_rows
 from ocl_bench.results.rows import write_rows
@@ -431,3 +433,17 @@ def test_committed_results_of_each_family_are_valid(name: str) -> None:
     path = bundled("leaderboards") / "results" / f"{name}.json"
     found = examine(path)
     assert found.problems == () and found.metrics == len(read_result(path).task.metrics)
+
+
+def test_a_result_of_an_own_card_is_checked_with_the_card(tmp_path: Path) -> None:
+    result = evaluation.run(tiny_plan("grid"), results=tmp_path, progress=False)
+    assert result.path is not None
+    (alone,) = validate(result.path)
+    assert alone.field == "task.name" and "or pass --task CARD" in alone.message
+    with_card = examine(result.path, task=tiny_task())
+    assert {problem.field for problem in with_card.problems} <= {"data.kind", "data.revision"}  # data in memory
+    assert not any(reason.field == "task.hash" for reason in with_card.not_ranked)
+    edit(result.path, lambda content: content["metrics"]["mbo_fg"].update(value=0.9))
+    assert "metrics.mbo_fg.value" in {problem.field for problem in examine(result.path, task=tiny_task()).problems}
+    other = examine(result.path, task="clevrtex")
+    assert any("is not the task of the given card, 'clevrtex'" in problem.message for problem in other.problems)

@@ -1,0 +1,23 @@
+"""Numbers that other programs wrote into JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def finite_numbers(field: str, values: Iterable[Any]) -> list[float]:
+    """The values as floats. Raises ValueError, naming the field, for what is no finite number, such as the text "1"."""
+    numbers = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{field} has {value!r}, expected a finite number")
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise ValueError(f"{field}: {error}") from error
+        if not math.isfinite(number):
+            raise ValueError(f"{field} has {value!r}, expected a finite number")
+        numbers.append(number)
+    return numbers

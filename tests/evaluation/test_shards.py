@@ -1,0 +1,53 @@
+"""Files of the work folder: whole, or as good as missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from ocl_bench.evaluation.shards import Shard, WorkFolder
+from ocl_bench.results.record import Failure
+
+ROWS = pandas.DataFrame({"id": ["a", "b", "c"], "noise_seed": [0, 0, 1], "ari": [0.25, np.nan, 0.75]})
+SHARD = Shard(ROWS, (Failure(id="d", error="no"),), "decoder", 2.0, 1.0)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> WorkFolder:
+    folder = WorkFolder(tmp_path / "work", {"batch_size": 4})
+    folder.write(0, SHARD)
+    return folder
+
+
+def same(one: Shard, other: Shard) -> bool:
+    return one.rows.equals(other.rows) and replace(one, rows=ROWS) == replace(other, rows=ROWS)
+
+
+def test_a_shard_comes_back(work: WorkFolder) -> None:
+    found = work.read(0)
+    assert found is not None and same(found, SHARD) and work.read(1) is None
+
+
+def test_a_changed_byte_never_changes_what_is_read(work: WorkFolder) -> None:
+    path = work.path(0)
+    content = path.read_bytes()
+    missing = 0
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x11]) + content[place + 1 :])
+        found = work.read(0)
+        missing += found is None
+        assert found is None or same(found, SHARD), place
+    assert missing > 100
+
+
+@pytest.mark.parametrize("rows", [[], [1, 2], [0, 1, 2, 0, 1, 2]])
+def test_a_shard_of_more_or_fewer_rows_is_missing(work: WorkFolder, rows: list[int]) -> None:
+    table = pyarrow.parquet.read_table(work.path(0))
+    pyarrow.parquet.write_table(table.take(pyarrow.array(rows, pyarrow.int64())), work.path(0))
+    assert work.read(0) is None
