@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ocl_bench.core.plot_style import PALETTE, new_figure, save_png, style
+from ocl_bench.core.plot_style import PALETTE, new_figure, save_figure, style
 from ocl_bench.data.scenes import REVISIONS, VARIANTS, Scenes, render
 
 COLUMNS = 8
@@ -62,7 +62,7 @@ def draw(path: Path) -> None:
             axis.imshow(np.concatenate([rows[0], gap, rows[1]]), interpolation="none")
             axis.set_title(f"{NAMES[variant]} (stand-in scenes {variant})", loc="left")
             axis.set_axis_off()
-        save_png(figure, path, dots_per_inch=140)
+        save_figure(figure, path, dots_per_inch=140)
 
 
 if __name__ == "__main__":

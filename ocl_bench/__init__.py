@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .core.types import Truth as Truth
     from .evaluation.run import evaluate as evaluate
     from .models.loading import get_model as get_model
+    from .pages.report.build import report as report
     from .results.record import Result as Result
     from .results.record import read_result as read_result
     from .results.rows import read_rows as read_rows
@@ -39,6 +40,7 @@ _HOMES = {
     "Result": "results.record",
     "read_result": "results.record",
     "read_rows": "results.rows",
+    "report": "pages.report.build",
     "ModelCard": "cards.model",
     "TaskSpec": "cards.task",
     "load_model_card": "cards.model",

@@ -15,6 +15,7 @@ from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
 from . import data as cli_data
 from . import models as cli_models
+from . import pages as cli_pages
 from . import results as cli_results
 from . import training as cli_training
 from .options import ErrorsInOneLine, SeveralValues
@@ -50,7 +51,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "tune": cli_models.tune,
     "train": cli_training.train,
     "leaderboard": cli_results.leaderboard,
+    "site": cli_pages.site,
+    "figures": cli_pages.figures,
     "compare": cli_results.compare,
+    "report": cli_results.report,
     "claims": cli_results.claims,
     "regress": cli_results.regress,
     "submit": cli_results.submit,

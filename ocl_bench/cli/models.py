@@ -249,6 +249,7 @@ def score(
     limit: Limit = None,
     split: Split = None,
     results: Results = None,
+    save_predictions: Annotated[bool, typer.Option(help="Keep the masks as they were scored, for `report`.")] = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -268,6 +269,7 @@ def score(
         limit=limit,
         split=split,
         results=results,
+        save_predictions=save_predictions,
     )
     print_result(result, json)
     raise typer.Exit(exit_code(result))

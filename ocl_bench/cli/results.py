@@ -56,7 +56,7 @@ def leaderboard(
             )
         raise typer.Exit(1 if stale else 0)
     folders = default_folders()[:1] if committed else existing(results)
-    written = build_leaderboard(folders, out or _tables(committed), task, by=by)
+    written = build_leaderboard(folders, out or _tables(committed), task, by=by, committed=committed)
     if json:
         print_json({"written": [str(path) for path in written]})
         return
@@ -108,6 +108,29 @@ def compare(
         print_comparisons(make_console(), found)
     if out is not None:
         logger.info("written: %s", write_comparison(out, found))
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN [RUN2]", help="A result JSON, or the folder with it; or two, to compare."),
+    ],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    task: Annotated[str | None, typer.Option(help="Task card of the run, when it is not a bundled one.")] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML page about a run: its numbers, every sample, and what the model does wrong (docs/report.md)."""
+    from ..pages.report.build import report as write_report
+
+    if len(runs) > 2:
+        raise UsageError(f"report takes one run or two, got {len(runs)}")
+    with own_stdout(json):
+        page = write_report(*runs, out=out, task=task, data_root=data_root)
+    if json:
+        print_json({"page": str(page)})
+    else:
+        typer.echo(f"written: {page}")
 
 
 def claims(

@@ -9,7 +9,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def bundled(name: str) -> Path:
-    """The folder `tasks` or `leaderboards`: inside an installed package, or beside it in a source checkout."""
+    """The folder `tasks`, `leaderboards` or `docs`: inside an installed package, or beside it in a source checkout.
+
+    An installed package has only those documents that pages of the site are made of.
+    """
     inside = PACKAGE / "_bundled" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 

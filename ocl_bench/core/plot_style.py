@@ -1,4 +1,4 @@
-"""The common look of all pictures: palette, matplotlib without a display, atomic PNG files."""
+"""The common look of all pictures: palette, style file, matplotlib without a display, atomic files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .files import write_atomically
+from .paths import PACKAGE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,27 +37,19 @@ PALETTE = np.array(
 )
 """(16, 3) RGB. The first seven are the colours of Okabe and Ito (2008), the others come from Paul Tol's schemes."""
 
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#555555",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-}
+STYLE_FILE = PACKAGE / "core" / "figures.mplstyle"
+
+FORMATS = ("pdf", "svg", "png")
+"""What a figure is written as, by the suffix of its file."""
+_METADATA: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Time and version stay out of the files: equal figures are equal files."""
 
 
 def style() -> AbstractContextManager[None]:
     """A context with the look of all pictures, which does not depend on the user's matplotlib settings."""
     from matplotlib import rc_context
 
-    return rc_context(_STYLE)
+    return rc_context(fname=STYLE_FILE)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -69,11 +62,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_png(figure: Figure, path: Path, dots_per_inch: int = 200) -> Path:
-    """Write the figure atomically and without a time stamp: equal pictures are equal files."""
+def save_figure(figure: Figure, path: Path, dots_per_inch: int = 200) -> Path:
+    """Write the figure atomically and without a time stamp, in the format of the suffix (PNG for an unknown one)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Software would be the version of matplotlib. The format is named because the temporary file ends in `.tmp`.
-    options: Any = {"format": "png", "dpi": dots_per_inch, "metadata": {"Software": None}}
+    kind = path.suffix[1:].lower() if path.suffix[1:].lower() in FORMATS else "png"
+    # The format is named because the temporary file ends in `.tmp`.
+    options: Any = {"format": kind, "dpi": dots_per_inch, "metadata": _METADATA[kind]}
     write_atomically(path, lambda part: figure.savefig(part, **options))
     return path

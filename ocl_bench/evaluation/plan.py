@@ -211,7 +211,7 @@ def make_plan(
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
     adapter = find_family(spec.family).for_data(adapter, data)
     if train is None:
-        train = _open_train(spec, data, data_root, progress, verify)
+        train = open_train(spec, data, data_root, progress, verify)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
@@ -239,7 +239,7 @@ def _check_batch(batch_size: int, side: int) -> None:
         raise UsageError(f"batch size {batch_size}: at {side} pixels give at most {most}, or memory would not do")
 
 
-def _open_train(
+def open_train(
     task: TaskSpec, data: OpenData, data_root: str | Path | None, progress: bool, verify: bool
 ) -> OpenData | None:
     """The split on which the task's head is fitted, or None for a task that fits nothing.

@@ -156,6 +156,8 @@ class Family:
         output: type of the adapter's outputs. `label maps` and `detections` can be scored from files, and saved
             predictions of these types can be scored again.
         picture: kind of figure that `eval` draws.
+        view: what the page of a report shows of a sample, by the saved predictions (`pages/report/views.py`); empty
+            for numbers only.
         image_values: function from the rows of a result to a named series of one value per image. The images to draw
             are chosen by it when no metric of the card has a value for single images.
         for_data: function from the adapter and the opened data to an adapter for these data.
@@ -171,6 +173,7 @@ class Family:
     unit: Unit = "images"
     output: Literal["label maps", "detections", "other"] = "other"
     picture: Literal["masks", "storyboard", "neighbours"] = "masks"
+    view: Literal["", "masks", "frames", "detections", "classes", "slots", "neighbours"] = ""
     image_values: Callable[[pandas.DataFrame], pandas.Series | None] = _no_image_values
     for_data: Callable[[Adapter, OpenData], Adapter] = _same_adapter
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns

@@ -163,4 +163,4 @@ def count_objects(truth: np.ndarray, background: int | None) -> int:
     return int(((present >= 0) & (present != (-3 if background is None else background))).sum())
 
 
-DISCOVERY = Family("discovery", Protocol, lambda task, model: Discovery(), output="label maps")
+DISCOVERY = Family("discovery", Protocol, lambda task, model: Discovery(), output="label maps", view="masks")

@@ -322,4 +322,4 @@ def _any_of(adapter: Adapter) -> tuple[str, ...]:
     return cast(Knn, adapter).any_of
 
 
-KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours", any_of=_any_of, remarks=_remarks)
+KNN = Family("knn", KnnProtocol, _adapter, picture="neighbours", view="neighbours", any_of=_any_of, remarks=_remarks)

@@ -157,6 +157,7 @@ DETECTION = Family(
     DetectionProtocol,
     _adapter,
     output="detections",
+    view="detections",
     for_data=_for_data,
     sample_columns=_sample_columns,
     remarks=_remarks,

@@ -197,4 +197,4 @@ def check_slots(prediction: object, size: int, name: str, need: str) -> Predicti
     return checked
 
 
-RECOGNITION = Family("recognition", RecognitionProtocol, lambda task, model: Recognition(task))
+RECOGNITION = Family("recognition", RecognitionProtocol, lambda task, model: Recognition(task), view="slots")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cards.protocols import Fit, SegmentationProtocol
+from ..cards.protocols import MOST_CLASSES, Fit, SegmentationProtocol
 from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
@@ -231,23 +231,59 @@ def majority_accuracy(rows: pandas.DataFrame) -> pandas.Series:
     Returns:
         Accuracy by image id, named `pixel_acc_majority`; empty when there are no clusters.
     """
+    long = _cells(rows)
+    truth, cluster = long["cells"] // STRIDE, long["cells"] % STRIDE
+    correct = long["counts"].where(truth == cluster.map(_majority(long)), 0)
+    values = correct.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
+    return values.rename("pixel_acc_majority")
+
+
+def confusion_of(rows: pandas.DataFrame) -> tuple[np.ndarray, dict[int, int]]:
+    """The confusion matrix (C, C) of the whole set, true class by predicted class, in pixels.
+
+    Args:
+        rows: as in `majority_accuracy`.
+
+    Returns:
+        The matrix, and cluster -> class by majority; the latter is empty when the predicted ids are classes.
+
+    Raises:
+        UsageError: a class is not below `MOST_CLASSES`, as only damaged rows have it.
+    """
+    long = _cells(rows)
+    own = bool((rows["clusters"] == NAMED).all()) and any(len(cells) for cells in rows["cells"])
+    renamed = {} if own else {int(key): int(value) for key, value in _majority(long).items()}
+    truth, found = (long["cells"] // STRIDE).to_numpy(), (long["cells"] % STRIDE).to_numpy()
+    classes = np.array([renamed.get(int(one), int(one)) for one in found], dtype=np.int64)
+    size = int(max(truth.max(initial=-1), classes.max(initial=-1))) + 1
+    if size > MOST_CLASSES or min(truth.min(initial=0), classes.min(initial=0)) < 0:
+        raise UsageError(
+            f"per-image rows: their confusion cells name class {size - 1}; classes are 0 to {MOST_CLASSES - 1}"
+        )
+    matrix = np.zeros((size, size), np.int64)
+    np.add.at(matrix, (truth, classes), long["counts"].to_numpy())
+    return matrix, renamed
+
+
+def _cells(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The confusion cells of all images, one a row. Token clusters are taken only of a model without own segments."""
     import pandas
 
-    # The model's own segments come first; token clusters are drawn only for a model without them.
     suffix = "" if any(len(cells) for cells in rows["cells"]) else "_kmeans"
     columns = {"cells": f"cells{suffix}", "counts": f"counts{suffix}"}
     long = pandas.DataFrame({"id": rows["id"], **{name: rows[column] for name, column in columns.items()}})
-    long = long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
+    return long.explode(["cells", "counts"]).dropna().astype({"cells": "int64", "counts": "int64"})
+
+
+def _majority(long: pandas.DataFrame) -> pandas.Series:
+    """The class that most pixels of each cluster have, by cluster."""
     truth, cluster = long["cells"] // STRIDE, long["cells"] % STRIDE
     pixels = long["counts"].groupby([cluster.rename("cluster"), truth.rename("truth")]).sum()
-    classes = pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
-    correct = long["counts"].where(truth == cluster.map(classes), 0)
-    values = correct.groupby(long["id"], sort=False).sum() / long["counts"].groupby(long["id"], sort=False).sum()
-    return values.rename("pixel_acc_majority")
+    return pixels.unstack(fill_value=0).idxmax(axis=1) if len(pixels) else pixels
 
 
 def _adapter(task: TaskSpec, model: LoadedModel | None) -> Segmentation:
     return Segmentation(task, blind=model is not None and model.card.role == "floor")
 
 
-SEGMENTATION = Family("segmentation", SegmentationProtocol, _adapter, image_values=majority_accuracy)
+SEGMENTATION = Family("segmentation", SegmentationProtocol, _adapter, image_values=majority_accuracy, view="classes")

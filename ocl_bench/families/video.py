@@ -154,4 +154,6 @@ def _segments(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
     return ids[label_map(mask[used], shape)].astype(smallest)
 
 
-VIDEO = Family("video", VideoProtocol, lambda task, model: VideoAdapter(task), "videos", "label maps", "storyboard")
+VIDEO = Family(
+    "video", VideoProtocol, lambda task, model: VideoAdapter(task), "videos", "label maps", "storyboard", "frames"
+)

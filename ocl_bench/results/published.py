@@ -1,7 +1,7 @@
 """Numbers printed in papers, with their source, evidence and protocol.
 
 They are stored in `leaderboards/published/`: `<task>.yaml` holds rows to print beside a task's results, and
-`other/<name>.yaml` with `task: null` holds rows of protocols that have no task card. `leaderboards/README.md` describes
+`other/<name>.yaml` with `task: null` holds rows of protocols that have no task card. `docs/boards.md` describes
 the fields.
 """
 
@@ -166,7 +166,7 @@ def _load(path: Path, task: str | None) -> PublishedTable:
         table = PublishedTable.model_validate(parse_yaml(read_text(path)))
     except ValidationError as error:
         field, problem = first_problem(error, "file")
-        raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md") from error
+        raise UsageError(f"{path}: field '{field}': {problem}; see docs/boards.md") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -175,7 +175,7 @@ def _load(path: Path, task: str | None) -> PublishedTable:
         remedy = "rename the file or the field" if task else "files in other/ have task: null"
         raise UsageError(f"{path}: field 'task': '{table.task}' is not '{task}'; {remedy}")
     for field, problem in (*_wrong_head(table), *_wrong_rows(table)):
-        raise UsageError(f"{path}: field '{field}': {problem}; see leaderboards/README.md")
+        raise UsageError(f"{path}: field '{field}': {problem}; see docs/boards.md")
     return table
 
 

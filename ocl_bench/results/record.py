@@ -7,6 +7,7 @@ Boards, comparisons and checks read only these files. `result.schema.json` besid
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 from pathlib import Path
@@ -251,6 +252,12 @@ class Result(_Section):
         if metric not in self.metrics:
             raise UsageError(f"metric '{metric}' is not in this result; it has {', '.join(self.metrics)}")
         return self.metrics[metric].value
+
+    def report(self, other: Result | None = None, **keywords: Any) -> Path:
+        """Write the HTML report of this run, or of this one and another; keywords as in `ocl_bench.report`."""
+        # By its public name: a page knows results, and results know no pages.
+        written: Path = importlib.import_module("ocl_bench").report(self, other, **keywords)
+        return written
 
     def to_json(self) -> str:
         """The text of the JSON file: indented, fields in a fixed order. Bytes that are no UTF-8 stand as `\\xff`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.files import parse_json, read_text
-from ..core.plot_style import PALETTE, new_figure, save_png, style
+from ..core.plot_style import PALETTE, new_figure, save_figure, style
 
 Curve = dict[int, float]
 """Value by training step."""
@@ -70,7 +70,7 @@ def write_curves(path: Path, log_jsonl: Path, *, title: str = "") -> Path:
         if title:
             figure.suptitle(title, x=0.02, ha="left", size=8)
         figure.tight_layout()
-        return save_png(figure, path)
+        return save_figure(figure, path)
 
 
 def _draw_losses(axes: Any, curves: dict[str, Curve]) -> None:

@@ -483,6 +483,13 @@ TARGETS: Sequence[Target] = (
     ),
     Target("result compared", results, with_results("compare"), _RESULT, TWO_RESULTS),
     Target(
+        "result reported",
+        results,
+        with_results("report", "--out", "out/report.html", "--data-root", "data"),
+        (*_RESULT, *_PREDICTIONS),
+        TWO_RESULTS,
+    ),
+    Target(
         "result validated",
         results,
         with_results("validate", "--data-root", "data"),

@@ -39,6 +39,7 @@ def score_masks(
     limit: int | None = None,
     split: str | None = None,
     results: str | Path | None = None,
+    save_predictions: bool = False,
     progress: bool = True,
 ) -> Result:
     """Score masks on a task and write the result under `name`.
@@ -65,6 +66,7 @@ def score_masks(
         extent: what the masks of a folder show: the `whole` image, or the `crop` that the task scores.
         data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
+        save_predictions: keep the masks beside the result as they were scored, for `report`.
 
     Raises:
         UsageError: for masks that are missing or cannot be read as a whole. A single broken PNG fails its sample.
@@ -83,7 +85,7 @@ def score_masks(
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = array_plan(spec, masks, name, limit)
         logger.info("%s", plan.data.note)
-        return run(_by(said, plan), results=results, progress=progress)
+        return run(_by(said, plan), results=results, save_predictions=save_predictions, progress=progress)
     if masks.suffix != ".json" and not masks.is_dir():
         raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
     root = Path(data_root) if data_root is not None else None
@@ -95,7 +97,7 @@ def score_masks(
     else:
         file = masks_in(masks, spec, data)
         plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split, extent=extent)
-    return run(_by(said, plan), results=results, progress=progress)
+    return run(_by(said, plan), results=results, save_predictions=save_predictions, progress=progress)
 
 
 def _check_extent(extent: str, masks: Path) -> None:

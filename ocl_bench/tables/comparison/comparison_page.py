@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.plot_style import PALETTE, new_figure, save_png, style
+from ...core.plot_style import PALETTE, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,7 +167,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
         right.set_xlabel(f"% of {comparisons[0].unit}")
         right.tick_params(axis="y", length=0)
         figure.tight_layout()
-        return save_png(figure, path)
+        return save_figure(figure, path)
 
 
 def _draw_interval(axes: Any, row: int, comparison: Comparison) -> None:

@@ -28,7 +28,11 @@ from ...results.ranks_with import Reference, reasons_against_ranking, reference_
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
 from ...results.store import default_folders, rows_of, search, task_names_in, where
+from .board_csv import to_csv
+from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of
+from .index_page import index_page
+from .published_page import published_page
 from .ranking import Board, BoardCell, Excluded, Group, Row, rank
 from .strata import COLUMNS, Property, find_property, stratify
 
@@ -43,14 +47,16 @@ def build_leaderboard(
     *,
     published: Path | None = None,
     by: str | None = None,
+    committed: bool = False,
 ) -> list[Path]:
-    """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md`.
+    """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md` and `<out>/README.md`.
 
     Args:
         results: folders with results; by default the committed `leaderboards/results` and the user's results root.
         out: folder that is written to.
         task: one task; by default all bundled tasks and those that have results or published rows.
         published: folder with published rows; by default the bundled one.
+        committed: whether these become the committed boards, which link result files and documents.
         by: a key of `strata.PROPERTIES`. Only `<out>/<task>-by-<by>.csv` and `.md` are written then.
 
     Returns:
@@ -59,27 +65,28 @@ def build_leaderboard(
     Raises:
         UsageError: for an unknown task or split.
     """
-    from .published_page import published_page
-
     split = find_property(by) if by is not None else None
     folders = default_folders() if results is None else [Path(folder) for folder in results]
     published = published or published_folder()
     written = []
-    for spec in [task] if task is not None else _all_tasks(folders, published):
+    boards = []
+    for spec in [task] if task is not None else all_tasks(folders, published):
         board = make_board(folders, spec, published=published)
-        written += [_write(Path(out) / name, text) for name, text in _pages(board, split)]
+        written += [_write(Path(out) / name, text) for name, text in _pages(board, split, committed)]
+        boards.append(board)
     if task is None and split is None:
         written.append(_write(Path(out) / "published.md", published_page(load_all(published))))
+        written.append(_write(Path(out) / "README.md", index_page(boards, committed=committed)))
     return written
 
 
-def _pages(board: Board, split: Property | None) -> list[tuple[str, str]]:
+def _pages(board: Board, split: Property | None, committed: bool) -> list[tuple[str, str]]:
     """Name and content of the CSV and the Markdown file of a board, or of the board split into strata."""
-    from . import board_page as whole
     from . import strata_page as strata
 
     if split is None:
-        return [(f"{board.task.name}.csv", whole.to_csv(board)), (f"{board.task.name}.md", whole.to_markdown(board))]
+        stem, page = board.task.name, to_markdown(board, committed=committed)
+        return [(f"{stem}.csv", to_csv(board)), (f"{stem}.md", page)]
     stratified, stem = stratify(board, split), f"{board.task.name}-by-{split.name}"
     return [(f"{stem}.csv", strata.to_csv(stratified)), (f"{stem}.md", strata.to_markdown(stratified))]
 
@@ -95,13 +102,14 @@ def stale_files(committed: Path | None = None) -> list[str]:
     """Names of committed boards that differ from what the committed results give; empty when all are up to date."""
     folder = committed or bundled("leaderboards")
     with tempfile.TemporaryDirectory() as temporary:
-        fresh = build_leaderboard([folder / "results"], temporary, published=folder / "published")
+        fresh = build_leaderboard([folder / "results"], temporary, published=folder / "published", committed=True)
         # shallow=False compares bytes: two files with equal size and time are not taken for equal.
         _, differing, missing = filecmp.cmpfiles(temporary, folder, [path.name for path in fresh], shallow=False)
         return sorted([*differing, *missing])
 
 
-def _all_tasks(folders: Iterable[Path], published: Path) -> list[str]:
+def all_tasks(folders: Iterable[Path], published: Path) -> list[str]:
+    """Names of the bundled tasks, and of those that have results or published rows."""
     return sorted(task_names_in(folders) | set(task_names()) | {path.stem for path in published.glob("*.yaml")})
 
 
@@ -188,6 +196,7 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
     return Row(
         model=model.name,
         base=base,
+        card=model.card,
         role=model.role,
         privilege=model.privilege,
         # A ceiling sees the truth. It is shown without a rank in the group of the models that it bounds.

@@ -62,7 +62,7 @@ def facts_of(result: Result, task: TaskSpec | None) -> Facts:
         result: what the facts are about.
         task: the card of its task; None where the card is not installed.
     """
-    model, card = result.model, _card(result.model.card)
+    model, card = result.model, find_card(result.model.card)
     # A card describes the network only as long as nobody changed an option, such as the width.
     built = card if card is not None and dict(card.options) == model.options else None
     trained = _card_of_checkpoint(model.checkpoint_sha256, card)
@@ -101,7 +101,7 @@ def common_facts(facts: Sequence[Facts]) -> Facts:
     return Facts(**{name: next(iter(texts)) if len(texts) == 1 else "" for name, texts in values.items()})
 
 
-def _card(name: str) -> ModelCard | None:
+def find_card(name: str) -> ModelCard | None:
     """The bundled card with this name, or None for a model of a user or of another package."""
     return _cards().get(name)
 
@@ -128,7 +128,7 @@ def _input_size(options: dict[str, Any], card: ModelCard | None, role: str, task
     """Side in pixels of the image that the model sees; None where only the model itself could tell."""
     if card is None:
         return None
-    encoder = _card(str(options.get("encoder", "")))
+    encoder = find_card(str(options.get("encoder", "")))
     size = options.get("input_size") or card.input or (encoder.input if encoder is not None else None)
     # A floor or a ceiling without an encoder takes the image as the task hands it out.
     if size is None and role in ("floor", "ceiling") and task is not None:

@@ -11,7 +11,7 @@ _HEAD = """\
 # Published numbers
 
 Every number of a paper, README or list that this suite knows, as printed (mostly percent), with its source. Built by
-`ocl-bench leaderboard` from `leaderboards/published/`; do not edit. What the fields mean: `leaderboards/README.md`.
+`ocl-bench leaderboard` from `leaderboards/published/`; do not edit. What the fields mean: `docs/boards.md`.
 A row is *comparable* when it may stand beside results of the card on official data. No row is ranked.
 
 Evidence: `paper` a table or the text of a paper, `abstract` its abstract, `readme` a README or project page, `code`

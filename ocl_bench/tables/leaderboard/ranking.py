@@ -65,6 +65,7 @@ class Row:
     Attributes:
         model: printed name.
         base: card name without the training seed.
+        card: name of the bundled card, '' for a model of a user.
         cells: value and interval by metric; a metric without a value has no cell.
         options: model options as JSON, '' for none.
         signature: protocol in one line.
@@ -101,6 +102,7 @@ class Row:
     statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
     facts: Facts = field(default_factory=Facts, compare=False)
     properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
+    card: str = ""
     arrays: str = ""
     remark: str = ""
     rank: str = ""

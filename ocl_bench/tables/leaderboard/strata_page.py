@@ -6,7 +6,8 @@ import csv
 import io
 
 from ...families import find_family
-from .board_page import cell_text, group_heading, markdown_table, optional
+from .board_csv import optional
+from .board_page import cell_text, group_heading, markdown_table
 from .strata import StratifiedBoard
 
 _HEAD = ("model", "role", "rank", "data", "revision", "supervision", "privilege", "fit", "metric")

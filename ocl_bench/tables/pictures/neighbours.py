@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.plot_style import new_figure, save_png, style
+from ...core.plot_style import new_figure, save_figure, style
 
 SHOWN = 7
 """Number of neighbours of a query that are drawn."""
@@ -71,4 +71,4 @@ def write_neighbours(path: Path, queries: Sequence[Query], *, title: str) -> Pat
                 figure.text(
                     (left + 0.03) / width, (bottom + tile + 0.01) / height, words, ha="left", va="bottom", size=5
                 )
-        return save_png(figure, path)
+        return save_figure(figure, path)

@@ -11,13 +11,15 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ...core.errors import UsageError
-from ...core.plot_style import PALETTE, new_figure, save_png, style
+from ...core.plot_style import PALETTE, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SECTIONS = ("best", "median", "worst")
 _TILE = 320  # pixels of the longer side of a tile at least; contours of 2 pixels are too thick in smaller ones
+MOST_OUTLINE = 0.35
+"""Largest share of pixels on outlines; masks in smaller fragments are filled only, since white would hide them."""
 _VOID = np.array([255, 255, 255], dtype=np.uint8)
 
 
@@ -92,7 +94,7 @@ def write_overlays(
     if not sections:
         raise UsageError(f"{path}: no image has a finite value of '{metric or 'the main metric'}'; nothing to draw")
     with style():
-        return save_png(_draw(sections, metric, title), path)
+        return save_figure(_draw(sections, metric, title), path)
 
 
 def _draw(sections: dict[str, list[Panel]], metric: str, title: str) -> Figure:
@@ -187,7 +189,7 @@ def _colour(index: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
-    """Draw flat colours and thin white contours over an image.
+    """Draw flat colours over an image, with thin white contours unless the fragments are too small for them.
 
     Args:
         image: (H, W, 3) uint8.
@@ -205,8 +207,20 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray
             # A little of the image's light keeps its shading visible below the colour.
             out[where] = 0.72 * colour + 0.28 * grey[where]
     out[labels < 0] = _VOID
-    out[_contours(labels)] = 255
+    outline = _contours(labels)
+    if outline.mean() <= MOST_OUTLINE:
+        out[outline] = 255
     return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def solid(labels: np.ndarray, colours: dict[int, np.ndarray | None]) -> np.ndarray:
+    """Flat colours alone, (H, W, 3) uint8: no image below them and no contours. Labels with None are grey."""
+    out = np.full((*labels.shape, 3), 90, np.uint8)
+    for label, colour in colours.items():
+        if colour is not None:
+            out[labels == label] = colour
+    out[labels < 0] = _VOID
+    return out
 
 
 def _contours(labels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.plot_style import new_figure, save_png, style
+from ...core.plot_style import new_figure, save_figure, style
 from .overlays import fit, overlay, predicted_colours, truth_colours
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
                     axes.set_axis_off()
                     if row == 0:
                         _number(axes, strip.numbers[column])
-        return save_png(figure, path)
+        return save_figure(figure, path)
 
 
 def _number(axes: Axes, number: int) -> None:

@@ -183,7 +183,7 @@ def test_published_rows_are_shown_beside_but_never_ranked(tmp_path: Path) -> Non
 
 def test_all_tasks_are_built_and_a_task_without_published_rows_says_so(tmp_path: Path) -> None:
     names = {path.name for path in build_leaderboard([tmp_path], tmp_path / "out")}
-    assert {"clevrtex.csv", "clevrtex-camo.md", "clevrtex-ood.md", "clevrtex-dias-v3.md"} <= names
+    assert {"clevrtex.csv", "clevrtex-camo.md", "clevrtex-ood.md", "clevrtex-dias-v3.md", "README.md"} <= names
     for task in ("clevrtex", "clevrtex-camo", "clevrtex-ood"):
         page = (tmp_path / "out" / f"{task}.md").read_text(encoding="utf-8")
         assert "None: no paper's number has been sourced" in page and "No ranked results yet." in page
@@ -206,7 +206,7 @@ def test_a_users_own_task_takes_its_protocol_from_its_results(tmp_path: Path) ->
 def test_stale_files_names_what_differs(tmp_path: Path) -> None:
     write(tmp_path / "results", "m", image_values(0.5))
     (tmp_path / "published").mkdir()
-    build_leaderboard([tmp_path / "results"], tmp_path, published=tmp_path / "published")
+    build_leaderboard([tmp_path / "results"], tmp_path, published=tmp_path / "published", committed=True)
     assert stale_files(tmp_path) == []
     (tmp_path / "clevrtex.csv").write_text("rank\n")
     (tmp_path / "clevrtex.md").unlink()

@@ -52,22 +52,12 @@ def test_a_line_says_what_was_measured_and_how(tmp_path: Path) -> None:
     card = get_card("dias")
     known = {"model__options": dict(card.options), "model__checkpoint_sha256": card.sha256, "model__parameters": 292736}
     write(tmp_path, "dias", image_values(0.5), seed=0, cost__images_per_second=12.345, **known)
-    (line,), page = board_of(tmp_path, tmp_path / "out")
+    (line,), _ = board_of(tmp_path, tmp_path / "out")
     assert (line["backbone"], line["pretraining"]) == (card.backbone, card.pretraining)
     assert (line["k"], line["input_size"], line["parameters"]) == ("40", "128", "292736")
     assert (line["trained_on"], line["training_steps"]) == ("cpu", "1000")
     assert (line["images_per_second"], line["device"], line["checkpoint_sha256"]) == ("12.3", "cpu", card.sha256)
     assert line["suite"].startswith("0.1.0 ") and line["command"] and line["source"] and line["signature"]
-    (row,) = (text for text in page.split("## Models\n")[1].split("## ")[0].splitlines() if text.startswith("| dias "))
-    for text in (
-        card.backbone,
-        card.pretraining,
-        "| 40 | 128 | 292736 |",
-        "1000 steps",
-        "12.3 (cpu)",
-        card.sha256[:12],
-    ):
-        assert text in row
 
 
 def test_every_line_of_a_table_has_every_column(tmp_path: Path) -> None:
@@ -85,10 +75,9 @@ def test_every_line_of_a_table_has_every_column(tmp_path: Path) -> None:
 def test_the_mean_of_seeds_has_what_they_share_and_is_no_model_of_its_own(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path, f"m:{seed}", image_values(0.5, seed), seed=seed, model__options={"slots": 7})
-    lines, page = board_of(tmp_path, tmp_path / "out")
+    lines, _ = board_of(tmp_path, tmp_path / "out")
     mean = next(line for line in lines if "mean of 3" in line["model"])
     assert (mean["k"], mean["checkpoint_sha256"]) == ("7", "")
-    assert "mean of" not in page.split("## Models\n")[1].split("## ")[0]
 
 
 def test_heads_that_were_fitted_on_other_images_never_rank_against_each_other(tmp_path: Path) -> None:

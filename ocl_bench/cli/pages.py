@@ -1,0 +1,58 @@
+"""Verbs that draw finished results: the site of all boards, and figures for papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DataRoot, Json, existing, print_json
+
+
+def site(
+    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Render a scene of each task.")] = True,
+    json: Json = False,
+) -> None:
+    """Build the board of the field as static pages (docs/site.md)."""
+    from ..pages.site.build import build_site
+
+    written = build_site(out, existing(results), pictures=pictures)
+    if json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    typer.echo(f"written: {len(written)} pages")
+    typer.echo(f"next: open {out / 'index.html'}")
+
+
+def figures(
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Boards with commas; by default all, or none with --run.")
+    ] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="A result with saved predictions, or its folder; repeatable.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Task card of the runs, when it is not a bundled one.")] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Draw boards and samples of runs for papers, as PDF, SVG and PNG (docs/site.md)."""
+    from ..pages.figures.build import build_figures
+
+    tasks = None if task is None else task.split(",")
+    runs, folders = run or (), existing(results)
+    written = build_figures(out, tasks=tasks, runs=runs, results=folders, card=card, data_root=data_root)
+    if json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    typer.echo(f"written: {len(written)} files in {out}")

@@ -1,0 +1,1 @@
+"""Pages: HTML of finished results, static and self-contained."""

@@ -1,0 +1,1 @@
+"""Figures for papers: boards and runs as PDF, SVG and PNG."""
