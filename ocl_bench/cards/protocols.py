@@ -336,10 +336,13 @@ class VideoProtocol(_Resizing):
     Attributes:
         max_proposals: number of largest segments of a video that are compared in J and F.
         boundary: tolerance of F: below 1 a share of the image diagonal, from 1 on a number of pixels.
+        skip_first: True leaves the first frame of each video out of all metrics. The model still sees it: models whose
+            slots start from it are scored on what follows. None scores all frames, as False does.
     """
 
     max_proposals: int | None = Field(default=None, ge=1)
     boundary: float | None = Field(default=None, gt=0)
+    skip_first: bool | None = None
 
     @field_validator("void")
     @classmethod
@@ -348,9 +351,16 @@ class VideoProtocol(_Resizing):
             raise ValueError("videos know only 'drop'")
         return value
 
+    @field_validator("skip_first")
+    @classmethod
+    def _default_is_not_hashed(cls, value: bool | None) -> bool | None:
+        return value or None
+
     def _rules(self, source: str) -> list[str]:
         davis = {"max_proposals": self.max_proposals, "boundary": self.boundary}
-        return [*super()._rules(source), *(f"{name}:{value}" for name, value in davis.items() if value is not None)]
+        skipped = ["skip-first"] if self.skip_first else []
+        rules = (f"{name}:{value}" for name, value in davis.items() if value is not None)
+        return [*super()._rules(source), *skipped, *rules]
 
 
 class ReasoningProtocol(Protocol):

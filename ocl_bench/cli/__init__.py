@@ -13,6 +13,7 @@ import typer
 from ..core.terminal import make_streams_safe
 from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
+from . import data as cli_data
 from . import models as cli_models
 from . import pages as cli_pages
 from . import results as cli_results
@@ -65,6 +66,7 @@ VERBS: dict[str, Callable[..., None]] = {
 
 for name, verb in VERBS.items():
     app.command(name, cls=SeveralValues)(verb)
+app.add_typer(cli_data.data, name="data")
 
 
 def main() -> None:

@@ -175,6 +175,7 @@ def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
 def print_task(console: Console, task: TaskSpec) -> None:
     """Print a task card in words: protocol, metrics, data and what the data root must look like."""
     from ..data import READERS
+    from ..data.layouts import LAYOUTS
     from ..families import find_family
     from ..metrics import find_metric
 
@@ -213,6 +214,8 @@ def print_task(console: Console, task: TaskSpec) -> None:
     reader = READERS.get(data.reader)
     layout = inspect.getdoc(inspect.getmodule(reader)) if reader else None
     console.print(escape(layout or f"reader '{data.reader}' is unknown"), soft_wrap=True)
+    if others := LAYOUTS.get(data.reader):
+        console.print(f"\nalso read (docs/data.md): {', '.join(other.name for other in others)}")
 
 
 def print_metrics(console: Console, names: Sequence[str]) -> None:

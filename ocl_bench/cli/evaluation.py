@@ -107,7 +107,7 @@ def _with_floors(plan: Plan, result: Result, references: list[Result], root: Pat
                 noise_seeds=plan.noise_seeds,
                 batch_size=plan.batch_size,
             )
-            run(other, results=root)
+            run(replace(other, listed=plan.listed), results=root)
         except UsageError:
             continue  # a floor without the fields that this task needs
     return reference_results(result, [root])
@@ -240,7 +240,7 @@ def _next_command(model: Any, task: Any, result: Result, keywords: Mapping[str, 
     if keywords.get("data_root") is not None and result.data.kind != "embedded":
         arguments += ["--data-root", str(keywords["data_root"])]
     here = shlex.join(arguments)
-    if result.data.limit is not None:
+    if result.data.limit is not None or result.data.listed is not None:
         return f"{here}   # all images"
     if result.data.kind == "embedded" and result.data.stand_in_seed is None and result.model.role == "model":
         return f"{here} --stand-in-seed 1   # scenes that nobody has tuned to"

@@ -62,6 +62,9 @@ def evaluate_model(
     boxes: Annotated[
         Path | None, typer.Option(help="Boxes (JSONL, Parquet) instead of the data set's, where the task grants any.")
     ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="Score only the samples of a file, one id a line (never ranked).")
+    ] = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
     floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
@@ -84,6 +87,7 @@ def evaluate_model(
         "options": parse_options(option),
         "checkpoint": checkpoint,
         "boxes": boxes,
+        "ids": ids,
         "verify": verify,
         "name": name,
         "training_seed": training_seed,
@@ -158,9 +162,15 @@ def list_names(
 
 def show(
     name: Annotated[str, typer.Argument(help="A task, a model or a metric, or the path of a card.")],
+    ids: Annotated[bool, typer.Option("--ids", help="List the samples of a task in their order instead.")] = False,
+    data_root: DataRoot = None,
+    split: Split = None,
     json: Json = False,
 ) -> None:
     """Show a card (protocol, signature, data layout, weights and what they saw) or the definition of a metric."""
+    if ids:
+        _show_ids(name, data_root, split, json)
+        return
     from ..cards.names import find_card
     from ..cards.task import TaskSpec
     from ..metrics import find_metric, is_metric, metric_names
@@ -180,6 +190,21 @@ def show(
         print_task(make_console(), card)
     else:
         print_model(make_console(), card)
+
+
+def _show_ids(task: str, data_root: Path | None, split: str | None, json: bool) -> None:
+    """Print the ids of the samples of a task, one a line, in the order in which they are scored."""
+    from ..cards.names import get_task
+    from ..core.log import logger
+    from ..data import open_data
+
+    data = open_data(get_task(task), data_root=data_root, split=split)
+    logger.info("%s", data.note)
+    if json:
+        print_json(list(data.ids))
+        return
+    for sample_id in data.ids:
+        typer.echo(sample_id)
 
 
 def check(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,10 @@ from ..core import entry_points
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
+from .hub import fetch, is_hub
 from .index import check_utf8
+from .layouts import open_layout
+from .options import first_repeated
 from .readers.ade20k import open_ade20k
 from .readers.cityscapes import open_cityscapes
 from .readers.clevrer import open_clevrer
@@ -25,9 +29,9 @@ from .readers.imagenet import open_imagenet
 from .readers.movi import open_movi
 from .readers.video_folder import open_video_folder
 from .readers.voc import open_voc
-from .readers.ytvis import open_ytvis
+from .readers.ytvis import open_ovis, open_ytvis
 
-__all__ = ["READERS", "OpenData", "Reader", "open_data", "spread", "subset"]
+__all__ = ["READERS", "OpenData", "Reader", "open_data", "pick", "spread", "subset"]
 
 READERS: dict[str, Callable[[Request], OpenData]] = {
     "ade20k": open_ade20k,
@@ -39,6 +43,7 @@ READERS: dict[str, Callable[[Request], OpenData]] = {
     "folder": open_folder,
     "imagenet": open_imagenet,
     "movi": open_movi,
+    "ovis": open_ovis,
     "video-folder": open_video_folder,
     "voc": open_voc,
     "ytvis": open_ytvis,
@@ -63,7 +68,8 @@ def open_data(
 
     Args:
         task: the task card.
-        data_root: folder with real data. None reads `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
+        data_root: folder with real data, or `hf://datasets/OWNER/NAME[@revision]` on the hub. None reads
+            `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
         limit: number of samples to keep; most readers keep the first ones. A stand-in renders no more than these.
         split: split to open instead of the card's.
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
@@ -86,11 +92,17 @@ def open_data(
         raise UsageError(f"--stand-in-seed {stand_in_seed}: give 1 or more (0 is the shipped split)")
     if stand_in_seed is not None and stand_in_seed > LARGEST_SEED:
         raise UsageError(f"--stand-in-seed {str(stand_in_seed)[:40]}: give at most {LARGEST_SEED}")
+    if data_root is not None and is_hub(data_root) and not embedded:
+        folder = fetch(data_root)
+        data = open_data(
+            task, data_root=folder.path, limit=limit, split=split, stand_in_seed=stand_in_seed, verify=verify
+        )
+        return replace(data, revision=f"{data.revision}-{folder.revision}", note=f"{data.note} ({folder.revision})")
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
-    data = reader(request)
+    data = open_layout(task.data.reader, reader, request)
     check_utf8(data.ids)
     return _verified(data, reader, request) if verify else data
 
@@ -106,7 +118,7 @@ def _verified(data: OpenData, reader: Callable[[Request], OpenData], request: Re
             "--verify: reader '%s' does not say which files it reads: none was verified", request.data.reader
         )
         return data
-    return data if manifest.verify() else reader(request)
+    return data if manifest.verify() else open_layout(request.data.reader, reader, request)
 
 
 def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
@@ -124,6 +136,27 @@ def _find_reader(task: TaskSpec) -> Callable[[Request], OpenData]:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known readers: {', '.join(known)}"
     raise UsageError(f"task '{task.name}': data.reader '{name}' is unknown; {hint}")
+
+
+def pick(data: OpenData, ids: Sequence[str], source: object) -> OpenData:
+    """The samples of these ids, in the order of the data.
+
+    Args:
+        data: opened data.
+        ids: of samples.
+        source: what messages call the list.
+
+    Raises:
+        UsageError: the list is empty, has an id that the data lack, or one twice.
+    """
+    wanted, known = set(ids), set(data.ids)
+    unknown = [sample_id for sample_id in ids if sample_id not in known]
+    if not ids or unknown:
+        text = f"{len(unknown)} ids are not in the data, first '{unknown[0]}'" if unknown else "lists no id"
+        raise UsageError(f"{source}: {text}; `ocl-bench show --ids TASK` lists them")
+    if (twice := first_repeated(ids)) is not None:
+        raise UsageError(f"{source}: '{twice}' is listed twice; remove one")
+    return subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id in wanted])
 
 
 def spread(data: OpenData, count: int | None) -> OpenData:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -55,6 +57,26 @@ def read_image(
         SampleError: the file is missing, cannot be decoded, or has another shape or mode.
     """
     picture = _load(path, sample_id, "image", IMAGE_FORMATS, remedy)
+    return _image(picture, path, sample_id, modes, shape, remedy)
+
+
+def decode_image(
+    content: bytes, where: Path, sample_id: str, *, shape: tuple[int, int] | None = None, remedy: str
+) -> np.ndarray:
+    """The same as `read_image` for the bytes of an image file that lies inside another file, `where`."""
+    picture = _decode(content, where, sample_id, "image", IMAGE_FORMATS, remedy)
+    return _image(picture, where, sample_id, None, shape, remedy)
+
+
+def _image(
+    picture: Image.Image,
+    path: Path,
+    sample_id: str,
+    modes: frozenset[str] | None,
+    shape: tuple[int, int] | None,
+    remedy: str,
+) -> np.ndarray:
+    """The pixels of a decoded picture, for the arguments see `read_image`."""
     if modes is not None and picture.mode not in modes:
         raise SampleError(sample_id, f"{path}: image mode '{picture.mode}', expected {' or '.join(sorted(modes))}")
     if shape is None or (picture.height, picture.width) == shape:
@@ -116,7 +138,20 @@ def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str
     Raises:
         SampleError: the file is missing or broken, or has another size or mode.
     """
-    picture = _load(path, sample_id, "mask", ("PNG",), remedy)
+    return _mask(_load(path, sample_id, "mask", ("PNG",), remedy), path, sample_id, shape, remedy)
+
+
+def decode_mask(
+    content: bytes, where: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str
+) -> tuple[np.ndarray, bool]:
+    """The same as `read_mask` for the bytes of a mask that lies inside another file, `where`."""
+    return _mask(_decode(content, where, sample_id, "mask", ("PNG",), remedy), where, sample_id, shape, remedy)
+
+
+def _mask(
+    picture: Image.Image, path: Path, sample_id: str, shape: tuple[int, ...], remedy: str
+) -> tuple[np.ndarray, bool]:
+    """The codes of a decoded mask, for the arguments see `read_mask`."""
     if picture.mode not in _INDEX_MODES | _COLOUR_MODES:
         raise SampleError(sample_id, f"{path}: mask mode '{picture.mode}'; store a palette, grey or RGB PNG")
     if (picture.height, picture.width) != tuple(shape[:2]):
@@ -130,6 +165,19 @@ def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str
         text = "pixels of one colour differ in alpha; store the ids in red, green and blue, or in one channel"
         raise SampleError(sample_id, f"{path}: mask has ids in alpha, which is not read: {text}")
     return codes, True
+
+
+def decode_numbers(content: bytes, where: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> np.ndarray:
+    """The numbers (H, W) int64 of a map that OpenCV wrote, PNG or lossless WebP, which has no mode for grey.
+
+    Raises SampleError as `read_mask` does, and for a map in colour.
+    """
+    picture = _decode(content, where, sample_id, "mask", ("PNG", "WEBP"), remedy)
+    codes, coloured = _mask(picture, where, sample_id, shape, remedy)
+    red, others = codes & 0xFF, codes >> 8
+    if coloured and (others != 0x101 * red).any():
+        raise SampleError(sample_id, f"{where}: the mask is in colour, expected a map of numbers; {remedy}")
+    return red if coloured else codes
 
 
 def check_pixels(picture: Image.Image) -> None:
@@ -152,16 +200,27 @@ def _load(path: Path, sample_id: str, field: str, formats: tuple[str, ...], reme
     found = find_file(path)
     if found is None:
         raise SampleError(sample_id, f"{path}: {field} file is missing; {remedy}")
-    path = found
+    return _decode(found, found, sample_id, field, formats, remedy)
+
+
+def _decode(
+    source: Path | bytes, path: Path, sample_id: str, field: str, formats: tuple[str, ...], remedy: str
+) -> Image.Image:
+    """The picture in a file or in the bytes of one. path: what messages call it."""
+
+    def opened() -> Any:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+
     try:
         # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
         # unnoticed), but after verify() Pillow cannot decode the same object.
-        with Image.open(path, formats=formats) as picture:
+        with opened() as picture:
             picture.verify()
-        with Image.open(path, formats=formats) as picture:
+        with opened() as picture:
             check_pixels(picture)
             picture.load()
-            return picture
+            loaded: Image.Image = picture
+            return loaded
     except _UNREADABLE as error:
         reason = one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):

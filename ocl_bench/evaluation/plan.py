@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ class Plan:
         threads: number of torch threads on the CPU.
         train: the fit split, for a task that fits a head or a bank.
         limit, split, stand_in_seed: how `data` was opened, for the record.
+        listed: number of samples of the user's list, when `data` are only these.
         refit: compute the head or bank again, even if it is in the cache.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     split: str | None = None
     stand_in_seed: int | None = None
     refit: bool = False
+    listed: int | None = None
 
     @property
     def family(self) -> Family:
@@ -115,6 +117,7 @@ class Plan:
             limit=self.limit,
             split=self.split,
             stand_in_seed=self.stand_in_seed,
+            listed=self.listed,
         )
 
     @property
@@ -156,6 +159,7 @@ def make_plan(
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
     boxes: str | Path | None = None,
+    ids: str | Path | None = None,
     progress: bool = True,
     verify: bool = False,
     name: str | None = None,
@@ -179,6 +183,8 @@ def make_plan(
     spec = get_task(task) if boxes is None else get_task(task).with_boxes(Path(boxes))
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
+    if limit is not None and ids is not None:
+        raise UsageError(f"limit {limit} and a list of ids: give only one of them")
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: must be at least 1")
     device = choose_device(device)
@@ -199,6 +205,8 @@ def make_plan(
         root = Path(data_root) if data_root is not None else None
         how: dict[str, Any] = {"split": split, "stand_in_seed": stand_in_seed, "progress": progress, "verify": verify}
         data = open_data(spec, data_root=root, limit=limit, **how)
+    if ids is not None:
+        data = _listed(data, Path(ids))
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
     adapter = find_family(spec.family).for_data(adapter, data)
@@ -210,9 +218,18 @@ def make_plan(
     if len(seeds) > MOST_SEEDS or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
         raise UsageError(f"noise seeds: give at most {MOST_SEEDS}, each from 0 to {LARGEST_SEED}")
     _check_batch(batch_size, loaded.card.input or spec.protocol.input)
-    return Plan(
+    plan = Plan(
         spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
     )
+    return plan if ids is None else replace(plan, listed=len(data.ids))
+
+
+def _listed(data: OpenData, path: Path) -> OpenData:
+    """The samples of a file with one id per line. Raises UsageError and DataMissingError."""
+    from ..data import pick
+    from ..data.options import read_lines
+
+    return pick(data, read_lines(path, "list of ids", "give a file with one id per line"), path)
 
 
 def _check_batch(batch_size: int, side: int) -> None:

@@ -59,6 +59,7 @@ def evaluate(
     options: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
     boxes: str | Path | None = None,
+    ids: str | Path | None = None,
     progress: bool = True,
     force: bool = False,
     verify: bool = False,
@@ -86,6 +87,7 @@ def evaluate(
         options: build options of the model, over those of its card.
         checkpoint: file of weights, in place of the bundled ones.
         boxes: a file of boxes in place of the data set's own, for a task that grants boxes.
+        ids: file with one sample id per line: only these are scored. The result records how many, and is not ranked.
         progress: whether to show a progress bar.
         force: compute again even if there is a finished result.
         verify: read all files of real data first, images too, whatever is remembered of them; see docs/data.md.
@@ -115,6 +117,7 @@ def evaluate(
         options=options,
         checkpoint=checkpoint,
         boxes=boxes,
+        ids=ids,
         progress=progress,
         verify=verify,
         name=name,

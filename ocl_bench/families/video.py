@@ -37,9 +37,13 @@ class VideoTally:
         self.objects = VideoObjects(protocol.boundary or BOUND_TH) if needs_davis else None
         self.present: set[int] = set()
         self.shapes: list[ObjectShapes] = []
+        self.to_skip = 1 if protocol.skip_first else 0
 
     def add(self, truth: Sequence[Truth], outputs: Sequence[np.ndarray]) -> None:
         """Add the next frames: their truth and their segment ids (H, W), all of one size."""
+        truth, outputs, self.to_skip = truth[self.to_skip :], outputs[self.to_skip :], 0
+        if not truth:
+            return
         maps = np.stack([frame.labels for frame in truth])
         segments = np.stack(list(outputs))
         self.tables.add(maps, segments, ignore_index=None)  # a reader has numbered the objects, and 255 is one

@@ -83,6 +83,7 @@ def reasons_against_ranking(result: Result, reference: Reference | None = None) 
     checks = (
         ("task.hash", result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
         ("data.limit", data.limit is not None, f"limited to {data.limit} images"),
+        ("data.listed", data.listed is not None, f"a list of {data.listed} samples (--ids)"),
         ("data.stand_in_seed", data.stand_in_seed is not None, f"fresh stand-in (seed {data.stand_in_seed})"),
         ("data.split", _other_split(data.split, reference.split), f"split {data.split}"),
         ("model.checkpoint_sha256", bool(untrained), "untrained: no checkpoint was loaded"),

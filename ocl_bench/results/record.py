@@ -78,7 +78,10 @@ class TaskSection(_Section):
 
 
 class DataSection(_Section):
-    """The data that were scored. `ids_sha256` is the hash of the sorted sample ids."""
+    """The data that were scored. `ids_sha256` is the hash of the sorted sample ids.
+
+    `listed` is the number of samples in a list that the user gave (`--ids`), null for whole splits.
+    """
 
     kind: Literal["embedded", "official", "supplied"]
     revision: str
@@ -86,6 +89,7 @@ class DataSection(_Section):
     limit: int | None
     split: str | None
     stand_in_seed: int | None
+    listed: int | None = None
 
 
 class FitSection(_Section):

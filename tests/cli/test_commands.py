@@ -145,6 +145,49 @@ def test_a_limited_result_says_so(images: Path) -> None:
     assert "not ranked" not in run_eval(images, "--no-pictures").stdout
 
 
+def test_ids_are_listed_and_a_list_is_scored_unranked(images: Path) -> None:
+    listed = call("show", "--ids", images / "mine.yaml")
+    ids = listed.stdout.split()
+    assert listed.exit_code == 0 and len(ids) >= 3 and "images of" in listed.stderr
+    assert json.loads(call("show", images / "mine.yaml", "--ids", "--json").stdout) == ids
+    chosen = images / "chosen.txt"
+    chosen.write_text(f"{ids[2]}\n{ids[0]}\n")
+    result = run_eval(images, "--no-pictures", "--ids", chosen)
+    assert result.exit_code == 0 and "not ranked: a list of 2 samples (--ids)" in result.stdout
+    assert "# all images" in result.stdout
+    found = json.loads(run_eval(images, "--no-pictures", "--json", "--ids", chosen).stdout)
+    assert found["data"]["listed"] == found["counts"]["attempted"] == 2
+    whole = json.loads(run_eval(images, "--no-pictures", "--json").stdout)
+    assert whole["data"]["listed"] is None and whole["identity"]["key"] != found["identity"]["key"]
+
+
+def test_the_predictions_of_a_list_are_scored_again(images: Path) -> None:
+    ids = call("show", "--ids", images / "mine.yaml").stdout.split()
+    (images / "chosen.txt").write_text(f"{ids[1]}\n")
+    found = run_eval(images, "--no-pictures", "--json", "--ids", images / "chosen.txt", "--save-predictions")
+    key = json.loads(found.stdout)["identity"]["key"][:8]
+    (path,) = images.rglob(f"{key}.json")
+    again = call("replay", path, "--task", images / "mine.yaml")
+    assert again.exit_code == 0 and "equal to the stored numbers" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "lists no id"),
+        ("nothing\n", "1 ids are not in the data, first 'nothing'"),
+        ("{0}\n{0}\n", "is listed twice"),
+    ],
+)
+def test_lists_of_ids_that_are_refused(images: Path, text: str, line: str) -> None:
+    first = call("show", "--ids", images / "mine.yaml").stdout.split()[0]
+    (images / "chosen.txt").write_text(text.format(first))
+    result = run_eval(images, "--no-pictures", "--ids", images / "chosen.txt")
+    assert result.exit_code == 2 and line in result.stderr
+    assert run_eval(images, "--no-pictures", "--ids", images / "none.txt").exit_code == 3
+    assert "give only one of them" in run_eval(images, "--ids", images / "chosen.txt", "--limit", "1").stderr
+
+
 def test_unknown_verbs_and_options_are_usage_errors() -> None:
     assert call("evall").exit_code == 2
     assert call("eval", "--modle", "grid").exit_code == 2

@@ -280,3 +280,42 @@ def test_void_is_left_out() -> None:
     )
     assert without["j"] == without["mbo_video"] == 0.5
     assert with_void["j"] == with_void["mbo_video"] == 1.0
+
+
+def test_the_first_frame_can_be_left_out(tmp_path: Path) -> None:
+    """As if the video began one frame later, for every metric; the model still sees the first frame."""
+    task = video_task()
+    skipping = video_task(protocol={**task.protocol.model_dump(), "skip_first": True})
+    rows = {}
+    for size in (1, 4, 16):
+        result = scored("grid", tmp_path / str(size), task=skipping, batch_size=size)
+        assert "│skip-first│" in result.task.signature
+        rows[size] = read_rows(result.path).set_index("id")
+    whole = read_rows(scored("grid", tmp_path / "whole").path).set_index("id")
+    labels = torch.arange(SIDE) * 3 // SIDE
+    grid = (labels[:, None] * 3 + labels).numpy()
+    for number in range(4):
+        name = f"video{number}"
+        truth = [sample.truth for sample in moving_squares(number).frames][1:]
+        expected = get_adapter(task).score(truth, [grid] * len(truth), task)[0]
+        assert whole.loc[name, "n_frames"] == 6 and expected["n_frames"] == 5
+        for row in (rows[size].loc[name] for size in rows):
+            for column, value in ((key, expected[key]) for key in row.index if key in expected):
+                assert row[column] == pytest.approx(value, abs=1e-12), column
+    assert not np.allclose(whole["mbo_video"], rows[1]["mbo_video"])
+
+
+def test_a_video_of_one_frame_has_nothing_to_score_without_it() -> None:
+    task = video_task(protocol={**video_task().protocol.model_dump(), "skip_first": True})
+    maps = np.ones((8, 8), np.int16)
+    row = get_adapter(task).score([Truth(maps)], [maps.astype(np.uint8)], task)[0]
+    assert row["n_frames"] == row["n_objects"] == 0 and np.isnan(row["mbo_video"]) and "jf" not in row
+
+
+def test_scoring_all_frames_is_not_hashed() -> None:
+    """Cards of before the field keep their hashes, and saying the default is the same protocol."""
+    task = video_task()
+    said = video_task(protocol={**task.protocol.model_dump(), "skip_first": False})
+    other = video_task(protocol={**task.protocol.model_dump(), "skip_first": True})
+    assert said.hash == task.hash and said == task
+    assert other.hash != task.hash and other.signature("decoder") != task.signature("decoder")

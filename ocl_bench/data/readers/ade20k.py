@@ -39,13 +39,18 @@ def open_ade20k(request: Request) -> OpenData:
         root = tree.root / "ADEChallengeData2016"
         reader = DenseReader.open(root, "ade20k", list_files(root, request.split), read_truth, None)
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, read_names(root))
-    root = find_root_with(request, ("images", "annotations"))
+    root = find_official(request)
     reader = DenseReader.open(
         root, "ade20k", list_files(root, request.split), read_truth, request.limit, tables=[_NAMES]
     )
     note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of {root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, root, reader.ids, note, read_names(root))
+
+
+def find_official(request: Request) -> Path:
+    """The folder of the official files. Raises DataMissingError."""
+    return find_root_with(request, ("images", "annotations"))
 
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:

@@ -53,7 +53,7 @@ def open_clevrtex(request: Request) -> OpenData:
     if request.root is None:
         return _open_stand_in(request, variant)
     numbers = split_numbers(variant, request.split)
-    folder = find_folder(request.root, variant, request.data.folder)
+    folder = find_official(request)
     scenes = list_scenes(folder, variant)
     stems = _choose(scenes, numbers, request.limit)
     if not stems:
@@ -88,6 +88,12 @@ def split_numbers(variant: str, split: str) -> range | None:
         raise UsageError(f"split '{split}': CLEVRTEX '{variant}' has {', '.join(SPLITS)} and 'all'")
     tenth = SCENES[variant] // 10
     return {"test": range(tenth), "val": range(tenth, 2 * tenth), "train": range(2 * tenth, 10 * tenth)}[split]
+
+
+def find_official(request: Request) -> Path:
+    """The folder of the official files of a request. Raises DataMissingError."""
+    assert request.root is not None
+    return find_folder(request.root, request.data.variant or "full", request.data.folder)
 
 
 def find_folder(root: Path, variant: str, folder: str = "") -> Path:

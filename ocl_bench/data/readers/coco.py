@@ -9,6 +9,7 @@
 
 Options of a card (`data.options`):
 
+year         2017, or 2014: val2014/COCO_val2014_*.jpg and annotations/instances_val2014.json
 annotations  `instances`, `panoptic` or `stuffthings`: what is truth
 crowd        label maps of `instances`: `drop` (a crowd is not an object, its pixels are background), `instance` (it is
              an object, as in SPOT) or `ignore` (its pixels are void). Detection always gets crowds, marked as such.
@@ -24,6 +25,7 @@ without a panoptic segment, and 255 in stuff-thing maps, are void. Stuff-thing m
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +94,15 @@ class CocoOptions(BaseModel):
     crowd: Literal["drop", "instance", "ignore"] = "drop"
     stuff: Literal["merged", "segments"] = "merged"
     ids: str | None = None
+    year: Literal[2014, 2017] = 2017
+
+    def part(self, split: str) -> str:
+        """The name that the official files give to a split."""
+        return f"{split}{self.year}"
+
+    def table(self, split: str) -> str:
+        """The official annotation file of a split, below the root."""
+        return f"annotations/{self.annotations}_{self.part(split)}.json"
 
 
 def open_coco(request: Request) -> OpenData:
@@ -103,9 +114,9 @@ def open_coco(request: Request) -> OpenData:
         tree = ensure_layout(request, "coco")
         reader = CocoReader.open(tree.root, split, options, None)
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
-    root = _find_root(request, split, options)
+    root = find_official(request)
     reader = CocoReader.open(root, split, options, request.limit)
-    note = f"data: COCO {split}2017 ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
+    note = f"data: COCO {options.part(split)} ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
     # Results that were made when such images were known by their file names must not be found again.
     revision = f"official-{reader.manifest.content}{'-by-id' if reader.image_ids else ''}"
     return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories, reader.image_ids)
@@ -123,11 +134,11 @@ class CocoReader(SampleSequence[Sample]):
         categories: id -> name.
         things: ids of the categories that are objects.
         folder: folder of the images.
+        table: the annotation file; of stuff-thing maps, their folder.
         remark: what the user should know about the JSON file, '' for nothing.
     """
 
     root: Path
-    split: str
     options: CocoOptions
     images: tuple[dict[str, Any], ...]
     ids: tuple[str, ...]
@@ -136,15 +147,22 @@ class CocoReader(SampleSequence[Sample]):
     categories: dict[int, str]
     things: frozenset[int]
     folder: Path
+    table: Path
     remark: str
 
     @classmethod
     def open(cls, root: Path, split: str, options: CocoOptions, limit: int | None) -> CocoReader:
         """Parse the annotation file, or list the stuff-thing maps, and keep the first `limit` images."""
-        folder = _first_folder(root, (f"{split}2017", f"images/{split}2017"), "images")
+        folder = _first_folder(root, (options.part(split), f"images/{options.part(split)}"), "images")
         if options.annotations == "stuffthings":
             return _open_maps(cls, root, split, options, folder, limit)
-        path = root / "annotations" / f"{options.annotations}_{split}2017.json"
+        return cls.open_table(root, root / options.table(split), folder, split, options, limit)
+
+    @classmethod
+    def open_table(
+        cls, root: Path, path: Path, folder: Path, split: str, options: CocoOptions, limit: int | None
+    ) -> CocoReader:
+        """Parse an annotation file, whose images lie in `folder`, and keep the first `limit` images."""
         content = read_json(path, _pack)
         check_entries(content, path, _PANOPTIC_FIELDS if options.annotations == "panoptic" else _FIELDS)
         check_ids(content, path)
@@ -169,7 +187,7 @@ class CocoReader(SampleSequence[Sample]):
         remark = f"; {strangers} annotations point to images that are not listed and are left out" if strangers else ""
         categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         things = frozenset(category["id"] for category in content["categories"] if category.get("isthing", 1))
-        return cls(root, split, options, images, names, numbers, grouped, categories, things, folder, remark)
+        return cls(root, options, images, names, numbers, grouped, categories, things, folder, path, remark)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -178,11 +196,11 @@ class CocoReader(SampleSequence[Sample]):
         names = [f"{folder}/{image['file_name']}" for image in self.images]
         if self.options.annotations == "stuffthings":
             return take_manifest(self.root, names, [image["map"] for image in self.images])
-        table = f"annotations/{self.options.annotations}_{self.split}2017"
-        annotations = [f"{table}.json"]
+        table = self.table.relative_to(self.root)
+        annotations = [table.as_posix()]
         if self.options.annotations == "panoptic":
             entries = (entry for entries in self.annotations.values() for entry in entries)
-            annotations += [f"{table}/{entry['file_name']}" for entry in entries]
+            annotations += [f"{table.with_suffix('').as_posix()}/{entry['file_name']}" for entry in entries]
         return take_manifest(self.root, names, annotations)
 
     def __getitem__(self, index: int) -> Sample:
@@ -230,8 +248,7 @@ class CocoReader(SampleSequence[Sample]):
         """Truth of `annotations: panoptic`: a label map of segments, labels in the order of the segment ids."""
         if len(annotations) != 1:
             raise SampleError(sample_id, f"{len(annotations)} panoptic annotations, expected 1; {_REMEDY}")
-        folder = self.root / "annotations" / f"panoptic_{self.split}2017"
-        path = folder / _plain(annotations[0]["file_name"], sample_id)
+        path = self.table.with_suffix("") / _plain(annotations[0]["file_name"], sample_id)
         codes, coloured = read_mask(path, sample_id, shape=shape, remedy=_REMEDY)
         if not coloured:
             raise SampleError(sample_id, f"{path}: is not an RGB image; panoptic ids are colours")
@@ -245,18 +262,12 @@ class CocoReader(SampleSequence[Sample]):
         unknown = [int(code) for code in present if code and code not in segments]
         if unknown:
             raise SampleError(sample_id, f"{path}: segment {unknown[0]} is not in the JSON file; {_REMEDY}")
-        labels = np.full(codes.shape, VOID, dtype=np.int16)
-        categories: list[int] = []
         for code in (int(code) for code in present if code):
             category = segments[code]
             if not isinstance(category, int) or category not in self.categories:
                 raise SampleError(sample_id, f"segment {code}: unknown category {category!r}; {_REMEDY}")
-            if category in self.things or self.options.stuff == "segments":
-                categories.append(category)
-                labels[codes == code] = len(categories)
-            else:
-                labels[codes == code] = 0
-        return Truth(labels, tuple(categories))
+        objects = frozenset(code for code, category in segments.items() if category in self.things)
+        return panoptic_truth(codes, segments, objects, self.options.stuff)
 
     def _stuff_things(self, sample_id: str, path: str, shape: tuple[int, ...]) -> Truth:
         """Truth of `annotations: stuffthings`: a map of the 27 coarse classes."""
@@ -268,6 +279,28 @@ class CocoReader(SampleSequence[Sample]):
             raise SampleError(sample_id, f"{path}: value {wrong.max()}, expected 0..{_FINE - 1} or 255; {_REMEDY}")
         classes = _FINE_TO_COARSE[np.minimum(codes, _FINE)]
         return Truth(*class_regions(classes), classes=classes)
+
+
+def panoptic_truth(
+    codes: np.ndarray, segments: Mapping[int, int], things: Collection[int], stuff: Literal["merged", "segments"]
+) -> Truth:
+    """Truth of a panoptic map.
+
+    Args:
+        codes: (H, W) id of the segment of each pixel, 0 without annotation.
+        segments: id -> category of each segment of the map.
+        things: ids of the segments that are objects.
+        stuff: what the others become, see the option `stuff`.
+    """
+    labels = np.full(codes.shape, VOID, dtype=np.int16)
+    categories: list[int] = []
+    for code in (int(code) for code in np.unique(codes) if code):
+        if code in things or stuff == "segments":
+            categories.append(segments[code])
+            labels[codes == code] = len(categories)
+        else:
+            labels[codes == code] = 0
+    return Truth(labels, tuple(categories))
 
 
 _FINE = 182
@@ -291,9 +324,10 @@ def _open_maps(
     kind: type[CocoReader], root: Path, split: str, options: CocoOptions, folder: Path, limit: int | None
 ) -> CocoReader:
     """The reader of the images in a folder that have a stuff-thing map."""
-    places = (f"annotations/{split}2017", f"annotations/stuffthingmaps/{split}2017", f"stuffthingmaps/{split}2017")
+    part = options.part(split)
+    places = (f"annotations/{part}", f"annotations/stuffthingmaps/{part}", f"stuffthingmaps/{part}")
     # `<split>2017` is the folder of the images as well, so it counts only where it holds PNG files.
-    maps = _first_folder(root, (*places, f"{split}2017"), "stuff-thing maps", "*.png")
+    maps = _first_folder(root, (*places, part), "stuff-thing maps", "*.png")
     # Other code writes its converted maps, `_labelTrainIds`, beside the official ones.
     stems = {path.stem for path in find_files(maps, "[!.]*.png") if not path.stem.endswith("_labelTrainIds")}
     if not stems:
@@ -303,19 +337,30 @@ def _open_maps(
     if options.ids:
         chosen = choose(root, options.ids, split, images, names, _NO_MAP)
         images, names = [images[position] for position in chosen], [names[position] for position in chosen]
-    return kind(root, split, options, tuple(images[:limit]), tuple(names[:limit]), {}, {}, {}, frozenset(), folder, "")
+    chosen_images, chosen_names = tuple(images[:limit]), tuple(names[:limit])
+    return kind(root, options, chosen_images, chosen_names, {}, {}, {}, frozenset(), folder, maps, "")
 
 
-def _find_root(request: Request, split: str, options: CocoOptions) -> Path:
+def find_official(request: Request) -> Path:
+    """The folder of the official files. Raises DataMissingError."""
+    options, split = parse_options(CocoOptions, request), request.split
     # Stuff-thing maps need no JSON file, and may lie in another folder than `annotations`.
-    folders = ("annotations", "stuffthingmaps", f"{split}2017")[: 3 if options.annotations == "stuffthings" else 1]
+    folders = ("annotations", "stuffthingmaps", options.part(split))[: 3 if options.annotations == "stuffthings" else 1]
     return find_root(
         request,
         usual_places(request),
         lambda place: any((place / folder).is_dir() for folder in folders),
-        f"folder '{folders[0]}' (COCO {split}2017)",
+        f"folder '{folders[0]}' (COCO {options.part(split)})",
         between=" and ",
     )
+
+
+def find_table(request: Request) -> Path:
+    """The folder of the official files, if that split is annotated there. Raises DataMissingError."""
+    options, root = parse_options(CocoOptions, request), find_official(request)
+    if options.annotations != "stuffthings" and not (root / options.table(request.split)).is_file():
+        raise DataMissingError(f"{root / options.table(request.split)}: there is no such file")
+    return root
 
 
 def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str | None = None) -> Path:

@@ -2,7 +2,8 @@
 
     <folder>/<images>/<id>.jpg|.jpeg|.png|.webp|.bmp|.tif|.tiff      <folder>/<masks>/<id>.png
 
-A mask pixel holds the number (palette, grey or 16-bit PNG) or the colour (RGB PNG) of its object. Numbers may have
+A mask pixel holds the number (palette, grey or 16-bit PNG) or the colour (RGB PNG) of its object. Masks may also be
+.npy, .npz or .json, see `ocl_bench/data/readers/mask_files.py`. Numbers may have
 gaps: they are ranked image by image. What else lies there, a folder or a mask without an image, is counted and named.
 Options of the card (`data.options`), all optional:
 
@@ -30,11 +31,12 @@ from ...core.log import warn_once
 from ...core.types import VOID, Sample, Truth
 from ...metrics.ignored import IGNORED, spread_to_255
 from ..base import OpenData, Request, SampleSequence
-from ..images import read_image, read_mask
+from ..images import read_image
 from ..index import Manifest, open_index, take_manifest
 from ..options import first_repeated, parse_options, read_lines
 from ..rims import remark_rims
-from .frames import IMAGES, MASKS, by_stem, name_some
+from .frames import IMAGES, by_stem, name_some
+from .mask_files import MASK_FILES, read_mask_file
 from .places import first_folder
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class FolderReader(SampleSequence[Sample]):
     ) -> FolderReader:
         """List the first `limit` images of the folder, or of `ids` where these are given; no pixel is read."""
         images, other_images = _list(root / options.images, IMAGES)
-        masks, other_masks = _list(root / options.masks, MASKS)
+        masks, other_masks = _list(root / options.masks, MASK_FILES)
         # A mask in another format is asked for, so that the error names the file that is there.
         masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
@@ -145,7 +147,7 @@ class FolderReader(SampleSequence[Sample]):
         row = self.index[range(len(self))[index]]
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         path = self.root / row["mask"]
-        codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=_REMEDY)
+        codes, coloured = read_mask_file(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
             void = void_number(codes, coloured, self.options, path, self.root)
             remark_rims(codes, coloured, _code(void, coloured, "void"), path, self.root / self.options.masks)

@@ -8,6 +8,7 @@
         LOC_val_solution.csv
     ILSVRC/Data/CLS-LOC/{train,val}, LOC_val_solution.csv   Kaggle
     data/{train,validation}-*.parquet                       Hugging Face imagenet-1k, columns image and label
+    imagenet1k-{train,validation}-0000.tar                  WebDataset shards of timm/imagenet-1k-wds, parts jpg and cls
     {train,validation}/state.json                           the same, saved by `datasets.save_to_disk`; both forms may
                                                             say val or valid for validation
     Annotations/CLS-LOC/{train,val}                         boxes, for `boxes: labelled` only; train/<wnid>/<name>.xml,

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular
 from ..images import IMAGE_FORMATS, check_pixels, one_line, remark_orientation, to_rgb
+from .shards import Part, index_shards, list_shards
 
 if TYPE_CHECKING:
     import datasets
@@ -27,6 +28,7 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 _PARTS = {"train": ("train",), "val": ("validation", "val", "valid")}
+_COLUMNS = ("image", "label")
 _REMEDY = "download the data set again"
 
 
@@ -84,8 +86,8 @@ class ParquetRows:
     """Rows of Parquet files, one file after the other.
 
     groups: number of the file and of the row group in it, for each of the G groups of all files. first: (G + 1,) number
-    of the first row of each group, then the number of all rows. _held: the group that was read last; neighbouring rows
-    are usually asked for one after the other, and reading a group takes long.
+    of the first row of each group, then the number of all rows. images: columns that hold images. _held: the group that
+    was read last; neighbouring rows are usually asked for one after the other, and reading a group takes long.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class ParquetRows:
     features: datasets.Features
     groups: tuple[tuple[int, int], ...]
     first: np.ndarray
+    images: tuple[str, ...] = ("image",)
     _held: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def labels(self) -> list[Any]:
@@ -104,19 +107,68 @@ class ParquetRows:
 
     def encoded(self, position: int) -> tuple[str, bytes | None]:
         """Place and stored image of row `position`."""
+        where, cells = self.cells(position)
+        return where, cells["image"]["bytes"]
+
+    def names(self, column: str) -> list[str | None]:
+        """The file name of each image of a column, as far as it is stored."""
+        import pyarrow.parquet
+
+        names: list[str | None] = []
+        for name in self.files:
+            with pyarrow.parquet.ParquetFile(self.folder / name) as file:
+                cells = file.read(columns=[f"{column}.path"])[column].to_pylist()
+            names += [(cell or {}).get("path") for cell in cells]
+        return names
+
+    def cells(self, position: int) -> tuple[str, dict[str, dict[str, Any]]]:
+        """The place of row `position`, and of each column of images the stored `bytes` and `path`."""
         import pyarrow.parquet
 
         group = int(np.searchsorted(self.first, position, side="right")) - 1
         number, part = self.groups[group]
         path = self.folder / self.files[number]
-        images = self._held.get(group)
-        if images is None:
+        table = self._held.get(group)
+        if table is None:
             with pyarrow.parquet.ParquetFile(path) as file:
-                images = file.read_row_group(part, columns=["image"])["image"]
+                table = file.read_row_group(part, columns=list(self.images))
             self._held.clear()
-            self._held[group] = images
+            self._held[group] = table
         row = position - int(self.first[group])
-        return f"{path}, row {row} of group {part}", images[row].as_py()["bytes"]
+        return f"{path}, row {row} of group {part}", {name: table[name][row].as_py() for name in self.images}
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """Rows of WebDataset shards with the parts jpg and cls, as `timm/imagenet-1k-wds` has them."""
+
+    folder: Path
+    files: tuple[str, ...]
+    samples: tuple[dict[str, Part], ...]
+
+    @classmethod
+    def open(cls, folder: Path, shards: list[Path]) -> ShardRows:
+        """List the samples. Raises UsageError when one lacks a part."""
+        found = index_shards(shards)
+        for key, parts in found.items():
+            if lacking := [name for name in ("jpg", "cls") if name not in parts]:
+                shard = next(iter(parts.values())).shard
+                raise UsageError(f"{shard}: sample '{key}' has no part {lacking[0]}; {_REMEDY}")
+        return cls(folder, tuple(shard.name for shard in shards), tuple(found.values()))
+
+    @property
+    def features(self) -> Any:
+        """No column has named classes."""
+        return {"image": None, "label": None}
+
+    def labels(self) -> list[Any]:
+        """The class of each sample: the number in its part cls."""
+        return [int(parts["cls"].read(str(k))) for k, parts in enumerate(self.samples)]
+
+    def encoded(self, position: int) -> tuple[str, bytes | None]:
+        """Place and stored image of row `position`."""
+        part = self.samples[position]["jpg"]
+        return f"{part.shard}, byte {part.offset}", part.read(str(position))
 
 
 def find_rows(folder: Path, split: str) -> Rows | None:
@@ -127,6 +179,8 @@ def find_rows(folder: Path, split: str) -> Rows | None:
         names = tuple(sorted(f"data/{path.name}" for path in (folder / "data").glob(f"{part}-*.parquet")))
         if names:
             return _guarded(folder / "data", _open_parquet, folder, names)
+        if shards := list_shards(folder, rf"imagenet1k-{part}-([0-9]+)\.tar"):
+            return ShardRows.open(folder, shards)
     return None
 
 
@@ -189,8 +243,10 @@ def _open_saved(folder: Path, part: str) -> SavedRows:
     return SavedRows(folder, names, table.cast_column("image", datasets.Image(decode=False)))
 
 
-def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
-    """The rows of these files; only their footers are read."""
+def _open_parquet(
+    folder: Path, names: Sequence[str], images: tuple[str, ...] = ("image",), needed: tuple[str, ...] = _COLUMNS
+) -> ParquetRows:
+    """The rows of these files; only their footers are read. needed: columns without which they are refused."""
     import datasets
     import pyarrow.parquet
 
@@ -199,19 +255,25 @@ def _open_parquet(folder: Path, names: Sequence[str]) -> ParquetRows:
         check_regular(folder / name)
         with pyarrow.parquet.ParquetFile(folder / name) as file:
             features = datasets.Features.from_arrow_schema(file.schema_arrow)
-            _check_columns(features, folder / name)
+            _check_columns(features, folder / name, needed)
             for part in range(file.metadata.num_row_groups):
                 groups.append((number, part))
                 counts.append(file.metadata.row_group(part).num_rows)
-    return ParquetRows(folder, tuple(names), features, tuple(groups), np.concatenate([[0], np.cumsum(counts)]))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    return ParquetRows(folder, tuple(names), features, tuple(groups), first, images)
 
 
-def _check_columns(features: Any, path: Path) -> None:
-    """Raise UsageError unless there are the columns image and label."""
-    missing = [name for name in ("image", "label") if name not in features]
+def open_images(folder: Path, names: Sequence[str], images: tuple[str, ...]) -> ParquetRows:
+    """The rows of Parquet files with these columns of images. Raises UsageError for broken files or without them."""
+    return _guarded(folder, _open_parquet, folder, names, images, images)
+
+
+def _check_columns(features: Any, path: Path, needed: tuple[str, ...] = _COLUMNS) -> None:
+    """Raise UsageError unless there are these columns."""
+    missing = [name for name in needed if name not in features]
     if missing:
-        names = ", ".join(features)
-        raise UsageError(f"{path}: no column '{missing[0]}' (there are {names}); rename the columns to image and label")
+        names, wanted = ", ".join(features), " and ".join(needed)
+        raise UsageError(f"{path}: no column '{missing[0]}' (there are {names}); rename the columns to {wanted}")
 
 
 def _guarded(

@@ -44,7 +44,7 @@ from .tfrecord import decode_example, index_records, read_record
 
 _REMEDY = "download the file again"
 _SPLITS = ("train", "validation", "test")
-_STAND_INS = ("movi_c", "movi_e")
+_STAND_INS = ("movi_a", "movi_b", "movi_c", "movi_d", "movi_e")
 _FEATURES = ("video", "segmentations", "instances/category")
 _INFO, _NAMES = "dataset_info.json", "instances-category.labels.txt"
 
@@ -74,7 +74,7 @@ def open_movi(request: Request) -> OpenData:
         tree = ensure_layout(request, options.dataset)
         reader = MoviReader.open(_find_root(tree.root, request, options), request.split, options, None)
         return OpenData(reader, "embedded", tree.revision, reader.root, reader.ids, tree.note, reader.categories)
-    reader = MoviReader.open(_find_root(request.root, request, options), request.split, options, request.limit)
+    reader = MoviReader.open(find_official(request), request.split, options, request.limit)
     what = f"{options.dataset} {options.size}x{options.size} {request.split}"
     note = f"data: {what}, {len(reader)} videos of {reader.root}"
     revision = f"official-{reader.manifest.content}"
@@ -255,6 +255,12 @@ def _read_names(root: Path) -> dict[int, str]:
         return dict(enumerate(read_text(path).splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def find_official(request: Request) -> Path:
+    """The folder of the official files. Raises DataMissingError."""
+    assert request.root is not None
+    return _find_root(request.root, request, parse_options(MoviOptions, request))
 
 
 def _find_root(root: Path, request: Request, options: MoviOptions) -> Path:

@@ -1,6 +1,7 @@
 """Your own videos: frames and id-map masks in two folders, described by an ordinary task card (see docs/data.md).
 
     <folder>/<images>/<video>/<frame>.jpg|.jpeg|.png|.webp|.bmp|.tif|.tiff      <folder>/<masks>/<video>/<frame>.png
+    <folder>/<images>/<video>.mp4|.mov|.mkv|.webm|.avi|.gif            masks as above, one for each frame, in its order
 
 Frames are taken in the order of the numbers in their names (`f2` before `f10`). A mask pixel holds the number (palette,
 grey or 16-bit PNG) or the colour (RGB PNG) of its object, which must be the same in all frames of a video. Numbers may
@@ -25,14 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import DataMissingError, SampleError
+from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
-from ..images import read_image, read_mask
+from ..images import read_image
 from ..index import Manifest, take_manifest
 from ..rims import remark_rims
 from .folder import FolderOptions, find_folder, folder_options, list_ids, not_read, rank_labels, void_number
-from .frames import IMAGES, MASKS, files_below, in_time, lazy_video, list_files
+from .frames import IMAGES, by_stem, files_below, in_time, lazy_video, list_files
+from .mask_files import MASK_FILES, read_mask_file
+from .video_files import VIDEOS, VideoFile
 
 _REMEDY = "repair the file, or list the other videos in data.options.ids"
 
@@ -69,7 +72,8 @@ class VideoFolderReader(SampleSequence[Video]):
         if ids is None:
             # A folder of masks without frames is listed too: it then fails as a sample, instead of vanishing.
             folders = [path for kind in (options.images, options.masks) for path in (root / kind).iterdir()]
-            ids = sorted({path.name for path in folders if path.is_dir() and not path.name.startswith(".")})
+            found = {path.name for path in folders if path.is_dir() and not path.name.startswith(".")}
+            ids = sorted(found | set(_video_files(root / options.images)))
         if not ids:
             raise DataMissingError(f"{root / options.images}: no folder of frames in it")
         return cls(root, tuple(ids[:limit]), options)
@@ -79,42 +83,74 @@ class VideoFolderReader(SampleSequence[Video]):
         """All files of the videos."""
         kinds = (self.options.images, self.options.masks)
         frames, masks = (files_below(self.root, [Path(kind, name) for name in self.ids]) for kind in kinds)
+        files = _video_files(self.root / self.options.images)
+        frames += [f"{self.options.images}/{files[name]}" for name in self.ids if name in files]
         return take_manifest(self.root, frames, masks)
 
     def left_out(self) -> str:
         """What lies in the folders of these videos and is not read, for the note; '' for nothing."""
         names = []
-        for kind, suffixes in ((self.options.images, IMAGES), (self.options.masks, MASKS)):
+        for kind, suffixes in ((self.options.images, IMAGES), (self.options.masks, MASK_FILES)):
             files = files_below(self.root, [Path(kind, video_id) for video_id in self.ids])
             names += [name for name in files if Path(name).suffix.lower() not in suffixes]
             # Beside the folders of videos: frames that nobody sorted into one.
-            names += [name for name in files_below(self.root, [Path(kind)]) if not (self.root / name).is_dir()]
+            beside = [name for name in files_below(self.root, [Path(kind)]) if not (self.root / name).is_dir()]
+            names += [name for name in beside if kind == self.options.masks or Path(name).suffix.lower() not in VIDEOS]
         return not_read(("files or folders", names))
 
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError when it has no frame, or two files for one frame."""
         video_id = self.ids[range(len(self))[index]]
-        images = list_files(self.root / self.options.images / video_id, IMAGES, video_id)
-        masks = list_files(self.root / self.options.masks / video_id, MASKS, video_id)
-        names = in_time({*images, *masks})
+        folder = self.root / self.options.images
+        images = list_files(folder / video_id, IMAGES, video_id)
+        masks = list_files(self.root / self.options.masks / video_id, MASK_FILES, video_id)
+        video = self._video_file(video_id, len(images), len(masks))
+        names = in_time(masks if video is not None else {*images, *masks})
         files = _VideoFiles(
             video_id,
-            [self.root / self.options.images / video_id / images.get(name, f"{name}.jpg") for name in names],
+            video if video is not None else [folder / video_id / images.get(name, f"{name}.jpg") for name in names],
             [self.root / self.options.masks / video_id / masks.get(name, f"{name}.png") for name in names],
             self.options,
         )
         return lazy_video(video_id, names, partial(_read_frame, files), _REMEDY)
+
+    def _video_file(self, video_id: str, images: int, masks: int) -> VideoFile | None:
+        """The frames of a video in a file; None for a folder of frames.
+
+        Raises SampleError when there are both, or not as many masks as frames.
+        """
+        folder = self.root / self.options.images
+        name = _video_files(folder).get(video_id)
+        if name is None:
+            return None
+        if images:
+            raise SampleError(video_id, f"{folder}: '{name}' and a folder of frames are one video; remove one")
+        video = VideoFile(folder / name, video_id, _REMEDY)
+        if video.count != masks:
+            raise SampleError(
+                video_id, f"{folder / name}: {video.count} frames, {masks} masks; give one for each frame"
+            )
+        return video
+
+
+def _video_files(folder: Path) -> dict[str, str]:
+    """Stem -> name of the video files in a folder. Raises UsageError when two have one stem."""
+    try:
+        return by_stem((path.name for path in folder.iterdir() if path.is_file()), VIDEOS)[0]
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error} are one video; remove one") from error
 
 
 @dataclass
 class _VideoFiles:
     """The files of one video.
 
-    codes: numbers of all masks in ascending order, and whether they are colours; None until the first frame is read.
+    images: file of each frame, or the frames of a video file. codes: numbers of all masks in ascending order, and
+    whether they are colours; None until the first frame is read.
     """
 
     video_id: str
-    images: list[Path]
+    images: list[Path] | VideoFile
     masks: list[Path]
     options: VideoFolderOptions
     codes: tuple[np.ndarray, bool] | None = field(default=None)
@@ -122,11 +158,12 @@ class _VideoFiles:
 
 def _read_frame(files: _VideoFiles, position: int) -> Sample:
     """One frame with its truth; the first one that is read also collects the numbers of all masks."""
-    image = read_image(files.images[position], files.video_id, remedy=_REMEDY)
+    frame = files.images[position]
+    image = frame if isinstance(frame, np.ndarray) else read_image(frame, files.video_id, remedy=_REMEDY)
     if files.codes is None:
         files.codes = _collect(files, image.shape)
     table, coloured = files.codes
-    codes, _ = read_mask(files.masks[position], files.video_id, shape=image.shape, remedy=_REMEDY)
+    codes, _ = read_mask_file(files.masks[position], files.video_id, shape=image.shape, remedy=_REMEDY)
     return Sample(files.video_id, image, Truth(_rank(files, table, codes, coloured).astype(np.int16)))
 
 
@@ -137,7 +174,7 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
     """
     table, kinds = np.zeros(0, dtype=np.int64), set()
     for path in files.masks:
-        codes, coloured = read_mask(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
+        codes, coloured = read_mask_file(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
         void = files.options.void
         remark_rims(codes, coloured, void if isinstance(void, int) and not coloured else None, path, path.parent.parent)
         table = np.union1d(table, codes)

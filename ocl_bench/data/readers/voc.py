@@ -77,7 +77,7 @@ def open_voc(request: Request) -> OpenData:
         root = tree.root / "VOCdevkit" / f"VOC{options.year}"
         reader = VocReader.open(root, request.split, options, None)
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, reader.categories)
-    root = _find_root(request, options.year)
+    root = find_official(request)
     reader = VocReader.open(root, request.split, options, request.limit)
     note = f"data: PASCAL VOC {options.year} {request.split}, {len(reader)} images of {root}"
     revision = f"official-{reader.manifest.content}"
@@ -282,8 +282,10 @@ def _read_list(path: Path) -> list[str]:
     return ids
 
 
-def _find_root(request: Request, year: int) -> Path:
+def find_official(request: Request) -> Path:
+    """The folder VOC<year> of the official files. Raises DataMissingError."""
     assert request.root is not None
+    year = parse_options(VocOptions, request).year
     root = request.root
     parents = (root / request.data.folder, root / "VOCdevkit", root)
     candidates = (*(parent / f"VOC{year}" for parent in parents), root)

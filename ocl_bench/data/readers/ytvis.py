@@ -1,14 +1,18 @@
-"""YouTube-VIS 2021 and 2019 (Yang et al. 2019, arXiv:1905.04804), below <data root>/ytvis or <data root> itself.
+"""YouTube-VIS (Yang et al. 2019, arXiv:1905.04804) and OVIS, below <data root>/<data.folder> or <data root> itself.
 
     train/JPEGImages/<video>/00000.jpg, 00005.jpg, ...
     train/instances.json                                   2021
     train.json                                             2019; either place is read for either year
+    valid/JPEGImages, valid/gt.json                        2022; test/JPEGImages, test/test_gt.json
+    JPEGImages, ytvis_hq-{train,val,test}.json             HQ-YTVIS (Ke et al. 2022, arXiv:2207.14012)
+    train/<video>/img_0000001.jpg, annotations_train.json  OVIS, the reader `ovis`
 
-valid/ and test/ have no public annotations. SlotContrast (Manasyan et al. 2025, arXiv:2412.14295) therefore validates
-on the last 300 videos of the training set, in the order of the JSON file, and so do we. Splits: `validation`, these 300
-(all videos, if there are fewer); `train`, the videos before them. Options of a card:
+In 2019 and 2021 only the training set has public annotations. SlotContrast (Manasyan et al. 2025, arXiv:2412.14295)
+therefore validates on its last 300 videos, in the order of the JSON file, and so do we. Splits: `validation`, these 300
+(all videos, if there are fewer); `train`, the videos before them. Splits of the others are their tables: train, val and
+test for 2022 and HQ, train for OVIS. Options of a card (OVIS has none):
 
-year    2021 or 2019; a file that shows the categories of the other year is refused
+year    2021, 2019, 2022 or hq; a file that shows the categories of another edition is refused
 subset  of `validation`: `all`, or `first210`, the first 210 of the 300, on which the released configuration evaluates
 
 An annotation is one object in all frames: polygons, either kind of run-length code, or null where it is not seen. The
@@ -22,10 +26,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -39,13 +43,13 @@ from ..options import check_entries, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
 from .frames import lazy_video
 from .places import find_root, usual_places
+from .ytvis_editions import EDITIONS, OVIS, Edition
+
+Item = TypeVar("Item")
+Choose = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 _REMEDY = "download the file again"
-_IMAGES = Path("train/JPEGImages")
-_TABLES = {2021: Path("train/instances.json"), 2019: Path("train.json")}
 _VALIDATION, _FIRST = 300, 210
-_PERSON = {2021: 26, 2019: 1}
-"""Year -> id of the category `person`, which tells the two years apart."""
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "videos": {"id": (int, str), "file_names": list, "height": int, "width": int},
@@ -60,7 +64,7 @@ class YtvisOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    year: Literal[2019, 2021] = 2021
+    year: Literal[2019, 2021, 2022, "hq"] = 2021
     subset: Literal["first210", "all"] = "all"
 
 
@@ -79,18 +83,42 @@ def open_ytvis(request: Request) -> OpenData:
         DataMissingError: the table is not there.
     """
     options = parse_options(YtvisOptions, request)
-    if request.split not in ("train", "validation"):
-        known = "has the splits train and validation (the last 300 videos of its training set)"
-        raise UsageError(f"task '{request.task.name}': YouTube-VIS {known}, not '{request.split}'")
+    edition = EDITIONS[options.year]
+    _check_split(request, edition)
     if request.root is None:
-        tree = ensure_layout(request, "ytvis")
-        # A tree of the stand-in holds the videos of one split only.
-        reader = YtvisReader.open(tree.root, _table(tree.root, options, request), None)
-        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
-    root = _find_root(request, options)
-    reader = YtvisReader.open(root, _table(root, options, request), request.limit, (request.split, options))
+        training = request.split == "train"
+        return _open_stand_in(request, "train" if training else "validation")
+    if "validation" not in edition.splits:
+        return _open_table(request, edition, request.split, lambda videos: videos)
     what = f"{request.split}, {options.subset}" if request.split == "validation" else request.split
-    note = f"data: YouTube-VIS {options.year} ({what}), {len(reader)} videos of {root}{reader.remark}"
+    return _open_table(request, edition, what, lambda videos: _choose(videos, request.split, options))
+
+
+def open_ovis(request: Request) -> OpenData:
+    """Open the training set of OVIS, the only one with public annotations. Raises as `open_ytvis` does."""
+    if request.data.options:
+        raise UsageError(f"task '{request.task.name}': data.options: the ovis reader has none; remove them")
+    _check_split(request, OVIS)
+    if request.root is None:
+        return _open_stand_in(request, "validation")  # scenes for testing: nobody trains on this split
+    return _open_table(request, OVIS, request.split, lambda videos: videos)
+
+
+def _open_stand_in(request: Request, split: str) -> OpenData:
+    """The stand-in, which has the layout of 2021 for all editions. split: of that layout."""
+    tree = ensure_layout(replace(request, split=split), "ytvis")
+    place = EDITIONS[2021].find(tree.root, split)
+    assert place is not None
+    # A tree of the stand-in holds the videos of one split only.
+    reader = YtvisReader.open(tree.root, place, None, lambda videos: videos)
+    return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
+
+
+def _open_table(request: Request, edition: Edition, what: str, choose: Choose) -> OpenData:
+    """Open official data. choose: from all videos of the table, gives those of the split."""
+    root = _find(request, edition)
+    reader = YtvisReader.open(root, _place(root, edition, request), request.limit, choose, edition)
+    note = f"data: {edition.name} ({what}), {len(reader)} videos of {root}{reader.remark}"
     return OpenData(
         reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, reader.categories
     )
@@ -102,6 +130,7 @@ class YtvisReader(SampleSequence[Video]):
 
     Attributes:
         table: the JSON file.
+        frames: folder to which the names of frames in it are relative.
         videos: its entries of the videos.
         annotations: video id -> its entries of the objects, with packed masks.
         categories: id -> name.
@@ -110,6 +139,7 @@ class YtvisReader(SampleSequence[Video]):
 
     root: Path
     table: Path
+    frames: Path
     ids: tuple[str, ...]
     videos: tuple[dict[str, Any], ...]
     annotations: dict[Any, list[dict[str, Any]]]
@@ -118,32 +148,35 @@ class YtvisReader(SampleSequence[Video]):
 
     @classmethod
     def open(
-        cls, root: Path, table: Path, limit: int | None, part: tuple[str, YtvisOptions] | None = None
+        cls, root: Path, place: tuple[Path, Path], limit: int | None, choose: Choose, edition: Edition | None = None
     ) -> YtvisReader:
-        """Parse the table and keep the first `limit` videos.
+        """Parse a table and keep the first `limit` videos.
 
-        part: split and options of official data; None takes all videos, as in the tree of a stand-in.
+        Args:
+            root: of the data.
+            place: the table, and the folder of its frames.
+            limit: number of videos, None for all.
+            choose: from all videos of the table, gives those of the split.
+            edition: whose categories official data must have.
         """
-
-        def choose(videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return (videos if part is None else _choose(videos, *part))[:limit]
-
-        content = read_json(table, _Packer(choose))
+        table, frames = place
+        content = read_json(table, _Packer(lambda videos: choose(videos)[:limit]))
         _check_table(content, table)
         categories = {entry["id"]: entry["name"] for entry in content["categories"]}
-        if part is not None:
-            _check_year(categories, part[1].year, table)
-        videos = tuple(choose(content["videos"]))
+        if edition is not None:
+            _check_edition(categories, edition, table)
+        videos = tuple(choose(content["videos"])[:limit])
         if not videos:
             raise DataMissingError(f"{table}: {len(content['videos'])} videos, none of them for this split; {_REMEDY}")
         ids = _name_videos(videos, table)
         annotations, remark = _group(content, videos)
-        return cls(root, table, ids, videos, annotations, categories, remark)
+        return cls(root, table, frames, ids, videos, annotations, categories, remark)
 
     @cached_property
     def manifest(self) -> Manifest:
         """The table and all frames."""
-        names = [(_IMAGES / str(name)).as_posix() for video in self.videos for name in video["file_names"]]
+        folder = self.frames.relative_to(self.root)
+        names = [(folder / str(name)).as_posix() for video in self.videos for name in video["file_names"]]
         return take_manifest(self.root, names, [self.table.relative_to(self.root).as_posix()])
 
     def __getitem__(self, index: int) -> Video:
@@ -154,7 +187,7 @@ class YtvisReader(SampleSequence[Video]):
         annotations = self.annotations.get(entry["id"], [])
         wrong = next((name for name in files if not _stays(name)), None)
         if wrong is not None:
-            raise SampleError(video_id, f"file name {wrong!r} is not a path in JPEGImages; {_REMEDY}")
+            raise SampleError(video_id, f"file name {wrong!r} is not a path in {self.frames.name}; {_REMEDY}")
         if entry.get("length", len(files)) != len(files):
             raise SampleError(video_id, f"length {entry['length']}, but {len(files)} file names; {_REMEDY}")
         for annotation in annotations:
@@ -173,7 +206,7 @@ class YtvisReader(SampleSequence[Video]):
 
     def _frame(self, video_id: str, entry: dict[str, Any], annotations: list[dict[str, Any]], position: int) -> Sample:
         shape = entry["height"], entry["width"]
-        path = self.root / _IMAGES / entry["file_names"][position]
+        path = self.frames / entry["file_names"][position]
         image = read_image(path, video_id, shape=shape, remedy=_REMEDY)
         labels, _ = label_map(tuple(self._object(video_id, entry, position, shape) for entry in annotations), shape)
         return Sample(video_id, image, Truth(labels, tuple(entry["category_id"] for entry in annotations)))
@@ -201,7 +234,7 @@ class _Packer:
     choose: from all videos, gives those that are wanted.
     """
 
-    def __init__(self, choose: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    def __init__(self, choose: Choose) -> None:
         self._choose = choose
         self._videos: list[dict[str, Any]] = []
         self._wanted: set[Any] | None = None
@@ -263,9 +296,12 @@ def _group(content: dict[str, Any], videos: Iterable[dict[str, Any]]) -> tuple[d
 def _choose(videos: list[dict[str, Any]], split: str, options: YtvisOptions) -> list[dict[str, Any]]:
     """The videos of a split, in the order of the table: validation is its end, see the text at the top."""
     first = max(len(videos) - _VALIDATION, 0)
-    if split == "train":
-        return videos[:first]
-    return videos[first:][: _FIRST if options.subset == "first210" else None]
+    return videos[:first] if split == "train" else choose_videos(videos[first:], options)
+
+
+def choose_videos(videos: list[Item], options: YtvisOptions) -> list[Item]:
+    """Those of the 300 videos of validation that the option `subset` names."""
+    return videos[: _FIRST if options.subset == "first210" else None]
 
 
 def _name_videos(videos: Iterable[dict[str, Any]], table: Path) -> tuple[str, ...]:
@@ -289,31 +325,47 @@ def _check_table(content: dict[str, Any], table: Path) -> None:
             raise UsageError(f"{table}: two {field} have the id {twice!r}; {_REMEDY}")
 
 
-def _check_year(categories: dict[int, str], year: int, table: Path) -> None:
-    """Raise UsageError when the categories are those of the other year."""
-    for other, number in _PERSON.items():
-        if other != year and categories.get(number) == "person":
-            text = f"category {number} is person, as in YouTube-VIS {other}"
-            raise UsageError(f"{table}: {text}, but data.options.year is {year}; give the data of that year")
+def _check_edition(categories: dict[int, str], edition: Edition, table: Path) -> None:
+    """Raise UsageError when the categories are those of another edition."""
+    for other in EDITIONS.values():
+        if other.person != edition.person and str(categories.get(other.person)).lower() == "person":
+            text = f"category {other.person} is person, as in {other.categories}"
+            raise UsageError(f"{table}: {text}, but the card asks for {edition.name}; give the data of that edition")
 
 
-def _find_root(request: Request, options: YtvisOptions) -> Path:
+def _check_split(request: Request, edition: Edition) -> None:
+    """Raise UsageError for a split that the edition does not have, or not with public annotations."""
+    if request.split not in edition.splits:
+        known = " and ".join(edition.splits) + " (the last 300 videos of its training set)"
+        if "validation" not in edition.splits:
+            known = ", ".join(edition.splits)
+        raise UsageError(f"task '{request.task.name}': {edition.name} has the splits {known}, not '{request.split}'")
+
+
+def find_official(request: Request) -> Path:
+    """The folder of the official files of YouTube-VIS. Raises DataMissingError."""
+    return _find(request, EDITIONS[parse_options(YtvisOptions, request).year])
+
+
+def _find(request: Request, edition: Edition) -> Path:
+    """The first of the usual places that has the table of some split."""
+    tables = dict.fromkeys(table for places in edition.splits.values() for table, _ in places)
     return find_root(
         request,
         usual_places(request),
-        lambda place: any((place / table).is_file() for table in _TABLES.values()),
-        f"{' or '.join(map(str, _TABLES.values()))} (YouTube-VIS {options.year})",
+        lambda place: any((place / table).is_file() for table in tables),
+        f"{' or '.join(tables)} ({edition.name})",
         between=" and ",
     )
 
 
-def _table(root: Path, options: YtvisOptions, request: Request) -> Path:
-    """The annotation file. The place of the year is tried first: both years may lie in one folder."""
-    others = [table for year, table in _TABLES.items() if year != options.year]
-    for table in (_TABLES[options.year], *others):
-        if (root / table).is_file():
-            return root / table
-    raise DataMissingError(f"task '{request.task.name}': {root / _TABLES[options.year]} is not there; {_REMEDY}")
+def _place(root: Path, edition: Edition, request: Request) -> tuple[Path, Path]:
+    """The annotation file and the folder of the frames of a split. Raises DataMissingError."""
+    place = edition.find(root, request.split)
+    if place is None:
+        table = edition.splits[request.split][0][0]
+        raise DataMissingError(f"task '{request.task.name}': {root / table} is not there; {_REMEDY}")
+    return place
 
 
 def _stays(name: Any) -> bool:

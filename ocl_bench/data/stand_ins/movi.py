@@ -164,4 +164,6 @@ def _dump(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4, sort_keys=True), encoding="utf-8")
 
 
-write_movi_c, write_movi_e = partial(write, dataset="movi_c"), partial(write, dataset="movi_e")
+write_movi_a, write_movi_b, write_movi_c, write_movi_d, write_movi_e = (
+    partial(write, dataset=f"movi_{letter}") for letter in "abcde"
+)

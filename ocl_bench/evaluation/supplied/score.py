@@ -17,7 +17,7 @@ from ...data import OpenData, open_data, subset
 from ...families import find_family
 from ...families.files import prediction_path
 from ...models.declared import Declared
-from ...results.record import Result, read_result
+from ...results.record import Result, read_result, read_rows
 from ..plan import Plan
 from ..run import run
 from .answers import answers_plan
@@ -171,6 +171,9 @@ def replay(
         stand_in_seed=section.stand_in_seed,
         progress=progress,
     )
+    if section.listed is not None:
+        scored = {*read_rows(path)["id"].astype(str), *(failure.id for failure in stored.counts.failed)}
+        data = subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id in scored])
     # The hash of the ids is of all samples, so it can only be compared where none failed.
     failed = {failure.id for failure in stored.counts.failed}
     plan = saved_plan(stored, spec, _without(data, failed), folder)

@@ -80,6 +80,9 @@ def rescore(
         )
     except OclBenchError as error:
         return f"the data are not there ({error})"
+    if section.listed is not None:
+        scored = {*rows["id"].astype(str), *(failure.id for failure in result.counts.failed)}
+        data = subset(data, [position for position, sample_id in enumerate(data.ids) if sample_id in scored])
     if data.revision != section.revision or ids_hash(data.ids) != section.ids_sha256:
         there = f"{section.kind} {section.revision}"
         return f"the data here differ from those of the result: {data.kind} {data.revision} here, {there} there"

@@ -220,7 +220,7 @@ def test_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(movi, "ensure_layout", layout)
     data = open_with(open_movi, None, "validation", dataset="movi_e")
     assert (data.kind, data.revision, len(data), asked) == ("embedded", "embedded-r1-0", 2, ["movi_e"])
-    for options in ({"dataset": "movi_a"}, {"dataset": "movi_e", "size": 256}):
+    for options in ({"dataset": "movi_f"}, {"dataset": "movi_e", "size": 256}):
         with pytest.raises(DataMissingError, match="has no stand-in"):
             open_with(open_movi, None, "validation", **options)
 

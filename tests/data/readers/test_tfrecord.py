@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_layout_trees import plain_crc32c
 
+from ocl_bench.data.readers import tfrecord
 from ocl_bench.data.readers.tfrecord import (
     crc32c,
+    crc32c_numpy,
     decode_example,
     encode_example,
     index_records,
@@ -42,24 +44,35 @@ GOAT_RECORD = b"T\x00\x00\x00\x00\x00\x00\x00_QE\x87" + GOAT + b"\xb5$\xe9\xbe"
     ],
 )
 def test_checksum_of_the_examples_of_rfc_3720(data: bytes, expected: int) -> None:
-    assert crc32c(data) == expected
+    assert crc32c(data) == crc32c_numpy(data) == expected
 
 
 @pytest.mark.parametrize("length", [1, 4, 255, 256, 257, 511, 512, 513, 768, 1025, 5000, 20011])
 def test_checksum_agrees_with_the_definition_at_the_edges_of_lanes(length: int) -> None:
     data = np.random.default_rng(length).bytes(length)
-    assert crc32c(data) == plain_crc32c(data)
-    assert crc32c(bytes(length)) == plain_crc32c(bytes(length)), "leading zeros count, too"
-    assert crc32c(memoryview(data)[1:]) == plain_crc32c(data[1:])
+    for function in (crc32c, crc32c_numpy):  # with the library, where it is installed, and without it
+        assert function(data) == plain_crc32c(data)
+        assert function(bytes(length)) == plain_crc32c(bytes(length)), "leading zeros count, too"
+        assert function(memoryview(data)[1:]) == plain_crc32c(data[1:])
+
+
+def test_checksum_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_library", lambda: None)
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+def test_the_library_is_used_where_it_is_installed() -> None:
+    library = pytest.importorskip("google_crc32c")
+    assert tfrecord._library() is library
 
 
 def test_checksum_is_fast_enough_for_videos() -> None:
     data = np.random.default_rng(0).bytes(4_000_000)
-    crc32c(data)
+    crc32c_numpy(data)
     took = []
     for _ in range(3):
         start = time.perf_counter()
-        crc32c(data)
+        crc32c_numpy(data)
         took.append(time.perf_counter() - start)
     assert len(data) / min(took) > 15e6, "about 160 MB/s alone on a processor of 2023, 8 MB/s byte by byte"
 

@@ -26,7 +26,7 @@ from video_layout_trees import (
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.data.base import Request
 from ocl_bench.data.readers import ytvis
-from ocl_bench.data.readers.ytvis import open_ytvis
+from ocl_bench.data.readers.ytvis import open_ovis, open_ytvis
 from ocl_bench.data.stand_ins.layouts import LayoutTree
 
 SHAPE = (12, 20)
@@ -137,7 +137,7 @@ def test_few_videos_are_all_validation(tmp_path: Path) -> None:
 def test_layout_of_2019_and_years_that_are_confused(tmp_path: Path) -> None:
     path = write_ytvis(tmp_path, {"a": 2}, table="train.json")
     assert len(all_frames(open_with(open_ytvis, tmp_path, "validation").reader[0])) == 2, "2021 in the place of 2019"
-    with pytest.raises(UsageError, match=r"category 26 is person, as in YouTube-VIS 2021.*year is 2019"):
+    with pytest.raises(UsageError, match=r"category 26 is person, as in YouTube-VIS 2021.*asks for YouTube-VIS 2019"):
         open_with(open_ytvis, tmp_path, "validation", year=2019)
     content = json.loads(path.read_text())
     content["categories"] = [{"id": 1, "name": "person"}, {"id": 26, "name": "zebra"}]
@@ -323,3 +323,67 @@ def test_a_stand_in_holds_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         data = open_with(open_ytvis, None, split, subset="first210")
         assert (data.kind, data.revision, data.ids) == ("embedded", "embedded-r1-0", ("a", "b"))
     assert asked == ["ytvis", "ytvis"]
+
+
+@pytest.mark.parametrize(
+    ("year", "split", "table", "frames", "person"),
+    [
+        (2022, "val", "valid/gt.json", "valid/JPEGImages", 26),
+        (2022, "test", "test/test_gt.json", "test/JPEGImages", 26),
+        (2022, "train", "train/instances.json", "train/JPEGImages", 26),
+        ("hq", "test", "ytvis_hq-test.json", "JPEGImages", 1),
+        ("hq", "val", "annotations/ytvis_hq-val.json", "train/JPEGImages", 1),
+    ],
+)
+def test_other_editions(tmp_path: Path, year: Any, split: str, table: str, frames: str, person: int) -> None:
+    """Equal to 2021's layout with the same table, but for its split: all videos of the table."""
+    entries = random_tracks(2, 3, 3)
+    for root, place in ((tmp_path / "new", table), (tmp_path / "usual", "train/instances.json")):
+        path = write_ytvis(root, {"b2": 3, "a1": 3}, entries, table=place)
+        content = json.loads(path.read_text())
+        if person != 26 and root.name == "new":
+            for category in content["categories"]:
+                category["name"] = {26: "class 26", person: "person"}.get(category["id"], category["name"])
+            path.write_text(json.dumps(content))
+    if frames != "train/JPEGImages":
+        (tmp_path / "new" / frames).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new/train/JPEGImages").rename(tmp_path / "new" / frames)
+    data = open_with(open_ytvis, tmp_path / "new", split, year=year)
+    usual = open_with(open_ytvis, tmp_path / "usual", "validation")
+    assert data.ids == usual.ids and "2 videos" in data.note
+    for first, second in zip(data.reader, usual.reader, strict=True):
+        for one, other in zip(all_frames(first), all_frames(second), strict=True):
+            assert np.array_equal(one.image, other.image)
+            assert np.array_equal(one.truth.labels, other.truth.labels)
+    # Names and tables of files are part of the revision.
+    assert (data.revision == usual.revision) == ((year, split) == (2022, "train"))
+    with pytest.raises(UsageError, match="has the splits train, val, test, not 'validation'"):
+        open_with(open_ytvis, tmp_path / "new", "validation", year=year)
+
+
+def test_ovis(tmp_path: Path) -> None:
+    """Frames are called img_0000001.jpg; more than 25 objects are nothing special."""
+    write_ytvis(tmp_path / "ovis", {"fb4a7958": 2}, [], pictures=False)
+    table = tmp_path / "ovis/train/instances.json"
+    content = json.loads(table.read_text())
+    table.unlink()
+    content["videos"][0]["file_names"] = [f"fb4a7958/img_{t:07d}.jpg" for t in (1, 2)]
+    content["categories"] = [{"id": 1, "name": "Person"}, {"id": 26, "name": "Boat"}]
+    content["annotations"] = [
+        track(k, 1, [compressed(filled(k % 18, k // 18, k % 18 + 1, k // 18 + 1)), None], category_id=26)
+        for k in range(30)
+    ]
+    for t, name in enumerate(content["videos"][0]["file_names"]):
+        save_jpeg(tmp_path / "ovis/train" / name, frame(t, SHAPE))
+    (tmp_path / "ovis/annotations_train.json").write_text(json.dumps(content))
+    data = open_with(open_ovis, tmp_path, "train", folder="ovis")
+    assert data.ids == ("fb4a7958",) and "OVIS (train), 1 videos" in data.note
+    first, second = all_frames(data.reader[0])
+    assert first.truth.labels.max() == 30 and second.truth.labels.max() == 0
+    assert np.abs(first.image.astype(int) - frame(0, SHAPE)).max() <= 2
+    content["categories"][1]["name"] = "person"
+    (tmp_path / "ovis/annotations_train.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"category 26 is person, as in YouTube-VIS 2021.*asks for OVIS"):
+        open_with(open_ovis, tmp_path, "train", folder="ovis")
+    with pytest.raises(UsageError, match="OVIS has the splits train, not 'valid'"):
+        open_with(open_ovis, tmp_path, "valid", folder="ovis")

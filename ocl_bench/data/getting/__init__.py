@@ -1,0 +1,1 @@
+"""Get official data: what there is, downloads that resume, archives that are unpacked safely."""

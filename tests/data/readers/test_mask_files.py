@@ -1,0 +1,177 @@
+"""Masks as arrays and run-length codes say the same as PNG; what cannot be a mask is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from layout_trees import card, compressed, save_image, save_picture, uncompressed
+from video_layout_trees import all_frames, frame, moving_labels, open_with, save_jpeg
+
+from ocl_bench.core.errors import SampleError
+from ocl_bench.data import OpenData, open_data
+from ocl_bench.data.readers.video_folder import open_video_folder
+
+CODES = np.zeros((20, 30), np.uint8)
+CODES[2:10, 2:10], CODES[12:18, 5:25] = 1, 2
+LAYERS = np.stack([CODES == 1, CODES == 2])
+
+
+def open_one(root: Path) -> OpenData:
+    return open_data(card(reader="folder", folder=str(root)))
+
+
+def write(root: Path, suffix: str, content: Any, **names: Any) -> OpenData:
+    save_image(root / "images/a.png", CODES.shape)
+    (root / "masks").mkdir(exist_ok=True)
+    path = root / f"masks/a{suffix}"
+    if suffix == ".npy":
+        np.save(path, content, allow_pickle=True)
+    elif suffix == ".npz":
+        np.savez_compressed(path, **(names or {"mask": content}))
+    else:
+        path.write_text(json.dumps(content))
+    return open_one(root)
+
+
+KINDS: dict[str, tuple[str, Any]] = {
+    "map": (".npy", CODES),
+    "large numbers": (".npy", CODES.astype(np.int64) * 1000),
+    "one channel": (".npy", CODES[..., None]),
+    "layers": (".npy", LAYERS),
+    "compressed": (".npz", CODES),
+    "codes": (".json", [compressed((k == CODES).astype(np.uint8)) for k in (1, 2)]),
+    "runs": (".json", [uncompressed((k == CODES).astype(np.uint8)) for k in (1, 2)]),
+    "segment anything": (".json", [{"segmentation": compressed((k == CODES).astype(np.uint8))} for k in (1, 2)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_that_of_the_png(tmp_path: Path, kind: str) -> None:
+    save_image(tmp_path / "png/images/a.png", CODES.shape)
+    save_picture(tmp_path / "png/masks/a.png", CODES)
+    expected = open_one(tmp_path / "png").reader[0]
+    data = write(tmp_path / "other", *KINDS[kind])
+    assert data.ids == ("a",) and "not read" not in data.note
+    assert np.array_equal(data.reader[0].truth.labels, expected.truth.labels)
+    assert np.array_equal(data.reader[0].image, expected.image)
+
+
+def test_an_empty_list_is_an_image_without_objects(tmp_path: Path) -> None:
+    assert not write(tmp_path, ".json", []).reader[0].truth.labels.any()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "reason"),
+    [
+        (".npy", CODES / 2, "expected whole numbers"),
+        (".npy", CODES[::2], r"its shape is \(10, 30\), its image has \(20, 30\)"),
+        (".npy", np.stack([CODES, CODES]), "layers must be booleans"),
+        (".npy", np.stack([CODES > 0, CODES > 1]), "108 pixels belong to several objects|120 pixels"),
+        (".npy", np.array([{}]), "Object arrays cannot be loaded"),
+        (".json", [compressed(CODES[::2] // 2)], "size"),
+        (".json", [{"segmentation": None}], "no run-length code"),
+        (".json", [[1, 2, 3]], "polygon"),
+        (".json", "text", "segmentation is"),
+    ],
+)
+def test_what_is_no_mask_fails_its_sample(tmp_path: Path, suffix: str, content: Any, reason: str) -> None:
+    data = write(tmp_path, suffix, content)
+    with pytest.raises(SampleError, match=reason) as caught:
+        data.reader[0]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_npz_of_several_arrays_needs_a_name(tmp_path: Path) -> None:
+    data = write(tmp_path, ".npz", None, depth=CODES, labels=CODES)
+    assert data.reader[0].truth.labels.max() == 2
+    with pytest.raises(SampleError, match="it has the arrays depth, other; call one of them mask"):
+        write(tmp_path, ".npz", None, depth=CODES, other=CODES).reader[0]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no array", b"PK\x03\x04"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".json"])
+def test_a_damaged_file_fails_its_sample(tmp_path: Path, suffix: str, damaged: bytes) -> None:
+    data = write(tmp_path, suffix, [] if suffix == ".json" else CODES)
+    (tmp_path / f"masks/a{suffix}").write_bytes(damaged)
+    with pytest.raises(SampleError, match="mask cannot be read"):
+        data.reader[0]
+
+
+def test_jpeg_is_refused_with_the_reason(tmp_path: Path) -> None:
+    save_image(tmp_path / "images/a.png", CODES.shape)
+    save_picture(tmp_path / "masks/a.jpg", CODES)
+    with pytest.raises(SampleError, match=r"masks/a\.jpg: is a JPEG, which blurs the numbers"):
+        open_one(tmp_path).reader[0]
+
+
+def test_an_edited_array_is_another_revision(tmp_path: Path) -> None:
+    assert write(tmp_path, ".npy", CODES).revision != write(tmp_path, ".npy", np.roll(CODES, 1)).revision
+
+
+def write_video_file(path: Path, frames: list[np.ndarray], codec: str = "ffv1", pixels: str = "bgr0") -> None:
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=12)
+        stream.height, stream.width, stream.pix_fmt = frames[0].shape[0], frames[0].shape[1], pixels
+        for one in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(one, format="rgb24")))
+        container.mux(stream.encode())
+
+
+SHAPE = (16, 32)
+
+
+def write_masks(root: Path, count: int = 4) -> None:
+    for t in range(count):
+        save_picture(root / f"masks/a/{t:05d}.png", moving_labels(t, SHAPE))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_a_video_file_is_that_of_its_frames(tmp_path: Path, suffix: str) -> None:
+    frames = [frame(t, SHAPE) for t in range(4)]
+    write_video_file(tmp_path / f"file/frames/a{suffix}", frames)
+    for root in (tmp_path / "file", tmp_path / "folder"):
+        write_masks(root)
+    for t, one in enumerate(frames):
+        save_picture(tmp_path / f"folder/frames/a/{t:05d}.png", one)
+    data, expected = (open_with(open_video_folder, tmp_path / name, "test") for name in ("file", "folder"))
+    assert data.ids == expected.ids and "not read" not in data.note
+    for first, second in zip(all_frames(data.reader[0]), all_frames(expected.reader[0]), strict=True):
+        assert np.array_equal(first.image, second.image), "this codec loses nothing"
+        assert np.array_equal(first.truth.labels, second.truth.labels)
+    video = data.reader[0]
+    for t in (3, 0, 2, 2):
+        assert np.array_equal(video.frames[t].image, frames[t]), "in any order"
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixels"), [(".mp4", "mpeg4", "yuv420p"), (".gif", "gif", "rgb8")])
+def test_lossy_files_are_near(tmp_path: Path, suffix: str, codec: str, pixels: str) -> None:
+    frames = [frame(t, SHAPE) for t in range(4)]
+    write_video_file(tmp_path / f"frames/a{suffix}", frames, codec, pixels)
+    write_masks(tmp_path)
+    found = all_frames(open_with(open_video_folder, tmp_path, "test").reader[0])
+    assert len(found) == 4
+    assert all(np.abs(one.image.astype(int) - frames[t]).mean() < 40 for t, one in enumerate(found))
+
+
+def test_what_is_wrong_with_a_video_file(tmp_path: Path) -> None:
+    frames = [frame(t, SHAPE) for t in range(4)]
+    write_video_file(tmp_path / "frames/a.mkv", frames)
+    write_masks(tmp_path, 3)
+    with pytest.raises(SampleError, match=r"a\.mkv: 4 frames, 3 masks; give one for each frame"):
+        open_with(open_video_folder, tmp_path, "test").reader[0]
+    first = open_with(open_video_folder, tmp_path, "test").revision
+    write_masks(tmp_path, 4)
+    assert open_with(open_video_folder, tmp_path, "test").revision != first
+    save_jpeg(tmp_path / "frames/a/00000.jpg", frames[0])
+    with pytest.raises(SampleError, match=r"'a\.mkv' and a folder of frames are one video"):
+        open_with(open_video_folder, tmp_path, "test").reader[0]
+    (tmp_path / "frames/a/00000.jpg").unlink()
+    (tmp_path / "frames/a.mkv").write_bytes(b"no video" * 100)
+    with pytest.raises(SampleError, match=r"a\.mkv: cannot be decoded"):
+        open_with(open_video_folder, tmp_path, "test").reader[0]
