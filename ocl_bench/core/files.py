@@ -26,8 +26,11 @@ DEEPEST_YAML = 200
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary file in the same folder, then rename it: readers see all or nothing.
 
-    An OSError names the file: that of a full disk names none.
+    What exists must be a regular file: a rename as root would turn the device /dev/null into one. An OSError names
+    the file: that of a full disk names none, and others the temporary one.
     """
+    if path.exists():
+        check_regular(path)
     # Containers that share a folder may have the same process numbers. The name is cut as it may have 255 bytes.
     owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
@@ -35,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename not in (None, str(temporary)):
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,28 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> No
     with pytest.raises(OSError, match=r"No space left on device: '.*result\.json'"):
         write_atomically(path, write)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a pipe"])
+def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    """As root, a rename onto /dev/null would make a file of the device, for every program on the machine."""
+    path, pipe = tmp_path / "page.html", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.rename(pipe, path)
+    else:
+        path.symlink_to(pipe)
+    before = os.lstat(path)
+    with pytest.raises(OSError, match=r"(not a regular file|is a folder): '.*/page\.html'"):
+        write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert os.lstat(path) == before
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r": '.*/missing/page\.html'"):
+        write_atomically(tmp_path / "missing" / "page.html", lambda temporary: temporary.write_text("new"))
 
 
 def test_a_suffix_may_be_in_capitals_or_small_letters(tmp_path: Path) -> None:
