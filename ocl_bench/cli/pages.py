@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.errors import UsageError
 from .options import DataRoot, Json, existing, print_json
 
 
@@ -49,7 +50,9 @@ def figures(
     """Draw boards and samples of runs for papers, as PDF, SVG and PNG (docs/site.md)."""
     from ..pages.figures.build import build_figures
 
-    tasks = None if task is None else task.split(",")
+    tasks = None if task is None else [name for name in map(str.strip, task.split(",")) if name]
+    if tasks == []:
+        raise UsageError("--task names no board; leave it out to draw all")
     runs, folders = run or (), existing(results)
     written = build_figures(out, tasks=tasks, runs=runs, results=folders, card=card, data_root=data_root)
     if json:

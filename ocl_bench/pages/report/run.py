@@ -18,6 +18,7 @@ from ...families.base import Family
 from ...metrics import find_metric
 from ...results.record import Result, read_result
 from ...results.store import only_result, rows_of
+from ...tables.validation.rows import check_values
 
 if TYPE_CHECKING:
     import pandas
@@ -92,7 +93,7 @@ def open_run(
     if root is not None and root.suffix == ".npz":
         run = _with_arrays(run, get_task(task if task is not None else result.task.name), root)
     elif (card := _card(result, task)) is not None:
-        run = _with_data(replace(run, task=card, family=find_family(card.family)), card, root, progress)
+        run = _with_data(_checked(replace(run, task=card, family=find_family(card.family)), card), card, root, progress)
     else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
     if not run.family.view:
@@ -125,6 +126,16 @@ def _card(result: Result, task: str | Path | TaskSpec | None) -> TaskSpec | None
     if card.hash != result.task.hash:
         raise UsageError(f"--task {task}: the result was made with another card ({result.task.hash[:8]})")
     return card
+
+
+def _checked(run: Run, card: TaskSpec) -> Run:
+    """The run with a note where its metrics are not those of its rows: one of the two files was edited."""
+    problems: list[tuple[str, str]] = []
+    check_values(run.result, rows_of(run.result), card, problems, [])
+    if not problems:
+        return run
+    field, text = problems[0]
+    return _with_note(run, f"The numbers of {run.name} are not those of its rows: {field}: {text}. Do not trust them.")
 
 
 def _with_data(run: Run, card: TaskSpec, root: Path | None, progress: bool) -> Run:

@@ -108,3 +108,10 @@ def test_a_run_without_data_is_refused_with_the_remedy(tmp_path: Path) -> None:
     assert result.path is not None
     with pytest.raises(UsageError, match="Images are missing: pass --data-root"):
         build_figures(tmp_path / "out", runs=[result.path])
+
+
+def test_an_empty_list_of_boards_is_refused(tmp_path: Path) -> None:
+    for given in ("", " , "):
+        answer = CliRunner().invoke(app, ["figures", "--task", given, "--out", str(tmp_path)])
+        assert isinstance(answer.exception, UsageError) and "names no board" in str(answer.exception)
+        assert not list(tmp_path.iterdir())

@@ -122,6 +122,21 @@ def test_two_runs(place: Path, task: Any, good: Result, coarse: Result) -> None:
     assert "is ahead of this one of coarse" in text and "needs 3 training seeds" in text
 
 
+def test_numbers_that_are_not_those_of_the_rows_are_named(task: Any, coarse: Result, tmp_path: Path) -> None:
+    """An edited result must not look like a measured one."""
+    assert coarse.path and coarse.rows_path
+    for path in (coarse.path, coarse.rows_path):
+        shutil.copy(path, tmp_path)
+    file = tmp_path / coarse.path.name
+    words = "are not those of its rows"
+    assert words not in report(file, out=tmp_path / "a.html", task=task, progress=False).read_text()
+    content = json.loads(file.read_text())
+    content["metrics"]["mbo_fg"]["value"] = 0.99
+    file.write_text(json.dumps(content))
+    text = report(file, out=tmp_path / "b.html", task=task, progress=False).read_text()
+    assert words in text and "metrics.mbo_fg.value: 0.99, but the rows give" in text
+
+
 def test_what_is_missing_is_said(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:
     assert coarse.path and coarse.rows_path
     for path in (coarse.path, coarse.rows_path):
