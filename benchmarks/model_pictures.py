@@ -94,7 +94,7 @@ def main() -> None:
                 "values": [round(float(run.rows[main_metric][one]), 6) for one in ids],
             }
             print(f"{name}: {(out / f'{name}.webp').stat().st_size / 1e3:.1f} kB")
-    write_strip(out / IMAGES, images, quality=70)
+    write_strip(out / IMAGES, images, quality=35)
     write_strip(out / TRUTH, truths)
     content = {"task": TASK, "main": main_metric, "ids": ids, "models": models}
     (out / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

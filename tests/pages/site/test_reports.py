@@ -21,8 +21,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
     """Two models, one of them a mean of two training seeds, and one that is on no board."""
     monkeypatch.setattr(build, "all_tasks", lambda *_: ["clevrtex"])
     results = tmp_path / "results"
-    seeds = [write(results, f"dias:{seed}", image_values(0.6, seed), seed=seed, model__card="dias") for seed in (0, 1)]
-    return [write(results, "m", image_values(0.5)), *seeds, write(tmp_path / "other", "gone", image_values(0.4))]
+    dias = {"model__card": "dias", "model__supervision": "boxes"}
+    seeds = [write(results, f"dias:{seed}", image_values(0.6, seed), seed=seed, **dias) for seed in (0, 1)]
+    return [
+        write(results, "m", image_values(0.5), model__card=""),
+        *seeds,
+        write(tmp_path / "other", "gone", image_values(0.4), model__card=""),
+    ]
 
 
 def site(tmp_path: Path, *arguments: str) -> tuple[int, str]:
@@ -40,7 +45,7 @@ def test_a_report_is_copied_and_linked_in_the_row_of_its_result(
     tmp_path: Path, runs: list[Result], caplog: pytest.LogCaptureFixture
 ) -> None:
     reports = tmp_path / "reports"
-    plain, first, second, gone = runs
+    plain, first, _, gone = runs
     report(plain, out=reports / "my run #1.html", progress=False)
     report(plain, first, out=reports / "a pair.html", progress=False)
     report(gone, out=reports / "gone.html", progress=False)
