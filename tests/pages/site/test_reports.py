@@ -21,12 +21,14 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
     """Two models, one of them a mean of two training seeds, and one that is on no board."""
     monkeypatch.setattr(build, "all_tasks", lambda *_: ["clevrtex"])
     results = tmp_path / "results"
-    dias = {"model__card": "dias", "model__supervision": "boxes"}
+    # Official data that are not there: a report of them renders nothing.
+    own = {"model__card": "", "data__kind": "official"}
+    dias = own | {"model__card": "dias", "model__supervision": "boxes"}
     seeds = [write(results, f"dias:{seed}", image_values(0.6, seed), seed=seed, **dias) for seed in (0, 1)]
     return [
-        write(results, "m", image_values(0.5), model__card=""),
+        write(results, "m", image_values(0.5), **own),
         *seeds,
-        write(tmp_path / "other", "gone", image_values(0.4), model__card=""),
+        write(tmp_path / "other", "gone", image_values(0.4), **own),
     ]
 
 
@@ -56,8 +58,8 @@ def test_a_report_is_copied_and_linked_in_the_row_of_its_result(
         code, output = site(tmp_path, "--reports", str(reports))
     assert code == 0, output
     assert links(tmp_path / "site/tasks/clevrtex-v1.html") == [
-        ("report", "../reports/a%20pair.html"),
         ("report", "../reports/my%20run%20%231.html"),
+        ("report", "../reports/a%20pair.html"),
     ]
     assert links(tmp_path / "site/models/dias.html") == [("report of seed 0", "../reports/a%20pair.html")]
     copied = sorted(
