@@ -18,12 +18,15 @@ def site(
         typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="Render a scene of each task.")] = True,
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder with pages of `report`; the row of each result links its own.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build the board of the field as static pages (docs/site.md)."""
     from ..pages.site.build import build_site
 
-    written = build_site(out, existing(results), pictures=pictures)
+    written = build_site(out, existing(results), pictures=pictures, reports=reports)
     if json:
         print_json({"written": [str(path) for path in written]})
         return

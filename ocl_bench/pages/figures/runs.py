@@ -51,14 +51,15 @@ def run_figures(
     return [_DRAW[run.family.view](run, out / f"{stem}.{kind}") for kind in formats]
 
 
-def _segments(run: Run, sample: Sample, name: str) -> np.ndarray:
+def segments_of(run: Run, sample: Sample, name: str) -> np.ndarray:
+    """The saved segments (H, W) of an image or a frame, at the size at which the task scores."""
     assert run.predictions is not None and run.task is not None
     return read_prediction(prediction_path(run.predictions, name, run.result.seeds.noise[0]), sample, run.task)
 
 
-def _pixels(sample: Sample, task: TaskSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Image (S, S, 3) uint8 as the protocol crops it, and the truth as it is scored."""
-    image, truth = prepare(sample, task.protocol, SIDE)
+def pixels_of(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Image (S, S, 3) uint8 as the protocol crops it, S = `side`, and the truth as it is scored."""
+    image, truth = prepare(sample, task.protocol, side)
     return (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), truth.labels
 
 
@@ -72,8 +73,10 @@ def _grid(run: Run, path: Path) -> Path:
     for chosen in choose(list(values), direction=direction).values():
         for index in chosen:
             sample = run.data.reader[position[str(values.index[index])]]
-            image, truth = _pixels(sample, run.task)
-            panels.append(Panel(sample.id, float(values.iloc[index]), image, truth, _segments(run, sample, sample.id)))
+            image, truth = pixels_of(sample, run.task)
+            panels.append(
+                Panel(sample.id, float(values.iloc[index]), image, truth, segments_of(run, sample, sample.id))
+            )
     return write_overlays(path, panels, metric=main, title=_title(run), direction=direction)
 
 
@@ -89,9 +92,9 @@ def _storyboard(run: Run, path: Path) -> Path:
             video: Video = run.data.reader[position[str(values.index[index])]]
             numbers = chosen_frames(len(video))
             frames = [video.frames[number] for number in numbers]
-            images, truth = zip(*(_pixels(frame, run.task) for frame in frames), strict=True)
+            images, truth = zip(*(pixels_of(frame, run.task) for frame in frames), strict=True)
             names = [f"{video.id}/{video.names[number]}" for number in numbers]
-            found = [_segments(run, frame, name) for frame, name in zip(frames, names, strict=True)]
+            found = [segments_of(run, frame, name) for frame, name in zip(frames, names, strict=True)]
             value = float(values.iloc[index])
             stacks = np.stack(images), np.stack(truth), np.stack(found)
             strips.append(Strip(section, video.id, value, *stacks, numbers))

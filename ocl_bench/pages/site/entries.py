@@ -12,7 +12,8 @@ from ...results.papers import Paper, find_paper, load_papers
 from ...results.published import PublishedTable
 from ...tables.comparison.claims import Claims, Judged
 from ...tables.leaderboard.ranking import Board
-from ...tables.leaderboard.shown import metrics_first
+from ...tables.leaderboard.shown import fold_seeds, metrics_first
+from .model_pictures import pictures_of
 from .rows import Line, published_line, tabs_of
 from .task_page import entry_links, task_address
 
@@ -30,14 +31,22 @@ class Numbers:
     entries: list[dict[str, Any]]
 
 
-def model_pages(boards: Sequence[Board], judged: Judgements) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Address, template and content of the list of models, and of the page of each bundled model."""
+def model_pages(
+    boards: Sequence[Board], judged: Judgements, reports: Mapping[str, str]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Address, template and content of the list of models, and of the page of each bundled model.
+
+    Args:
+        boards: of all tasks.
+        judged: claims of the papers with their verdicts.
+        reports: as for `entry_links`.
+    """
     measured = _measured_by_card(boards)
     cards = [get_card(name) for name in model_names()]
     listed = []
     for card in cards:
         lines = measured.get(card.name, {})
-        content = _model_content(card, boards, lines, judged)
+        content = _model_content(card, boards, lines, judged, reports)
         count = len(lines)
         cells = [card.title, card.role, card.supervision, str(count or "–")]
         listed.append({"name": card.name, "address": f"models/{card.name}.html", "cells": cells})
@@ -59,7 +68,11 @@ def _measured_by_card(boards: Sequence[Board]) -> dict[str, dict[str, list[Line]
 
 
 def _model_content(
-    card: ModelCard, boards: Sequence[Board], lines: Mapping[str, Sequence[Line]], judged: Judgements
+    card: ModelCard,
+    boards: Sequence[Board],
+    lines: Mapping[str, Sequence[Line]],
+    judged: Judgements,
+    reports: Mapping[str, str],
 ) -> dict[str, Any]:
     paper = find_paper(card.paper)
     facts = [("paper", paper.name if paper else card.paper, f"../papers/{paper.key}.html" if paper else "")]
@@ -86,9 +99,10 @@ def _model_content(
         "about": card.title,
         "facts": [fact for fact in facts if fact[1]],
         "notes": card.notes,
+        "pictures": pictures_of(card.name),
         "verdicts": _verdicts(own[1]) if own else [],
         "numbers_title": "Numbers",
-        "measured": [entry for board in boards for entry in _measured(board, lines.get(board.task.name, ()))],
+        "measured": [entry for board in boards for entry in _measured(board, lines.get(board.task.name, ()), reports)],
         "blocks": [],
         "bibtex": "",
     }
@@ -101,14 +115,14 @@ def _verdicts(judged: Sequence[Judged]) -> list[dict[str, str]]:
     ]
 
 
-def _measured(board: Board, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+def _measured(board: Board, lines: Sequence[Line], reports: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Rows of a model on a board, with its first two metrics."""
     for line in lines:
         metrics = metrics_first(board, line.values)[:2]
         task = f"{board.task.name} v{board.task.version}"
         numbers = [(metric, line.values[metric]) for metric in metrics]
-        address = task_address(board.task)
-        yield {"line": line, "task": task, "address": address, "numbers": numbers, "links": entry_links(line)}
+        address, links = task_address(board.task), entry_links(line, reports)
+        yield {"line": line, "task": task, "address": address, "numbers": numbers, "links": links}
 
 
 def paper_pages(
@@ -143,8 +157,8 @@ def paper_pages(
 def _published(name: str, table: PublishedTable, boards: Mapping[str, Board]) -> Iterator[tuple[str, Numbers]]:
     """The rows of a file by the key of their paper."""
     lines: dict[str, list[Line]] = {}
-    for row in table.rows:
-        line = published_line(table, row)
+    for row, seeds in fold_seeds(table.rows):
+        line = published_line(table, row, seeds)
         if line.paper is not None:
             lines.setdefault(line.paper.key, []).append(line)
     board = boards.get(table.task or "")
@@ -152,8 +166,17 @@ def _published(name: str, table: PublishedTable, boards: Mapping[str, Board]) ->
     address = task_address(board.task) if board is not None else ""
     for key, own in lines.items():
         metrics = list(dict.fromkeys(metric for line in own for metric in line.values))
-        entries = [{"line": line, "links": [line.source]} for line in own]
+        entries = [
+            {"line": line, "links": [line.source], "seeds": [_seed(seed, metrics[:4]) for seed in line.seeds]}
+            for line in own
+        ]
         yield key, Numbers(title, address, metrics[:4], entries)
+
+
+def _seed(line: Line, metrics: Sequence[str]) -> str:
+    """The numbers of one training seed in one line."""
+    numbers = [f"{metric} {line.values[metric].text}" for metric in metrics if metric in line.values]
+    return f"seed {line.training_seeds}: {', '.join(numbers)}"
 
 
 def _paper_content(
@@ -176,6 +199,7 @@ def _paper_content(
         "about": "",
         "facts": [fact for fact in facts if fact[1]],
         "notes": (),
+        "pictures": None,
         "verdicts": _verdicts(own) if own else [],
         "numbers_title": "Numbers that it prints, or that others print of it",
         "measured": [],

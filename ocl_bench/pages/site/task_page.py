@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,23 @@ def entry_address(line: Line) -> str:
     return f"papers/{line.paper.key}.html" if line.paper is not None and line.kind == "published" else ""
 
 
-def entry_links(line: Line) -> list[Link]:
-    """Links of a row, with the address of its copied result file."""
+def entry_links(line: Line, reports: Mapping[str, str]) -> list[Link]:
+    """Links of a row, with the address of its copied result file and of its report, if it has one.
+
+    Args:
+        line: any row; a mean has the links of its training seeds.
+        reports: address of a report, from the root of the site, by the source of the row.
+    """
     links = line.links
     if line.kind == "published":
         return links
-    if line.seeds:
-        return [
-            *links[:-1],
-            *(Link(f"seed {seed.training_seeds}", f"{ROOT}results/{seed.source.address}") for seed in line.seeds),
-        ]
-    return [*links[:-1], Link("result", f"{ROOT}results/{line.source.address}")]
+    links = links[:-1]
+    for one in line.seeds or (line,):
+        seed = f"seed {one.training_seeds}" if line.seeds else ""
+        links.append(Link(seed or "result", f"{ROOT}results/{one.source.address}"))
+        if one.source.address in reports:
+            links.append(Link(f"report of {seed}" if seed else "report", ROOT + reports[one.source.address]))
+    return links
 
 
 def meaning_of(metric: str) -> Meaning:
@@ -83,8 +89,8 @@ def meaning_of(metric: str) -> Meaning:
     return Meaning(found.meaning, found.direction)
 
 
-def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the template and the script of a task need."""
+def task_content(board: Board, reports: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the template and the script of a task need. reports: as for `entry_links`."""
     task = board.task
     meanings = {metric: meaning_of(metric) for metric in task.metrics}
     units = find_family(task.card.family).unit if task.card is not None else "images"
@@ -101,7 +107,8 @@ def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
         "facts": tuple(FACTS.items()),
         "size": WHISKER,
         "tabs": [
-            {**_tab(tab, meanings, units), "lines": [plot for plot in drawn if plot["tab"] == tab.key]} for tab in tabs
+            {**_tab(tab, meanings, units, reports), "lines": [plot for plot in drawn if plot["tab"] == tab.key]}
+            for tab in tabs
         ],
         "excluded": board.excluded,
         "left_out": board.published.left_out if board.published is not None else (),
@@ -109,7 +116,7 @@ def task_content(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
     return content, {"bibtex": {key: paper.bibtex for key, paper in papers.items() if paper.bibtex}}
 
 
-def _tab(tab: Tab, meanings: dict[str, Meaning], units: str) -> dict[str, Any]:
+def _tab(tab: Tab, meanings: dict[str, Meaning], units: str, reports: Mapping[str, str]) -> dict[str, Any]:
     """A table as the template draws it."""
     lines = list(tab.lines)
     # A ceiling is often far above everything else, and would press the intervals of the models together.
@@ -131,7 +138,10 @@ def _tab(tab: Tab, meanings: dict[str, Meaning], units: str) -> dict[str, Any]:
         "metrics": tab.metrics,
         "scales": {metric: f"{scale.low:g} to {scale.high:g}" for metric, scale in scales.items()},
         "sections": [
-            {"section": section, "entries": [_entry(line, section, scales, meanings) for line in section.lines]}
+            {
+                "section": section,
+                "entries": [_entry(line, section, scales, meanings, reports) for line in section.lines],
+            }
             for section in tab.sections
         ],
         "filters": _filters(lines),
@@ -142,7 +152,13 @@ def _tab(tab: Tab, meanings: dict[str, Meaning], units: str) -> dict[str, Any]:
     }
 
 
-def _entry(line: Line, section: Section, scales: dict[str, Scale], meanings: dict[str, Meaning]) -> Entry:
+def _entry(
+    line: Line,
+    section: Section,
+    scales: dict[str, Scale],
+    meanings: dict[str, Meaning],
+    reports: Mapping[str, str],
+) -> Entry:
     cells: dict[str, Cell | None] = {}
     for metric, scale in scales.items():
         value = line.values.get(metric)
@@ -152,9 +168,9 @@ def _entry(line: Line, section: Section, scales: dict[str, Scale], meanings: dic
         bands = band(section, metric, scale, meanings[metric].direction)
         inside = scale.low <= value.value <= scale.high
         cells[metric] = Cell(value, whisker(line, metric, scale) if inside else None, bands)
-    seeds = tuple(_entry(seed, section, scales, meanings) for seed in line.seeds)
+    seeds = tuple(_entry(seed, section, scales, meanings, reports) for seed in line.seeds)
     # The rows of the seeds stand below their mean, with their own links.
-    links = line.links[:-1] if line.seeds and line.kind != "published" else entry_links(line)
+    links = line.links[:-1] if line.seeds and line.kind != "published" else entry_links(line, reports)
     return Entry(line, entry_address(line), links, cells, seeds)
 
 

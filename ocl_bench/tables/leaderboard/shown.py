@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,12 @@ def sorted_published(board: Board) -> list[PublishedRow]:
 
 
 def folded_published(board: Board) -> list[tuple[PublishedRow, tuple[PublishedRow, ...]]]:
-    """Published rows in their order, each with the rows of its single training seeds, which get no place."""
-    rows = sorted_published(board)
+    """Published rows of a board in their order, with folded training seeds."""
+    return fold_seeds(sorted_published(board))
+
+
+def fold_seeds(rows: Sequence[PublishedRow]) -> list[tuple[PublishedRow, tuple[PublishedRow, ...]]]:
+    """Rows in their order, each with the rows of its single training seeds, which get no place."""
     seeds = [tuple(other for other in rows if _is_seed_of(other, row)) for row in rows]
     folded = {id(seed) for own in seeds for seed in own}
     return [(row, own) for row, own in zip(rows, seeds, strict=True) if id(row) not in folded]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from results_for_boards import N, image_values, write
 
-from ocl_bench.pages.site.build import copy_sources, pages_of
+from ocl_bench.pages.site.build import copy_sources, pages_of, result_files
 from ocl_bench.pages.site.build import write as write_to
 from ocl_bench.results.published import load_all
 from ocl_bench.tables.leaderboard.build import make_board
@@ -30,7 +30,7 @@ def small_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(results, "oracle", np.full(N, 0.98), role="ceiling", model__privilege="truth", model__card="oracle")
     write(results, "there", image_values(0.45, 3), data__kind="official")
     boards = [make_board([results], "clevrtex"), make_board([], "coco-dias-v3")]
-    copy_sources(boards, [results], root / "out")
+    copy_sources(boards, result_files(boards, [results]), root / "out")
     for page in pages_of(boards, load_all(), [results], pictures=False):
         write_to(page, root / "out")
     return root / "out"

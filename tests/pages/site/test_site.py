@@ -104,6 +104,14 @@ def test_official_and_published_rows_come_first_and_seeds_are_folded(tmp_path: P
     assert published.metrics[:2] == ("mbo_all", "ari_int64_legacy")
 
 
+def test_the_page_of_a_paper_folds_training_seeds(small_site: Path) -> None:
+    html = (small_site / "papers" / "dias.html").read_text(encoding="utf-8")
+    names = re.findall(r'<th scope="row">([^<]*)', html)
+    assert "DIAS" in names and not [name for name in names if "(seed " in name]
+    folded = re.findall(r"<summary>(\d) seeds</summary><ul>(.*?)</ul>", html)
+    assert folded and all(items.count("<li>seed ") == int(count) > 1 for count, items in folded)
+
+
 def test_floors_and_ceilings_become_bands_at_the_ends_of_the_axis() -> None:
     lines = (line("a", 0.5), line("f", 0.3, "floor"), line("g", 0.2, "floor"), line("c", 0.9, "ceiling"))
     section = Section("", "", lines)
