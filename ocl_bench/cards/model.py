@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from .base import Card, load_card
-from .protocols import default_families, family_names
+from .families import default_families, family_names
 
 Supervision = Literal["none", "boxes", "masks", "undeclared"]
 """What a model saw in training, its encoder included. `undeclared`: its author has not said; it ranks apart."""

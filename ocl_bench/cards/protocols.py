@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..core import entry_points
 from ..core.errors import UsageError
 from .base import Card
 
@@ -371,40 +370,3 @@ class ReasoningProtocol(Protocol):
     def signature(self, source: str, options: Mapping[str, Any]) -> list[str]:
         """What is scored, and the two rules."""
         return [f"from:{source}", "match:id", "missing:wrong"]
-
-
-PROTOCOLS: dict[str, type[Protocol]] = {
-    "discovery": Protocol,
-    "detection": DetectionProtocol,
-    "segmentation": SegmentationProtocol,
-    "recognition": RecognitionProtocol,
-    "knn": KnnProtocol,
-    "video": VideoProtocol,
-    "reasoning": ReasoningProtocol,
-}
-"""The protocol class of each bundled family."""
-
-
-def family_names() -> tuple[str, ...]:
-    """Names of the bundled families, then of those that installed packages add."""
-    return (*PROTOCOLS, *sorted(set(entry_points.offered(entry_points.FAMILIES)) - set(PROTOCOLS)))
-
-
-def default_families() -> tuple[str, ...]:
-    """Names of the families that a model card has which names none: those that only show pictures to a model."""
-    return tuple(name for name in family_names() if name not in PROTOCOLS or not PROTOCOLS[name].asks)
-
-
-def protocol_of(family: str) -> type[Protocol]:
-    """The protocol class of a family. Raises UsageError for an unknown family."""
-    if family in PROTOCOLS:
-        return PROTOCOLS[family]
-    offers = entry_points.offered(entry_points.FAMILIES)
-    if family not in offers:
-        raise UsageError(f"'{family}' is not a family; known are {', '.join(family_names())}")
-    protocol = getattr(offers[family].load(), "protocol", None)
-    if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
-        raise UsageError(
-            f"family '{family}': {offers[family].value} is not an ocl_bench.families.base.Family with a protocol"
-        )
-    return protocol

@@ -24,7 +24,8 @@ from ..core.errors import UsageError
 from ..core.files import digest
 from ..metrics.catalogue import check_metric
 from .base import Card, load_card
-from .protocols import BOXES_FILE, LARGEST_SEED, MOST_SCENES, MOST_SEEDS, OF_CLASSES, Fit, Protocol, protocol_of
+from .families import protocol_of
+from .protocols import BOXES_FILE, LARGEST_SEED, MOST_SCENES, MOST_SEEDS, OF_CLASSES, Fit, Protocol
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cards.protocols import PROTOCOLS
+from ..cards.families import PROTOCOLS
 from ..cards.task import TaskSpec
 from ..core import entry_points
 from ..metrics.catalogue import CATALOGUE

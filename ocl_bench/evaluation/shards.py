@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from errno import EIO
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ class WorkFolder:
         return Shard(rows, failed, content["source"], *times, remarks)
 
     def write(self, index: int, shard: Shard) -> None:
-        """Write a shard atomically: other ranks see all of it or nothing."""
+        """Write a shard atomically: other ranks see all of it or nothing. Raises OSError if it is not whole then."""
         import pyarrow
         import pyarrow.parquet
 
@@ -109,8 +110,11 @@ class WorkFolder:
         notes = json.dumps(content).encode()
         table = table.replace_schema_metadata({_META: notes, _CHECKSUM: _checksum(notes)})
         self.folder.mkdir(parents=True, exist_ok=True)
-        write = partial(pyarrow.parquet.write_table, table, write_page_checksum=True)
-        write_atomically(self.path(index), write)
+        # Lists keep the name of their items, so that the columns come back with the types that `shape` records.
+        options = {"write_page_checksum": True, "use_compliant_nested_type": False}
+        write_atomically(self.path(index), partial(pyarrow.parquet.write_table, table, **options))
+        if self.read(index) is None:  # or everybody would wait for this shard for ever
+            raise OSError(EIO, "cannot be read back after it was written; look after the disk", str(self.path(index)))
 
     def wait(self, indices: Sequence[int], seconds: float = 0.1, check: Callable[[], None] = lambda: None) -> None:
         """Wait until all these shards are there. Other ranks compute them.

@@ -219,8 +219,8 @@ def _card_of(name: Any, model: Any) -> ModelCard:
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     from pydantic import ValidationError
 
+    from ..cards.families import family_names
     from ..cards.model import ModelCard
-    from ..cards.protocols import family_names
 
     plain = re.sub(r"[^a-z0-9._-]+", "-", str(name).lower()).strip("-._") or "model"
     try:

@@ -263,7 +263,7 @@ def test_only_ceilings_get_the_truth(tmp_path: Path) -> None:
     assert len(calls) == 5, "one batch, two predictions that are compared, and a third in halves"
     (arguments, keywords), *_ = calls
     (batch,) = arguments
-    fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of"}
+    fields = {"ids", "image", "video", "boxes", "noise_seed", "start", "state", "any_of", "questions"}
     assert keywords == {} and vars(batch).keys() == fields
     assert batch.video is None and batch.boxes is None and batch.state is None
 

@@ -34,6 +34,23 @@ def test_a_shard_comes_back(work: WorkFolder) -> None:
     assert found is not None and same(found, SHARD) and work.read(1) is None
 
 
+def test_columns_of_lists_and_shards_without_rows_come_back(work: WorkFolder) -> None:
+    lists = {"scores": [np.array([0.5, 0.25]), np.array([]), np.array([1.0])], "names": [["a"], [], ["b", "c"]]}
+    cells = [np.array([1, 2], dtype=np.int32), np.array([], dtype=np.int32), np.array([3], dtype=np.int32)]
+    for index, rows in enumerate((ROWS.assign(**lists, cells=cells), ROWS.iloc[:0].assign(cells=[])), start=1):
+        work.write(index, replace(SHARD, rows=rows))
+        found = work.read(index)
+        assert found is not None
+        pandas.testing.assert_frame_equal(found.rows, rows, check_dtype=False)
+    work.wait([1, 2])
+
+
+def test_a_shard_that_cannot_be_read_back_is_said(work: WorkFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocl_bench.evaluation.shards.write_atomically", lambda path, write: path.write_bytes(b"PAR1"))
+    with pytest.raises(OSError, match="cannot be read back after it was written"):
+        work.write(1, SHARD)
+
+
 def test_a_changed_byte_never_changes_what_is_read(work: WorkFolder) -> None:
     path = work.path(0)
     content = path.read_bytes()

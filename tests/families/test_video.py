@@ -189,10 +189,10 @@ class Whole(Recurrent):
 def test_a_recurrent_model_gets_its_state_back(tmp_path: Path) -> None:
     model, whole = Recurrent(), Whole()
     scored(model, tmp_path, data=memory_videos(2), batch_size=4)
-    probe = [(0, None), (0, None)]  # the first clip twice, after the run
-    assert model.starts == [(0, None), (4, 4), (0, None), (4, 4), *probe]
+    twice, apart = [(0, None), (0, None)], [(0, None), (2, 2)]  # the first clip after the run, at last in halves
+    assert model.starts == [(0, None), (4, 4), (0, None), (4, 4), *twice, *apart]
     scored(whole, tmp_path, data=memory_videos(2), batch_size=4)
-    assert whole.starts == [(0, None), (0, None), *probe]
+    assert whole.starts == [(0, None), (0, None), *twice, (0, None)]
 
 
 def test_predictions_are_kept_frame_by_frame(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ...metrics.statistics import (
     smallest_detectable,
 )
 from ...metrics.statistics_of_set import swap_p_value
+from ...models.declared import is_bundled
 from ...results.ranks_with import Reason, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import default_folders, where
@@ -156,8 +157,8 @@ def compare(
 
 def _check_unedited(result: Result, card: TaskSpec) -> None:
     """Raise UsageError when name or supervision of a bundled model are not those of its card."""
-    for field, message in check_model(result, card) if result.model.card else ():
-        if field in ("model.name", "model.card", "model.supervision"):
+    for field, message in check_model(result, card) if is_bundled(result.model.card) else ():
+        if field in ("model.name", "model.supervision"):
             raise UsageError(f"{where(result)}: {field} {message}; was the file edited? evaluate again")
 
 

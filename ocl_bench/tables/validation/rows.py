@@ -107,6 +107,8 @@ def check_counts(result: Result, rows: pandas.DataFrame) -> FieldProblems:
         yield "counts.scored", f"{counts.scored}, but the rows are of {len(ids)} images"
     if counts.attempted != len(ids) + len(failed):
         yield "counts.attempted", f"{counts.attempted}, but {len(ids)} have rows and {len(failed)} failed"
+    if result.data.listed is not None and counts.attempted != result.data.listed:
+        yield "data.listed", f"{result.data.listed} is not {counts.attempted}, the samples that were attempted"
     if result.data.limit is not None and counts.attempted > result.data.limit:
         yield "data.limit", f"{result.data.limit} is below the {counts.attempted} images that were attempted"
     if result.identity.status != (status := "failed samples" if failed else "complete"):

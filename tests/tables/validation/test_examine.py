@@ -40,10 +40,12 @@ RECORDED = (
     "identity.dirty",
     "model.parameters",
     "model.input_size",
+    "model.arrays",
     "setup.device",
     "setup.threads",
     "setup.batch_size",
     "setup.versions",
+    "counts.remarks",
     "cost.seconds_model",
     "cost.peak_memory_mb",
 )
