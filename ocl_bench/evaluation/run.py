@@ -90,7 +90,7 @@ def evaluate(
         ids: file with one sample id per line: only these are scored. The result records how many, and is not ranked.
         progress: whether to show a progress bar.
         force: compute again even if there is a finished result.
-        verify: read all files of real data first, images too, whatever is remembered of them; see docs/data.md.
+        verify: read all files of the data first, images too, whatever is remembered of them; see docs/data.md.
         name: of the method in results and boards, in place of that of the file or class.
         training_seed: number of the training that made the weights. Results of one name with different numbers are
             training seeds of one method.
