@@ -210,6 +210,34 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare a b --out",
+        "report nothing.json --out",
+        "profile --model grid --against grid --out",
+        "export --checkpoint nothing.pth --to torchvision --out",
+        "leaderboard --out",
+        "claims --out",
+        "submit nothing.json --out",
+        "train --model grid --out",
+        "site --out",
+        "figures --out",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_first(tmp_path: Path, words: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = call(*words.split(), tmp_path / "file/below")
+    assert done.exit_code == 2 and done.stderr.startswith("error: --out ") and done.stderr.count("\n") == 1
+    assert "file: not a folder" in done.stderr
+
+
+def test_a_link_to_a_folder_without_data_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = call("data", "link", "ade20k", tmp_path / "empty", "--data-root", tmp_path / "data")
+    assert done.exit_code == 3 and "empty: nothing was found there" in done.stderr.splitlines()[-1]
+
+
 def test_list_and_show() -> None:
     assert "clevrtex" in call("list").stdout and "grid" in json.loads(call("list", "models", "--json").stdout)
     # A script reads bare names; a person at a terminal gets direction, families and meaning.

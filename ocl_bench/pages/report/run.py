@@ -142,12 +142,16 @@ def _with_data(run: Run, card: TaskSpec, root: Path | None, progress: bool) -> R
     """The run with its samples, or with a note that says why they are not there."""
     section = run.result.data
     embedded = section.kind == "embedded"
+    if embedded and root is not None:
+        raise UsageError(
+            f"{run.name} was evaluated on the embedded data, which are rendered here; leave --data-root out"
+        )
     if section.kind == "official" and root is None and root_of_environment() is None:
         return _with_note(run, f"Images are missing: pass --data-root with the folder of {card.name}.")
     try:
         data = open_data(
             card,
-            data_root=None if embedded else root,
+            data_root=root,
             limit=section.limit,
             split=section.split,
             stand_in_seed=section.stand_in_seed,

@@ -232,6 +232,12 @@ def test_videos(tmp_path: Path) -> None:
     assert sum(sample["runs"][0]["pixels"].values()) == 5 * SIDE * SIDE
 
 
+def test_a_data_root_of_an_embedded_run_is_refused(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:
+    embedded = coarse.model_copy(update={"data": coarse.data.model_copy(update={"kind": "embedded"})})
+    with pytest.raises(UsageError, match=r"was evaluated on (the )?embedded data, .*; leave --data-root out"):
+        report(embedded, out=tmp_path / "a.html", task=task, data_root=place / "data", progress=False)
+
+
 def test_the_verb_and_the_method(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:
     by_method = coarse.report(out=tmp_path / "a.html", task=task, data_root=place / "data", progress=False)
     assert by_method.is_file()
