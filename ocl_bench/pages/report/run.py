@@ -11,6 +11,7 @@ from ...cards.task import TaskSpec
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import ids_hash
 from ...core.paths import data_root as root_of_environment
+from ...core.paths import results_root
 from ...data import OpenData, open_data
 from ...evaluation.supplied.arrays import array_plan
 from ...families import find_family
@@ -60,6 +61,13 @@ class Run:
         return column in self.rows and is_numeric_dtype(self.rows[column]) and bool(self.rows[column].notna().any())
 
     @property
+    def folders(self) -> list[Path]:
+        """Folders of results in which floors may lie: that of this run, which has a folder for each task, and yours."""
+        parents = self.result.path.absolute().parents if self.result.path else ()
+        own = [folder.parent for folder in parents if folder.name == self.result.task.name][:1]
+        return [*own, results_root()]
+
+    @property
     def per_sample(self) -> list[str]:
         """Metrics with values of single samples, the main one first."""
         main = self.result.task.main
@@ -97,13 +105,18 @@ def open_run(
     else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
     if not run.family.view:
-        return _with_note(run, f"The family {run.family.name} names no view of its samples: numbers only.")
-    folder = result.path.with_suffix(".predictions") if result.path else None
-    if folder is not None and folder.is_dir():
+        return _with_note(run, f"Samples of {run.family.name} tasks cannot be shown: this page has their numbers only.")
+    if (folder := predictions_of(result)) is not None:
         return replace(run, predictions=folder)
     return _with_note(
         run, f"Predictions of {run.name} were not saved: evaluate again with --save-predictions to see them."
     )
+
+
+def predictions_of(result: Result) -> Path | None:
+    """The folder of the saved predictions of a result; None without them."""
+    folder = result.path.with_suffix(".predictions") if result.path else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def mean_over_seeds(rows: pandas.DataFrame) -> pandas.DataFrame:

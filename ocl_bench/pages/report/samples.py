@@ -86,11 +86,17 @@ def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[d
 
 
 def pictures(
-    runs: Sequence[Run], ids: Sequence[str], saved: Sequence[Saved | None], *, progress: bool = True
+    runs: Sequence[Run],
+    ids: Sequence[str],
+    saved: Sequence[Saved | None],
+    floor: Saved | None = None,
+    *,
+    progress: bool = True,
 ) -> Iterator[dict[str, Any] | None]:
     """The pictures of each sample, in order; None where there are none, and `error` where one cannot be made.
 
-    saved: predictions of each run, None for a run without them. Their tallies are filled.
+    saved: predictions of each run, None for a run without them; floor: of a floor, which are counted and not shown.
+    Their tallies are filled.
     """
     first = runs[0]
     if first.data is None or first.task is None or first.family.view not in VIEWS:
@@ -100,11 +106,13 @@ def pictures(
     position = {sample_id: index for index, sample_id in enumerate(first.data.ids)}
     with progress_bar("pictures", len(ids), progress, first.family.unit) as advance:
         for sample_id in ids:
-            yield _picture(view, first.data.reader, position.get(sample_id), saved)
+            yield _picture(view, first.data.reader, position.get(sample_id), saved, floor)
             advance(1)
 
 
-def _picture(view: Any, reader: Any, position: int | None, saved: Sequence[Saved | None]) -> dict[str, Any]:
+def _picture(
+    view: Any, reader: Any, position: int | None, saved: Sequence[Saved | None], floor: Saved | None
+) -> dict[str, Any]:
     if position is None:
         return {"error": "this sample is not in the data"}
     try:
@@ -112,6 +120,7 @@ def _picture(view: Any, reader: Any, position: int | None, saved: Sequence[Saved
         scene = view.scene(sample)
     except OclBenchError as error:
         return {"error": str(error)}
+    _answer(view, sample, floor)
     return {**scene, "runs": [_answer(view, sample, one) for one in saved]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from results_for_boards import N, image_values, write
 from typer.testing import CliRunner
 
-from ocl_bench.cards.names import get_task
+from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cli import app
 from ocl_bench.pages.site import build
+from ocl_bench.pages.site.entries import Placed, _supervision
 from ocl_bench.pages.site.examples import EXAMPLES
 from ocl_bench.pages.site.plots import axis, band, history, interval_plot, scatter, short_number
 from ocl_bench.pages.site.rows import Line, Section, Value, tabs_of
@@ -104,6 +106,52 @@ def test_official_and_published_rows_come_first_and_seeds_are_folded(tmp_path: P
     assert published.metrics[:2] == ("mbo_all", "ari_int64_legacy")
 
 
+def test_rows_without_the_main_metric_are_sorted_by_what_they_have() -> None:
+    published, _ = tabs_of(make_board([], "coco-detection"))
+    for section in published.sections:
+        values = [one.values["ap_mask"].value for one in section.lines]
+        assert len(values) > 5 and values == sorted(values, reverse=True)
+
+
+def test_a_table_of_printed_numbers_has_no_ranks_and_draws_only_spreads(small_site: Path) -> None:
+    measured = (small_site / "tasks" / "clevrtex-v1.html").read_text(encoding="utf-8")
+    printed = (small_site / "tasks" / "coco-dias-v3-v1.html").read_text(encoding="utf-8")
+    assert '<td class="rank"' in measured and '<td class="rank"' not in printed
+    assert '<svg class="whisker"' in printed, "DIAS prints a spread"
+    alone = Section("", "", tuple(line(name, 0.3) for name in "abc"))
+    assert interval_plot(alone, "mbo_fg", 1) is not None
+    bare = [replace(one, values={"mbo_fg": Value(0.3)}) for one in alone.lines]
+    assert interval_plot(Section("", "", tuple(bare)), "mbo_fg", 1) is None
+
+
+def test_a_board_says_what_its_protocol_is(small_site: Path) -> None:
+    html = (small_site / "tasks" / "clevrtex-v1.html").read_text(encoding="utf-8")
+    assert "crop:center-0.8" in html and "truth label that is background and no object" in html
+    assert "mean best IoU over truth objects" in html
+
+
+def test_the_page_of_a_paper_says_under_which_protocol_each_number_stands(small_site: Path) -> None:
+    html = (small_site / "papers" / "slotcontrast.html").read_text(encoding="utf-8")
+    for data in ("MOVi-D, K = 21", "MOVi-C, K = 11", "YouTube-VIS 2022 as printed by SmoothSA"):
+        assert data in html
+    ytvis = html[html.index("YouTube-VIS 2022 as printed") :]
+    assert ytvis.index("Not comparable: another task") < ytvis.index("0.352") < ytvis.index("</tbody>")
+
+
+def test_supervision_that_only_results_know_stands_in_the_list_of_models() -> None:
+    card = get_card("fps-features")
+    boxes = line("fps-features", 0.5, "floor", supervision="boxes")
+    assert card.supervision == "none" and _supervision(card, {}) == "none"
+    assert _supervision(card, {"clevrtex": [Placed(boxes, 3)]}) == "boxes"
+
+
+def test_verdicts_lead_to_the_page_of_claims(small_site: Path) -> None:
+    html = (small_site / "models" / "dias.html").read_text(encoding="utf-8")
+    claims = (small_site / "claims.html").read_text(encoding="utf-8")
+    (place,) = re.findall(r'href="\.\./claims\.html#([^"]+)"', html)
+    assert f'id="{place}"' in claims and "beyond merging slots at evaluation" in claims
+
+
 def test_the_page_of_a_paper_folds_training_seeds(small_site: Path) -> None:
     html = (small_site / "papers" / "dias.html").read_text(encoding="utf-8")
     names = re.findall(r'<th scope="row">([^<]*)', html)
@@ -168,6 +216,7 @@ def test_history_is_made_of_comparable_rows_with_a_year() -> None:
     rows = [line(f"m{k}", 0.3 - k / 100, paper=paper, comparable="yes") for k, paper in enumerate(papers)]
     plot = history([*rows, line("other", 0.9, paper=papers[0], comparable="no")], "mbo_fg", 1)
     assert plot is not None and len(plot["points"]) == 3
+    assert all(point["rise"] > 6 for point in plot["points"]), "labels stand above the line of the best so far"
     assert len({y for _, y in plot["steps"]}) == 1, "later and worse rows do not lower the best so far"
     assert history(rows[:2], "mbo_fg", 1) is None
 
