@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from results_for_boards import N, image_values, write
 from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cli import app
+from ocl_bench.core.paths import bundled
+from ocl_bench.metrics import compute
 from ocl_bench.pages.site import build
 from ocl_bench.pages.site.entries import Placed, _supervision
 from ocl_bench.pages.site.examples import EXAMPLES
@@ -238,6 +241,24 @@ def test_examples_show_what_the_document_says() -> None:
     assert shown["4."] == [{"fg_ari": "1.000", "mbo_fg": "1.000"}, {"fg_ari": "0.000", "mbo_fg": "0.984"}]
     assert shown["5."][1] == {"mbo_fg": "0.600", "mbo_all": "0.800", "ari": "1.000"}
     assert shown["6."][1] == {"miou_fg": "1.000", "miou_all": "0.926", "miou_clevrtex": "0.555"}
+    assert shown["7."][0] == {"mbo_fg": "0.667", "mbo_class": "1.000"}
+    assert shown["9."] == [{"ari": "1.000"}, {"ari": "-0.008"}]
+    assert shown["10."] == [{"fg_ari": "1.000", "mbo_fg": "1.000"}, {"fg_ari": "-0.003", "mbo_fg": "0.333"}]
+    soft, enlarged, centre, corner = (float(one["mbo_fg"]) for one in shown["8."])
+    assert corner < enlarged < soft < centre, "the order of the document's means over 40 scenes"
+
+
+def test_the_first_scene_of_the_document_is_the_one_that_is_drawn() -> None:
+    text = (bundled("docs") / "why-numbers-differ.md").read_text(encoding="utf-8")
+    section = text[text.index("## 8.") :]
+    names: dict[str, Any] = {"np": np, "torch": torch, "compute": compute}
+    code = section.split("```python\n")[1].split("for name, maps")[0]
+    exec(code.replace("(40, 256, 256)", "(1, 256, 256)"), names)
+    protocols = names["protocols"]
+    drawn = EXAMPLES["8."].choices()
+    for choice, place in zip(drawn, (0, 2, 3, 4), strict=True):
+        truth, prediction = list(protocols.values())[place]
+        assert (choice.truth == truth[0].numpy()).all() and (choice.prediction == prediction[0].numpy()).all()
 
 
 def test_text_is_escaped_and_links_to_absent_pages_are_plain() -> None:
