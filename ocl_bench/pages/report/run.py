@@ -17,6 +17,7 @@ from ...evaluation.supplied.arrays import array_plan
 from ...families import find_family
 from ...families.base import Family
 from ...metrics import find_metric
+from ...metrics.of_set import SumRatio
 from ...results.record import Result, read_result
 from ...results.store import only_result, rows_of
 from ...tables.validation.rows import check_values
@@ -68,11 +69,28 @@ class Run:
         return [*own, results_root()]
 
     @property
-    def per_sample(self) -> list[str]:
-        """Metrics with values of single samples, the main one first."""
+    def metrics(self) -> list[str]:
+        """Metrics of the result, the main one first."""
         main = self.result.task.main
-        names = [main, *(name for name in self.result.metrics if name != main)]
-        return [name for name in names if self.has_numbers(name)]
+        return [main, *(name for name in self.result.metrics if name != main)]
+
+    @property
+    def per_sample(self) -> list[str]:
+        """Metrics whose rows have values of single samples, the main one first."""
+        return [name for name in self.metrics if self.has_numbers(name)]
+
+    @property
+    def sample_values(self) -> dict[str, pandas.Series]:
+        """Values of single samples by metric, the main one first. A ratio of sums is that of a sample's own counts."""
+        values = {}
+        for name in self.metrics:
+            ratio = find_metric(name).of_set
+            if self.has_numbers(name):
+                values[name] = self.rows[name]
+            elif isinstance(ratio, SumRatio) and {ratio.above, ratio.below} <= set(self.rows):
+                below = self.rows[ratio.below]
+                values[name] = self.rows[ratio.above] / below.where(below > 0)
+        return values
 
 
 def open_run(

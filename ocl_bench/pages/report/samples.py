@@ -35,18 +35,17 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
     """
     failed = {failure.id: failure.error for run in reversed(runs) for failure in run.result.counts.failed}
     scored = [str(one) for one in runs[0].rows.index]
-    if by_value and runs[0].per_sample:
-        name = runs[0].per_sample[0]
-        scored = [
-            str(one) for one in (find_metric(name).direction * runs[0].rows[name]).sort_values(kind="stable").index
-        ]
+    measured = [run.sample_values for run in runs]
+    if by_value and measured[0]:
+        name, values = next(iter(measured[0].items()))
+        scored = [str(one) for one in (find_metric(name).direction * values).sort_values(kind="stable").index]
     ids = [*scored, *(one.id for one in runs[0].result.counts.failed)]
-    shared = [name for name in runs[0].per_sample if all(name in run.per_sample for run in runs)]
+    shared = [name for name in measured[0] if all(name in one for one in measured)]
     return {
         "ids": ids,
         "errors": {sample_id: error for sample_id, error in failed.items() if sample_id in set(ids)},
         "properties": {
-            name: _values(runs[0].rows, column, ids)
+            name: _values(runs[0].rows[column], ids)
             for column, name in PROPERTIES.items()
             if runs[0].has_numbers(column) and runs[0].rows[column].nunique() > 1
         },
@@ -55,17 +54,17 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
                 "name": name,
                 "direction": find_metric(name).direction,
                 "meaning": find_metric(name).meaning,
-                "values": [_values(run.rows, name, ids) for run in runs],
+                "values": [_values(one[name], ids) for one in measured],
             }
             for name in shared
         ],
     }
 
 
-def _values(rows: pandas.DataFrame, column: str, ids: Sequence[str]) -> list[float | None]:
-    """A column in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
-    values = rows[column].reindex(list(ids)).tolist()
-    return [round(float(value), 4) if math.isfinite(value) else None for value in values]
+def _values(values: pandas.Series, ids: Sequence[str]) -> list[float | None]:
+    """Values in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
+    listed = values.reindex(list(ids)).tolist()
+    return [round(float(value), 4) if math.isfinite(value) else None for value in listed]
 
 
 def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import json
 import re
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_class_0_of_a_data_set_that_names_its_classes_from_1_on_is_background() 
     voc = {1: "aeroplane", 2: "bicycle"}
     assert class_name(voc, 0) == "background" and class_name(voc, 3) == "class 3"
     assert class_name({0: "road"}, 0) == "road" and class_name({}, 0) == "class 0"
+
+
+def test_a_ratio_of_sums_has_the_value_of_the_own_counts_of_each_sample() -> None:
+    """Questions about videos: rows have counts only, and the samples are to be sorted by what is right in them."""
+    names = ("descriptive", "n_unanswered")
+    record = SimpleNamespace(task=SimpleNamespace(main="descriptive"), metrics=dict.fromkeys(names))
+    rows = pd.DataFrame(
+        {"n_descriptive": [4.0, 0.0], "n_descriptive_right": [3.0, 0.0], "n_unanswered": [0.0, 1.0]}, index=["a", "b"]
+    )
+    values = Run(record, rows, FAMILIES["reasoning"]).sample_values  # type: ignore[arg-type]  # these fields suffice
+    assert list(values) == list(names) and values["descriptive"]["a"] == 0.75
+    assert np.isnan(values["descriptive"]["b"]), "no such question"
 
 
 @pytest.mark.parametrize("shown", ["discovery"], indirect=True)

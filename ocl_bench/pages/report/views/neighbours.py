@@ -82,7 +82,8 @@ class Neighbours(Shown):
             return None
         empty = np.full((TILE, TILE, 3), 128, np.uint8)
         strip = np.hstack([empty if tile is None else tile for tile in tiles])
-        return {"image": image_text(strip, strip.shape[:2], TILE_QUALITY), "side": TILE, "known": known}
+        size = (TILE, TILE * len(tiles))
+        return {"image": image_text(strip, size, TILE_QUALITY), "side": TILE, "known": known}
 
     def _tile(self, position: int) -> np.ndarray | None:
         """An image of the bank as the model saw it, small; None where it cannot be read."""
