@@ -68,7 +68,7 @@ def evaluate_model(
     ] = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
-    floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
+    floors: Annotated[bool, typer.Option(help="Compute missing cheap floors; predictions as for the model.")] = False,
     pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
     force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file of the data first, images too.")] = False,

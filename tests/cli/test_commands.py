@@ -70,6 +70,15 @@ def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
     assert "supplied" in result.stderr
 
 
+def test_floors_keep_their_predictions_with_those_of_the_model(images: Path) -> None:
+    """A report needs them: results of floors that are there without predictions are no reason to leave them out."""
+    assert run_eval(images, "--floors", "--no-pictures").exit_code == 0
+    assert not list((images / "results").rglob("*.predictions"))
+    assert run_eval(images, "--floors", "--no-pictures", "--save-predictions").exit_code == 0
+    kept = {folder.parent.name for folder in (images / "results").rglob("*.predictions")}
+    assert {"tiny_evaluation-build", "grid", "kmeans"} <= kept
+
+
 def test_eval_draws_a_picture(images: Path) -> None:
     result = run_eval(images)
     assert result.exit_code == 0, result.output
@@ -141,7 +150,7 @@ def test_results_that_cannot_be_written_are_one_line(images: Path) -> None:
 
 
 def test_a_limited_result_says_so(images: Path) -> None:
-    assert "not ranked: limited to 2 images" in run_eval(images, "--no-pictures", "--limit", 2).stdout
+    assert "not ranked: limited to 2 samples" in run_eval(images, "--no-pictures", "--limit", 2).stdout
     assert "not ranked" not in run_eval(images, "--no-pictures").stdout
 
 
