@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
 from html import escape
 
 Cells = Sequence[Sequence[str]]

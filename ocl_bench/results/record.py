@@ -10,10 +10,10 @@ import hashlib
 import importlib
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from html import escape
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..cards.model import Privilege, Supervision
