@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def test_a_missing_folder_and_a_damaged_file_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"broken\.json: "):
         ocl_bench.load_results(tmp_path)
     assert len(ocl_bench.load_results(tmp_path, task="coco-discovery")) == 0
+
+
+def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    first, second = re.findall(r"```python\n(.*?)```", (root / "docs" / "result-schema.md").read_text(), re.DOTALL)
+    exec(first)
+    assert "mbo_fg" in capsys.readouterr().out
+    exec(second)
+    assert capsys.readouterr().out.split()[-1] in ("better", "worse", "undecided")
