@@ -41,9 +41,9 @@ def environment() -> Environment:
     return made
 
 
-def number(value: float) -> str:
-    """A value with three decimals, and from 100 on, where it is a count, with none."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
+def number(value: float, whole: bool = False) -> str:
+    """A value with three decimals; with none where it is a count, which `whole` says or a value from 100 on."""
+    return f"{value:.0f}" if whole or abs(value) >= 100 else f"{value:.3f}"
 
 
 def render(
