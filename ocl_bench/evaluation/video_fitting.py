@@ -1,12 +1,11 @@
-"""The videos of a fit split with their predictions. They are kept on disk until the head is there: a killed fit resumes.
+"""The videos of a fit split with their predictions, which are kept until the head is there: a killed fit resumes.
 
-    <cache>/heads/<first two of the key>/<key>.videos/00012.safetensors     the prediction of video 12 of the split
+<cache>/heads/<first two of the key>/<key>.videos/00012.safetensors     the prediction of video 12 of the split
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +65,7 @@ def video_predictions(
         logger.warning("left out: %d of %d videos of the fit split, first: %s", len(failed), count, failed[0].error)
 
 
-def _predicted(
-    runner: VideoRunner, position: int, seed: int, kept: Path | None
-) -> tuple[list[Truth], Prediction]:
+def _predicted(runner: VideoRunner, position: int, seed: int, kept: Path | None) -> tuple[list[Truth], Prediction]:
     """One video with the prediction of its frames, read from the disk where it is there."""
     video = runner.video(position, fitting=True)
     path = None if kept is None else kept / f"{position:05d}.safetensors"
@@ -80,7 +77,7 @@ def _predicted(
     for _, items_of_clip, prediction in runner.predicted(video, seed):
         truth += [item.truth for item in items_of_clip]
         parts.append(prediction)
-    prediction = replace(parts[0], **{field: _joined(parts, field) for field in _FIELDS}, state=None)
+    prediction = Prediction(masks=_joined(parts, "masks"), slots=_joined(parts, "slots"))
     if path is not None:
         _write(path, prediction)
     return truth, prediction
@@ -108,7 +105,7 @@ def _read(path: Path, frames: int) -> Prediction | None:
         return None
     if set(tensors) != set(_FIELDS) or any(len(tensor) != frames for tensor in tensors.values()):
         return None
-    return Prediction(**tensors)
+    return Prediction(masks=tensors["masks"], slots=tensors["slots"])
 
 
 def _write(path: Path, prediction: Prediction) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from ..core.errors import OclBenchError, SampleError
 from ..core.types import Batch, Prediction, Video
-from ..families.base import ClipAdapter
+from ..families.base import ClipAdapter, LateTally, Tally
 from ..models.frames import video_model
 from ..results.record import Failure
 from .failures import Patience, failure
@@ -82,12 +82,22 @@ class VideoRunner:
     def _score(self, video: Video, seed: int) -> dict[str, Any]:
         """The row of one video with one noise seed; its masks are saved where the run saves predictions."""
         tally = self.adapter.tally(self.plan.task)
-        for start, items, outputs in self.clips(video, seed):
-            tally.add([item.truth for item in items], outputs)
+        for name, (_, output) in zip(video.names, self.shown(video, seed, tally), strict=True):
             if self.predictions is not None:  # now, as the frames of a whole video may not fit into memory
-                for name, output in zip(video.names[start:], outputs, strict=False):  # the names go on after the clip
-                    self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
+                self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
         return tally.row()
+
+    def shown(self, video: Video, seed: int, tally: Tally) -> Iterator[tuple[Item, Any]]:
+        """Yields each frame and the output that is saved and drawn of it, and adds all frames to the tally."""
+        waiting: list[Item] = []
+        for _, items, outputs in self.clips(video, seed):
+            tally.add([item.truth for item in items], outputs)
+            if isinstance(tally, LateTally):
+                waiting += items
+            else:
+                yield from zip(items, outputs, strict=True)
+        if isinstance(tally, LateTally):
+            yield from zip(waiting, tally.outputs(), strict=True)
 
     def clips(self, video: Video, seed: int) -> Any:
         """Yields the index of the first frame, the items and the outputs of each clip, in order."""

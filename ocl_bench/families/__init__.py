@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from ..models.loading import LoadedModel
 
 FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, REASONING)
+    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, REASONING)
 }
 """The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -103,6 +103,15 @@ class Tally(Protocol):
 
     def row(self) -> dict[str, Any]:
         """The row of the video."""
+        ...
+
+
+@runtime_checkable
+class LateTally(Tally, Protocol):
+    """A tally that knows what is saved and drawn of a frame only when it has all frames."""
+
+    def outputs(self) -> Sequence[Any]:
+        """The outputs of all frames, in place of those that were added."""
         ...
 
 

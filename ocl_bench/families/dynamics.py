@@ -1,14 +1,15 @@
 """Visual prediction: the slots of future frames are predicted from those of a burn-in, and compared with the future.
 
 A model gives slots and masks of frames. What predicts its slots is its own `predict_slots`, or a small rollouter that
-is fitted on its frozen slots by one recipe for all models. A linear probe says where the object of a slot lies; masks of
-predicted slots are scored for models that decode slots alone (`decode_slots`).
+is fitted on its frozen slots by one recipe for all models. A linear probe says where the object of a slot lies. Masks
+of predicted slots are scored for models that decode slots alone (`decode_slots`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,9 +24,9 @@ from ..cards.task import TaskSpec
 from ..core.errors import SampleError, UsageError
 from ..core.types import Prediction, Sample, Truth, Video
 from ..metrics.definitions.dynamics import HORIZONS
-from .base import Adapter, Batches, Family, Head
+from .base import Batches, Family, Head
 from .checks import check_field, finite_rows, missing
-from .future import FutureMasks, by_horizon, entries
+from .future import by_horizon, entries, mask_values, segments_of
 from .heads.positions import fit_positions, located_slots, match_slots, places_of
 from .heads.rollouter import SETTLED, FittedRollouter, SlotVideo, fit_rollouter, history_of
 from .image_properties import PROPERTIES, image_properties, object_shapes
@@ -49,42 +50,66 @@ class SlotFrame:
     segments: np.ndarray
 
 
-class Dynamics(VideoAdapter):
+@dataclass
+class Dynamics:
     """Adapter of the `dynamics` family.
 
-    Args:
+    Attributes:
         task: the task.
-        loaded: the model, whose methods on slots are used; None when there is none, as for saved results.
-
-    Raises:
-        UsageError: the burn-in is shorter than what the rollouter sees.
-        NotApplicableError: the model needs all frames of a video at once.
+        methods: what the model does with slots alone.
+        stride: frames of a video from one frame of a clip to the next.
+        seen: frames of a video before its cut; None where the card has no cut.
+        head: the fitted probes; None before they are fitted.
     """
 
-    def __init__(self, task: TaskSpec, loaded: LoadedModel | None = None) -> None:
-        super().__init__(task)
-        self.protocol = cast(DynamicsProtocol, task.protocol)
-        self.methods = SlotMethods(loaded)
-        self.alone = self.protocol.burn_in
-        self.stride, self.seen = self.protocol.stride, self.protocol.seen
-        self.head: Head | None = None
-        self.rollout: FittedRollouter | None = None
-        if self.protocol.burn_in < history_of(self.protocol.rollouter):
-            size, history = self.protocol.rollouter, history_of(self.protocol.rollouter)
-            raise UsageError(f"protocol.burn_in: {self.protocol.burn_in} frames; rollouter {size} sees {history}")
+    task: TaskSpec
+    methods: SlotMethods
+    stride: int
+    seen: int | None
+    head: Head | None = None
+    scored_at_once: int | None = 1  # a killed run loses no more than one video
+
+    @classmethod
+    def of(cls, task: TaskSpec, loaded: LoadedModel | None = None) -> Dynamics:
+        """The adapter of a task for a model; None when there is none, as for saved results.
+
+        Raises:
+            UsageError: the burn-in is shorter than what the rollouter sees.
+            NotApplicableError: the model needs all frames of a video at once.
+        """
+        protocol = cast(DynamicsProtocol, task.protocol)
+        history = history_of(protocol.rollouter)
+        if protocol.burn_in < history:
+            raise UsageError(
+                f"protocol.burn_in: {protocol.burn_in} frames; rollouter {protocol.rollouter} sees {history}"
+            )
+        return cls(task, SlotMethods(loaded), protocol.stride, protocol.seen)
+
+    @property
+    def protocol(self) -> DynamicsProtocol:
+        """The protocol of the task."""
+        return cast(DynamicsProtocol, self.task.protocol)
+
+    @property
+    def alone(self) -> int:
+        """Frames of the burn-in: what the model says of them must not depend on the future."""
+        return self.protocol.burn_in
+
+    @cached_property
+    def _frames(self) -> VideoAdapter:
+        """Checks masks, and turns them into segments."""
+        return VideoAdapter(self.task)
+
+    @cached_property
+    def rollout(self) -> FittedRollouter | None:
+        """The fitted rollouter; None for a model that has dynamics of its own."""
+        head = fitted_head(self.head, self.task)
+        return FittedRollouter(head, self.protocol.rollouter) if self.methods.uses_probe else None
 
     def with_timing(self, data: OpenData) -> Dynamics:
         """A copy with the stride and the cut of a stand-in whose videos are shorter than the official ones."""
-        copied = self._copy()
-        copied.stride = data.timing.get("stride", self.stride)
-        if self.seen is not None:
-            copied.seen = data.timing.get("seen_frames", self.seen)
-        return copied
-
-    def _copy(self) -> Dynamics:
-        copied = object.__new__(Dynamics)
-        copied.__dict__.update(self.__dict__)
-        return copied
+        seen = None if self.seen is None else data.timing.get("seen_frames", self.seen)
+        return replace(self, stride=data.timing.get("stride", self.stride), seen=seen)
 
     def clip(self, video: Video, fitting: bool) -> Video:
         """The frames that are scored, or on which probes are fitted: then all, at the stride of the card.
@@ -121,7 +146,7 @@ class Dynamics(VideoAdapter):
         The model's own methods are tried on the first frame, before any time is spent on a fit. Raises UsageError
         naming model and field, and NotApplicableError for slots that depend on later frames.
         """
-        checked = super().check(prediction, size, name)
+        checked = self._frames.check(prediction, size, name)
         if checked.whole_clip or checked.passes > 1:
             raise self.methods.sees_future()
         if checked.slots is None:
@@ -144,7 +169,7 @@ class Dynamics(VideoAdapter):
             self.methods.decode(first)
         if self.methods.dynamics == "own":
             past = first.expand(self.protocol.burn_in, -1, -1)
-            self.methods.predict(past, 1, None, first if self.methods.needs_future else None, "the first frame")
+            self.methods.predict(past, 1, None, first if self.methods.needs_future else None)
 
     def finite(self, prediction: Prediction) -> np.ndarray:
         """(T,) bool: the frames whose masks and slots are finite."""
@@ -153,13 +178,13 @@ class Dynamics(VideoAdapter):
     def source(self, prediction: Prediction) -> str:
         """Where masks, the dynamics and the masks of predicted slots come from."""
         how = f"dyn:{self.methods.dynamics},decode:{self.methods.decode_source}"
-        return f"{super().source(prediction)},{how}"
+        return f"{self._frames.source(prediction)},{how}"
 
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
-    ) -> list[SlotFrame]:  # type: ignore[override]
+    ) -> list[SlotFrame]:
         """Slots and segments of each frame, the latter at its size in `shapes`."""
-        segments = super().outputs(prediction, shapes, side)
+        segments = self._frames.outputs(prediction, shapes, side)
         slots = cast(Tensor, prediction.slots)
         return [SlotFrame(frame, labels) for frame, labels in zip(slots, segments, strict=True)]
 
@@ -183,36 +208,39 @@ class Dynamics(VideoAdapter):
 
     def with_head(self, head: Head) -> Dynamics:
         """A copy of this adapter that uses a head from `fit`."""
-        copied = self._copy()
-        copied.head = head
-        copied.rollout = FittedRollouter(head, self.protocol.rollouter) if self.methods.uses_probe else None
-        return copied
+        return replace(self, head=head)
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
         """A column for each metric, the sums of squared errors, the number of frames, and the image `PROPERTIES`."""
         return dict.fromkeys((*task.metrics, *_ERRORS, "n_frames", *PROPERTIES), "float64")
 
-    def tally(self, task: TaskSpec) -> ClipTally:  # type: ignore[override]
+    def tally(self, task: TaskSpec) -> ClipTally:
         """A new `ClipTally` for one video."""
-        fitted_head(self.head, task)
+        del task
         return ClipTally(self)
 
-    def picture(self, output: SlotFrame, truth: Truth) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+    def score(self, truth: Sequence[Truth], outputs: Sequence[SlotFrame], task: TaskSpec) -> list[dict[str, Any]]:
+        """The row of one clip from all its frames."""
+        tally = self.tally(task)
+        tally.add(truth, outputs)
+        return [tally.row()]
+
+    def picture(self, output: SlotFrame, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
         """Segments and true objects."""
         return output.segments, truth.labels
 
-    def write(self, folder: Path, sample_id: str, seed: int, output: SlotFrame) -> None:  # type: ignore[override]
-        """Write the segments of a frame that the model sees."""
-        super().write(folder, sample_id, seed, output.segments)
+    def write(self, folder: Path, sample_id: str, seed: int, output: SlotFrame) -> None:
+        """Write the segments of a frame."""
+        self._frames.write(folder, sample_id, seed, output.segments)
 
 
-@dataclass
 class ClipTally:
     """Gathers the frames of one clip, and scores its prediction."""
 
-    adapter: Dynamics
-    truth: list[Truth] = field(default_factory=list)
-    frames: list[SlotFrame] = field(default_factory=list)
+    def __init__(self, adapter: Dynamics) -> None:
+        self.adapter = adapter
+        self.truth: list[Truth] = []
+        self.frames: list[SlotFrame] = []
 
     def add(self, truth: Sequence[Truth], outputs: Sequence[SlotFrame]) -> None:
         """Add the next frames."""
@@ -221,20 +249,14 @@ class ClipTally:
 
     def row(self) -> dict[str, Any]:
         """The row of the clip; without values for a video without a clip."""
-        adapter, seen = self.adapter, self.adapter.protocol.burn_in
         if not self.frames:
             return {"n_objects": 0, "n_frames": 0.0}
-        most = max(len(frame.slots) for frame in self.frames)
-        slots = torch.stack([F.pad(frame.slots, (0, 0, 0, most - len(frame.slots))) for frame in self.frames])
-        past, future = slots[:seen], slots[seen:]
-        given = future if adapter.methods.needs_future else None
-        predicted = adapter.methods.predict(past, len(future), adapter.rollout, given, "this clip")
+        adapter, seen = self.adapter, self.adapter.protocol.burn_in
         objects, matched = self._objects()
-        values = _slot_errors(predicted, future, past[-1])
-        values |= by_horizon("position_error", self._position_errors(predicted, objects, matched))
-        if adapter.methods.decodes:
-            masks = FutureMasks(adapter.task, self.truth[seen:], objects)
-            values |= masks.values(adapter.methods.decode(predicted))
+        values = _slot_errors(self._predicted, self._slots[seen:], self._slots[seen - 1])
+        values |= by_horizon("position_error", self._position_errors(objects, matched))
+        if self._segments is not None:
+            values |= mask_values(adapter.task, self.truth[seen:], self._segments, objects)
         shapes = [object_shapes(one.labels, adapter.task.protocol.background) for one in self.truth[seen:]]
         return {
             "n_objects": len(objects),
@@ -243,19 +265,52 @@ class ClipTally:
             **{name: value for name, value in values.items() if name in adapter.columns(adapter.task)},
         }
 
+    def outputs(self) -> list[SlotFrame]:
+        """The frames of the burn-in, then predicted slots and their segments; one segment where there are no masks."""
+        if not self.frames:
+            return []
+        seen, segments = self.adapter.protocol.burn_in, self._segments
+        if segments is None:
+            segments = np.stack([np.zeros_like(frame.segments) for frame in self.frames[seen:]])
+        return [*self.frames[:seen], *(SlotFrame(*frame) for frame in zip(self._predicted, segments, strict=True))]
+
+    @cached_property
+    def _slots(self) -> Tensor:
+        """Slots (T, K, D) of all frames; empty ones fill up frames that have fewer."""
+        most = max(len(frame.slots) for frame in self.frames)
+        return torch.stack([F.pad(frame.slots, (0, 0, 0, most - len(frame.slots))) for frame in self.frames])
+
+    @cached_property
+    def _predicted(self) -> Tensor:
+        """Predicted slots (steps, K, D)."""
+        methods, seen = self.adapter.methods, self.adapter.protocol.burn_in
+        future = self._slots[seen:]
+        given = future if methods.needs_future else None
+        return methods.predict(self._slots[:seen], len(future), self.adapter.rollout, given)
+
+    @cached_property
+    def _segments(self) -> np.ndarray | None:
+        """Slot (steps, H, W) of each pixel of the predicted frames; None where slots have no masks."""
+        methods, protocol = self.adapter.methods, self.adapter.protocol
+        if not methods.decodes:
+            return None
+        masks = methods.decode(self._predicted)
+        height, width = self.truth[-1].labels.shape
+        return segments_of(masks, (int(height), int(width)), protocol.undecided)
+
     def _objects(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the objects that the burn-in shows, and their slots, -1 for none."""
         seen = self.adapter.protocol.burn_in
         labels = np.stack([frame.labels for frame in self.truth[:seen]])
         return match_slots(labels, np.stack([frame.segments for frame in self.frames[:seen]]))
 
-    def _position_errors(self, predicted: Tensor, objects: np.ndarray, matched: np.ndarray) -> np.ndarray:
+    def _position_errors(self, objects: np.ndarray, matched: np.ndarray) -> np.ndarray:
         """Mean distance (steps,) of these objects from where their slots say they are; NaN where none has a place."""
-        head, future = self.adapter.head or {}, self.truth[self.adapter.protocol.burn_in :]
+        head, future = fitted_head(self.adapter.head, self.adapter.task), self.truth[self.adapter.protocol.burn_in :]
         if "place_bias" not in head or not len(objects) or any(frame.locations is None for frame in future):
             return np.full(len(future), np.nan)
         true = np.stack([cast(np.ndarray, frame.locations)[objects - 1] for frame in future])
-        found = places_of(head, predicted)[:, matched]
+        found = places_of(head, self._predicted)[:, matched]
         found[:, matched < 0] = head["place_bias"].numpy()
         errors = np.sqrt(((found - true) ** 2).sum(axis=2))
         known = np.isfinite(errors)
@@ -299,7 +354,7 @@ class _Frames(Sequence[Sample]):
 DYNAMICS = Family(
     name="dynamics",
     protocol=DynamicsProtocol,
-    adapter=lambda task, model: Dynamics(task, model),
+    adapter=Dynamics.of,
     unit="videos",
     picture="storyboard",
     view="frames",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -44,48 +43,35 @@ def by_horizon(name: str, steps: np.ndarray, *, total: bool = False) -> dict[str
     return {key: float(part.sum() if total else part.mean()) if len(part) else np.nan for key, part in known.items()}
 
 
-@dataclass(frozen=True)
-class FutureMasks:
-    """Scores the masks of predicted slots.
+def segments_of(masks: Tensor, shape: tuple[int, int], undecided: str) -> np.ndarray:
+    """Slot (steps, H, W) of each pixel, from masks (steps, K, h, w). undecided: see `DynamicsProtocol`."""
+    if undecided == "argmax":
+        return np.stack([label_map(mask, shape) for mask in masks])
+    large = interpolate(masks, size=shape, mode="bilinear", align_corners=False)
+    return with_background_slot(large.cpu().numpy())
 
-    Attributes:
+
+def mask_values(task: TaskSpec, truth: Sequence[Truth], segments: np.ndarray, objects: np.ndarray) -> dict[str, float]:
+    """The metrics of the masks of predicted slots.
+
+    Args:
         task: the task.
         truth: of the predicted frames.
+        segments: (steps, H, W) slot of each pixel.
         objects: labels of the objects that the burn-in shows.
     """
-
-    task: TaskSpec
-    truth: Sequence[Truth]
-    objects: np.ndarray
-
-    def values(self, masks: Tensor) -> dict[str, float]:
-        """The metrics of masks (steps, K, h, w)."""
-        protocol = cast(DynamicsProtocol, self.task.protocol)
-        labels = np.stack([self._known(frame.labels) for frame in self.truth])
-        segments = self._segments(masks, (labels.shape[1], labels.shape[2]))
-        rules = {"background": protocol.background, "empty": protocol.empty, "ignore_index": None}
-        of_steps = compute(_OF_STEPS, labels, segments, **rules)  # type: ignore[arg-type]
-        values: dict[str, float] = {}
-        for name, (value, valid) in of_steps.items():
-            values |= by_horizon(_OF_STEPS[name], np.where(valid, value, np.nan))
-        rows = (1, -1, labels.shape[2])  # all frames as one image: a slot is the same in each
-        of_tubes = compute(_OF_TUBES, labels.reshape(rows), segments.reshape(rows), **rules)  # type: ignore[arg-type]
-        for name, (value, valid) in of_tubes.items():
-            values[_OF_TUBES[name]] = float(value[0]) if valid[0] else np.nan
-        if "box_recall_future" in self.task.metrics:
-            recalls = [box_recall(*frame) for frame in zip(labels, segments, strict=True)]
-            values |= by_horizon("box_recall_future", np.array(recalls))
-        return values
-
-    def _known(self, labels: np.ndarray) -> np.ndarray:
-        """The labels (H, W), void where an object is that the burn-in does not show, if the card drops these."""
-        if cast(DynamicsProtocol, self.task.protocol).unseen == "count":
-            return labels
-        return np.where((labels > 0) & ~np.isin(labels, self.objects), VOID, labels)
-
-    def _segments(self, masks: Tensor, shape: tuple[int, int]) -> np.ndarray:
-        """Slot (steps, H, W) of each pixel."""
-        if cast(DynamicsProtocol, self.task.protocol).undecided == "argmax":
-            return np.stack([label_map(mask, shape) for mask in masks])
-        large = interpolate(masks, size=shape, mode="bilinear", align_corners=False)
-        return with_background_slot(large.cpu().numpy())
+    protocol = cast(DynamicsProtocol, task.protocol)
+    labels = np.stack([frame.labels for frame in truth])
+    if protocol.unseen == "drop":
+        labels = np.where((labels > 0) & ~np.isin(labels, objects), VOID, labels)
+    rules: dict[str, Any] = {"background": protocol.background, "empty": protocol.empty, "ignore_index": None}
+    values: dict[str, float] = {}
+    for name, (value, valid) in compute(_OF_STEPS, labels, segments, **rules).items():
+        values |= by_horizon(_OF_STEPS[name], np.where(valid, value, np.nan))
+    rows = (1, -1, labels.shape[2])  # all frames as one image: a slot is the same in each
+    for name, (value, valid) in compute(_OF_TUBES, labels.reshape(rows), segments.reshape(rows), **rules).items():
+        values[_OF_TUBES[name]] = float(value[0]) if valid[0] else np.nan
+    if "box_recall_future" in task.metrics:
+        recalls = [box_recall(*frame) for frame in zip(labels, segments, strict=True)]
+        values |= by_horizon("box_recall_future", np.array(recalls))
+    return values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..core.errors import NotApplicableError, SampleError, UsageError
+from ..core.errors import NotApplicableError, UsageError
 from ..models.user_code import own_errors
 from .masks import ROUNDING
 
@@ -84,7 +84,7 @@ class SlotMethods:
             raise UsageError(f"model {self.name}: decode_slots gave masks outside of [0, 1]; give weights, not logits")
         return masks
 
-    def predict(self, past: Tensor, steps: int, rollout: Rollout | None, future: Tensor | None, video: str) -> Tensor:
+    def predict(self, past: Tensor, steps: int, rollout: Rollout | None, future: Tensor | None) -> Tensor:
         """The next slots (steps, K, D).
 
         Args:
@@ -92,11 +92,9 @@ class SlotMethods:
             steps: number of frames to predict.
             rollout: the fitted rollouter, for a model that uses it.
             future: (steps, K, D), slots of the real future frames; only ceilings see them.
-            video: id of the video, for messages.
 
         Raises:
-            UsageError: predict_slots fails, or gives slots of another shape.
-            SampleError: the predicted slots are not finite.
+            UsageError: predict_slots fails, or gives slots of another shape or slots that are not finite.
         """
         if self._predict is None:
             assert rollout is not None
@@ -116,7 +114,7 @@ class SlotMethods:
                 )
             predicted = predicted[0].float()
         if not bool(torch.isfinite(predicted).all()):
-            raise SampleError(video, f"model {self.name}: the predicted slots are not finite (NaN or infinity)")
+            raise UsageError(f"model {self.name}: the predicted slots are not finite (NaN or infinity)")
         return predicted
 
 

@@ -109,7 +109,7 @@ def _descend(
 
 
 def _rolled(network: SlotRollouter, past: Tensor, steps: int) -> Tensor:
-    """Standardised slots (B, T, K, D) -> the next (B, steps, K, D). The network gives the change from the last frame."""
+    """Standardised slots (B, T, K, D) -> the next (B, steps, K, D). The network gives their change in a frame."""
     predicted = []
     for _ in range(steps):
         following = past[:, -1:] + network(past, 1)
