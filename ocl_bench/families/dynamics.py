@@ -151,7 +151,11 @@ class Dynamics:
             raise self.methods.sees_future()
         if checked.slots is None:
             raise missing(checked, name, "slots", _NEED)
-        slots = check_field(checked, "slots", (1, size, None, None), name)[0].detach().float()
+        if not isinstance(checked.slots, Tensor) or checked.slots.ndim != 4 or len(checked.slots) != 1:
+            got = tuple(checked.slots.shape) if isinstance(checked.slots, Tensor) else type(checked.slots).__name__
+            raise UsageError(f"model {name}: Prediction.slots is {got}, expected for one video (1,{size},K,D)")
+        of_frames = replace(checked, slots=checked.slots[0])
+        slots = check_field(of_frames, "slots", (size, None, None), name).detach().float()
         masks = cast(Tensor, checked.masks)
         number = masks.shape[1] if masks.ndim == 4 else int(masks.max()) + 1
         if number > slots.shape[1] or (masks.ndim == 4 and number != slots.shape[1]):

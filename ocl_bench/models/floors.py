@@ -216,10 +216,11 @@ def _state_slots(truth: Sequence[Truth], maps: Sequence[np.ndarray]) -> Tensor:
     The mask is that at 64 x 64, with 24 pixels as the bits of each number, which float32 holds exactly. The place of
     an object out of view is 0.
     """
-    slots = torch.zeros(len(truth), _labels_of(maps), 2 + _CODES)
-    for image_slots, image, labels in zip(slots, truth, maps, strict=True):
-        places = torch.from_numpy(np.nan_to_num(cast(np.ndarray, image.locations)))
-        image_slots[1 : 1 + len(places), :2] = places[: len(image_slots) - 1].float()
+    places_of = [torch.from_numpy(np.nan_to_num(cast(np.ndarray, image.locations))) for image in truth]
+    count = max(_labels_of(maps), *(1 + len(places) for places in places_of))  # an object may be hidden in all images
+    slots = torch.zeros(len(truth), count, 2 + _CODES)
+    for image_slots, places, labels in zip(slots, places_of, maps, strict=True):
+        image_slots[1 : 1 + len(places), :2] = places.float()
         masks = _enlarge(labels, _SIDE, _SIDE)[None] == torch.arange(len(image_slots))[:, None, None]
         bits = F.pad(masks.flatten(1).long(), (0, _CODES * _BITS - _SIDE**2)).unflatten(1, (_CODES, _BITS))
         image_slots[:, 2:] = (bits << torch.arange(_BITS)).sum(2).float()

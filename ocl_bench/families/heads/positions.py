@@ -12,7 +12,7 @@ from ...metrics.contingency import contingency
 from ...metrics.overlap import iou
 from ..base import Head
 
-RIDGE = 1e-3
+RIDGE = 1e-5
 """Weight of the penalty, relative to the variance of a standardised slot."""
 
 
