@@ -94,7 +94,7 @@ class Centres:
         rows, columns = torch.meshgrid(*(torch.arange(SIDE).float(),) * 2, indexing="ij")
         area = masks.sum((2, 3)).clamp_min(1)
         x, y = ((masks * grid).sum((2, 3)) / area for grid in (columns, rows))
-        kind = torch.eye(3).expand(len(batch), 3, 3)
+        kind = torch.eye(3).expand(len(batch.image), 3, 3)
         slots = torch.cat([torch.stack([x, y], 2) / 10, kind], 2)
         return Prediction(masks=masks, mask_source="decoder", slots=slots)
 
