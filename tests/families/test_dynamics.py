@@ -382,5 +382,5 @@ def test_cards_that_contradict_themselves(changes: dict[str, Any], message: str)
 
 def test_the_burn_in_must_be_as_long_as_what_the_rollouter_sees() -> None:
     task = dynamics_task(protocol={"rollouter": "physion"})
-    with pytest.raises(UsageError, match="protocol.burn_in: 6 frames; rollouter physion sees 15"):
+    with pytest.raises(UsageError, match=r"protocol\.burn_in: 6 frames; rollouter physion sees 15"):
         get_adapter(task)

@@ -2,13 +2,13 @@
 
 The recipe is one for all models. It differs from SlotFormer's, which trains for hours: slots are standardised, the
 network predicts the change from the last frame and begins with none, so that a short fit starts from copying, and the
-loss is that of slots alone. Windows in which an object comes into view are left out, as officially: nobody can predict
-them.
+loss is that of slots alone. Empty slots (all zero) are left out and stay empty. Windows in which an object comes into
+view are left out, as officially: nobody can predict them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +53,7 @@ def fit_rollouter(videos: Sequence[SlotVideo], size: str, fit: Fit) -> Head:
     """Fit the rollouter. The result is deterministic for one number of threads.
 
     Args:
-        videos: of the fit split. Videos with fewer slots are filled up with empty ones.
+        videos: of the fit split.
         size: of the rollouter.
         fit: the recipe of the task card: steps, batch, the learning rate, and the seed of weights and draws.
 
@@ -68,16 +68,21 @@ def fit_rollouter(videos: Sequence[SlotVideo], size: str, fit: Fit) -> Head:
     if not places:
         raise UsageError(f"the fit split has no {window} frames in a row in which no object comes into view")
     everything = torch.cat([video.slots.flatten(0, 1) for video in videos])
+    everything = everything[_used(everything)]
     mean, scale = everything.mean(0), everything.std(0)
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    most = max(video.slots.shape[1] for video in videos)
-    standard = [F.pad(video.slots, (0, 0, 0, most - video.slots.shape[1])).sub(mean).div(scale) for video in videos]
+
+    def clip(place: tuple[int, int]) -> Tensor:
+        """The standardised slots (T, K, D) of a window that are not empty in all of its frames."""
+        frames = videos[place[0]].slots[place[1] : place[1] + window]
+        return ((frames[:, _used(frames.transpose(0, 1).flatten(1))] - mean) / scale).clone()
+
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.inference_mode(False):
         torch.manual_seed(fit.seed)  # weights, draws and dropout
-        network = _network(size, everything.shape[1])
+        network = _network(size, len(mean))
         torch.nn.init.zeros_(network.project_out.weight)
         torch.nn.init.zeros_(network.project_out.bias)
-        _descend(network, [one.clone() for one in standard], places, window, fit)
+        _descend(network, places, clip, fit)
     weights = {f"{_PREFIX}{name}": value.detach() for name, value in network.state_dict().items()}
     return {"slot_mean": mean, "slot_scale": scale, **weights}
 
@@ -87,18 +92,27 @@ def _network(size: str, slot_dim: int) -> SlotRollouter:
     return SlotRollouter(**{**SIZES[size], "slot_dim": slot_dim})
 
 
+def _used(slots: Tensor) -> Tensor:
+    """(N,) bool: the slots (N, ...) that are not zero everywhere."""
+    return slots.flatten(1).abs().amax(1) > 0
+
+
 def _descend(
-    network: SlotRollouter, slots: Sequence[Tensor], places: Sequence[tuple[int, int]], window: int, fit: Fit
+    network: SlotRollouter, places: Sequence[tuple[int, int]], clip: Callable[[tuple[int, int]], Tensor], fit: Fit
 ) -> None:
-    """Train in place: Adam, 5 % of warm-up, cosine decay; the loss is the mean squared error of the predicted slots."""
+    """Train in place: Adam, 5 % of warm-up, cosine decay; the loss is the mean squared error of the predicted slots.
+
+    Clips with fewer slots than others of their batch are filled up with slots of the mean.
+    """
     rate = fit.learning_rates[0] if fit.learning_rates else 1e-3
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(fit.steps, 2), pct_start=0.05)
     network.train()
     for _ in range(fit.steps):
-        chosen = torch.randint(len(places), (fit.batch,)).tolist()
-        clips = torch.stack([slots[number][start : start + window] for number, start in (places[k] for k in chosen)])
+        chosen = [clip(places[k]) for k in torch.randint(len(places), (fit.batch,)).tolist()]
+        most = max(one.shape[1] for one in chosen)
+        clips = torch.stack([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in chosen])
         past, future = clips[:, : network.history], clips[:, network.history :]
         loss = F.mse_loss(_rolled(network, past, future.shape[1]), future)
         optimizer.zero_grad()
@@ -130,7 +144,11 @@ class FittedRollouter:
 
     def __call__(self, slots: Tensor, steps: int) -> Tensor:
         """Slots (T, K, D) of seen frames -> the next (steps, K, D), on the device of the slots."""
-        standard = (slots.cpu() - self.mean) / self.scale
-        with torch.inference_mode():
-            predicted = _rolled(self.network, standard[None, -self.network.history :], steps)[0]
-        return (predicted * self.scale + self.mean).to(slots.device)
+        past = slots.cpu()[-self.network.history :]
+        used = _used(past.transpose(0, 1))
+        following = past.new_zeros(steps, *past.shape[1:])
+        if used.any():
+            with torch.inference_mode():
+                standard = (past[:, used] - self.mean) / self.scale
+                following[:, used] = _rolled(self.network, standard[None], steps)[0] * self.scale + self.mean
+        return following.to(slots.device)

@@ -75,7 +75,18 @@ def test_windows_leave_entries_out_after_the_third_frame() -> None:
         fit_rollouter([SlotVideo(torch.zeros(14, 2, 3), (5, 10))], "embedded", FIT)
 
 
-def test_videos_with_fewer_slots_are_filled_up() -> None:
+def test_empty_slots_stay_empty_and_do_not_matter() -> None:
+    videos = drifting(6)
+    padded = [SlotVideo(torch.cat([v.slots, torch.zeros(16, 4, 3)], 1), ()) for v in videos]
+    first, second = (fit_rollouter(some, "embedded", FIT) for some in (videos, padded))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rollout = FittedRollouter(first, "embedded")
+    predicted = rollout(padded[0].slots[:6], 3)
+    assert torch.equal(predicted[:, :3], rollout(videos[0].slots[:6], 3)) and not predicted[:, 3:].any()
+    assert not rollout(torch.zeros(6, 2, 3), 3).any()
+
+
+def test_videos_may_have_other_numbers_of_slots() -> None:
     videos = [*drifting(3, slots=2), *drifting(3, slots=4)]
     rollout = FittedRollouter(fit_rollouter(videos, "embedded", FIT.model_copy(update={"steps": 2})), "embedded")
     assert rollout(videos[0].slots[:6], 3).shape == (3, 2, 3) and rollout(videos[5].slots[:6], 3).shape == (3, 4, 3)
