@@ -194,18 +194,17 @@ class Dynamics:
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
         """Fit the position probe, and the rollouter unless the model has dynamics of its own."""
-        videos, slots, places = [], [], []
+        videos, located = [], []
         for truth, prediction in batches:
             shapes = [(int(frame.labels.shape[0]), int(frame.labels.shape[1])) for frame in truth]
             frames = self.outputs(prediction, shapes)
             videos.append(SlotVideo(torch.stack([frame.slots for frame in frames]).cpu(), entries(truth)))
-            for one, frame in zip(truth, frames, strict=True):
-                found = located_slots(frame.slots.cpu(), frame.segments, one)
-                slots.append(found[0])
-                places.append(found[1])
+            pairs = zip(frames, truth, strict=True)
+            found = [located_slots(frame.slots.cpu(), frame.segments, one) for frame, one in pairs]
+            located.append((np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])))
         head: Head = {}
-        if sum(map(len, places)):
-            head |= fit_positions(np.concatenate(slots), np.concatenate(places))
+        if any(len(places) for _, places in located):
+            head |= fit_positions(located)
         if self.methods.uses_probe:
             head |= fit_rollouter(videos, self.protocol.rollouter, cast(Fit, self.task.fit))
         return head

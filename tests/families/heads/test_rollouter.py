@@ -99,7 +99,7 @@ def test_places_that_are_linear_in_the_slots_are_read_exactly() -> None:
     random = np.random.default_rng(0)
     slots, weight = random.normal(3, 2, (200, 5)).astype(np.float32), random.normal(size=(5, 2))
     places = slots @ weight + (1, -2)
-    head = fit_positions(slots, places)
+    head = fit_positions([(part, place) for part, place in zip(np.split(slots, 10), np.split(places, 10), strict=True)])
     new = random.normal(3, 2, (4, 3, 5)).astype(np.float32)
     np.testing.assert_allclose(places_of(head, torch.from_numpy(new)), new @ weight + (1, -2), atol=1e-3)
     np.testing.assert_allclose(head["place_bias"].numpy(), places.mean(0))
@@ -108,8 +108,22 @@ def test_places_that_are_linear_in_the_slots_are_read_exactly() -> None:
 def test_a_channel_that_never_changes_does_no_harm() -> None:
     random = np.random.default_rng(0)
     slots = np.concatenate([random.normal(size=(50, 2)), np.full((50, 1), 7)], 1).astype(np.float32)
-    head = fit_positions(slots, slots[:, :2].astype(np.float64))
+    head = fit_positions([(slots, slots[:, :2].astype(np.float64))])
     assert np.isfinite(places_of(head, torch.from_numpy(slots) + 1)).all()
+
+
+def test_the_penalty_is_chosen_on_other_videos() -> None:
+    """Within a video all frames are alike, and 40 channels of noise explain the places of 15 videos."""
+    random = np.random.default_rng(0)
+    videos = []
+    for _ in range(20):
+        place = random.normal(size=2)
+        slot = np.concatenate([place + random.normal(size=2) * 0.5, random.normal(size=40)]).astype(np.float32)
+        videos.append((np.tile(slot, (10, 1)), np.tile(place, (10, 1))))
+    head = fit_positions(videos)
+    assert float(head["ridge"][0]) >= 0.1
+    exact = [(slots[:, :2], slots[:, :2].astype(np.float64)) for slots, _ in videos]
+    assert float(fit_positions(exact)["ridge"][0]) == pytest.approx(1e-5)
 
 
 def test_slots_are_matched_one_to_one_by_iou() -> None:
