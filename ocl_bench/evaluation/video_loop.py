@@ -97,7 +97,7 @@ class VideoRunner:
             else:
                 yield from zip(items, outputs, strict=True)
         if isinstance(tally, LateTally):
-            yield from zip(waiting, tally.outputs(), strict=True)
+            yield from zip(waiting, tally.shown(), strict=True)
 
     def clips(self, video: Video, seed: int) -> Any:
         """Yields the index of the first frame, the items and the outputs of each clip, in order."""

@@ -110,7 +110,7 @@ class Tally(Protocol):
 class LateTally(Tally, Protocol):
     """A tally that knows what is saved and drawn of a frame only when it has all frames."""
 
-    def outputs(self) -> Sequence[Any]:
+    def shown(self) -> Sequence[Any]:
         """The outputs of all frames, in place of those that were added."""
         ...
 

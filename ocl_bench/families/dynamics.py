@@ -268,7 +268,7 @@ class ClipTally:
             **{name: value for name, value in values.items() if name in adapter.columns(adapter.task)},
         }
 
-    def outputs(self) -> list[SlotFrame]:
+    def shown(self) -> list[SlotFrame]:
         """The frames of the burn-in, then predicted slots and their segments; one segment where there are no masks."""
         if not self.frames:
             return []
