@@ -253,7 +253,7 @@ class ClipTally:
     def row(self) -> dict[str, Any]:
         """The row of the clip; without values for a video without a clip."""
         if not self.frames:
-            return {"n_objects": 0, "n_frames": 0.0}
+            return {"n_objects": 0, "n_frames": 0.0, **dict.fromkeys(_ERRORS, 0.0)}
         adapter, seen = self.adapter, self.adapter.protocol.burn_in
         objects, matched = self._objects()
         values = _slot_errors(self._predicted, self._slots[seen:], self._slots[seen - 1])

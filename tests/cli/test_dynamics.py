@@ -161,6 +161,9 @@ def test_what_has_no_slots_does_not_take_part(folder: Path) -> None:
     np.savez(masks, video_10000=np.zeros((56, 8, 8), np.int64))
     done = call("score", "--task", folder / "clevrer-prediction.yaml", "--masks", masks)
     assert done.exit_code == 2 and "Traceback" not in done.output
+    for task in (folder / "clevrer-prediction.yaml", "coco-recognition"):
+        done = call("score", "--task", task, "--masks", folder)
+        assert done.exit_code == 2 and "fits a head on what a model gives beside its masks" in done.output
 
 
 def test_the_bundled_cards_differ_in_what_they_must() -> None:

@@ -200,6 +200,7 @@ def test_videos_without_such_a_clip_are_left_out_and_counted(tmp_path: Path) -> 
     evaluation = result(Straight(), tmp_path, task=task, data=data)
     assert evaluation.counts.scored == 6 and evaluation.metrics["position_error"].n_valid == 4
     assert sorted(rows_of(evaluation)["n_frames"]) == [0, 0, 18, 18, 18, 18]
+    assert evaluation.metrics["slot_mse_rel"].n_valid == 4 and (evaluation.metrics["slot_mse_rel"].value or 1) < 0.1
 
 
 def test_objects_enter_by_their_locations_and_else_by_their_pixels() -> None:
