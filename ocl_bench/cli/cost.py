@@ -9,7 +9,7 @@ import typer
 
 from ..core.errors import UsageError
 from ..core.log import logger
-from .options import Device, Json, ModelName, Options, own_stdout, parse_options, print_json
+from .options import Device, Json, ModelName, Options, out_file, own_stdout, parse_options, print_json
 
 
 def profile(
@@ -27,7 +27,9 @@ def profile(
     warmup: Annotated[int, typer.Option(min=0, help="Passes of each model that are not timed.")] = 2,
     repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model.")] = 20,
     streaming: Annotated[bool, typer.Option("--streaming", help="Frame by frame, with the state so far.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.", callback=out_file)
+    ] = None,
     json: Json = False,
 ) -> None:
     """What a model costs: parameters, FLOPs, time, memory; alone or against another (docs/profile.md)."""

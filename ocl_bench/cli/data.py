@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core import paths
-from ..core.errors import UsageError
+from ..core.errors import DataMissingError, UsageError
 from .options import DataRoot, Json, print_json
 
 if TYPE_CHECKING:
@@ -101,8 +101,11 @@ def link(
     data_set, root = find_data_set(name), _root(data_root)
     place = link_folder(data_set, target, root)
     typer.echo(f"written: {place} -> {place.resolve()}")
-    for found in look(_tasks_of(data_set), root):
+    places = look(_tasks_of(data_set), root)
+    for found in places:
         typer.echo(f"{'found  ' if found.found else 'missing'}  {found.task}: {found.found or found.problem}")
+    if not any(found.found for found in places):
+        raise DataMissingError(f"{target}: nothing was found there that a task of {name} reads; see docs/data.md")
 
 
 def _root(data_root: Path | None) -> Path:

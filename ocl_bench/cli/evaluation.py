@@ -73,7 +73,7 @@ def evaluate_and_report(
         logger.info("this result was finished before (%s); --force computes it again", made)
     references = reference_results(result, [root])
     if floors:
-        references = _with_floors(plan, result, references, root)
+        references = _with_floors(plan, result, references, root, save_predictions)
     elif not references:
         logger.info("no stored floors for these images; --floors computes the cheap ones")
     picture = _picture(plan, result, force or not result.reused) if pictures else None
@@ -89,9 +89,14 @@ def evaluate_and_report(
     return EvaluationReport(result, references, paths, _next_command(model, task, result, keywords))
 
 
-def _with_floors(plan: Plan, result: Result, references: list[Result], root: Path) -> list[Result]:
-    """Evaluate the cheap floors that are missing on the same images, and return all references."""
-    have = {reference.model.name for reference in references} | {result.model.name}
+def _with_floors(
+    plan: Plan, result: Result, references: list[Result], root: Path, save_predictions: bool
+) -> list[Result]:
+    """Evaluate the cheap floors that are missing on the same images, and return all references.
+
+    save_predictions: also those whose result is there without predictions, and keep these.
+    """
+    have = {reference.model.name for reference in references if not save_predictions} | {result.model.name}
     for name in CHEAP:
         if name in have:
             continue
@@ -107,7 +112,7 @@ def _with_floors(plan: Plan, result: Result, references: list[Result], root: Pat
                 noise_seeds=plan.noise_seeds,
                 batch_size=plan.batch_size,
             )
-            run(replace(other, listed=plan.listed), results=root)
+            run(replace(other, listed=plan.listed), results=root, save_predictions=save_predictions)
         except UsageError:
             continue  # a floor without the fields that this task needs
     return reference_results(result, [root])

@@ -31,6 +31,7 @@ from .options import (
     What,
     exit_code,
     go_offline,
+    out_file,
     own_stdout,
     parse_options,
     parse_seeds,
@@ -67,10 +68,10 @@ def evaluate_model(
     ] = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the predicted id maps, for `replay`.")] = False,
-    floors: Annotated[bool, typer.Option(help="Compute cheap floors where no stored result fits.")] = False,
+    floors: Annotated[bool, typer.Option(help="Compute missing cheap floors; predictions as for the model.")] = False,
     pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
     force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every file of real data first, images too.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of the data first, images too.")] = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -347,7 +348,7 @@ def tune(
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A SlotCon checkpoint, official or ours.")],
     to: Annotated[ExportTarget, typer.Option(help="Naming scheme of the tensors.")],
-    out: Annotated[Path, typer.Option(help="torchvision: .safetensors or .pth; detectron2: .pkl.")],
+    out: Annotated[Path, typer.Option(help="torchvision: .safetensors or .pth; detectron2: .pkl.", callback=out_file)],
 ) -> None:
     """Write SlotCon's teacher encoder for torchvision or detectron2, to fine-tune it there (docs/transfer.md)."""
     from ..models.checkpoints.export import export_encoder, export_file, read_checkpoint

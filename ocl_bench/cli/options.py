@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
+from ..core.files import check_out
 from ..core.log import print_on_stderr
 from ..core.terminal import json_for
 from ..models.options import TypedOptions
@@ -288,6 +289,20 @@ def go_offline(offline: bool) -> None:
     if offline:
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OCL_BENCH_OFFLINE"):
             os.environ[name] = "1"
+
+
+def out_file(path: Path | None) -> Path | None:
+    """A file for `--out`. Raises UsageError for one that cannot be written, before any work is done."""
+    if path is not None:
+        check_out(path)
+    return path
+
+
+def out_folder(path: Path | None) -> Path | None:
+    """A folder for `--out`. Raises UsageError for one that cannot be written, before any work is done."""
+    if path is not None:
+        check_out(path, folder=True)
+    return path
 
 
 def existing(folders: list[Path] | None) -> list[Path] | None:

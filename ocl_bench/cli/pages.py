@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UsageError
-from .options import DataRoot, Json, existing, print_json
+from .options import DataRoot, Json, existing, out_folder, print_json
 
 
 def site(
-    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
+    out: Annotated[Path, typer.Option(help="Folder for the pages.", callback=out_folder)] = Path("site"),
     results: Annotated[
         list[Path] | None,
         typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
@@ -35,7 +35,7 @@ def site(
 
 
 def figures(
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
+    out: Annotated[Path, typer.Option(help="Folder for the figures.", callback=out_folder)] = Path("figures"),
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Boards with commas; by default all, or none with --run.")
     ] = None,

@@ -15,6 +15,8 @@ from .options import (
     DataRoot,
     Json,
     existing,
+    out_file,
+    out_folder,
     own_stdout,
     print_gate,
     print_json,
@@ -31,7 +33,10 @@ def leaderboard(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the tables go; by default `leaderboards` in your results, not the committed folder."),
+        typer.Option(
+            help="Where the tables go; by default `leaderboards` in your results, not the committed folder.",
+            callback=out_folder,
+        ),
     ] = None,
     committed: Annotated[
         bool, typer.Option("--committed", help="Only committed results, into ./leaderboards: the tables to commit.")
@@ -85,7 +90,7 @@ def compare(
         list[Path] | None,
         typer.Option(help="Folder with results; repeatable. By default the committed ones and yours."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Draw the differences into this PNG.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the differences into this PNG.", callback=out_file)] = None,
     json: Json = False,
 ) -> None:
     """Is one model better than another? Paired intervals and tests on the images of both (docs/compare.md)."""
@@ -115,7 +120,7 @@ def report(
         list[Path],
         typer.Argument(metavar="RUN [RUN2]", help="A result JSON, or the folder with it; or two, to compare."),
     ],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The page.", callback=out_file)] = Path("report.html"),
     task: Annotated[str | None, typer.Option(help="Task card of the run, when it is not a bundled one.")] = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -139,7 +144,10 @@ def claims(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for claims.md; by default ./leaderboards, with --results that in your results."),
+        typer.Option(
+            help="Folder for claims.md; by default ./leaderboards, with --results that in your results.",
+            callback=out_folder,
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 when the committed claims.md is old.")
@@ -209,7 +217,9 @@ def regress(
 
 def submit(
     run: Annotated[Path, typer.Argument(help="A result JSON, or the folder with it.")],
-    out: Annotated[Path, typer.Option(help="Where the files for the pull request go.")] = Path("submission"),
+    out: Annotated[Path, typer.Option(help="Where the files for the pull request go.", callback=out_folder)] = Path(
+        "submission"
+    ),
     predictions: Annotated[bool, typer.Option("--predictions", help="Add the predictions that the run saved.")] = False,
     data_root: DataRoot = None,
     json: Json = False,
@@ -265,3 +275,15 @@ def schema() -> None:
     from ..results.record import SCHEMA_FILE
 
     typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+
+
+def cite(
+    names: Annotated[list[str], typer.Argument(help="Models and tasks, or their cards; `all` for every bundled one.")],
+) -> None:
+    """Print BibTeX: the suite, the papers of models, those of tasks and data sets."""
+    from ..results.citations import citations
+
+    found = citations(names)
+    typer.echo("\n\n".join(found.entries))
+    for reference in found.unknown:
+        typer.echo(f"no BibTeX here for: {reference}", err=True)

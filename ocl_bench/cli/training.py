@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
-from .options import Json, Options, own_stdout, parse_options, print_json
+from .options import Json, Options, out_folder, own_stdout, parse_options, print_json
 
 
 def train(
@@ -32,7 +32,8 @@ def train(
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after N minutes; go on later.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; by default runs/<model>-seed<seed>, with --suite runs.")
+        Path | None,
+        typer.Option(help="Folder; by default runs/<model>-seed<seed>, with --suite runs.", callback=out_folder),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16; by default the card's.")] = None,

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import UsageError
+
 if TYPE_CHECKING:
     import yaml
 
@@ -29,8 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     What exists must be a regular file: a rename as root would turn the device /dev/null into one. An OSError names
     the file: that of a full disk names none, and others the temporary one.
     """
-    if path.exists():
-        check_regular(path)
+    _check_replaceable(path)
     # Containers that share a folder may have the same process numbers. The name is cut as it may have 255 bytes.
     owner = f"{path_name(socket.gethostname())[:24]}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
@@ -43,6 +44,38 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_out(path: Path, *, folder: bool = False) -> None:
+    """Raise UsageError unless a file, or files in a folder, can be written there; missing folders would be made."""
+    try:
+        if not folder:
+            _check_replaceable(path)
+        place = path if folder else path.parent
+        nearest = next(one for one in (place, *place.absolute().parents) if one.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(nearest))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "cannot be written", str(nearest))
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.filename}: {error.strerror}; choose another place") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError unless a file can be put there: nothing but a regular file may be replaced, as by check_regular.
+
+    A link of the system, such as /dev/stdout, also counts as a device when it leads to a regular file for a moment.
+    """
+    place = path
+    while place.is_symlink():
+        folder = os.path.realpath(place.parent)
+        if folder == "/dev" or folder.startswith("/proc/"):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        place = place.parent / os.readlink(place)
+        if not place.exists():
+            return  # leads nowhere, perhaps in a circle
+    if path.exists():
+        check_regular(path)
 
 
 def read_text(path: Path) -> str:

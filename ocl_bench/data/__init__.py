@@ -75,7 +75,7 @@ def open_data(
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
         embedded: take the stand-in even where `OCL_BENCH_DATA` is set.
         progress: draw a progress bar on stderr while a stand-in is rendered.
-        verify: read all files of real data, images too, whatever is remembered of their content; see docs/data.md.
+        verify: read all files, images too, whatever is remembered of their content; see docs/data.md.
 
     Returns:
         The opened data: samples are read one at a time, by index.
@@ -101,7 +101,7 @@ def open_data(
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
-    request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded)
+    request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded, verify)
     data = open_layout(task.data.reader, reader, request)
     check_utf8(data.ids)
     return _verified(data, reader, request) if verify else data
@@ -110,7 +110,7 @@ def open_data(
 def _verified(data: OpenData, reader: Callable[[Request], OpenData], request: Request) -> OpenData:
     """Opened data after all its files were read; opened again where its revision was made of other content."""
     if data.kind == "embedded":
-        logger.info("--verify: reads real data; a stand-in is what its revision says")
+        logger.info("--verify: read all files of the stand-in %s", data.root)
         return data
     manifest = manifest_of(data)
     if manifest is None:

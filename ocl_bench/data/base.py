@@ -82,6 +82,7 @@ class Request:
     stand_in_seed: int | None
     progress: bool
     embedded: bool = False
+    verify: bool = False
 
     @property
     def data(self) -> DataSpec:

@@ -2,7 +2,7 @@
 
 Two small files per folder of data lie below `cache_root()/contents`. One holds the hashes of annotation files, which
 make the revision of the data; it is a cache and may be deleted. The other holds the hashes of images that `--verify`
-recorded.
+recorded. Rendered files have theirs beside them, see `rendered.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import stat
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import UsageError
-from ..core.files import check_regular, digest, write_atomically
+from ..core.files import check_regular, digest, read_bytes, write_atomically
 from ..core.log import logger
 from ..core.paths import cache_root
 
 _VERSION = 1
-"""Add 1 when the form of the files changes: older ones are then not read."""
+"""Add 1 when the form of the files changes: older ones are then not read, and rendered files are rendered again."""
 
 _SETTLED_NS = 2_000_000_000
 """A file that was changed less than this before it was hashed may change again within one tick of the clock of its file
@@ -55,7 +55,7 @@ class Stamp(NamedTuple):
 ABSENT = Stamp(-1, -1, -1)
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: str | Path) -> Stamp:
     """The stamp of a regular file; `ABSENT` for all others. A link counts as what it points to."""
     try:
         status = os.stat(path)
@@ -76,9 +76,9 @@ def annotation_hashes(root: Path, files: Mapping[str, Stamp], *, afresh: bool = 
         files: name -> stamp. Files whose stamp is the remembered one are not read.
         afresh: read all files, whatever is remembered.
     """
-    memory = _Memory.load(root, "annotations")
+    memory = _remembered(root, "annotations")
     known = {} if afresh else memory.hashes(files)
-    fresh = _hash_all(root, {name: mark for name, mark in files.items() if name not in known})
+    fresh = hash_files(root, {name: mark for name, mark in files.items() if name not in known})
     if fresh:
         try:
             memory.keep(fresh, files)
@@ -94,10 +94,10 @@ def check_images(root: Path, files: Mapping[str, Stamp]) -> None:
     Raises:
         UsageError: one of them has another content and the same size: the revision cannot tell them apart.
     """
-    memory = _Memory.load(root, "images")
+    memory = _remembered(root, "images")
     known = memory.hashes(files)
     touched = {name: mark for name, mark in files.items() if name in memory.entries and name not in known}
-    fresh = _hash_all(root, touched)
+    fresh = hash_files(root, touched)
     memory.refuse_changed(fresh, files)
     if fresh:
         try:
@@ -113,8 +113,8 @@ def record_images(root: Path, files: Mapping[str, Stamp]) -> None:
         UsageError: an image has another content than the one recorded earlier, and the same size; or nothing can be
             recorded. The record is then left as it was.
     """
-    memory = _Memory.load(root, "images")
-    fresh = _hash_all(root, files)
+    memory = _remembered(root, "images")
+    fresh = hash_files(root, files)
     memory.refuse_changed(fresh, files)
     try:
         memory.keep(fresh, files)
@@ -123,33 +123,50 @@ def record_images(root: Path, files: Mapping[str, Stamp]) -> None:
         raise UsageError(f"{memory.path}: cannot be written ({reason}); set OCL_BENCH_CACHE elsewhere") from error
 
 
-@dataclass
-class _Memory:
-    """Hashes of the files of one folder. entries: name -> size, two times and the hash."""
+def _remembered(root: Path, kind: str) -> Memory:
+    """What is remembered of a folder of data; nothing when the file is missing or damaged."""
+    place = str(root.resolve())
+    name = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
+    memory = Memory.load(cache_root() / "contents" / f"{name}-{kind}.json", place)
+    if memory.trouble:
+        lost = "; what --verify recorded there is lost" if kind == "images" else ""
+        logger.warning("%s: %s and is made again%s", memory.path, memory.trouble, lost)
+    return memory
 
-    root: str
+
+@dataclass
+class Memory:
+    """Hashes of the files of one folder.
+
+    Attributes:
+        path: the file that holds them.
+        root: the folder, where they are valid for it alone.
+        entries: name -> size, two times and the hash.
+        trouble: why nothing could be read; '' also where there is no such file.
+    """
+
     path: Path
-    entries: dict[str, list[int | str]]
+    root: str = ""
+    entries: dict[str, list[int | str]] = field(default_factory=dict)
+    trouble: str = ""
 
     @classmethod
-    def load(cls, root: Path, kind: str) -> _Memory:
-        """What is remembered of a folder; nothing when the file is missing or damaged."""
-        place = str(root.resolve())
-        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
-        memory = cls(place, cache_root() / "contents" / f"{name}-{kind}.json", {})
+    def load(cls, path: Path, root: str = "") -> Memory:
+        """What a file holds; no entries when it is missing or damaged."""
+        memory = cls(path, root)
         try:
-            content = json.loads(memory.path.read_text(encoding="utf-8"))
-            # The checksum covers version and folder: what passes was written here, and needs no other check.
-            if content["checksum"] == memory._checksum(content["files"]):
-                memory.entries = content["files"]
-                return memory
-            reason = "is damaged or of another version"
+            content = json.loads(read_bytes(path))
+            files = content["files"]
+            # The checksum covers version and folder. The form is looked at because anybody can compute a checksum.
+            well_formed = all(isinstance(entry, list) and len(entry) == 4 for entry in files.values())
+            if well_formed and content["checksum"] == memory._checksum(files):
+                memory.entries = files
+            else:
+                memory.trouble = "is damaged or of another version"
         except FileNotFoundError:
-            return memory
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            reason = "cannot be read"
-        lost = "; what --verify recorded there is lost" if kind == "images" else ""
-        logger.warning("%s: %s and is made again%s", memory.path, reason, lost)
+            pass
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            memory.trouble = "cannot be read"
         return memory
 
     def hashes(self, files: Mapping[str, Stamp]) -> dict[str, str]:
@@ -187,7 +204,7 @@ class _Memory:
         return digest([_VERSION, self.root, entries])
 
 
-def _hash_all(root: Path, files: Mapping[str, Stamp]) -> dict[str, str]:
+def hash_files(root: Path, files: Mapping[str, Stamp]) -> dict[str, str]:
     """Name -> hash of the files that are there and can be read."""
     names = [name for name, mark in files.items() if mark != ABSENT]
     size = sum(files[name].size for name in names)

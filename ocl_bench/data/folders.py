@@ -1,4 +1,4 @@
-"""Folders that are whole or not there."""
+"""Folders that are whole or not there, and what has to make room for them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,16 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove what is at a place, if anything: a file, a link or a whole folder. Raises OSError if that fails."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    # Renamed first: a folder that is removed in part would still look like one.
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".removing-"))
+    try:
+        os.rename(path, scratch / "content")
+    finally:
+        shutil.rmtree(scratch)

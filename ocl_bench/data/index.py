@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ..core.files import find_file
 from ..core.log import logger
 from ..core.paths import cache_root
 from . import contents
-from .folders import write_folder
+from .folders import remove, write_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -160,7 +159,7 @@ def _read_index(module: Any, folder: Path, columns: Mapping[str, Sequence[str]])
     except Exception as error:  # whatever the damaged bytes mean to Arrow and JSON
         logger.info("%s: damaged (%s); it is made again", folder, type(error).__name__)
     try:
-        shutil.rmtree(folder) if folder.is_dir() and not folder.is_symlink() else folder.unlink()
+        remove(folder)
     except OSError as error:
         raise UsageError(f"{folder}: damaged, and cannot be removed ({error.strerror}); remove it") from error
     return None

@@ -35,7 +35,7 @@ from .heads import with_head
 from .loop import Runner, input_size
 from .plan import DTYPE, Plan, make_plan
 from .ranks import Companions, ProcessRank
-from .shards import SHARD_SIZE, WorkFolder, merge, split
+from .shards import SHARD_SIZE, Shard, WorkFolder, merge, split
 
 if TYPE_CHECKING:
     import pandas
@@ -90,7 +90,7 @@ def evaluate(
         ids: file with one sample id per line: only these are scored. The result records how many, and is not ranked.
         progress: whether to show a progress bar.
         force: compute again even if there is a finished result.
-        verify: read all files of real data first, images too, whatever is remembered of them; see docs/data.md.
+        verify: read all files of the data first, images too, whatever is remembered of them; see docs/data.md.
         name: of the method in results and boards, in place of that of the file or class.
         training_seed: number of the training that made the weights. Results of one name with different numbers are
             training seeds of one method.
@@ -173,12 +173,15 @@ def run(
             work.remove()
         shards = split(len(plan.data.ids), _shard_size(plan))
         plan = with_head(replace(plan, refit=force), others.check)
-        _compute(plan, work, shards, rank, folder / f"{stem}.predictions" if save_predictions else None, progress)
+        own = range(rank.rank, len(shards), rank.world)
+        predictions = folder / f"{stem}.predictions" if save_predictions else None
+        _compute(plan, work, shards, own, predictions, progress and rank.rank == 0)
         if rank.rank > 0:
+            work.read_back(own)
             return _wait_for_result(path, plan, save_predictions, before, others)
-        work.wait(range(len(shards)), check=others.check)
+        done_shards = work.collect(len(shards), own, check=others.check)
         # Last: a model with a state of its own gives the numbers that it would give without these predictions.
-        result, rows = _collect(plan, work, len(shards), agreement(plan))
+        result, rows = _collect(plan, work, done_shards, agreement(plan))
         if not alone:
             stack.enter_context(one_at_a_time)
         written = records.write_result(result, rows, folder)
@@ -217,16 +220,14 @@ def _work_setup(plan: Plan, save_predictions: bool) -> dict[str, Any]:
 
 
 def _compute(
-    plan: Plan, work: WorkFolder, shards: list[range], rank: ProcessRank, predictions: Path | None, progress: bool
+    plan: Plan, work: WorkFolder, shards: list[range], own: Sequence[int], predictions: Path | None, progress: bool
 ) -> None:
-    """Compute and write the shards of this rank that are not there yet."""
+    """Compute and write those of the own shards that are not there yet."""
     runner = _make_runner(plan, predictions)
-    own_shards = range(rank.rank, len(shards), rank.world)
-    total = sum(len(shards[index]) for index in own_shards)
-    text = f"{plan.model.name} on {plan.task.name}"
-    bar = progress_bar(text, total, progress and rank.rank == 0, plan.family.unit)
+    total = sum(len(shards[index]) for index in own)
+    bar = progress_bar(f"{plan.model.name} on {plan.task.name}", total, progress, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
-        for index in own_shards:
+        for index in own:
             if (done := work.read(index)) is not None:  # of a run that was killed
                 runner.patience.succeeded |= bool(len(done.rows))
                 advance(len(shards[index]))
@@ -244,17 +245,15 @@ def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
 
 
 def _collect(
-    plan: Plan, work: WorkFolder, count: int, agreed: tuple[bool | None, bool | None]
+    plan: Plan, work: WorkFolder, shards: Sequence[Shard], agreed: tuple[bool | None, bool | None]
 ) -> tuple[Result, pandas.DataFrame]:
     """The result of all shards, and their rows. agreed: as `agreement` says.
 
     Raises UsageError when no sample was scored, or when the shards are not of all samples, each once.
     """
-    shards = [shard for index in range(count) if (shard := work.read(index)) is not None]
     failed = tuple(failure for shard in shards for failure in shard.failed)
-    rows = merge(shards) if shards else None
+    rows = merge(shards)
     _check_counts(plan, work, rows, [failure.id for failure in failed])
-    assert rows is not None
     scored = int(rows["id"].nunique())
     if not scored:
         raise UsageError(f"task {plan.task.name}: no sample could be scored; first: {failed[0].error}")
@@ -299,17 +298,16 @@ def _collect(
     return result, rows
 
 
-def _check_counts(plan: Plan, work: WorkFolder, rows: pandas.DataFrame | None, failed: list[str]) -> None:
+def _check_counts(plan: Plan, work: WorkFolder, rows: pandas.DataFrame, failed: list[str]) -> None:
     """Delete the work and raise UsageError unless each id has a row for each noise seed, or has failed once."""
-    ids = [*rows["id"].iloc[:: len(plan.noise_seeds)], *failed] if rows is not None else []
+    ids = [*rows["id"].iloc[:: len(plan.noise_seeds)], *failed]
     expected = len(plan.noise_seeds) * (len(plan.data.ids) - len(failed))
-    if rows is not None and len(rows) == expected and sorted(ids) == sorted(plan.data.ids):
+    if len(rows) == expected and sorted(ids) == sorted(plan.data.ids):
         return
     work.remove()
-    number = 0 if rows is None else len(rows)
     raise UsageError(
         f"task {plan.task.name}: {len(plan.data.ids)} samples were attempted, of which {len(failed)} failed, but there "
-        f"are {number} rows instead of {expected}, or rows of other samples: something else wrote to {work.folder}, "
+        f"are {len(rows)} rows instead of {expected}, or rows of other samples: something else wrote to {work.folder}, "
         "which is deleted now; evaluate again"
     )
 

@@ -91,7 +91,7 @@ class WorkFolder:
         return Shard(rows, failed, content["source"], *times, remarks)
 
     def write(self, index: int, shard: Shard) -> None:
-        """Write a shard atomically: other ranks see all of it or nothing. Raises OSError if it is not whole then."""
+        """Write a shard atomically: other ranks see all of it or nothing."""
         import pyarrow
         import pyarrow.parquet
 
@@ -113,22 +113,39 @@ class WorkFolder:
         # Lists keep the name of their items, so that the columns come back with the types that `shape` records.
         options = {"write_page_checksum": True, "use_compliant_nested_type": False}
         write_atomically(self.path(index), partial(pyarrow.parquet.write_table, table, **options))
-        if self.read(index) is None:  # or everybody would wait for this shard for ever
-            raise OSError(EIO, "cannot be read back after it was written; look after the disk", str(self.path(index)))
 
-    def wait(self, indices: Sequence[int], seconds: float = 0.1, check: Callable[[], None] = lambda: None) -> None:
-        """Wait until all these shards are there. Other ranks compute them.
+    def read_back(self, own: Sequence[int]) -> dict[int, Shard]:
+        """The shards that this process wrote. Raises OSError when one of them is not whole on the disk."""
+        found = {index: shard for index in own if (shard := self.read(index)) is not None}
+        for index in own:
+            if index not in found:  # everybody would wait for it for ever
+                text = "cannot be read back after it was written; look after the disk"
+                raise OSError(EIO, text, str(self.path(index)))
+        return found
+
+    def collect(
+        self, count: int, own: Sequence[int], seconds: float = 0.1, check: Callable[[], None] = lambda: None
+    ) -> list[Shard]:
+        """All shards in order. Those that other ranks compute are waited for.
 
         Args:
-            indices: of the shards.
+            count: number of shards.
+            own: those that this process wrote.
             seconds: between two looks.
             check: called between two looks; raises when there is nobody to wait for.
+
+        Raises:
+            OSError: an own one is not whole on the disk.
         """
-        pending = list(indices)
-        said = False
-        while pending := [index for index in pending if self.read(index) is None]:
+        found, said = self.read_back(own), False
+        while True:
+            pending = [index for index in range(count) if index not in found]
+            found |= {index: shard for index in pending if (shard := self.read(index)) is not None}
+            if len(found) == count:
+                return [found[index] for index in range(count)]
             if not said:
-                logger.info("waiting for other ranks, which compute %d shards in %s", len(pending), self.folder)
+                text = "waiting for other ranks, which compute %d shards in %s"
+                logger.info(text, count - len(found), self.folder)
                 said = True
             check()
             time.sleep(seconds)

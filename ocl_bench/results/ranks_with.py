@@ -77,12 +77,12 @@ def reasons_against_ranking(result: Result, reference: Reference | None = None) 
     known = [metric for metric in result.metrics.values() if metric.value is not None]
     # A floor such as `random` has parameters and no checkpoint on purpose.
     untrained = model.card and model.parameters and not model.checkpoint_sha256 and model.role != "floor"
-    partial = f"{failed} of {result.counts.attempted} images failed" if failed else result.identity.status
+    partial = f"{failed} of {result.counts.attempted} samples failed" if failed else result.identity.status
     rows = rows_problem(result)
     # Boards print these messages, and committed boards are compared byte for byte.
     checks = (
         ("task.hash", result.task.hash != reference.hash, f"another protocol (task hash {result.task.hash[:8]})"),
-        ("data.limit", data.limit is not None, f"limited to {data.limit} images"),
+        ("data.limit", data.limit is not None, f"limited to {data.limit} samples"),
         ("data.listed", data.listed is not None, f"a list of {data.listed} samples (--ids)"),
         ("data.stand_in_seed", data.stand_in_seed is not None, f"fresh stand-in (seed {data.stand_in_seed})"),
         ("data.split", _other_split(data.split, reference.split), f"split {data.split}"),

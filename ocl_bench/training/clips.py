@@ -29,6 +29,7 @@ from ..core.paths import cache_root
 from ..core.types import Sample, Truth, Video
 from ..data import open_data
 from ..data.base import OpenData, SampleSequence
+from ..data.rendered import ensure_files
 from ..data.scenes.store import Store
 from ..data.scenes.videos import RenderedVideo
 from ..data.stand_ins.layouts import ensure_scenes
@@ -237,17 +238,20 @@ def cached_features(
     key = f"{store.variant}-r{store.revision}-{store.split}"
     base = cache_root() / "training" / "video-features" / state_sha256(encoder)[:16]
     folders = [base / key, *([base / f"{key}-mirrored"] if flip else [])]
-    paths = [[folder / f"{index:05d}.npy" for folder in folders] for index in range(len(store))]
-    missing = [index for index, versions in enumerate(paths) if not all(path.exists() for path in versions)]
-    for index in track(missing, "encoding videos" if progress and missing else ""):
-        frames = torch.from_numpy(store[index].frames).permute(0, 3, 1, 2)
-        if tuple(frames.shape[-2:]) != (frozen.input_size, frozen.input_size):
-            raise UsageError(f"rendered videos have {frames.shape[-1]} pixels a side, not {frozen.input_size}")
-        for mirrored, path in enumerate(paths[index]):
+    videos = {f"{index:05d}.npy": index for index in range(len(store))}
+
+    def encode(folder: Path, mirrored: bool, names: Sequence[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in track(sorted(names), "encoding videos" if progress else ""):
+            frames = torch.from_numpy(store[videos[name]].frames).permute(0, 3, 1, 2)
+            if tuple(frames.shape[-2:]) != (frozen.input_size, frozen.input_size):
+                raise UsageError(f"rendered videos have {frames.shape[-1]} pixels a side, not {frozen.input_size}")
             features = _encode(encoder, frames.flip(-1) if mirrored else frames, frozen.device)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, partial(save_array, features))
-    arrays = [tuple(open_array(versions[number]) for versions in paths) for number in range(len(folders))]
+            write_atomically(folder / name, partial(save_array, features))
+
+    for mirrored, folder in enumerate(folders):
+        ensure_files(folder, videos, partial(encode, folder, bool(mirrored)))
+    arrays = [tuple(open_array(folder / name) for name in videos) for folder in folders]
     return FeatureVideos(arrays[0], arrays[1] if flip else None)
 
 

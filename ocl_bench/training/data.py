@@ -25,6 +25,7 @@ from ..core.log import progress_bar
 from ..core.paths import cache_root
 from ..core.types import Sample, Truth
 from ..data.base import OpenData, subset
+from ..data.rendered import ensure_files
 from ..data.scenes.salient import SIZE as SALIENT_SIZE
 from ..data.scenes.store import SIZE, open_store
 from ..data.stand_ins.layouts import ensure_scenes
@@ -96,10 +97,13 @@ def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progr
         UsageError: The renderer does not know the variant or the revision.
     """
     folder = cache_root() / "training" / "scenes" / scenes.key
-    missing = _missing_chunks(folder, "labels", scenes.count)
     make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split)
-    try:
+
+    def render(missing: list[int]) -> None:
         _in_parallel(make, missing, workers, f"rendering {scenes.key}" if progress else "")
+
+    try:
+        _ensure_chunks(folder, ("images", "labels"), scenes.count, render)
     except ValueError as error:
         raise UsageError(f"field 'train.scenes': {error}") from error
     return TrainingScenes(
@@ -110,7 +114,7 @@ def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progr
 
 
 def _render_chunk(folder: str, variant: str, revision: int, split: str, chunk: int) -> None:
-    """Render one chunk and store it. Labels are written last: a chunk with labels is complete."""
+    """Render one chunk and store it."""
     from ..data.scenes import render  # loads the ray caster only when something has to be rendered
 
     torch.set_num_threads(1)  # the processes already use all cores
@@ -151,7 +155,7 @@ def padded_scenes(scenes: SceneSelection, *, progress: bool = True) -> PaddedIma
         return PaddedImages(square.images, ChunkedArray((side,) * len(square.images.chunks), scenes.count), square.key)
     folder = cache_root() / "training" / "images" / scenes.key
     pad = partial(_pad_chunk, folder, SIDES[scenes.variant])
-    chunks_of_scenes(scenes, folder, "sizes", pad, progress=progress)
+    chunks_of_scenes(scenes, folder, ("images", "sizes"), pad, progress=progress)
     images, sizes = (_open_chunks(folder, kind, scenes.count) for kind in ("images", "sizes"))
     return PaddedImages(images, sizes, scenes.key)
 
@@ -163,38 +167,47 @@ def scene_boxes(scenes: SceneSelection, *, progress: bool = True) -> ChunkedArra
     """
     folder = cache_root() / "training" / "boxes" / scenes.key
     if scenes.variant in SIDES:
-        chunks_of_scenes(scenes, folder, "boxes", partial(_box_chunk, folder), progress=progress)
+        chunks_of_scenes(scenes, folder, ("boxes",), partial(_box_chunk, folder), progress=progress)
     else:
         labels = training_scenes(scenes, progress=progress).labels
-        for chunk in range(len(labels.chunks)):
-            if not _chunk_path(folder, "boxes", chunk).exists():
+
+        def make(missing: list[int]) -> None:
+            for chunk in missing:
                 maps = torch.from_numpy(np.array(labels.chunks[chunk]))
                 _save_chunk(folder, "boxes", chunk, object_boxes(maps, MOST_OBJECTS))
+
+        _ensure_chunks(folder, ("boxes",), scenes.count, make)
     return _open_chunks(folder, "boxes", scenes.count)
 
 
 def chunks_of_scenes(
-    scenes: SceneSelection, folder: Path, last: str, save: Callable[[int, list[Any]], None], *, progress: bool = True
+    scenes: SceneSelection,
+    folder: Path,
+    kinds: Sequence[str],
+    save: Callable[[int, list[Any]], None],
+    *,
+    progress: bool = True,
 ) -> None:
-    """Call `save(chunk, scenes)` for each chunk that is not yet in `folder`.
+    """Call `save(chunk, scenes)` for each chunk that is not in `folder` as it was written.
 
     Args:
         scenes: Which scenes.
         folder: Folder of the cached arrays.
-        last: Name of the array that `save` writes last; a chunk is complete when this file exists.
+        kinds: Names of the arrays that `save` writes.
         save: Writes the arrays of one chunk.
         progress: Draw a progress bar.
     """
-    missing = _missing_chunks(folder, last, scenes.count)
-    if not missing:
-        return
-    rendered: list[Any] = []
-    # Whole chunks are rendered, also beyond `scenes.count`: a training with more scenes can use them.
-    store = ensure_scenes(open_scenes(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
-    for index, scene in enumerate(store):
-        rendered = [*rendered, scene] if index % CHUNK else [scene]
-        if len(rendered) == CHUNK and index // CHUNK in missing:
-            save(index // CHUNK, rendered)
+
+    def make(missing: list[int]) -> None:
+        rendered: list[Any] = []
+        # Whole chunks are rendered, also beyond `scenes.count`: a training with more scenes can use them.
+        store = ensure_scenes(open_scenes(scenes, scenes.split), (missing[-1] + 1) * CHUNK, progress=progress)
+        for index, scene in enumerate(store):
+            rendered = [*rendered, scene] if index % CHUNK else [scene]
+            if len(rendered) == CHUNK and index // CHUNK in missing:
+                save(index // CHUNK, rendered)
+
+    _ensure_chunks(folder, kinds, scenes.count, make)
 
 
 def held_out_scenes(scenes: SceneSelection, count: int, *, progress: bool = True) -> list[Sample]:
@@ -229,7 +242,7 @@ def open_scenes(scenes: SceneSelection, split: str) -> Any:
 
 
 def _pad_chunk(folder: Path, side: int, chunk: int, scenes: Sequence[Any]) -> None:
-    """Pad the images of one chunk and store them. Sizes are written last: a chunk with sizes is complete."""
+    """Pad the images of one chunk and store them."""
     padded = np.zeros((len(scenes), 3, side, side), dtype=np.uint8)
     for row, scene in zip(padded, scenes, strict=True):
         row[:, : scene.image.shape[0], : scene.image.shape[1]] = scene.image.transpose(2, 0, 1)
@@ -270,12 +283,15 @@ def frozen_features(
         progress: Draw a progress bar.
     """
     folder = cache_root() / "training" / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
-    missing = _missing_chunks(folder, "features", len(scenes))
-    for chunk in track(missing, "encoding scenes" if progress and missing else ""):
-        images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
-        with torch.no_grad():
-            features = encode(images.flip(-1) if flip else images)
-        _save_chunk(folder, "features", chunk, features.flatten(2).transpose(1, 2).half())
+
+    def make(missing: list[int]) -> None:
+        for chunk in track(missing, "encoding scenes" if progress else ""):
+            images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
+            with torch.no_grad():
+                features = encode(images.flip(-1) if flip else images)
+            _save_chunk(folder, "features", chunk, features.flatten(2).transpose(1, 2).half())
+
+    _ensure_chunks(folder, ("features",), len(scenes), make)
     return _open_chunks(folder, "features", len(scenes))
 
 
@@ -303,9 +319,11 @@ def _chunk_path(folder: Path, kind: str, chunk: int) -> Path:
     return folder / f"{kind}-{chunk:06d}.npy"
 
 
-def _missing_chunks(folder: Path, kind: str, count: int) -> list[int]:
-    """Numbers of the chunks of `count` rows that are not yet in the cache."""
-    return [chunk for chunk in range(-(-count // CHUNK)) if not _chunk_path(folder, kind, chunk).exists()]
+def _ensure_chunks(folder: Path, kinds: Sequence[str], count: int, make: Callable[[list[int]], None]) -> None:
+    """Call `make` with the numbers of those chunks of `count` rows that are not in the cache as they were written."""
+    numbers = range(-(-count // CHUNK))
+    chunks = {_chunk_path(folder, kind, number).name: number for number in numbers for kind in kinds}
+    ensure_files(folder, chunks, lambda names: make(sorted({chunks[name] for name in names})))
 
 
 def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:

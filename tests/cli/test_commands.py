@@ -70,6 +70,15 @@ def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
     assert "supplied" in result.stderr
 
 
+def test_floors_keep_their_predictions_with_those_of_the_model(images: Path) -> None:
+    """A report needs them: results of floors that are there without predictions are no reason to leave them out."""
+    assert run_eval(images, "--floors", "--no-pictures").exit_code == 0
+    assert not list((images / "results").rglob("*.predictions"))
+    assert run_eval(images, "--floors", "--no-pictures", "--save-predictions").exit_code == 0
+    kept = {folder.parent.name for folder in (images / "results").rglob("*.predictions")}
+    assert {"tiny_evaluation-build", "grid", "kmeans"} <= kept
+
+
 def test_eval_draws_a_picture(images: Path) -> None:
     result = run_eval(images)
     assert result.exit_code == 0, result.output
@@ -141,7 +150,7 @@ def test_results_that_cannot_be_written_are_one_line(images: Path) -> None:
 
 
 def test_a_limited_result_says_so(images: Path) -> None:
-    assert "not ranked: limited to 2 images" in run_eval(images, "--no-pictures", "--limit", 2).stdout
+    assert "not ranked: limited to 2 samples" in run_eval(images, "--no-pictures", "--limit", 2).stdout
     assert "not ranked" not in run_eval(images, "--no-pictures").stdout
 
 
@@ -208,6 +217,34 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocl_bench.cli.evaluation.make_plan", interrupt)
     result = call("eval", "-m", "grid", "-t", "clevrtex")
     assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare a b --out",
+        "report nothing.json --out",
+        "profile --model grid --against grid --out",
+        "export --checkpoint nothing.pth --to torchvision --out",
+        "leaderboard --out",
+        "claims --out",
+        "submit nothing.json --out",
+        "train --model grid --out",
+        "site --out",
+        "figures --out",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_first(tmp_path: Path, words: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = call(*words.split(), tmp_path / "file/below")
+    assert done.exit_code == 2 and done.stderr.startswith("error: --out ") and done.stderr.count("\n") == 1
+    assert "file: not a folder" in done.stderr
+
+
+def test_a_link_to_a_folder_without_data_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = call("data", "link", "ade20k", tmp_path / "empty", "--data-root", tmp_path / "data")
+    assert done.exit_code == 3 and "empty: nothing was found there" in done.stderr.splitlines()[-1]
 
 
 def test_list_and_show() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ocl_bench.core.files import find_file, read_text, write_atomically
+from ocl_bench.core.errors import UsageError
+from ocl_bench.core.files import check_out, find_file, read_text, write_atomically
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -52,6 +55,56 @@ def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OSError, match=r"(not a regular file|is a folder): '.*/page\.html'"):
         write_atomically(path, lambda temporary: temporary.write_text("new"))
     assert os.lstat(path) == before
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "link"])
+def test_a_link_of_the_system_is_never_replaced(tmp_path: Path, name: str) -> None:
+    """/dev/stdout leads to a regular file where the output goes to one; a rename as root would end it for everybody."""
+    (tmp_path / "printed").write_text("")
+    if name == "link":
+        (tmp_path / name).symlink_to("/dev/stdout")
+    code = (
+        "import sys; from pathlib import Path; from ocl_bench.core.files import write_atomically\n"
+        "try: write_atomically(Path(sys.argv[1]), lambda place: Path(sys.argv[2]).touch())\n"
+        "except OSError as error: sys.exit(error.strerror)"
+    )
+    # Nothing is renamed where the check is lacking: /dev/stdout of this machine is at stake.
+    code = "import os; os.replace = lambda source, target: None\n" + code
+    command = [sys.executable, "-c", code, str(tmp_path / name), str(tmp_path / "new")]
+    with (tmp_path / "printed").open("w") as printed:
+        done = subprocess.run(command, stdout=printed, stderr=subprocess.PIPE, text=True)
+    assert done.stderr.strip() == "not a regular file" and not (tmp_path / "new").exists()
+
+
+def test_a_link_of_a_user_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    for target in ("old", "nowhere", "page.html"):
+        path = tmp_path / "page.html"
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / target)
+        write_atomically(path, lambda temporary: temporary.write_text("new"))
+        assert not path.is_symlink() and path.read_text() == "new"
+    assert (tmp_path / "old").read_text() == "old"
+
+
+def test_an_out_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for good, folder in (("new", False), ("file", False), ("a/b/c", False), ("new", True), ("folder", True)):
+        check_out(tmp_path / good, folder=folder)
+    for bad, folder, reason in (
+        ("folder", False, "is a folder"),
+        ("/dev/null", False, "not a regular file"),
+        ("file/page.html", False, "file: not a folder"),
+        ("file", True, "file: not a folder"),
+        ("x" * 300, False, "too long"),
+    ):
+        with pytest.raises(UsageError, match=f"^--out .*{reason}; choose another place$"):
+            check_out(tmp_path / bad, folder=folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_out(tmp_path / "page.html")
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:

@@ -83,19 +83,47 @@ def test_two_live_models_of_a_class_never_read_each_others_shards(tmp_path: Path
     assert alone[0].metrics != alone[1].metrics
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_result_of_other_rows_than_those_attempted_is_refused(
-    index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, done = WorkFolder.read, []
 
-    def read_another(self: WorkFolder, wanted: int) -> Shard | None:
-        """After all is computed, one shard is gone (0) or another one's (1)."""
+    def note(self: WorkFolder, wanted: int) -> Shard | None:
         shard = read(self, wanted)
         done.extend([wanted] if shard is not None else [])
-        if len(done) <= 6 or wanted != 1:  # three shards are read back when they are written, and waited for
-            return shard
-        return None if index == 0 else read(self, 0)
+        return shard
+
+    monkeypatch.setattr(WorkFolder, "read", note)
+    evaluate(tmp_path, count=150)
+    assert done == [0, 1, 2]
+
+
+def test_a_shard_that_is_not_whole_on_the_disk_is_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = WorkFolder.write
+
+    def damage(self: WorkFolder, index: int, shard: Shard) -> None:
+        write(self, index, shard)
+        if index == 1:
+            self.path(index).write_bytes(b"PAR1")
+
+    monkeypatch.setattr(WorkFolder, "write", damage)
+    with pytest.raises(OSError, match="cannot be read back after it was written"):
+        evaluate(tmp_path / "one", count=150)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.json"))
+    again, other = (evaluate(tmp_path / place, count=150) for place in ("one", "other"))
+    assert not again.reused and read_rows(again.path).equals(read_rows(other.path))
+
+
+def test_a_result_of_other_rows_than_those_attempted_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, written = WorkFolder.read, []
+
+    def read_another(self: WorkFolder, wanted: int) -> Shard | None:
+        """After all is computed, one shard is another one's."""
+        written.extend(path for path in self.folder.glob("*-00002.parquet"))
+        return read(self, 0 if wanted == 1 and written else wanted)
 
     monkeypatch.setattr(WorkFolder, "read", read_another)
     with pytest.raises(UsageError, match=r"150 samples were attempted, of which 0 failed, but there are \d+ rows"):
@@ -152,5 +180,5 @@ def test_nobody_waits_for_a_rank_that_has_stopped(tmp_path: Path, monkeypatch: p
         with pytest.raises(UsageError, match="rank 0 of 2 has stopped; start the same command again"):
             heads.cached("ab" * 32, dict, check=second.check)
         with pytest.raises(UsageError, match="rank 0 of 2 has stopped"):
-            WorkFolder(tmp_path / "work", {}).wait([0], check=second.check)
+            WorkFolder(tmp_path / "work", {}).collect(1, [], check=second.check)
     assert not (tmp_path / "ranks").exists()

@@ -42,13 +42,15 @@ def test_columns_of_lists_and_shards_without_rows_come_back(work: WorkFolder) ->
         found = work.read(index)
         assert found is not None
         pandas.testing.assert_frame_equal(found.rows, rows, check_dtype=False)
-    work.wait([1, 2])
+    assert len(work.collect(3, [1, 2])) == 3
 
 
 def test_a_shard_that_cannot_be_read_back_is_said(work: WorkFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocl_bench.evaluation.shards.write_atomically", lambda path, write: path.write_bytes(b"PAR1"))
-    with pytest.raises(OSError, match="cannot be read back after it was written"):
-        work.write(1, SHARD)
+    work.write(1, SHARD)
+    for own in (lambda: work.read_back([0, 1]), lambda: work.collect(2, [0, 1])):
+        with pytest.raises(OSError, match=r"cannot be read back after it was written.*00001"):
+            own()
 
 
 def test_a_changed_byte_never_changes_what_is_read(work: WorkFolder) -> None:

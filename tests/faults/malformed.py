@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 from generators import EXECUTED, damages_for
 from sandbox import WRITABLE, Ending, files_of, run
@@ -40,7 +41,10 @@ def prepare(target: Target, folder: Path) -> Path:
 def rows_of(given: Path) -> dict[str, object]:
     """The columns of all rows below `results` by file."""
     files = sorted((given / "results").rglob("*.parquet")) if (given / "results").is_dir() else []
-    return {path.name: pyarrow.parquet.read_table(path).to_pydict() for path in files if ".work" not in str(path)}
+    # Bytes, because pyarrow refuses a name that is not UTF-8.
+    tables = {path.name: path.read_bytes() for path in files if ".work" not in str(path)}
+    read = pyarrow.parquet.read_table
+    return {name: read(pyarrow.BufferReader(content)).to_pydict() for name, content in tables.items()}
 
 
 def candidates(given: Path, target: Target) -> list[Path]:
@@ -99,8 +103,10 @@ def one_case(
     refused = name == "pipe_in_its_place" and ending.code == 2 and "not a regular file" in ending.err
     if target.same and ending.code != 0 and not (named or refused):
         faults.append(f"a damaged cache ends the run with exit code {ending.code}")
-    elif target.same and not named and rows_of(copy) != expected:
-        faults.append("rows of a damaged cache")
+    elif target.same and not (named or refused):
+        found = rows_of(copy)
+        if any(found.get(name) != rows for name, rows in expected.items()):
+            faults.append("rows of a damaged cache")
     shutil.rmtree(place)
     return Case(target.name, name, file, seed, ending, tuple(faults))
 

@@ -62,11 +62,11 @@ def of_another_protocol(content: dict[str, Any]) -> None:
 
 
 REASONS: list[tuple[Change, str, str]] = [
-    (limited, "data.limit", "limited to 6 images"),
+    (limited, "data.limit", "limited to 6 samples"),
     (fresh, "data.stand_in_seed", "fresh stand-in (seed 3)"),
     (of_another_split, "data.split", "split val"),
     (untrained, "model.checkpoint_sha256", "untrained: no checkpoint was loaded"),
-    (partly_failed, "counts.failed", "partial: 1 of 7 images failed"),
+    (partly_failed, "counts.failed", "partial: 1 of 7 samples failed"),
     (without_a_metric, "metrics", "partial: no ari"),
     (without_any_value, "metrics.mbo_fg", "no image with a valid mbo_fg"),
     (of_another_protocol, "task.hash", "another protocol (task hash 00000000)"),

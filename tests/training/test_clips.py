@@ -17,6 +17,7 @@ from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cards.task import TaskSpec
 from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.data import OpenData
+from ocl_bench.data.rendered import RECORD
 from ocl_bench.data.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.data.stand_ins.writers import find_writer
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
@@ -119,11 +120,24 @@ def test_frames_of_another_size_are_refused(store: VideoStore) -> None:
         cached_features(tiny_model().encoder, store, other, False, progress=False)
 
 
-def test_a_damaged_file_of_features_is_named(store: VideoStore) -> None:
+def test_features_that_were_changed_are_computed_again(store: VideoStore) -> None:
+    model = tiny_model()
+    made = cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
+    path = next((store.folder.parents[2] / "training").rglob("00002.npy"))
+    before = [np.array(video) for video in made.plain]
+    for content in (b"no array", path.with_name("00001.npy").read_bytes()):
+        path.unlink()  # `made` shows the old file
+        path.write_bytes(content)
+        again = cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
+        assert all(np.array_equal(a, b) for a, b in zip(again.plain, before, strict=True))
+
+
+def test_a_damaged_file_of_features_of_which_nothing_is_recorded_is_named(store: VideoStore) -> None:
     model = tiny_model()
     cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
     path = next((store.folder.parents[2] / "training").rglob("00002.npy"))
     path.write_bytes(b"no array")
+    path.with_name(RECORD).unlink()
     with pytest.raises(UsageError, match=r"00002\.npy: cannot be read .* remove it"):
         cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
 

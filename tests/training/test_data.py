@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ocl_bench.core.errors import UsageError
+from ocl_bench.data.rendered import RECORD
 from ocl_bench.data.scenes import render
 from ocl_bench.training import data
 from ocl_bench.training.data import frozen_features, object_boxes, training_scenes
@@ -69,10 +70,21 @@ def test_only_missing_chunks_are_rendered(small_chunks, monkeypatch):
     assert rendered == [0, 1, 2, 0]
 
 
-def test_a_chunk_that_was_cut_off_is_named(small_chunks):
+def test_a_chunk_that_was_cut_off_or_replaced_is_rendered_again(small_chunks):
+    open_scenes(8)
+    first, second = sorted(data.cache_root().rglob("images-*.npy"))
+    before = first.read_bytes()
+    for content in (before[:1000], second.read_bytes()):
+        first.write_bytes(content)
+        assert open_scenes(8).images[[1, 6]][:, 1, 0, 0].tolist() == [1, 6]
+        assert first.read_bytes() == before
+
+
+def test_a_chunk_that_was_cut_off_and_of_which_nothing_is_recorded_is_named(small_chunks):
     open_scenes(4)
     path = next(data.cache_root().rglob("images-*.npy"))
     path.write_bytes(path.read_bytes()[:1000])
+    path.with_name(RECORD).unlink()
     with pytest.raises(UsageError, match=r"images-000000\.npy: cannot be read.*remove it"):
         open_scenes(4)
 

@@ -205,7 +205,7 @@ def _open_stand_in(request: Request, variant: str) -> OpenData:
     tree = StandInTree(
         card.variant, card.revision, split, request.stand_in_seed or 0, first=(numbers or range(1)).start
     )
-    tree.ensure(count, progress=request.progress)
+    tree.ensure(count, progress=request.progress, verify=request.verify)
     remedy = "delete the file, it is rendered again"
     stems = _choose(list_scenes(tree.folder, card.variant), numbers, count)
     reader = ClevrtexReader.open(tree.folder, card.variant, stems, remedy)

@@ -74,9 +74,9 @@ class Store(ABC, Generic[Rendered]):
         for number in range(-(-self.count // self.chunk)):
             yield from self.read(self._path(number))[: self.count - number * self.chunk]
 
-    def missing(self, count: int) -> list[int]:
-        """Numbers of the files of the first `count` scenes that are not there."""
-        return [number for number in range(-(-count // self.chunk)) if not self._path(number).is_file()]
+    def files(self, count: int) -> dict[str, int]:
+        """Name -> number of the files of the first `count` scenes."""
+        return {self._path(number).name: number for number in range(-(-count // self.chunk))}
 
     def render(self, chunks: Sequence[int], on_chunk: Callable[[int], None]) -> None:
         """Render and write files, each atomically; `on_chunk(n)` is called after each n scenes."""

@@ -58,10 +58,10 @@ def scene_path(folder: Path, variant: str, number: int) -> Path:
     return Path(folder) / str(number // SHARD) / f"CLEVRTEX_{variant}_{number:06d}.png"
 
 
-def scene_is_complete(folder: Path, variant: str, number: int) -> bool:
-    """Whether image, mask and metadata of the scene are there."""
-    image = scene_path(folder, variant, number)
-    return image.is_file() and _mask_path(image).is_file() and image.with_suffix(".json").is_file()
+def scene_files(variant: str, number: int) -> tuple[str, str, str]:
+    """Names of metadata, mask and image of a scene, relative to the folder of the variant."""
+    image = scene_path(Path(), variant, number)
+    return image.with_suffix(".json").as_posix(), _mask_path(image).as_posix(), image.as_posix()
 
 
 def write_scenes(job: WriteJob, on_chunk: Callable[[int], None]) -> None:

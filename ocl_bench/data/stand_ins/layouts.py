@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ...core.errors import DataMissingError, UsageError
 from ...core.log import progress_bar
 from ...core.paths import cache_root
 from ..base import Request
-from ..folders import write_folder
+from ..rendered import ensure_files, ensure_folder
 from ..scenes.store import Store, open_store
 from . import stand_in
 from .writers import find_writer
@@ -110,30 +111,42 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     suffix = f"-seed{seed}" if seed else ""
     release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS}"
     root = release / f"{request.split}-{count}{suffix}"
-    if not root.is_dir():
-        store = ensure_scenes(store, count, progress=request.progress)
-        try:
-            write_folder(root, lambda folder: find_writer(layout)(folder, request.split, store, FIRST[split]))
-        except OSError as error:
-            # A damaged chunk of scenes is met here as well: its own name says what to delete.
-            raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error
+
+    def write(folder: Path) -> None:
+        scenes = ensure_scenes(store, count, progress=request.progress, verify=request.verify)
+        find_writer(layout)(folder, request.split, scenes, FIRST[split])
+
+    try:
+        ensure_folder(root, write, verify=request.verify)
+    except OSError as error:
+        # A damaged chunk of scenes is met here as well: its own name says what to delete.
+        raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error
     note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
     if seed:
         note += f", fresh seed {seed} (never ranked)"
     return LayoutTree(root, revision, count, f"{note}; --data-root DIR or OCL_BENCH_DATA selects the official data")
 
 
-def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
-    """The store with its first `count` scenes rendered; chunks that exist already are kept.
+def ensure_scenes(store: Store, count: int, *, progress: bool = True, verify: bool = False) -> Store:
+    """The store with its first `count` scenes rendered; chunks that are there as they were rendered are kept.
 
-    Raises UsageError when this version does not render the revision of the store, or the cache cannot be written.
+    Args:
+        store: of the scenes.
+        count: number of scenes.
+        progress: draw a progress bar.
+        verify: read all chunks, see `ensure_files`.
+
+    Raises:
+        UsageError: this version does not render the revision of the store, or the cache cannot be written.
     """
     try:
         store.check_revision()
     except ValueError as error:
         raise UsageError(f"data.stand_in: {error}") from error
-    pending = store.missing(count)
-    if pending:
+    chunks = store.files(count)
+
+    def render(names: Sequence[str]) -> None:
+        pending = sorted(chunks[name] for name in names)
         workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
         jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
         text = f"rendering {store.variant}/{store.split}"
@@ -143,4 +156,9 @@ def ensure_scenes(store: Store, count: int, *, progress: bool = True) -> Store:
                     store.render(jobs[0].chunks, advance)
             else:
                 stand_in.run_in_processes(jobs, advance, jobs[0].module)
+
+    try:
+        ensure_files(store.folder, chunks, render, verify=verify)
+    except OSError as error:
+        raise stand_in.cannot_write(error.filename or str(store.folder), error.strerror or str(error)) from error
     return store.first(count)

@@ -17,7 +17,8 @@ from typing import Protocol
 from ...core.errors import UsageError
 from ...core.log import progress_bar
 from ...core.paths import PACKAGE, cache_root
-from .clevrtex import CHUNK, WriteJob, scene_is_complete, write_scenes
+from ..rendered import ensure_files
+from .clevrtex import CHUNK, WriteJob, scene_files, write_scenes
 
 IMAGE_SIZE = 160
 """Side of a rendered image in pixels: the official 0.8 crop is then 128 x 128 without resampling."""
@@ -52,18 +53,32 @@ class StandInTree:
         identity = f"clevrtex|{self.variant}|{self.revision}|{self.split}|{self.seed}|{IMAGE_SIZE}"
         return f"embedded-r{self.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
-    def ensure(self, count: int, *, progress: bool = True) -> Path:
-        """Render those of the first `count` scenes that are not there yet, and return the folder.
+    def ensure(self, count: int, *, progress: bool = True, verify: bool = False) -> Path:
+        """Render those of the first `count` scenes that are not there as they were rendered, and return the folder.
 
         A scene is a pure function of its number: a run that was killed continues where it stopped, and a later call
         with a larger count adds the rest. Each file is written atomically, the image last.
 
+        Args:
+            count: number of scenes.
+            progress: draw a progress bar.
+            verify: read all files, see `ensure_files`.
+
         Raises:
             UsageError: the cache cannot be written, or this version does not render the revision.
         """
-        pending = [i for i in range(count) if not scene_is_complete(self.folder, self.variant, self.first + i)]
-        if not pending:
-            return self.folder
+        scenes = {name: i for i in range(count) for name in scene_files(self.variant, self.first + i)}
+
+        def render(names: Sequence[str]) -> None:
+            self._render(sorted({scenes[name] for name in names}), progress)
+
+        try:
+            ensure_files(self.folder, scenes, render, verify=verify)
+        except OSError as error:
+            raise cannot_write(error.filename or str(self.folder), error.strerror or str(error)) from error
+        return self.folder
+
+    def _render(self, pending: Sequence[int], progress: bool) -> None:
         self._check_revision()
         jobs = [self._job(share) for share in _shares(pending, processors())]
         with progress_bar(f"rendering {self.variant}/{self.split}", len(pending), progress, "scenes") as advance:
@@ -72,7 +87,6 @@ class StandInTree:
                     write_scenes(jobs[0], advance)
             else:
                 run_in_processes(jobs, advance)
-        return self.folder
 
     def _check_revision(self) -> None:
         from .. import scenes

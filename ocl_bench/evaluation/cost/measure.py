@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from ...core.errors import UsageError
+from ...core.files import write_atomically
 from ...core.log import logger
 from ...core.machine import fixed_arithmetic
 from ...results.measured import Figure
@@ -256,7 +258,8 @@ def write_figure(path: Path, profile: Profile, arguments: Sequence[str]) -> Path
     command = shlex.join(["ocl-bench", *arguments])
     content = Figure(**asdict(ratio), setup=describe(profile), command=command)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    text = content.model_dump_json(indent=2) + "\n"
+    write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return path
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...core.errors import UsageError
+from ...core.files import write_atomically
 from .names import read_content
 
 Target = Literal["torchvision", "detectron2"]
@@ -105,14 +107,14 @@ def export_file(checkpoint: Path, out: Path, to: Target) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in encoder.items()}
     if out.suffix == ".safetensors":
-        save_file(tensors, out)
+        write_atomically(out, partial(save_file, tensors))
     elif out.suffix == ".pkl":
         arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
         # detectron2's checkpointer reads NumPy arrays from a pickle; `matching_heuristics` lets it add its own prefix.
         content = {"model": arrays, "__author__": "SlotCon", "matching_heuristics": True}
-        out.write_bytes(pickle.dumps(content))
+        write_atomically(out, partial(Path.write_bytes, data=pickle.dumps(content)))
     else:
-        torch.save(tensors, out)
+        write_atomically(out, partial(torch.save, tensors))
     return out
 
 

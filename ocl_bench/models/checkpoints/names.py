@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import re
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
-from ...core.files import file_sha256
+from ...core.files import file_sha256, write_atomically
 from ...core.log import logger
 
 _WRAPPERS = ("state_dict", "model")
@@ -173,15 +171,7 @@ def save_weights(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.
             raise UsageError(f"{path}: tensor '{key}' is not finite as {dtype}; the training diverged or use float32")
         state[key] = stored.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its place and then moved: an interrupted run leaves the old file or the new one, never a part.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        save_file(state, temporary, metadata={"format": "pt"})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_atomically(path, lambda place: save_file(state, place, metadata={"format": "pt"}))
 
 
 def sha256(path: str | Path) -> str:

@@ -10,8 +10,7 @@ from ...tables.leaderboard.ranking import Board, Row
 from ...tables.leaderboard.shown import folded, short_name
 from ...tables.leaderboard.strata import PROPERTIES, StratifiedBoard, stratify
 from ..site.plots import FEWEST, history, scatter
-from ..site.rows import Line, Section, tabs_of
-from ..site.task_page import meaning_of
+from ..site.rows import Line, Section, meaning_of, tabs_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +114,7 @@ def _points(axes: Axes, metric: str, points: Sequence[tuple[float, dict[str, Any
         axes.plot([x], [y], "o", color=colour_of(point["line"]), markersize=3.5)
         if point["label"]:
             side = "left" if point["side"] > 0 else "right"
-            offset = (4 * point["side"], 0)
+            offset = (4 * point["side"], 0.5 * point["rise"])
             axes.annotate(
                 point["label"], (x, y), offset, textcoords="offset points", ha=side, va="center", fontsize=5.5
             )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ...cards.task import TaskSpec
-from ...core.paths import results_root
 from ...core.plot_style import PALETTE
 from ...metrics.mistakes import KINDS
 from ...results.record import Result
@@ -16,16 +15,19 @@ from ...results.references import reference_results
 from ..render import render, write_page
 from .chart import line_chart
 from .diagnosis import diagnosis
+from .floors import best_floor
 from .head import head
 from .pair import comparison
 from .run import Run, open_run
 from .samples import columns, mistake_columns, pictures
 from .strata import strata
+from .views import COUNTED, PICTURES
 from .views.base import Saved
 from .views.classes import RIGHT, WRONG, confusion
+from .views.segments import SHOWN_FRAMES
 
-INLINE_SAMPLES = 1000
-"""Most samples whose pictures lie in the page itself."""
+INLINE_PICTURES = 1000
+"""Most pictures that lie in the page itself: of images one each, of videos their frames."""
 PART_BYTES = 4_000_000
 """Most characters of pictures in one file, apart from a single sample that is larger."""
 
@@ -46,7 +48,7 @@ def report(
 
     Numbers come from the result and its rows. Pictures of samples also need the data, which are opened as `evaluate`
     opens them, and the predictions that `--save-predictions` kept; the page says what is missing. The pictures of more
-    than 1000 samples lie in the folder `<out without suffix>.files` beside the page.
+    than 1000 images, or 83 videos of 12 frames, lie in the folder `<out without suffix>.files` beside the page.
 
     Args:
         run: a result, its JSON file, or the folder with it.
@@ -67,14 +69,16 @@ def report(
     compared = comparison(*runs) if len(runs) > 1 else None  # first, as it refuses runs that do not belong together
     out = Path(out)
     saved = [Saved(one, one.predictions, one.result.seeds.noise[0]) if one.predictions else None for one in runs]
-    inline = runs[0].result.counts.attempted <= INLINE_SAMPLES
+    names = {one.name for one in runs}
+    floor = best_floor(runs[0], runs[0].folders, names) if runs[0].family.view in COUNTED else None
+    beside = Saved(floor, floor.predictions, floor.result.seeds.noise[0]) if floor and floor.predictions else None
+    inline = runs[0].result.counts.attempted * PICTURES.get(runs[0].family.view, 1) <= INLINE_PICTURES
     # In files, samples of similar value lie together: the first screen then needs one file and not all of them.
     numbers = columns(runs, by_value=not inline)
-    drawn = pictures(runs, numbers["ids"], saved, progress=progress)
+    drawn = pictures(runs, numbers["ids"], saved, beside, progress=progress)
     inside, files = _placed(drawn, inline, out)
-    names = {one.name for one in runs}
-    references = [one for one in reference_results(runs[0].result, [results_root()]) if one.model.name not in names]
-    content = {**report_content(runs, references, saved), "comparison": compared}
+    references = [one for one in reference_results(runs[0].result, runs[0].folders) if one.model.name not in names]
+    content = {**report_content(runs, references, saved, beside), "comparison": compared}
     data = {
         "runs": [one.name for one in runs],
         "unit": runs[0].family.unit,
@@ -92,11 +96,17 @@ def report(
     return write_page(out, html)
 
 
-def report_content(runs: Sequence[Run], references: Sequence[Result], saved: Sequence[Saved | None]) -> dict[str, Any]:
-    """Everything of a report that does not depend on single samples. saved: after all samples were looked at."""
-    found = [diagnosis(one.tally, _slots(one.run)) if one else None for one in saved]
+def report_content(
+    runs: Sequence[Run], references: Sequence[Result], saved: Sequence[Saved | None], floor: Saved | None
+) -> dict[str, Any]:
+    """Everything of a report that does not depend on single samples. saved, floor: after all samples were seen."""
+    below = diagnosis(floor.tally, _slots(floor.run)) if floor else None
+    found = [diagnosis(one.tally, _slots(one.run), below) if one else None for one in saved]
+    frames = f" Counted are the {SHOWN_FRAMES} frames of each video that this page shows, or all of a shorter one."
     return {
         **head(runs, references),
+        "floor": floor.run.name if floor and below else "",
+        "counted": frames if runs[0].family.view == "frames" else "",
         "diagnosis": [{"name": run.name, **one} for run, one in zip(runs, found, strict=True) if one],
         "confusion": _confusion(runs),
         "strata": [line_chart(one) for one in strata(runs, references)],

@@ -55,15 +55,17 @@ class Tally:
         self.largest = max(self.largest, int(ids.max(initial=-1)))
 
 
-def diagnosis(tally: Tally, slots: int | None) -> dict[str, Any] | None:
+def diagnosis(tally: Tally, slots: int | None, floor: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """The diagnosis of a run; None when nothing was counted.
 
     Args:
         tally: sums over the samples whose predictions were read.
         slots: slots of the model, where its options say it; otherwise the largest id that occurs is taken.
+        floor: diagnosis of a floor on the same samples.
 
     Returns:
-        `sentence`, `kinds` (name, share, meaning) and `facts` (label, value, meaning).
+        `sentence`, `kinds` (name, share, meaning) and `facts` (label, value, meaning), both with the value of the
+        floor as `floor`, None without one.
     """
     if not tally.samples or not tally.pixels.sum():
         return None
@@ -75,7 +77,15 @@ def diagnosis(tally: Tally, slots: int | None) -> dict[str, Any] | None:
         {"name": kind, "share": count[kind] / below[kind] if below[kind] else None, "meaning": _MEANINGS[kind]}
         for kind in _MEANINGS
     ]
-    return {"sentence": _sentence(count, tally), "kinds": kinds, "facts": _facts(tally, slots), "count": tally.samples}
+    facts = _facts(tally, slots)
+    shares = {one["name"]: one["share"] for one in floor["kinds"]} if floor else {}
+    values = {one["name"]: one["value"] for one in floor["facts"]} if floor else {}
+    return {
+        "sentence": _sentence(count, tally),
+        "kinds": [{**one, "floor": shares.get(one["name"])} for one in kinds],
+        "facts": [{**one, "floor": values.get(one["name"])} for one in facts],
+        "count": tally.samples,
+    }
 
 
 def _sentence(count: dict[str, int], tally: Tally) -> str:

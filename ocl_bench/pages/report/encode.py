@@ -28,13 +28,13 @@ def fitted(shape: tuple[int, ...], side: int = SIDE) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def image_text(image: np.ndarray, shape: tuple[int, int]) -> str:
+def image_text(image: np.ndarray, shape: tuple[int, int], quality: int = QUALITY) -> str:
     """An image (H, W, 3) uint8 as the base64 text of a WebP file of `shape` (height, width)."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     if (picture.height, picture.width) != shape:
         picture = picture.resize(shape[::-1], Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY, method=4)
+    picture.save(file, "WEBP", quality=quality, method=4)
     return _base64(file.getvalue())
 
 

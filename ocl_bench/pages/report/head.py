@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...metrics import find_metric
+from ...metrics.of_set import Total
 from ...results.ranks_with import reasons_against_ranking
 from ...results.record import NOT_DETERMINISTIC, MetricValue, Result
 from .run import Run
@@ -88,6 +89,7 @@ def _tile(name: str, runs: Sequence[Run], references: Sequence[Result]) -> dict[
         "references": known,
         "low": low,
         "high": high,
+        "whole": isinstance(metric.of_set, Total),
     }
 
 

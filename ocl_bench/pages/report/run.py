@@ -11,11 +11,13 @@ from ...cards.task import TaskSpec
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import ids_hash
 from ...core.paths import data_root as root_of_environment
+from ...core.paths import results_root
 from ...data import OpenData, open_data
 from ...evaluation.supplied.arrays import array_plan
 from ...families import find_family
 from ...families.base import Family
 from ...metrics import find_metric
+from ...metrics.of_set import SumRatio
 from ...results.record import Result, read_result
 from ...results.store import only_result, rows_of
 from ...tables.validation.rows import check_values
@@ -60,11 +62,35 @@ class Run:
         return column in self.rows and is_numeric_dtype(self.rows[column]) and bool(self.rows[column].notna().any())
 
     @property
-    def per_sample(self) -> list[str]:
-        """Metrics with values of single samples, the main one first."""
+    def folders(self) -> list[Path]:
+        """Folders of results in which floors may lie: that of this run, which has a folder for each task, and yours."""
+        parents = self.result.path.absolute().parents if self.result.path else ()
+        own = [folder.parent for folder in parents if folder.name == self.result.task.name][:1]
+        return [*own, results_root()]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics of the result, the main one first."""
         main = self.result.task.main
-        names = [main, *(name for name in self.result.metrics if name != main)]
-        return [name for name in names if self.has_numbers(name)]
+        return [main, *(name for name in self.result.metrics if name != main)]
+
+    @property
+    def per_sample(self) -> list[str]:
+        """Metrics whose rows have values of single samples, the main one first."""
+        return [name for name in self.metrics if self.has_numbers(name)]
+
+    @property
+    def sample_values(self) -> dict[str, pandas.Series]:
+        """Values of single samples by metric, the main one first. A ratio of sums is that of a sample's own counts."""
+        values = {}
+        for name in self.metrics:
+            ratio = find_metric(name).of_set
+            if self.has_numbers(name):
+                values[name] = self.rows[name]
+            elif isinstance(ratio, SumRatio) and {ratio.above, ratio.below} <= set(self.rows):
+                below = self.rows[ratio.below]
+                values[name] = self.rows[ratio.above] / below.where(below > 0)
+        return values
 
 
 def open_run(
@@ -97,13 +123,18 @@ def open_run(
     else:
         return _with_note(run, f"The card of task {result.task.name} is not at hand: pass --task to see the samples.")
     if not run.family.view:
-        return _with_note(run, f"The family {run.family.name} names no view of its samples: numbers only.")
-    folder = result.path.with_suffix(".predictions") if result.path else None
-    if folder is not None and folder.is_dir():
+        return _with_note(run, f"Samples of {run.family.name} tasks cannot be shown: this page has their numbers only.")
+    if (folder := predictions_of(result)) is not None:
         return replace(run, predictions=folder)
     return _with_note(
         run, f"Predictions of {run.name} were not saved: evaluate again with --save-predictions to see them."
     )
+
+
+def predictions_of(result: Result) -> Path | None:
+    """The folder of the saved predictions of a result; None without them."""
+    folder = result.path.with_suffix(".predictions") if result.path else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def mean_over_seeds(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -142,12 +173,16 @@ def _with_data(run: Run, card: TaskSpec, root: Path | None, progress: bool) -> R
     """The run with its samples, or with a note that says why they are not there."""
     section = run.result.data
     embedded = section.kind == "embedded"
+    if embedded and root is not None:
+        raise UsageError(
+            f"{run.name} was evaluated on the embedded data, which are rendered here; leave --data-root out"
+        )
     if section.kind == "official" and root is None and root_of_environment() is None:
         return _with_note(run, f"Images are missing: pass --data-root with the folder of {card.name}.")
     try:
         data = open_data(
             card,
-            data_root=None if embedded else root,
+            data_root=root,
             limit=section.limit,
             split=section.split,
             stand_in_seed=section.stand_in_seed,

@@ -35,18 +35,17 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
     """
     failed = {failure.id: failure.error for run in reversed(runs) for failure in run.result.counts.failed}
     scored = [str(one) for one in runs[0].rows.index]
-    if by_value and runs[0].per_sample:
-        name = runs[0].per_sample[0]
-        scored = [
-            str(one) for one in (find_metric(name).direction * runs[0].rows[name]).sort_values(kind="stable").index
-        ]
+    measured = [run.sample_values for run in runs]
+    if by_value and measured[0]:
+        name, values = next(iter(measured[0].items()))
+        scored = [str(one) for one in (find_metric(name).direction * values).sort_values(kind="stable").index]
     ids = [*scored, *(one.id for one in runs[0].result.counts.failed)]
-    shared = [name for name in runs[0].per_sample if all(name in run.per_sample for run in runs)]
+    shared = [name for name in measured[0] if all(name in one for one in measured)]
     return {
         "ids": ids,
         "errors": {sample_id: error for sample_id, error in failed.items() if sample_id in set(ids)},
         "properties": {
-            name: _values(runs[0].rows, column, ids)
+            name: _values(runs[0].rows[column], ids)
             for column, name in PROPERTIES.items()
             if runs[0].has_numbers(column) and runs[0].rows[column].nunique() > 1
         },
@@ -55,17 +54,17 @@ def columns(runs: Sequence[Run], *, by_value: bool = False) -> dict[str, Any]:
                 "name": name,
                 "direction": find_metric(name).direction,
                 "meaning": find_metric(name).meaning,
-                "values": [_values(run.rows, name, ids) for run in runs],
+                "values": [_values(one[name], ids) for one in measured],
             }
             for name in shared
         ],
     }
 
 
-def _values(rows: pandas.DataFrame, column: str, ids: Sequence[str]) -> list[float | None]:
-    """A column in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
-    values = rows[column].reindex(list(ids)).tolist()
-    return [round(float(value), 4) if math.isfinite(value) else None for value in values]
+def _values(values: pandas.Series, ids: Sequence[str]) -> list[float | None]:
+    """Values in the order of `ids`, rounded to 4 digits; None where there is no finite one."""
+    listed = values.reindex(list(ids)).tolist()
+    return [round(float(value), 4) if math.isfinite(value) else None for value in listed]
 
 
 def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[dict[str, Any]]:
@@ -86,11 +85,17 @@ def mistake_columns(ids: Sequence[str], saved: Sequence[Saved | None]) -> list[d
 
 
 def pictures(
-    runs: Sequence[Run], ids: Sequence[str], saved: Sequence[Saved | None], *, progress: bool = True
+    runs: Sequence[Run],
+    ids: Sequence[str],
+    saved: Sequence[Saved | None],
+    floor: Saved | None = None,
+    *,
+    progress: bool = True,
 ) -> Iterator[dict[str, Any] | None]:
     """The pictures of each sample, in order; None where there are none, and `error` where one cannot be made.
 
-    saved: predictions of each run, None for a run without them. Their tallies are filled.
+    saved: predictions of each run, None for a run without them; floor: of a floor, which are counted and not shown.
+    Their tallies are filled.
     """
     first = runs[0]
     if first.data is None or first.task is None or first.family.view not in VIEWS:
@@ -100,11 +105,13 @@ def pictures(
     position = {sample_id: index for index, sample_id in enumerate(first.data.ids)}
     with progress_bar("pictures", len(ids), progress, first.family.unit) as advance:
         for sample_id in ids:
-            yield _picture(view, first.data.reader, position.get(sample_id), saved)
+            yield _picture(view, first.data.reader, position.get(sample_id), saved, floor)
             advance(1)
 
 
-def _picture(view: Any, reader: Any, position: int | None, saved: Sequence[Saved | None]) -> dict[str, Any]:
+def _picture(
+    view: Any, reader: Any, position: int | None, saved: Sequence[Saved | None], floor: Saved | None
+) -> dict[str, Any]:
     if position is None:
         return {"error": "this sample is not in the data"}
     try:
@@ -112,6 +119,7 @@ def _picture(view: Any, reader: Any, position: int | None, saved: Sequence[Saved
         scene = view.scene(sample)
     except OclBenchError as error:
         return {"error": str(error)}
+    _answer(view, sample, floor)
     return {**scene, "runs": [_answer(view, sample, one) for one in saved]}
 
 

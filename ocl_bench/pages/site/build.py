@@ -24,13 +24,14 @@ from .entries import model_pages, paper_pages
 from .overview import index_content, matrix_content
 from .reports import copy_reports
 from .task_page import task_address, task_content
-from .texts import text_pages
+from .texts import claims_content, text_pages
 
 NAVIGATION = (
     ("index.html", "Tasks"),
     ("matrix.html", "Matrix"),
     ("models.html", "Models"),
     ("papers.html", "Papers"),
+    ("claims.html", "Claims"),
     ("why-numbers-differ.html", "Why numbers differ"),
     ("submit.html", "Submit"),
 )
@@ -113,6 +114,7 @@ def pages_of(
     papers = judge_all(folders)
     for address, template, content in [*model_pages(boards, papers, reports), *paper_pages(boards, tables, papers)]:
         yield Page(address, template, content)
+    yield Page("claims.html", "site_text.html.j2", claims_content(papers))
     for address, content, scripts in text_pages():
         yield Page(address, "site_text.html.j2", content, scripts)
 

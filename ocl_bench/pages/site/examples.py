@@ -12,18 +12,31 @@ import numpy as np
 from PIL import Image
 
 from ...core.types import VOID
+from ...data.transforms import nearest
 from ...metrics import compute
 from ...tables.pictures.overlays import solid, truth_colours
+
+HEIGHT = 128
+"""Height of a picture on the page in pixels."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One state of an example: a truth and a prediction (H, W), and the rules under which they are scored."""
+    """One state of an example.
+
+    Attributes:
+        label: what the reader chooses.
+        truth: (H, W), the picture.
+        prediction: (H, W).
+        rules: under which they are scored.
+        images: images that stand side by side in the picture. Each is scored by itself, and the mean is shown.
+    """
 
     label: str
     truth: np.ndarray
     prediction: np.ndarray
     rules: Mapping[str, Any] = field(default_factory=dict)
+    images: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,15 +51,18 @@ class Example:
         """What the template needs: pictures and numbers of every choice. key: unique on the page."""
         shown = []
         for choice in self.choices():
-            truth, prediction = choice.truth[None], choice.prediction[None]
+            truth, prediction = (np.stack(np.split(x, choice.images, 1)) for x in (choice.truth, choice.prediction))
             scores = compute(list(self.metrics), truth, prediction, **choice.rules)
-            numbers = {name: _text(float(value[0])) for name, (value, _) in scores.items()}
+            # An image on which a metric is not valid is nan, and so is a mean with such an image.
+            numbers = {name: _text(float(value.mean())) for name, (value, _) in scores.items()}
+            height, width = choice.truth.shape
             shown.append(
                 {
                     "label": choice.label,
                     "truth": _picture(choice.truth),
                     "prediction": _picture(choice.prediction),
                     "numbers": numbers,
+                    "width": HEIGHT * width // height,
                 }
             )
         return {"question": self.question, "metrics": list(self.metrics), "choices": shown, "key": key}
@@ -125,6 +141,67 @@ def _divisors() -> list[Choice]:
     ]
 
 
+def _categories() -> list[Choice]:
+    """Three objects of two categories, by a model whose slots follow categories, and by one that finds objects."""
+    truth = np.zeros((24, 24), np.int16)
+    truth[2:10, 2:10], truth[2:10, 14:22], truth[14:22, 2:10] = 1, 2, 3
+    united = np.where(truth == 2, 1, truth)
+    split = truth.copy()
+    split[2:6, 2:10] = 4
+    categories = {"truth_categories": [(17, 17, 3)]}
+    return [
+        Choice("one slot for each category", truth, united, categories),
+        Choice("one slot for each object", truth, truth, categories),
+        Choice("an object in two slots", truth, split, categories),
+    ]
+
+
+def _resolution() -> list[Choice]:
+    """A perfect segmentation on 16 x 16 patches of the first scene of the document, under four protocols."""
+    import torch
+    import torch.nn.functional as functional
+
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:256, :256]
+    truth = np.zeros((256, 256), np.int64)
+    for label in range(1, 6):
+        cy, cx, radius = random.uniform(30, 226), random.uniform(30, 226), random.uniform(14, 34)
+        truth[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = label
+    one_hot = functional.one_hot(torch.from_numpy(truth), 6).permute(2, 0, 1)[None].float()
+    patches = functional.avg_pool2d(one_hot, 16)
+    coarse = patches[0].argmax(0).numpy()
+    soft = functional.interpolate(patches, size=256, mode="bilinear")[0].argmax(0).numpy()
+    return [
+        Choice("upsampled softly, then argmax", truth, soft),
+        Choice("argmax, then enlarged", truth, nearest(coarse, (256, 256))),
+        Choice("scored on 16 x 16, truth at the centre of a patch", nearest(truth, (16, 16)), coarse),
+        Choice("scored on 16 x 16, truth at the corner of a patch", truth[::16, ::16], coarse),
+    ]
+
+
+def _pooling() -> list[Choice]:
+    """Two perfect images, whose slots are numbered differently."""
+    one = np.zeros((8, 8), np.int16)
+    one[4:] = 1
+    truth, prediction = np.hstack([one, one]), np.hstack([one, 1 - one])
+    return [
+        Choice("mean of the two images", truth, prediction, images=2),
+        Choice("all pixels pooled", truth, prediction),
+    ]
+
+
+def _video() -> list[Choice]:
+    """Four frames, side by side, in which two slots change places half-way."""
+    frame = np.zeros((16, 16), np.int16)
+    frame[2:8, 2:8], frame[9:15, 8:15] = 1, 2
+    swapped = np.array([0, 2, 1])[frame]
+    truth, prediction = np.hstack([frame] * 4), np.hstack([frame, frame, swapped, swapped])
+    return [
+        Choice("each frame by itself", truth, prediction, images=4),
+        Choice("the video as one, ids shared over time", truth, prediction),
+    ]
+
+
 EXAMPLES = {
     "1.": Example("Everything in one slot. How large is the image?", ("ari", "ari_int64_legacy"), _overflow),
     "2.": Example("An image without objects. What does it count?", ("fg_ari", "mbo_fg"), _empty),
@@ -134,5 +211,11 @@ EXAMPLES = {
     "6.": Example(
         "Both objects are perfect. What of the background?", ("miou_fg", "miou_all", "miou_clevrtex"), _divisors
     ),
+    "7.": Example("Two cars and an animal. What does a slot stand for?", ("mbo_fg", "mbo_class"), _categories),
+    "8.": Example("The same perfect masks of patches. Which protocol?", ("mbo_fg", "mbo_all", "fg_ari"), _resolution),
+    "9.": Example(
+        "Two perfect images, with their slots numbered differently. How are they joined?", ("ari",), _pooling
+    ),
+    "10.": Example("Two slots change places half-way. What is compared?", ("fg_ari", "mbo_fg"), _video),
 }
-"""Examples by the number of their section."""
+"""Examples by the number of their section. Neighbours (11) and questions (12) are no matter of pixels."""

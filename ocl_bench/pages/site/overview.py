@@ -26,6 +26,12 @@ def family_of(board: Board) -> str:
     return board.task.card.family if board.task.card is not None else ""
 
 
+def by_family(boards: Sequence[Board]) -> list[Board]:
+    """Boards in the order of their families, in which the index and all lists show them."""
+    order = [*FAMILIES, ""]
+    return sorted(boards, key=lambda board: order.index(family_of(board)))
+
+
 def index_content(boards: Sequence[Board], *, pictures: bool = True) -> dict[str, Any]:
     """What the template of the index needs."""
     counts = [row_counts(board) for board in boards]
@@ -60,14 +66,15 @@ def matrix_content(boards: Sequence[Board]) -> dict[str, Any]:
         for line in tabs_of(board)[1].lines:
             if line.card and line.kind == "embedded" and board.task.main in line.values:
                 found.setdefault(line.card, {}).setdefault(board.task.name, line)
-    order = [*FAMILIES, ""]
-    boards = sorted(boards, key=lambda board: order.index(family_of(board)))
+    boards = by_family(boards)
     groups = []
     for title, roles in _ROLES.items():
         own = [(name, lines) for name, lines in sorted(found.items()) if _role(lines) in roles]
         if own:
             groups.append({"title": title, "models": [_model(name, lines, boards) for name, lines in own]})
-    tasks = [{"name": board.task.name, "address": task_address(board.task)} for board in boards]
+    tasks = [
+        {"name": board.task.name, "main": board.task.main, "address": task_address(board.task)} for board in boards
+    ]
     return {"title": "Models and tasks", "tasks": tasks, "groups": groups}
 
 
@@ -82,4 +89,11 @@ def _model(name: str, lines: dict[str, Line], boards: Sequence[Board]) -> dict[s
         value = line.values[board.task.main] if line is not None else None
         shown = {"text": value.text, "digits": value.digits, "best": line.tied} if value and line else None
         cells.append(shown)
-    return {"name": name, "address": f"models/{name}.html", "role": _role(lines), "cells": cells}
+    seen = {line.supervision for line in lines.values()} - {"none"}
+    return {
+        "name": name,
+        "address": f"models/{name}.html",
+        "role": _role(lines),
+        "supervision": ", ".join(sorted(seen)),
+        "cells": cells,
+    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .rows import Line, Section
 
-WHISKER = (160, 16)
+WHISKER = (120, 16)
 """Width and height of the whisker in a cell."""
 FEWEST = 3
 """Fewest rows that are worth a plot."""
@@ -59,6 +59,11 @@ def axis(lines: Sequence[Line], metric: str, start: float, end: float) -> Scale:
     )
 
 
+def any_width(lines: Sequence[Line], metric: str) -> bool:
+    """Whether any number of a metric has an interval or a spread."""
+    return any(low < high for line in lines if metric in line.values for low, high in [line.values[metric].ends])
+
+
 def band(section: Section, metric: str, scale: Scale, direction: int) -> list[dict[str, Any]]:
     """What lies below the best floor and above the lowest ceiling of a section, as rectangles along the axis."""
     out: list[dict[str, Any]] = []
@@ -80,15 +85,18 @@ def whisker(line: Line, metric: str, scale: Scale) -> dict[str, Any]:
 
 
 def interval_plot(section: Section, metric: str, direction: int) -> dict[str, Any] | None:
-    """All rows of a section that have a metric, with their intervals, one below the other; None for too few."""
+    """All rows of a section that have a metric, with their intervals, one below the other; None for too few.
+
+    Without any interval the plot would only repeat the table: None, too.
+    """
     lines = [line for line in section.lines if metric in line.values]
-    if len(lines) < FEWEST:
+    if len(lines) < FEWEST or not any_width(lines, metric):
         return None
-    left, right, step = 20 + round(6.8 * max(len(line.name) + 2 for line in lines)), 690, 22
+    left, right, step = 20 + round(6.8 * max(len(line.name) + 2 for line in lines)), 510, 22
     scale = axis(lines, metric, left, right)
     rows = [{**whisker(line, metric, scale), "y": 30 + step * n, "line": line} for n, line in enumerate(lines)]
     return {
-        "width": 760,
+        "width": 560,
         "height": 46 + step * len(lines),
         "left": left,
         "right": right,
@@ -105,13 +113,34 @@ def scatter(lines: Sequence[Line], metric: str, fact: str) -> dict[str, Any] | N
     points = [(cost, line) for cost, line in points if cost > 0]
     if len(points) < FEWEST or len({cost for cost, _ in points}) < 2:
         return None
-    width, height, left, bottom = 460, 300, 48, 256
-    up = axis([line for _, line in points], metric, bottom, 16)
     costs = [math.log10(cost) for cost, _ in points]
-    along = Scale(min(costs) - 0.1, max(costs) + 0.1, left, width - 110)
-    marks = [
-        {"x": along(math.log10(cost)), "y": up(line.values[metric].value), "line": line, "cost": cost}
-        for cost, line in points
+    marks = [{"along": math.log10(cost), "line": line, "cost": cost} for cost, line in points]
+    return _points(marks, metric, min(costs) - 0.1, max(costs) + 0.1, _log_ticks)
+
+
+def _points(
+    marks: Sequence[dict[str, Any]],
+    metric: str,
+    low: float,
+    high: float,
+    ticks: Callable[[Scale], list[dict[str, Any]]],
+    rise: int = 0,
+) -> dict[str, Any]:
+    """The frame that plots of points share, with their marks and labels.
+
+    Args:
+        marks: `along` (place on the horizontal axis), `line` and `cost` of each point.
+        metric: the vertical axis.
+        low: least place on the horizontal axis.
+        high: largest one.
+        ticks: gives the ticks of that axis.
+        rise: pixels by which a label stands above its point.
+    """
+    width, height, left, bottom = 460, 300, 48, 256
+    across = Scale(low, high, left, width - 110)
+    up = axis([mark["line"] for mark in marks], metric, bottom, 16)
+    placed = [
+        {**mark, "x": across(mark["along"]), "y": up(mark["line"].values[metric].value), "rise": rise} for mark in marks
     ]
     return {
         "width": width,
@@ -119,9 +148,10 @@ def scatter(lines: Sequence[Line], metric: str, fact: str) -> dict[str, Any] | N
         "left": left,
         "right": width - 110,
         "bottom": bottom,
-        "points": _labelled(marks, width),
-        "x_ticks": _log_ticks(along),
+        "points": _labelled(placed, width),
+        "x_ticks": ticks(across),
         "y_ticks": up.ticks,
+        "scales": (across, up),
     }
 
 
@@ -170,25 +200,18 @@ def history(lines: Sequence[Line], metric: str, direction: int) -> dict[str, Any
     years = sorted({int(line.year) for line in rows})
     if len(rows) < FEWEST or len(years) < 2:
         return None
-    width, height, left, bottom = 460, 300, 48, 256
-    up = axis(rows, metric, bottom, 16)
-    along = Scale(years[0] - 0.4, years[-1] + 0.4, left, width - 110)
-    marks = [{"x": along(int(row.year)), "y": up(row.values[metric].value), "line": row, "cost": None} for row in rows]
     best, so_far = None, []
     for year in years:
         own = [row.values[metric].value for row in rows if int(row.year) == year]
         top = max(own) if direction > 0 else min(own)
         best = top if best is None else (max(best, top) if direction > 0 else min(best, top))
         so_far.append((year, best))
-    return {
-        "width": width,
-        "height": height,
-        "left": left,
-        "right": width - 110,
-        "bottom": bottom,
-        "points": _labelled(marks, width),
-        "steps": [(along(year), up(value)) for year, value in so_far],
-        "best": so_far,
-        "x_ticks": [{"at": along(year), "text": str(year)} for year in range(years[0], years[-1] + 1)],
-        "y_ticks": up.ticks,
-    }
+
+    def ticks(along: Scale) -> list[dict[str, Any]]:
+        return [{"at": along(year), "text": str(year)} for year in range(years[0], years[-1] + 1)]
+
+    marks = [{"along": int(row.year), "line": row, "cost": None} for row in rows]
+    # The line of the best so far leaves a point to the right: labels stand above it.
+    plot = _points(marks, metric, years[0] - 0.4, years[-1] + 0.4, ticks, rise=9)
+    along, up = plot["scales"]
+    return {**plot, "steps": [(along(year), up(value)) for year, value in so_far], "best": so_far}

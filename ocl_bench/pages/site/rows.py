@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...core.errors import UsageError
+from ...metrics import find_metric
 from ...results.papers import Paper, find_paper
 from ...results.published import PublishedRow, PublishedTable
 from ...tables.leaderboard.board_csv import fixed
@@ -34,6 +37,23 @@ FACTS = {
     "training_data": "training data",
 }
 """Facts of a model that a table can show, by the field of `leaderboard.facts.Facts`, with their heads."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a metric means, and whether larger is better (1) or smaller (-1)."""
+
+    meaning: str
+    direction: int
+
+
+def meaning_of(metric: str) -> Meaning:
+    """The meaning of a metric; a metric of nobody's catalogue has no words."""
+    try:
+        found = find_metric(metric)
+    except UsageError:
+        return Meaning(metric, 1)
+    return Meaning(found.meaning, found.direction)
 
 
 @dataclass(frozen=True)
@@ -206,12 +226,25 @@ def _published_sections(board: Board) -> Iterator[Section]:
     comparable = [entry for entry in entries if entry[0].comparable == "yes"]
     if comparable:
         title = "Published, comparable with results on official data"
-        yield Section(title, "", tuple(published_line(table, row, seeds) for row, seeds in comparable))
+        yield Section(title, "", _best_first(board, [published_line(table, row, seeds) for row, seeds in comparable]))
     for protocol, text in table.protocols.items():
         own = [entry for entry in entries if entry[0].comparable == "no" and entry[0].protocol == protocol]
         if own:
-            lines = tuple(published_line(table, row, seeds) for row, seeds in own)
+            lines = _best_first(board, [published_line(table, row, seeds) for row, seeds in own])
             yield Section(f"Published, protocol {protocol}, not comparable", text, lines)
+
+
+def _best_first(board: Board, lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Rows, best first in the main metric, or in the first one that they have where nobody printed the main one."""
+    first = next(iter(metrics_first(board, {metric for line in lines for metric in line.values})), None)
+    if first is None:
+        return tuple(lines)
+    direction = meaning_of(first).direction
+
+    def place(line: Line) -> float:
+        return -direction * line.values[first].value if first in line.values else math.inf
+
+    return tuple(sorted(lines, key=place))
 
 
 def published_line(table: PublishedTable, row: PublishedRow, seeds: Iterable[PublishedRow] = ()) -> Line:

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.errors import UsageError
 from ...families import find_family
-from ...metrics import find_metric
 from ...results.ranks_with import Reference
 from ...tables.leaderboard.index_page import FAMILY_TITLES
 from ...tables.leaderboard.ranking import Board
 from ...tables.leaderboard.shown import Link
-from .plots import WHISKER, Scale, axis, band, history, interval_plot, scatter, whisker
-from .rows import FACTS, Line, Section, Tab, Value, tabs_of
+from ..report.signature import terms
+from .plots import WHISKER, Scale, any_width, axis, band, history, interval_plot, scatter, whisker
+from .rows import FACTS, Line, Meaning, Section, Tab, Value, meaning_of, tabs_of
 from .strata_plots import strata_plots
 
 ROOT = "../"
@@ -22,16 +21,8 @@ ROOT = "../"
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a metric means, and whether larger is better (1) or smaller (-1)."""
-
-    meaning: str
-    direction: int
-
-
-@dataclass(frozen=True)
 class Cell:
-    """One number as a table draws it. mark: its whisker; None for a ceiling beyond the axis."""
+    """One number as a table draws it. mark: its whisker; None without an axis, and for a ceiling beyond it."""
 
     value: Value
     mark: dict[str, Any] | None
@@ -80,15 +71,6 @@ def entry_links(line: Line, reports: Mapping[str, str]) -> list[Link]:
     return links
 
 
-def meaning_of(metric: str) -> Meaning:
-    """The meaning of a metric; a metric of nobody's catalogue has no words."""
-    try:
-        found = find_metric(metric)
-    except UsageError:
-        return Meaning(metric, 1)
-    return Meaning(found.meaning, found.direction)
-
-
 def task_content(board: Board, reports: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the template and the script of a task need. reports: as for `entry_links`."""
     task = board.task
@@ -103,6 +85,9 @@ def task_content(board: Board, reports: Mapping[str, str]) -> tuple[dict[str, An
         "task": {"name": task.name, "version": task.version, "title": task.title, "hash": task.hash[:12]},
         "family": FAMILY_TITLES.get(family, family.capitalize()),
         "reference": task.card.reference if task.card is not None else "",
+        # Where the masks come from differs by row, see the column "protocol".
+        "signature": terms(task.card.signature("any", task.main)) if task.card is not None else (),
+        "main": task.main,
         "meanings": meanings,
         "facts": tuple(FACTS.items()),
         "size": WHISKER,
@@ -121,7 +106,9 @@ def _tab(tab: Tab, meanings: dict[str, Meaning], units: str, reports: Mapping[st
     lines = list(tab.lines)
     # A ceiling is often far above everything else, and would press the intervals of the models together.
     bounded = [line for line in lines if line.role != "ceiling"]
-    scales = {metric: axis(bounded, metric, 3, WHISKER[0] - 3) for metric in tab.metrics}
+    # Numbers without any interval need no axis: the digits say it all.
+    drawn = [metric for metric in tab.metrics if any_width(lines, metric)]
+    scales = {metric: axis(bounded, metric, 3, WHISKER[0] - 3) for metric in drawn}
     main = tab.metrics[0]
     shown = {*tab.metrics[:2], "supervision", *(["year"] if tab.key == "official" else [])}
     columns = [*((metric, metric) for metric in tab.metrics), ("supervision", "supervision"), ("year", "year")]
@@ -134,13 +121,14 @@ def _tab(tab: Tab, meanings: dict[str, Meaning], units: str, reports: Mapping[st
         "key": tab.key,
         "title": tab.title,
         "count": len(lines),
+        "ranked": any(line.rank for line in lines),
         "empty": empty[tab.key],
         "metrics": tab.metrics,
         "scales": {metric: f"{scale.low:g} to {scale.high:g}" for metric, scale in scales.items()},
         "sections": [
             {
                 "section": section,
-                "entries": [_entry(line, section, scales, meanings, reports) for line in section.lines],
+                "entries": [_entry(line, section, tab.metrics, scales, meanings, reports) for line in section.lines],
             }
             for section in tab.sections
         ],
@@ -155,20 +143,22 @@ def _tab(tab: Tab, meanings: dict[str, Meaning], units: str, reports: Mapping[st
 def _entry(
     line: Line,
     section: Section,
+    metrics: Sequence[str],
     scales: dict[str, Scale],
     meanings: dict[str, Meaning],
     reports: Mapping[str, str],
 ) -> Entry:
+    """A row of a table. scales: the axes of those metrics that have one."""
     cells: dict[str, Cell | None] = {}
-    for metric, scale in scales.items():
-        value = line.values.get(metric)
-        if value is None:
-            cells[metric] = None
+    for metric in metrics:
+        value, scale = line.values.get(metric), scales.get(metric)
+        if value is None or scale is None:
+            cells[metric] = Cell(value, None, []) if value is not None else None
             continue
         bands = band(section, metric, scale, meanings[metric].direction)
         inside = scale.low <= value.value <= scale.high
         cells[metric] = Cell(value, whisker(line, metric, scale) if inside else None, bands)
-    seeds = tuple(_entry(seed, section, scales, meanings, reports) for seed in line.seeds)
+    seeds = tuple(_entry(seed, section, metrics, scales, meanings, reports) for seed in line.seeds)
     # The rows of the seeds stand below their mean, with their own links.
     links = line.links[:-1] if line.seeds and line.kind != "published" else entry_links(line, reports)
     return Entry(line, entry_address(line), links, cells, seeds)
@@ -195,7 +185,9 @@ def _legend(tab: Tab, units: str) -> str:
     if any(value.low is not None for line in lines for value in line.values.values()):
         parts.append(f"whisker: 95 % interval over {units}")
     if any(line.kind == "published" for line in lines):
-        parts.append("dashed: ± as printed; a published number has no rank, since nothing can be tested without images")
+        printed = any(value.spread is not None for line in lines for value in line.values.values())
+        parts += ["dashed: ± as printed"] if printed else []
+        parts.append("a published number has no rank, since nothing can be tested without its images")
     if any(line.role in ("floor", "ceiling") for line in lines):
         parts.append("shaded: below the best floor, or above the lowest ceiling, of the block")
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + ("." if parts else "")

@@ -1,4 +1,4 @@
-"""Pages made of documents: *Why numbers differ*, with its examples as pictures, and how to submit."""
+"""Pages of text: *Why numbers differ*, with its examples as pictures, how to submit, and the claims of papers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from ...core.paths import bundled
+from ...tables.comparison.claims_page import Papers, to_markdown
 from ..render import environment
 from .examples import EXAMPLES, Example
 
 DOCUMENTS = {"why-numbers-differ": "Why numbers differ", "submit": "How to submit a result"}
 """Files of `docs/` that become pages, with their titles."""
+
+
+def claims_content(judged: Papers) -> dict[str, Any]:
+    """The page of the claims of all papers: each test behind a verdict, and what was printed."""
+    return {"title": "Claims", "wide": True, "body": to_html(to_markdown(judged), {})}
 
 
 def text_pages() -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
@@ -24,7 +30,7 @@ def text_pages() -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
         text = (bundled("docs") / f"{name}.md").read_text(encoding="utf-8")
         examples = EXAMPLES if name == "why-numbers-differ" else {}
         body = to_html(text, examples)
-        yield f"{name}.html", {"title": title, "body": body}, ("examples.js",) if examples else ()
+        yield f"{name}.html", {"title": title, "wide": False, "body": body}, ("examples.js",) if examples else ()
 
 
 def to_html(text: str, examples: dict[str, Example]) -> Markup:

@@ -19,7 +19,7 @@ async function showScene(holder, scene, page) {
 
 // Images and videos with segments: panels that share one focus, one opacity, one frame and one least score.
 async function showSegments(holder, scene, page) {
-  const state = { frame: 0, opacity: 0.7, focus: null, least: 0, first: scene.classes ? 2 : 3 };
+  const state = { frame: 0, opacity: 0.7, focus: null, least: 0, first: scene.classes && !scene.background ? 2 : 3 };
   const two = page.runs.length > 1;
   const of = (run) => (two ? ` of ${page.runs[run]}` : "");
   const names = scene.classes ? Object.values(scene.classes) : scene.names;
@@ -157,6 +157,15 @@ function recognisedTable(answer) {
   return table("Objects and what their slots are called", ["Object", "Slot", "Called", "Next", "Box IoU"], rows);
 }
 
+// One square of a strip of squares.
+function paintTile(strip, place, side) {
+  const canvas = element("canvas", { "aria-hidden": "true", width: 2 * side, height: 2 * side });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(strip, place * side, 0, side, side, 0, 0, 2 * side, 2 * side);
+  return canvas;
+}
+
 // The image, its nearest neighbours, and how the classes vote.
 async function showNeighbours(holder, scene, page) {
   const image = await decodeImage(scene.image);
@@ -171,28 +180,28 @@ async function showNeighbours(holder, scene, page) {
     }
     const verdict = element("p", {}, page.runs.length > 1 ? `${page.runs[run]} predicts ` : "Predicted: ", element("span", { class: answer.right ? "hit-right" : "hit-wrong" }, answer.predicted), answer.right ? ", right" : ", wrong");
     const list = element("ol", { class: "neighbours", "aria-label": "Nearest neighbours" });
+    const strip = answer.strip && await decodeImage(answer.strip.image);
     for (const [place, [name, cosine, vote, right]] of answer.neighbours.entries()) {
-      const picture = answer.pictures[place];
-      const canvas = picture ? element("canvas", { "aria-hidden": "true" }) : null;
-      if (picture) decodeImage(picture[0]).then((image) => paintImage(canvas, { image, height: picture[1], width: picture[2] }, false));
-      list.append(element("li", {}, canvas, element("span", { class: right ? "hit-right" : "hit-wrong" }, name), element("div", { class: "muted" }, `cosine ${digits(cosine)}, ${percent(vote)} of the votes`)));
+      const canvas = answer.strip?.known[place] ? paintTile(strip, place, answer.strip.side) : null;
+      list.append(element("li", {}, canvas, element("div", {}, element("span", { class: right ? "hit-right" : "hit-wrong" }, name), element("div", { class: "muted" }, `${percent(vote)}, cosine ${digits(cosine)}`))));
     }
     const votes = new Map();
     for (const [name, , vote] of answer.neighbours) votes.set(name, (votes.get(name) ?? 0) + vote);
     const text = [...votes].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([name, vote]) => `${name} ${percent(vote)}`).join(", ");
-    votesOfRuns.append(verdict, element("p", { class: "small muted" }, `Votes: ${text}.`), list);
+    votesOfRuns.append(verdict, element("p", { class: "small muted" }, `Votes of all ${answer.neighbours.length} neighbours: ${text}.`), list);
   }
 }
 
 // A slider over the frames of a video, and a button that plays them.
 function scrubber(scene, go) {
   const names = scene.frames.map((frame) => frame.name);
-  const output = element("output", { for: "scrubber", class: "number small" }, `frame ${names[0]}`);
+  const text = (frame) => `frame ${names[frame]} (${frame + 1} of ${names.length} shown, ${scene.count} in all)`;
+  const output = element("output", { for: "scrubber", class: "number small" }, text(0));
   const slider = element("input", { type: "range", id: "scrubber", min: 0, max: names.length - 1, step: 1, value: 0, "aria-valuetext": `frame ${names[0]}` });
   const show = async (frame) => {
     slider.value = frame;
     slider.setAttribute("aria-valuetext", `frame ${names[frame]}`);
-    output.textContent = `frame ${names[frame]} (${frame + 1} of ${names.length} shown, ${scene.count} in all)`;
+    output.textContent = text(frame);
     await go(frame);
   };
   slider.addEventListener("input", () => show(Number(slider.value)));

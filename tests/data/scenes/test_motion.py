@@ -252,10 +252,10 @@ def test_the_texture_of_the_ground_stays_where_it_is(small: list[RenderedVideo])
 
 def test_a_worker_process_renders_the_same(first_video: RenderedVideo) -> None:
     store = VideoStore()
-    assert store.missing(2) == [0, 1] and len(store) == 0
+    assert store.files(2) == {"00000.npz": 0, "00001.npz": 1} and len(store) == 0
     done: list[int] = []
     run_in_processes([StoreJob(store, (0,))], done.append, "ocl_bench.data.scenes.videos")  # type: ignore[arg-type]
-    assert done == [1] and store.missing(2) == [1]
+    assert done == [1] and [(store.folder / name).is_file() for name in store.files(2)] == [True, False]
     filled = replace(store, count=1)
     assert len(filled) == 1 and [len(video.categories) for video in filled] == [len(first_video.categories)]
     stored = filled[-1]

@@ -47,8 +47,8 @@ def same(one: ClassedScene, other: ClassedScene) -> bool:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """The bytes of each file."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The bytes of each scene file."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
 
 
 @pytest.mark.parametrize("layout", CARDS)
@@ -105,11 +105,11 @@ def test_a_killed_run_goes_on_where_it_stopped(small: Path, monkeypatch: pytest.
     interrupt_replacing(monkeypatch, at=2)
     with pytest.raises(KeyboardInterrupt):
         ensure_scenes(SceneStore(seed=5), 48, progress=False)
-    assert SceneStore(seed=5).missing(48) == [1, 2], "a chunk that is being written is not seen"
+    assert [*content(SceneStore(seed=5).folder)] == ["00000.npz"], "a chunk that is being written is not seen"
     rendered = count_rendering(monkeypatch)
     resumed = ensure_scenes(SceneStore(seed=5), 48, progress=False)
     assert rendered == [*range(16, 48)]
-    assert {name: data for name, data in content(resumed.folder).items() if name.endswith(".npz")} == whole
+    assert content(resumed.folder) == whole
     ensure_scenes(SceneStore(seed=5), 48, progress=False)
     assert len(rendered) == 32, "nothing is rendered twice"
 
@@ -164,3 +164,32 @@ def test_worker_processes_render_what_this_process_renders(
     here.render([1], lambda n: None)
     assert all(same(scenes[index], here[index]) for index in range(16, 32))
     assert scenes[0].image.shape == (120, 160, 3)
+
+
+def pictures(root: Path) -> dict[str, bytes]:
+    """The bytes of each file of a tree."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("[!.]*") if path.is_file()}
+
+
+@pytest.mark.parametrize("layout", CARDS)
+def test_a_picture_that_was_replaced_by_another_valid_one_is_rendered_again(layout: str, small: Path) -> None:
+    task = card(**CARDS[layout], split="val", stand_in=STAND_IN)
+    root = open_data(task, progress=False).root
+    before = pictures(root)
+    one, other = [path for path in sorted(root.rglob("*.jpg")) or sorted(root.rglob("*_leftImg8bit.png"))][:2]
+    one.write_bytes(other.read_bytes())
+    assert open_data(task, progress=False).root == root and pictures(root) == before
+    max(root.rglob("*.png")).unlink()
+    open_data(task, progress=False)
+    assert pictures(root) == before
+
+
+def test_a_chunk_of_scenes_that_was_replaced_by_another_is_rendered_again(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ensure_scenes(SceneStore(split="val"), 32, progress=False)
+    before = content(store.folder)
+    (store.folder / "00000.npz").write_bytes(before["00001.npz"])
+    rendered = count_rendering(monkeypatch)
+    ensure_scenes(SceneStore(split="val"), 32, progress=False)
+    assert content(store.folder) == before and rendered == [*range(16)]

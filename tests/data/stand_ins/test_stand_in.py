@@ -19,7 +19,7 @@ STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 2
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
 
 
 def test_stand_in_is_rendered_once_in_the_official_layout(rendered, private_places):
@@ -151,7 +151,7 @@ def test_unknown_revision_is_refused_before_anything_is_written(rendered, privat
     task = card(variant="full", split="test", stand_in={**STAND_IN, "revision": 7})
     with pytest.raises(UsageError, match="revision 7 is not rendered") as caught:
         open_data(task, progress=False)
-    assert "\n" not in str(caught.value) and not private_places.exists()
+    assert "\n" not in str(caught.value) and not any(path.is_file() for path in private_places.rglob("*"))
 
 
 @pytest.mark.slow

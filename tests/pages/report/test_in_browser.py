@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "two": build.report(good, coarse, out=root / "two.html", **keywords),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "INLINE_SAMPLES", 10)
+        patch.setattr(build, "INLINE_PICTURES", 10)
         patch.setattr(build, "PART_BYTES", 8000)
         made["many"] = build.report(coarse, out=root / "many.html", **keywords)
     videos = own_videos(root / "videos")
@@ -158,6 +158,7 @@ def test_slots_and_opacity_change_the_pictures(browser: Any, pages: dict[str, Pa
 def test_scrubber(browser: Any, pages: dict[str, Path]) -> None:
     visit(browser, pages["video"])
     before = pixels(browser, 2)
+    assert browser.find_element(By.CSS_SELECTOR, "output").text == "frame 000 (1 of 5 shown, 5 in all)"
     slider = browser.find_element(By.ID, "scrubber")
     slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     wait(browser, "document.querySelector('output').textContent.startsWith('frame 002')")

@@ -39,6 +39,7 @@ from ocl_bench.metrics.mistakes import KINDS
 from ocl_bench.pages.report import build
 from ocl_bench.pages.report import run as run_of_report
 from ocl_bench.pages.report.build import report
+from ocl_bench.pages.report.views import segments
 from ocl_bench.results.record import Result
 
 
@@ -107,7 +108,7 @@ def test_a_perfect_run_has_no_mistake(place: Path, task: Any, good: Result) -> N
     page = report(good, out=place / "b.html", task=task, data_root=place / "data", progress=False)
     text = page.read_text()
     assert "Every annotated pixel is right." in text
-    assert "Not ranked: partial: 1 of 30 images failed." in text and "<script>alert" not in text
+    assert "Not ranked: partial: 1 of 30 samples failed." in text and "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     kinds = {one["name"]: set(one["values"][0][:-1]) for one in data_of(page)["samples"]["mistakes"]}
     assert kinds == {f"{kind} pixels": {0.0} for kind in ("split", "merged", "missed", "spilled")}
@@ -162,7 +163,7 @@ def test_what_is_missing_is_said(place: Path, task: Any, coarse: Result, tmp_pat
 def test_a_family_without_a_view(place: Path, task: Any, coarse: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_of_report, "find_family", lambda name: replace(find_family(name), view=""))
     page = report(coarse, out=place / "d.html", task=task, data_root=place / "data", progress=False)
-    assert "The family discovery names no view of its samples: numbers only." in page.read_text()
+    assert "Samples of discovery tasks cannot be shown: this page has their numbers only." in page.read_text()
     assert data_of(page)["pictures"] == [None] * COUNT
 
 
@@ -182,7 +183,7 @@ def test_many_samples_lie_beside_the_page(
 ) -> None:
     keywords: dict[str, Any] = {"task": task, "data_root": place / "data", "progress": False}
     whole = data_of(report(coarse, out=tmp_path / "all.html", **keywords))
-    monkeypatch.setattr(build, "INLINE_SAMPLES", 10)
+    monkeypatch.setattr(build, "INLINE_PICTURES", 10)
     monkeypatch.setattr(build, "PART_BYTES", 8000)
     page = report(coarse, out=tmp_path / "parts.html", **keywords)
     data = data_of(page)
@@ -230,6 +231,46 @@ def test_videos(tmp_path: Path) -> None:
     assert [frame["name"] for frame in sample["frames"]] == [f"{number:03d}" for number in range(5)]
     assert len(sample["runs"][0]["maps"]) == 5
     assert sum(sample["runs"][0]["pixels"].values()) == 5 * SIDE * SIDE
+
+
+def test_a_data_root_of_an_embedded_run_is_refused(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:
+    embedded = coarse.model_copy(update={"data": coarse.data.model_copy(update={"kind": "embedded"})})
+    with pytest.raises(UsageError, match=r"was evaluated on (the )?embedded data, .*; leave --data-root out"):
+        report(embedded, out=tmp_path / "a.html", task=task, data_root=place / "data", progress=False)
+
+
+def test_long_videos_say_that_some_frames_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SHOWN_FRAMES", 3)
+    task = own_videos(tmp_path / "data")
+    result = run_of(task, tmp_path / "data", tmp_path / "results", VideoColours(2), "video", batch_size=2)
+    keywords: dict[str, Any] = {"task": task, "data_root": tmp_path / "data", "progress": False}
+    page = report(result, out=tmp_path / "a.html", **keywords)
+    sample = data_of(page)["pictures"][0]
+    assert [frame["name"] for frame in sample["frames"]] == ["000", "002", "004"] and sample["count"] == 5
+    assert "over 3 videos. Counted are the 12 frames of each video that this page shows" in page.read_text()
+    monkeypatch.setattr(build, "INLINE_PICTURES", 3 * 12 - 1)
+    assert data_of(report(result, out=tmp_path / "b.html", **keywords))["files"], "frames count, not videos"
+
+
+def test_the_best_floor_with_predictions_stands_beside_the_diagnosis(tmp_path: Path) -> None:
+    task, root = own_images(tmp_path / "data"), tmp_path / "data"
+    for folder in ("images", "masks"):
+        (root / folder / f"{BROKEN}.png").unlink()
+    coarse = run_of(task, root, tmp_path / "results", Colours(4), "coarse")
+    keywords: dict[str, Any] = {"task": task, "data_root": root, "progress": False}
+    text = report(coarse, out=tmp_path / "a.html", **keywords).read_text()
+    assert "No floor or ceiling has been evaluated on these samples" in text and "No floor beside it" in text
+    floors = {
+        name: ocl_bench.evaluate(name, task, data_root=root, results=tmp_path / "results", progress=False, **kept)
+        for name, kept in (("single-slot", {"save_predictions": True}), ("grid", {"save_predictions": True}))
+    }
+    best = max(floors.values(), key=lambda one: one.metrics["mbo_fg"].value or 0)
+    text = report(coarse, out=tmp_path / "b.html", **keywords).read_text()
+    assert f"floor {best.model.name}</th>" in text and "No floor beside it" not in text and "best floor" in text
+    own = report(best, out=tmp_path / "c.html", **keywords).read_text()
+    shares = re.findall(r'<td class="number muted">([\d.]+) %</td>', text)
+    assert len(shares) == 5 and all(f'<td class="number">{share} %</td>' in own for share in shares)
+    assert f"floor {best.model.name}</th>" not in own
 
 
 def test_the_verb_and_the_method(place: Path, task: Any, coarse: Result, tmp_path: Path) -> None:

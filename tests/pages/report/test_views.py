@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from all_families import CASES, FITTED, Everything, annotated, small_task
+from PIL import Image
 
 from ocl_bench.core.errors import SampleError
 from ocl_bench.evaluation.plan import make_plan
@@ -22,7 +26,7 @@ from ocl_bench.pages.report import run as run_of_report
 from ocl_bench.pages.report.run import Run, open_run
 from ocl_bench.pages.report.views import VIEWS, neighbours
 from ocl_bench.pages.report.views.base import Saved
-from ocl_bench.pages.report.views.classes import confusion
+from ocl_bench.pages.report.views.classes import class_name, confusion
 from ocl_bench.results.rows import read_rows
 
 COUNT = 6
@@ -106,7 +110,35 @@ def test_neighbours(shown: tuple[Any, Any]) -> None:
         assert sum(one[2] for one in answer["neighbours"]) == pytest.approx(1, abs=0.01)
         cosines = [one[1] for one in answer["neighbours"]]
         assert cosines == sorted(cosines, reverse=True) and len(cosines) == 12
-        assert len(answer["pictures"]) == 5 and all(answer["pictures"])
+        strip = answer["strip"]
+        assert strip["known"] == [True] * 12, "every neighbour that votes has a picture"
+        image = Image.open(io.BytesIO(base64.b64decode(strip["image"])))
+        assert image.size == (12 * strip["side"], strip["side"])
+
+
+def test_a_confusion_that_happens_once_is_not_the_most_frequent_one() -> None:
+    rows = pd.DataFrame({"id": list("abcd"), "label": [0, 1, 2, 3], "predicted": [1, 2, 2, 3]})
+    assert page_confusion(rows)["sentence"].startswith("No two classes are confused twice: each of the 2 wrong images")
+    twice = pd.DataFrame({"id": list("abcd"), "label": [0, 0, 2, 3], "predicted": [1, 1, 0, 3]})
+    assert page_confusion(twice)["sentence"] == "It most often takes class 0 for class 1: 67 % of the wrong images."
+
+
+def test_class_0_of_a_data_set_that_names_its_classes_from_1_on_is_background() -> None:
+    voc = {1: "aeroplane", 2: "bicycle"}
+    assert class_name(voc, 0) == "background" and class_name(voc, 3) == "class 3"
+    assert class_name({0: "road"}, 0) == "road" and class_name({}, 0) == "class 0"
+
+
+def test_a_ratio_of_sums_has_the_value_of_the_own_counts_of_each_sample() -> None:
+    """Questions about videos: rows have counts only, and the samples are to be sorted by what is right in them."""
+    names = ("descriptive", "n_unanswered")
+    record = SimpleNamespace(task=SimpleNamespace(main="descriptive"), metrics=dict.fromkeys(names))
+    rows = pd.DataFrame(
+        {"n_descriptive": [4.0, 0.0], "n_descriptive_right": [3.0, 0.0], "n_unanswered": [0.0, 1.0]}, index=["a", "b"]
+    )
+    values = Run(record, rows, FAMILIES["reasoning"]).sample_values  # type: ignore[arg-type]  # these fields suffice
+    assert list(values) == list(names) and values["descriptive"]["a"] == 0.75
+    assert np.isnan(values["descriptive"]["b"]), "no such question"
 
 
 @pytest.mark.parametrize("shown", ["discovery"], indirect=True)

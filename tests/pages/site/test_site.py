@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from results_for_boards import N, image_values, write
 from typer.testing import CliRunner
 
-from ocl_bench.cards.names import get_task
+from ocl_bench.cards.names import get_card, get_task
 from ocl_bench.cli import app
+from ocl_bench.core.paths import bundled
+from ocl_bench.metrics import compute
 from ocl_bench.pages.site import build
+from ocl_bench.pages.site.entries import Placed, _supervision
 from ocl_bench.pages.site.examples import EXAMPLES
 from ocl_bench.pages.site.plots import axis, band, history, interval_plot, scatter, short_number
 from ocl_bench.pages.site.rows import Line, Section, Value, tabs_of
@@ -104,6 +109,52 @@ def test_official_and_published_rows_come_first_and_seeds_are_folded(tmp_path: P
     assert published.metrics[:2] == ("mbo_all", "ari_int64_legacy")
 
 
+def test_rows_without_the_main_metric_are_sorted_by_what_they_have() -> None:
+    published, _ = tabs_of(make_board([], "coco-detection"))
+    for section in published.sections:
+        values = [one.values["ap_mask"].value for one in section.lines]
+        assert len(values) > 5 and values == sorted(values, reverse=True)
+
+
+def test_a_table_of_printed_numbers_has_no_ranks_and_draws_only_spreads(small_site: Path) -> None:
+    measured = (small_site / "tasks" / "clevrtex-v1.html").read_text(encoding="utf-8")
+    printed = (small_site / "tasks" / "coco-dias-v3-v1.html").read_text(encoding="utf-8")
+    assert '<td class="rank"' in measured and '<td class="rank"' not in printed
+    assert '<svg class="whisker"' in printed, "DIAS prints a spread"
+    alone = Section("", "", tuple(line(name, 0.3) for name in "abc"))
+    assert interval_plot(alone, "mbo_fg", 1) is not None
+    bare = [replace(one, values={"mbo_fg": Value(0.3)}) for one in alone.lines]
+    assert interval_plot(Section("", "", tuple(bare)), "mbo_fg", 1) is None
+
+
+def test_a_board_says_what_its_protocol_is(small_site: Path) -> None:
+    html = (small_site / "tasks" / "clevrtex-v1.html").read_text(encoding="utf-8")
+    assert "crop:center-0.8" in html and "truth label that is background and no object" in html
+    assert "mean best IoU over truth objects" in html
+
+
+def test_the_page_of_a_paper_says_under_which_protocol_each_number_stands(small_site: Path) -> None:
+    html = (small_site / "papers" / "slotcontrast.html").read_text(encoding="utf-8")
+    for data in ("MOVi-D, K = 21", "MOVi-C, K = 11", "YouTube-VIS 2022 as printed by SmoothSA"):
+        assert data in html
+    ytvis = html[html.index("YouTube-VIS 2022 as printed") :]
+    assert ytvis.index("Not comparable: another task") < ytvis.index("0.352") < ytvis.index("</tbody>")
+
+
+def test_supervision_that_only_results_know_stands_in_the_list_of_models() -> None:
+    card = get_card("fps-features")
+    boxes = line("fps-features", 0.5, "floor", supervision="boxes")
+    assert card.supervision == "none" and _supervision(card, {}) == "none"
+    assert _supervision(card, {"clevrtex": [Placed(boxes, 3)]}) == "boxes"
+
+
+def test_verdicts_lead_to_the_page_of_claims(small_site: Path) -> None:
+    html = (small_site / "models" / "dias.html").read_text(encoding="utf-8")
+    claims = (small_site / "claims.html").read_text(encoding="utf-8")
+    (place,) = re.findall(r'href="\.\./claims\.html#([^"]+)"', html)
+    assert f'id="{place}"' in claims and "beyond merging slots at evaluation" in claims
+
+
 def test_the_page_of_a_paper_folds_training_seeds(small_site: Path) -> None:
     html = (small_site / "papers" / "dias.html").read_text(encoding="utf-8")
     names = re.findall(r'<th scope="row">([^<]*)', html)
@@ -168,6 +219,7 @@ def test_history_is_made_of_comparable_rows_with_a_year() -> None:
     rows = [line(f"m{k}", 0.3 - k / 100, paper=paper, comparable="yes") for k, paper in enumerate(papers)]
     plot = history([*rows, line("other", 0.9, paper=papers[0], comparable="no")], "mbo_fg", 1)
     assert plot is not None and len(plot["points"]) == 3
+    assert all(point["rise"] > 6 for point in plot["points"]), "labels stand above the line of the best so far"
     assert len({y for _, y in plot["steps"]}) == 1, "later and worse rows do not lower the best so far"
     assert history(rows[:2], "mbo_fg", 1) is None
 
@@ -189,6 +241,24 @@ def test_examples_show_what_the_document_says() -> None:
     assert shown["4."] == [{"fg_ari": "1.000", "mbo_fg": "1.000"}, {"fg_ari": "0.000", "mbo_fg": "0.984"}]
     assert shown["5."][1] == {"mbo_fg": "0.600", "mbo_all": "0.800", "ari": "1.000"}
     assert shown["6."][1] == {"miou_fg": "1.000", "miou_all": "0.926", "miou_clevrtex": "0.555"}
+    assert shown["7."][0] == {"mbo_fg": "0.667", "mbo_class": "1.000"}
+    assert shown["9."] == [{"ari": "1.000"}, {"ari": "-0.008"}]
+    assert shown["10."] == [{"fg_ari": "1.000", "mbo_fg": "1.000"}, {"fg_ari": "-0.003", "mbo_fg": "0.333"}]
+    soft, enlarged, centre, corner = (float(one["mbo_fg"]) for one in shown["8."])
+    assert corner < enlarged < soft < centre, "the order of the document's means over 40 scenes"
+
+
+def test_the_first_scene_of_the_document_is_the_one_that_is_drawn() -> None:
+    text = (bundled("docs") / "why-numbers-differ.md").read_text(encoding="utf-8")
+    section = text[text.index("## 8.") :]
+    names: dict[str, Any] = {"np": np, "torch": torch, "compute": compute}
+    code = section.split("```python\n")[1].split("for name, maps")[0]
+    exec(code.replace("(40, 256, 256)", "(1, 256, 256)"), names)
+    protocols = names["protocols"]
+    drawn = EXAMPLES["8."].choices()
+    for choice, place in zip(drawn, (0, 2, 3, 4), strict=True):
+        truth, prediction = list(protocols.values())[place]
+        assert (choice.truth == truth[0].numpy()).all() and (choice.prediction == prediction[0].numpy()).all()
 
 
 def test_text_is_escaped_and_links_to_absent_pages_are_plain() -> None:

@@ -12,7 +12,15 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-PAGES = ("index.html", "matrix.html", "models.html", "papers.html", "why-numbers-differ.html", "submit.html")
+PAGES = (
+    "index.html",
+    "matrix.html",
+    "models.html",
+    "papers.html",
+    "claims.html",
+    "why-numbers-differ.html",
+    "submit.html",
+)
 TASK = "tasks/clevrtex-v1.html"
 PANEL = "#panel-embedded"
 NAMES = (
@@ -136,6 +144,15 @@ def test_each_page_is_accessible_and_fits_in_light_and_dark(browser: Any, small_
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width, f"{mode} {width}"
             screenshot(browser, f"site-{address.replace('/', '-').removesuffix('.html')}-{width}-{mode}")
     assert errors(browser) == []
+
+
+def test_names_of_tasks_and_models_have_room_at_every_width(browser: Any, small_site: Path) -> None:
+    for address, least in (("index.html", 95), ("models.html", 140), ("papers.html", 140)):
+        visit(browser, small_site, address)
+        for width in WIDTHS:
+            size(browser, width)
+            cell = browser.find_element(By.CSS_SELECTOR, "tbody th[scope=row]")
+            assert cell.size["width"] >= (least if width < 800 else 2 * least), f"{address} {width}"
 
 
 def test_the_board_of_a_task_is_whole_without_its_script(small_site: Path) -> None:

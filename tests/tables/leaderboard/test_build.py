@@ -69,10 +69,10 @@ def test_rows_of_two_groups_never_rank_against_each_other(tmp_path: Path, change
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"data__limit": 16}, "limited to 16 images"),
+        ({"data__limit": 16}, "limited to 16 samples"),
         ({"data__stand_in_seed": 5}, "fresh stand-in (seed 5)"),
         ({"data__split": "val"}, "split val"),
-        ({"counts__failed": [{"id": "i1", "error": "truncated"}]}, f"partial: 1 of {N} images failed"),
+        ({"counts__failed": [{"id": "i1", "error": "truncated"}]}, f"partial: 1 of {N} samples failed"),
         ({"identity__status": "failed samples"}, "partial: failed samples"),
         ({"task__hash": "f" * 64}, "another protocol (task hash ffffffff)"),
     ],

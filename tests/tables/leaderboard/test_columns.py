@@ -112,9 +112,9 @@ def test_on_official_data_nobody_knows_what_an_older_result_was_fitted_on(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"data__limit": 39}, "limited to 39 images"),
+        ({"data__limit": 39}, "limited to 39 samples"),
         ({"data__stand_in_seed": 1}, "fresh stand-in (seed 1)"),
-        ({"counts__failed": [{"id": "i1", "error": "e"}]}, "partial: 1 of 40 images failed"),
+        ({"counts__failed": [{"id": "i1", "error": "e"}]}, "partial: 1 of 40 samples failed"),
         ({"identity__status": "failed samples"}, "partial: failed samples"),
         ({"task__hash": "0" * 64}, "another protocol (task hash 00000000)"),
         ({"model__parameters": 9, "model__checkpoint_sha256": ""}, "untrained: no checkpoint was loaded"),

@@ -16,7 +16,7 @@ from .base import View
 from .classes import Classes
 from .detections import Boxes
 from .neighbours import Neighbours
-from .segments import Frames, Masks
+from .segments import SHOWN_FRAMES, Frames, Masks
 from .slots import Slots
 
 VIEWS: Mapping[str, Callable[[TaskSpec, OpenData, Path | None], View]] = {
@@ -28,3 +28,7 @@ VIEWS: Mapping[str, Callable[[TaskSpec, OpenData, Path | None], View]] = {
     "neighbours": Neighbours,
 }
 """Views by the name that families use."""
+COUNTED = ("masks", "frames", "slots", "detections")
+"""Views that count mistakes in segments."""
+PICTURES = {"frames": SHOWN_FRAMES}
+"""Pictures of one sample, where a view has more than one."""

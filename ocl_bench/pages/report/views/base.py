@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -20,6 +20,9 @@ from ....metrics.mistakes import KINDS, WRONG, Mistakes
 from ..diagnosis import Tally
 from ..encode import SIDE, fitted, image_text
 from ..run import Run
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -72,10 +75,15 @@ class Shown:
 def pixels_and_truth(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[str, tuple[int, int], Truth]:
     """The picture of a sample as the protocol crops it, its height and width, and the truth as it is scored."""
     image, truth = prepare(sample, task.protocol, side)
-    pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     # Models see squares. The picture gets the shape of the truth back, which keeps that of the image.
     shape = fitted(truth.labels.shape, side)
-    return image_text(pixels, shape), shape, truth
+    return image_text(pixels_of(image), shape), shape, truth
+
+
+def pixels_of(image: torch.Tensor) -> np.ndarray:
+    """An image (3, H, W) in [0, 1] as uint8 (H, W, 3)."""
+    pixels: np.ndarray = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    return pixels
 
 
 def names_of(truth: Truth, data: OpenData) -> list[str]:

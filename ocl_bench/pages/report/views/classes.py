@@ -41,6 +41,7 @@ class Classes(Shown):
             "image": image,
             "truth": truth_map(truth.classes, shape),
             "classes": {str(one): class_name(self.data.categories, one) for one in present},
+            "background": has_background(self.data.categories),
             "names": [],
         }
 
@@ -73,7 +74,7 @@ class Classes(Shown):
         return {
             "map": map_of(codes, shape),
             "ids": [int(one) for one in ids],
-            "colours": [int(one) for one in ids],
+            "colours": [int(one) - has_background(self.data.categories) for one in ids],
             "classes": [class_name(self.data.categories, int(one)) for one in ids],
             "kinds": ["".join("." if kind < 0 else str(kind) for kind in row) for row in kinds.tolist()],
             "pixels": {RIGHT: right, WRONG: int(table.sum()) - right},
@@ -83,7 +84,14 @@ class Classes(Shown):
 
 def class_name(categories: Mapping[int, str], number: int) -> str:
     """Name of a class, or its number."""
+    if number == 0 and has_background(categories):
+        return "background"
     return categories.get(number, f"class {number}")
+
+
+def has_background(categories: Mapping[int, str]) -> bool:
+    """Whether class 0 is background: a data set that names its classes from 1 on, as PASCAL VOC does."""
+    return bool(categories) and 0 not in categories
 
 
 @lru_cache(maxsize=2)  # two runs
@@ -119,7 +127,9 @@ def confusion(run: Run) -> dict[str, Any] | None:
     np.fill_diagonal(off, 0)
     wrong = int(off.sum())
     sentence = f"All {what} have the right class."
-    if wrong:
+    if wrong and off.max() == 1 < wrong:
+        sentence = f"No two classes are confused twice: each of the {wrong} wrong {what} is another confusion."
+    elif wrong:
         true, called = np.unravel_index(int(off.argmax()), off.shape)
         share = 100 * off[true, called] / wrong
         sentence = (

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from ....cards.protocols import KnnProtocol
 from ....core.errors import DataMissingError, SampleError
 from ....core.types import Sample
 from ....data import OpenData
+from ....data.transforms import prepare
 from ....evaluation.plan import open_train
 from ....families.files import prediction_path
-from ..encode import SIDE
-from .base import Saved, Shown, pixels_and_truth, saved_json
+from ..encode import SIDE, image_text
+from .base import Saved, Shown, pixels_and_truth, pixels_of, saved_json
 
-PICTURES, PICTURE_SIDE = 5, 48
-"""Neighbours with a picture, and its side in pixels; of the others the page has the class and the cosine."""
+TILE, TILE_QUALITY = 28, 40
+"""Side in pixels and WebP quality of the pictures of neighbours: twenty of them are to take 5 kB."""
 
 
 class SavedNeighbours(BaseModel):
@@ -53,7 +56,7 @@ class Neighbours(Shown):
         return {"size": shape, "image": image, "label": self._name(truth.label), "names": []}
 
     def answer(self, sample: Sample, saved: Saved) -> dict[str, Any]:
-        """The neighbours, the nearest first: class, cosine, share of the votes, whether right, and a few pictures."""
+        """The neighbours that vote, the nearest first: class, cosine, share of the votes, whether right, pictures."""
         path = prediction_path(saved.folder, sample.id, saved.seed, ".json")
         found = saved_json(path, sample.id, SavedNeighbours)
         protocol = self.task.protocol
@@ -68,18 +71,28 @@ class Neighbours(Shown):
             "predicted": self._name(found.predicted),
             "right": found.predicted == sample.truth.label,
             "neighbours": neighbours,
-            "pictures": [self._picture(position) for position in found.positions[:PICTURES]],
+            "strip": self._strip(found.positions),
         }
 
-    def _picture(self, position: int) -> list[Any] | None:
-        """Picture, height and width of an image of the bank; None where it cannot be read."""
+    def _strip(self, positions: Sequence[int]) -> dict[str, Any] | None:
+        """The pictures of images of the bank side by side in one image, and which of them could be read."""
+        tiles = [self._tile(position) for position in positions]
+        known = [tile is not None for tile in tiles]
+        if not any(known):
+            return None
+        empty = np.full((TILE, TILE, 3), 128, np.uint8)
+        strip = np.hstack([empty if tile is None else tile for tile in tiles])
+        size = (TILE, TILE * len(tiles))
+        return {"image": image_text(strip, size, TILE_QUALITY), "side": TILE, "known": known}
+
+    def _tile(self, position: int) -> np.ndarray | None:
+        """An image of the bank as the model saw it, small; None where it cannot be read."""
         if self.bank is None or not 0 <= position < len(self.bank.ids):
             return None
         try:
-            image, shape, _ = pixels_and_truth(self.bank.reader[position], self.task, PICTURE_SIDE)
+            return pixels_of(prepare(self.bank.reader[position], self.task.protocol, TILE)[0])
         except SampleError:
             return None
-        return [image, *shape]
 
     def _name(self, label: int | None) -> str:
         return "unknown" if label is None else self.data.categories.get(label, f"class {label}")
