@@ -54,7 +54,7 @@ def get(
     from ..data.getting.work import announce
     from ..data.getting.work import get as get_archives
 
-    data_set, root = find_data_set(name), _root(data_root)
+    data_set, root = find_data_set(name), _folder(data_root)
     archives = data_set.files()
     for line in announce(data_set, archives, root):
         typer.echo(line)
@@ -98,7 +98,7 @@ def link(
     from ..data.getting.work import link as link_folder
     from ..data.getting.work import look
 
-    data_set, root = find_data_set(name), _root(data_root)
+    data_set, root = find_data_set(name), _folder(data_root)
     place = link_folder(data_set, target, root)
     typer.echo(f"written: {place} -> {place.resolve()}")
     places = look(_tasks_of(data_set), root)
@@ -114,6 +114,16 @@ def _root(data_root: Path | None) -> Path:
     if root is None:
         raise UsageError("which data root? give --data-root DIR or set OCL_BENCH_DATA")
     return root.expanduser()
+
+
+def _folder(data_root: Path | None) -> Path:
+    """The data root, in which something will be written. Raises UsageError for one on the hub."""
+    from ..data.hub import is_hub
+
+    root = _root(data_root)
+    if is_hub(root):
+        raise UsageError(f"{root}: is on the hub; give a folder")
+    return root
 
 
 def _tasks(name: str | None) -> list[TaskSpec]:

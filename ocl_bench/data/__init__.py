@@ -10,7 +10,7 @@ from typing import cast
 
 from ..cards.protocols import LARGEST_SEED
 from ..cards.task import TaskSpec
-from ..core import entry_points
+from ..core import entry_points, paths
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
@@ -69,7 +69,7 @@ def open_data(
     Args:
         task: the task card.
         data_root: folder with real data, or `hf://datasets/OWNER/NAME[@revision]` on the hub. None reads
-            `OCL_BENCH_DATA`; where that is unset, the stand-in is opened.
+            `OCL_BENCH_DATA`, which may be either; where that is unset, the stand-in is opened.
         limit: number of samples to keep; most readers keep the first ones. A stand-in renders no more than these.
         split: split to open instead of the card's.
         stand_in_seed: 1 or more renders a fresh stand-in split, to check that nothing was tuned to the shipped one.
@@ -92,8 +92,9 @@ def open_data(
         raise UsageError(f"--stand-in-seed {stand_in_seed}: give 1 or more (0 is the shipped split)")
     if stand_in_seed is not None and stand_in_seed > LARGEST_SEED:
         raise UsageError(f"--stand-in-seed {str(stand_in_seed)[:40]}: give at most {LARGEST_SEED}")
-    if data_root is not None and is_hub(data_root) and not embedded:
-        folder = fetch(data_root)
+    named = paths.data_root() if data_root is None and stand_in_seed is None else data_root
+    if named is not None and is_hub(named) and not embedded:
+        folder = fetch(named)
         data = open_data(
             task, data_root=folder.path, limit=limit, split=split, stand_in_seed=stand_in_seed, verify=verify
         )

@@ -26,7 +26,7 @@ from ..core.paths import cache_root
 _VERSION = 1
 """Add 1 when the form of the files changes: older ones are then not read, and rendered files are rendered again."""
 
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 """A file that was changed less than this before it was hashed may change again within one tick of the clock of its file
 system, and then shows the same times: its hash is not trusted later."""
 
@@ -189,7 +189,7 @@ class Memory:
 
     def keep(self, fresh: Mapping[str, str], files: Mapping[str, Stamp]) -> None:
         """Remember these hashes and write the file. Raises OSError when the disk refuses."""
-        last = time.time_ns() - _SETTLED_NS
+        last = time.time_ns() - SETTLED_NS
         for name, value in fresh.items():
             mark = files[name]
             # Without times, the hash stays known, but the file is read again the next time.

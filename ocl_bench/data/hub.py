@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub as data roots: `--data-root hf://datasets/OWNER/NAME[@revision]`.
+"""Data sets of the Hugging Face hub as data roots: `hf://datasets/OWNER/NAME[@revision]`.
 
 The files are fetched into the cache of `huggingface_hub`, once; `OCL_BENCH_OFFLINE` or `HF_HUB_OFFLINE` takes what is
 there. A branch or tag is resolved to its commit, which becomes part of the revision of the data.
@@ -40,9 +40,10 @@ def fetch(root: Path | str) -> HubFolder:
         DataMissingError: the files are not in the cache, and the hub cannot be reached, does not know the data set, or
             asks for its terms to be accepted first.
     """
+    shown = re.sub("^hf:/+", "hf://", str(root))
     match = _PATTERN.fullmatch(str(root))
     if match is None:
-        raise UsageError(f"--data-root {root}: write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION")
+        raise UsageError(f"{shown}: write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION")
     name, revision = match[1], match[2] or "main"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -56,12 +57,12 @@ def fetch(root: Path | str) -> HubFolder:
         )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         how = "offline, and it is not in the cache; fetch it once online" if offline else "the hub cannot be reached"
-        raise DataMissingError(f"--data-root {root}: {how}") from error
+        raise DataMissingError(f"{shown}: {how}") from error
     except GatedRepoError as error:
         page = f"https://huggingface.co/datasets/{name}"
-        raise DataMissingError(f"--data-root {root}: accept its terms on {page}, then `hf auth login`") from error
+        raise DataMissingError(f"{shown}: accept its terms on {page}, then `hf auth login`") from error
     except (HfHubHTTPError, OSError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataMissingError(f"--data-root {root}: cannot be fetched ({text})") from error
+        raise DataMissingError(f"{shown}: cannot be fetched ({text})") from error
     path = Path(folder)
     return HubFolder(path, f"{name.replace('/', '--')}@{path.name[:12]}")  # a revision may become part of a file name

@@ -105,7 +105,7 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("I", "F"):
         raise ValueError(f"grey values of 32 bits, mode '{picture.mode}'; save it with 8 or 16 bits")
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def remark_orientation(picture: Image.Image, path: Path) -> None:
@@ -125,9 +125,10 @@ def remark_orientation(picture: Image.Image, path: Path) -> None:
 
 
 def read_mask(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> tuple[np.ndarray, bool]:
-    """A mask as (H, W) int64 codes, and whether these codes are colours.
+    """A mask as (H, W) codes, and whether these codes are colours.
 
-    Palette, grey and 16-bit files give their stored numbers; colour files give R + 256 G + 65536 B.
+    Palette, grey and 16-bit files give their stored numbers in the type of the file, which may be unsigned; colour
+    files give R + 256 G + 65536 B, int64.
 
     Args:
         path: a PNG file.
@@ -157,9 +158,10 @@ def _mask(
     if (picture.height, picture.width) != tuple(shape[:2]):
         sizes = f"{picture.width}x{picture.height}, its image {shape[1]}x{shape[0]}"
         raise SampleError(sample_id, f"{path}: mask size {sizes}; {remedy}")
-    array = np.asarray(picture).astype(np.int64)
+    array = np.asarray(picture)
     if picture.mode not in _COLOUR_MODES:
-        return array, False
+        return array.astype(np.uint8) if array.dtype == bool else array, False
+    array = array.astype(np.int64)
     codes = array[..., 0] + 256 * array[..., 1] + 65536 * array[..., 2]
     if picture.mode == "RGBA" and len(np.unique(codes + (array[..., 3] << 24))) > len(np.unique(codes)):
         text = "pixels of one colour differ in alpha; store the ids in red, green and blue, or in one channel"
@@ -168,16 +170,18 @@ def _mask(
 
 
 def decode_numbers(content: bytes, where: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> np.ndarray:
-    """The numbers (H, W) int64 of a map that OpenCV wrote, PNG or lossless WebP, which has no mode for grey.
+    """The numbers (H, W) of a map that OpenCV wrote, PNG or lossless WebP, which has no mode for grey.
 
     Raises SampleError as `read_mask` does, and for a map in colour.
     """
     picture = _decode(content, where, sample_id, "mask", ("PNG", "WEBP"), remedy)
+    if picture.mode == "RGB":
+        red, green, blue = picture.split()
+        picture = red if red.tobytes() == green.tobytes() == blue.tobytes() else picture
     codes, coloured = _mask(picture, where, sample_id, shape, remedy)
-    red, others = codes & 0xFF, codes >> 8
-    if coloured and (others != 0x101 * red).any():
+    if coloured:
         raise SampleError(sample_id, f"{where}: the mask is in colour, expected a map of numbers; {remedy}")
-    return red if coloured else codes
+    return codes
 
 
 def check_pixels(picture: Image.Image) -> None:
@@ -212,17 +216,23 @@ def _decode(
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
 
     try:
-        # Opened twice: verify() compares checksums, which decoding alone does not (a flipped bit could change truth
-        # unnoticed), but after verify() Pillow cannot decode the same object.
         with opened() as picture:
+            if picture.format != "PNG":
+                return _decoded(picture)
+            # verify() compares checksums, which decoding alone does not: a flipped bit could change truth unnoticed.
+            # Other formats have none. After it, Pillow cannot decode the same object.
             picture.verify()
         with opened() as picture:
-            check_pixels(picture)
-            picture.load()
-            loaded: Image.Image = picture
-            return loaded
+            return _decoded(picture)
     except _UNREADABLE as error:
         reason = one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"not a {' or '.join(formats)} file"
         raise SampleError(sample_id, f"{path}: {field} cannot be read ({reason}); {remedy}") from error
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
+    """The picture with its pixels."""
+    check_pixels(picture)
+    picture.load()
+    return picture

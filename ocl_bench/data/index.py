@@ -136,6 +136,12 @@ def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manife
         return datasets.load_from_disk(str(folder), keep_in_memory=False)
 
 
+def read_row(index: datasets.Dataset, position: int) -> dict[str, str]:
+    """Row `position` of an index: what `index[position]` gives, without the formatting that takes ten times as long."""
+    table = index.data.table
+    return {name: table.column(name)[position].as_py() for name in table.column_names}
+
+
 def check_utf8(names: Iterable[str]) -> None:
     """Raise UsageError for a name of a file that is not UTF-8: it can stand in no index, row or result."""
     for name in names:

@@ -9,6 +9,9 @@ import numpy as np
 from ..core.rle import unpack_runs
 from ..core.types import OVERLAP, VOID, Instance
 
+_WIDEST = 1 << 16
+"""Widest range of numbers that are looked up in a table; numbers further apart, as those of colours, are sorted."""
+
 _FARTHEST = 1_000_000
 """Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
 
@@ -29,37 +32,76 @@ def label_map(
     """
     from pycocotools import mask as rle
 
-    labels, ignored = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=bool)
-    claims = np.zeros(shape, dtype=np.int16)
+    if not instances:
+        return np.zeros(shape, np.int16), ()
+    # Column by column, as pycocotools decodes: between two orders, NumPy takes three times as long.
+    labels = np.zeros(shape, np.int16, order="F")
+    ignored, claimed, twice = (np.zeros(shape, bool, order="F") for _ in range(3))
     categories = []
     for instance in instances:
         if instance.mask is None or (instance.crowd and crowd == "drop"):
             continue
-        mask = rle.decode(instance.mask).astype(bool)
+        mask = rle.decode(instance.mask).view(bool)
         if instance.crowd and crowd == "ignore":
             ignored |= mask
             continue
         categories.append(instance.category)
         labels[mask] = len(categories)
-        claims += mask
+        twice |= claimed & mask
+        claimed |= mask
     # An object that stands in an ignored crowd keeps its pixels: only what nobody claims becomes void.
-    labels[ignored & (labels == 0)] = VOID
-    labels[claims > 1] = OVERLAP
-    return labels, tuple(categories)
+    labels[ignored & ~claimed] = VOID
+    labels[twice] = OVERLAP
+    return np.ascontiguousarray(labels), tuple(categories)
 
 
-def class_regions(classes: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+def class_regions(classes: np.ndarray, void: int | None = None) -> tuple[np.ndarray, tuple[int, ...]]:
     """Each class of a semantic map as one object.
 
     Args:
         classes: (H, W) class of each pixel; negative numbers are void.
+        void: a number that is void, too.
 
     Returns:
         Labels (H, W) int16 from 1, VOID where the class is void, and the class of each label.
     """
-    present = np.unique(classes[classes >= 0])
-    labels = np.where(classes >= 0, np.searchsorted(present, classes) + 1, VOID).astype(np.int16)
-    return labels, tuple(int(value) for value in present)
+    numbers = distinct(classes)
+    known = (numbers >= 0) if void is None else (numbers >= 0) & (numbers != void)
+    present = numbers[known]
+    values = np.where(known, np.searchsorted(present, numbers) + 1, VOID).astype(np.int16)
+    return renumbered(classes, numbers, values), tuple(int(value) for value in present)
+
+
+def distinct(codes: np.ndarray) -> np.ndarray:
+    """The sorted numbers of a map of any shape: `np.unique`, several times as fast for maps of regions."""
+    line = codes.ravel()
+    # Neighbours mostly are equal, and one of each run of equal pixels is enough.
+    return np.unique(np.append(line[:-1][line[1:] != line[:-1]], line[-1:]))
+
+
+def renumbered(codes: np.ndarray, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A map with `values[k]` in place of `numbers[k]`; `numbers` are sorted and hold all numbers of the map."""
+    low, high = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, 0)
+    if max(high, 0) - min(low, 0) >= _WIDEST:
+        return values.take(np.searchsorted(numbers, codes))
+    if codes.dtype == np.uint8 and values.min(initial=0) >= VOID and values.max(initial=0) < 255:
+        # Most masks: bytes are translated in half the time that an indexed table takes.
+        found = np.frombuffer(codes.tobytes().translate(_byte_table(numbers, values)), np.uint8).reshape(codes.shape)
+        translated = found.astype(values.dtype)
+        if VOID in values:
+            translated[found == 255] = VOID
+        return translated
+    # A negative number is found at the end of the table: NumPy counts it from there.
+    table = np.zeros(max(high, 0) - min(low, 0) + 1, values.dtype)
+    table[numbers] = values
+    return table.take(codes)
+
+
+def _byte_table(numbers: np.ndarray, values: np.ndarray) -> bytes:
+    """For each number 0..255 its value; 255 stands for VOID."""
+    table = np.zeros(256, np.uint8)
+    table[numbers] = np.where(values == VOID, 255, values)
+    return table.tobytes()
 
 
 def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | None:

@@ -187,6 +187,9 @@ def key_of(
     # Absent rather than null, so that keys from before these fields existed stay valid.
     if fit is not None:
         content["fit"] = list(fit)
+    # A list is never ranked: without it here, it could be taken out of the file, or be found as a run of all samples.
+    if data.listed is not None:
+        content["listed"] = data.listed
     if extensions:
         content["extensions"] = dict(extensions)
     return digest(content)

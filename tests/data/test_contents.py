@@ -94,7 +94,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return original(path)
 
     monkeypatch.setattr(contents, "_hash_file", spy)
-    monkeypatch.setattr(contents, "_SETTLED_NS", -10_000_000_000)
+    monkeypatch.setattr(contents, "SETTLED_NS", -10_000_000_000)
     return names
 
 
@@ -249,7 +249,7 @@ def test_only_what_was_touched_is_read_again(tmp_path: Path, reads: list[str], t
 def test_a_file_that_may_change_within_one_tick_of_the_clock_is_read_again(tmp_path: Path, reads: list[str]) -> None:
     write_folder(tmp_path / "photos")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contents, "_SETTLED_NS", 3600 * 10**9)
+        patch.setattr(contents, "SETTLED_NS", 3600 * 10**9)
         open_folder(tmp_path)
     reads.clear()
     open_folder(tmp_path)

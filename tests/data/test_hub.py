@@ -13,10 +13,14 @@ import pytest
 from layout_trees import card, save_image, write_ade20k
 from modern_trees import image_file, write_shards
 from PIL import Image
+from typer.testing import CliRunner
 
+from ocl_bench.cards.names import get_task
 from ocl_bench.cards.task import TaskSpec
+from ocl_bench.cli import app
 from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.data import OpenData, open_data
+from ocl_bench.data.getting.work import look
 from ocl_bench.data.hub import fetch, is_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -130,8 +134,33 @@ def test_a_data_set_of_the_hub(cache: Path, tmp_path: Path, text: str) -> None:
     assert COMMIT[:12] in data.note
 
 
+def test_a_data_set_of_the_hub_in_the_environment(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_official(tmp_path / "official")
+    folder = in_cache(cache)
+    write_parquet(folder / "data/validation-00000-of-00001.parquet", rows_of(tmp_path / "official"))
+    given = open_data(ade20k_card(), data_root=Path("hf://datasets/owner/name"))
+    monkeypatch.setenv("OCL_BENCH_DATA", "hf://datasets/owner/name")
+    data = open_data(ade20k_card())
+    assert data.ids == given.ids and data.revision == given.revision and data.kind == "official"
+    assert open_data(ade20k_card(), data_root=tmp_path / "official").kind == "official", "the option goes first"
+    assert open_data(get_task("ade20k-segmentation"), embedded=True, limit=1).kind == "embedded"
+    assert open_data(get_task("ade20k-segmentation"), stand_in_seed=1, limit=1).kind == "embedded"
+    (place,) = look([ade20k_card()], Path("hf:/datasets/owner/name"))
+    assert "Parquet" in place.found and place.problem == ""
+
+
+@pytest.mark.parametrize("verb", [["get", "coco", "--yes"], ["link", "coco", "."]])
+def test_nothing_is_written_to_the_hub(verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["data", *verb, "--data-root", "hf://datasets/owner/name"])
+    assert result.exit_code == 2 and "is on the hub; give a folder" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_offline_says_so(cache: Path) -> None:
-    with pytest.raises(DataMissingError, match=r"hf:/datasets/no/such: offline, and it is not in the cache") as caught:
+    with pytest.raises(DataMissingError, match=r"^hf://datasets/no/such: offline, and it is not in the cache") as caught:
         open_data(ade20k_card(), data_root=Path("hf://datasets/no/such"))
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pycocotools import mask as rle
 
 from ocl_bench.core.types import Instance
-from ocl_bench.data.labels import class_regions, label_map, run_length, unpack_runs
+from ocl_bench.data.labels import class_regions, distinct, label_map, renumbered, run_length, unpack_runs
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -79,3 +81,32 @@ def test_classes_become_regions() -> None:
     assert categories == (0, 4, 26) and labels.tolist() == [[2, -1, 1], [2, 3, 1]]
     labels, categories = class_regions(np.full((2, 2), -1, np.int16))
     assert categories == () and (labels == -1).all()
+
+
+@pytest.mark.parametrize("largest", [2, 20, 255, 70_000, 1 << 24])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int64])
+def test_numbers_of_a_map_are_found_and_replaced_as_by_sorting(largest: int, kind: type[Any]) -> None:
+    random = np.random.default_rng(largest)
+    low = 0 if np.issubdtype(kind, np.unsignedinteger) else -2
+    for shape in ((1, 1), (7, 9), (40, 30)):
+        codes = random.integers(low, min(largest, np.iinfo(kind).max) + 1, shape).astype(kind).repeat(3, axis=1)
+        numbers = distinct(codes)
+        assert numbers.dtype == codes.dtype and np.array_equal(numbers, np.unique(codes))
+        many = random.integers(-1, 30_000, len(numbers)).astype(np.int16)
+        few = (np.arange(len(numbers)) % 250 - 1).astype(np.int64)
+        for values in (many, few):
+            found = renumbered(codes, numbers, values)
+            assert found.dtype == values.dtype
+            assert np.array_equal(found, values[np.searchsorted(numbers, codes)])
+
+
+def test_a_number_may_be_void_in_class_regions() -> None:
+    classes = np.array([[4, 0, 9], [4, 26, 0]], np.uint8)
+    labels, categories = class_regions(classes, void=0)
+    assert labels.tolist() == [[1, -1, 2], [1, 3, -1]] and categories == (4, 9, 26) and labels.dtype == np.int16
+
+
+def test_an_empty_map_has_no_numbers() -> None:
+    empty = np.zeros((0, 4), np.uint8)
+    assert len(distinct(empty)) == 0
+    assert renumbered(empty, distinct(empty), np.zeros(0, np.int16)).shape == (0, 4)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import find_files, read_text
-from ...core.types import VOID, Truth
+from ...core.types import Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
 from ..options import check_split
@@ -88,5 +88,6 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str) -> Truth:
     """Truth from the numbers (H, W) of an annotation. Raises SampleError for a number above 150."""
     if codes.max(initial=0) > _CLASSES:
         raise SampleError(sample_id, f"{path}: label {codes.max()}, expected 0..{_CLASSES}; is it SceneParsing-150?")
-    classes = np.where(codes == 0, VOID, codes - 1).astype(np.int16)
-    return Truth(*class_regions(classes), classes=classes)
+    classes = codes.astype(np.int16) - np.int16(1)  # 0 becomes VOID, which is -1
+    labels, numbers = class_regions(codes, void=0)
+    return Truth(labels, tuple(number - 1 for number in numbers), classes=classes)

@@ -24,7 +24,7 @@ from ...core.files import find_files, parse_json, read_text
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
-from ..index import Manifest, open_index, take_manifest
+from ..index import Manifest, open_index, read_row, take_manifest
 from ..stand_ins.stand_in import StandInTree
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class ClevrtexReader(SampleSequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Scene `index`. Raises SampleError when a file is missing, broken, or the mask contradicts the metadata."""
-        row = self.index[range(len(self))[index]]
+        row = read_row(self.index, range(len(self))[index])
         image = read_image(self.root / row["image"], row["id"], modes=_IMAGE_MODES, remedy=self.remedy)
         path = self.root / row["mask"]
         codes, coloured = read_mask(path, row["id"], shape=image.shape, remedy=self.remedy)

@@ -122,7 +122,9 @@ class DavisReader(SampleSequence[Video]):
         # Only a 16-bit PNG can get here: 8 bits hold no larger number.
         if codes.max(initial=0) > _VOID_CODE:
             raise SampleError(video_id, f"{path}: number {codes.max()}, expected 0..255; {_REMEDY}")
-        return Sample(video_id, image, Truth(np.where(codes == _VOID_CODE, VOID, codes).astype(np.int16)))
+        labels = codes.astype(np.int16)
+        labels[labels == _VOID_CODE] = VOID
+        return Sample(video_id, image, Truth(labels))
 
 
 def _is_number(name: str) -> bool:

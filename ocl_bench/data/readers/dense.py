@@ -13,7 +13,7 @@ from ...core.errors import SampleError
 from ...core.types import Sample, Truth
 from ..base import SampleSequence
 from ..images import read_image, read_mask
-from ..index import Manifest, open_index, take_manifest
+from ..index import Manifest, open_index, read_row, take_manifest
 
 if TYPE_CHECKING:
     import datasets
@@ -61,7 +61,7 @@ class DenseReader(SampleSequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing, broken, in colour, or of another size."""
-        row = self.index[range(len(self))[index]]
+        row = read_row(self.index, range(len(self))[index])
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         path = self.root / row["mask"]
         codes = read_codes(path, row["id"], image.shape)
@@ -69,7 +69,7 @@ class DenseReader(SampleSequence[Sample]):
 
 
 def read_codes(path: Path, sample_id: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers (H, W) int64 of a PNG.
+    """The numbers (H, W) of a PNG, in its own type.
 
     Raises SampleError when the file is missing or broken, is in colour, or has another size than `shape`.
     """

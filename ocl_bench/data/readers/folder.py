@@ -32,7 +32,8 @@ from ...core.types import VOID, Sample, Truth
 from ...metrics.ignored import IGNORED, spread_to_255
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
-from ..index import Manifest, open_index, take_manifest
+from ..index import Manifest, open_index, read_row, take_manifest
+from ..labels import distinct, renumbered
 from ..options import first_repeated, parse_options, read_lines
 from ..rims import remark_rims
 from .frames import IMAGES, by_stem, name_some
@@ -144,14 +145,16 @@ class FolderReader(SampleSequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing or broken, or has more labels than declared."""
-        row = self.index[range(len(self))[index]]
+        row = read_row(self.index, range(len(self))[index])
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         path = self.root / row["mask"]
         codes, coloured = read_mask_file(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
-            void = void_number(codes, coloured, self.options, path, self.root)
-            remark_rims(codes, coloured, _code(void, coloured, "void"), path, self.root / self.options.masks)
-            labels = rank_labels(codes, coloured, void, self.options.background)
+            numbers = distinct(codes)
+            void = void_number(numbers, coloured, self.options, path, self.root)
+            about = self.root / self.options.masks
+            remark_rims(codes, coloured, _code(void, coloured, "void"), path, about, numbers)
+            labels = rank_labels(codes, coloured, void, self.options.background, numbers)
         except ValueError as error:
             raise SampleError(row["id"], f"{path}: {error}") from error
         if labels.max(initial=0) > self.options.max_objects:
@@ -162,7 +165,9 @@ class FolderReader(SampleSequence[Sample]):
         return Sample(row["id"], image, Truth(labels.astype(np.int16)))
 
 
-def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Code) -> np.ndarray:
+def rank_labels(
+    codes: np.ndarray, coloured: bool, void: _Code, background: _Code, numbers: np.ndarray | None = None
+) -> np.ndarray:
     """Labels of a mask: `VOID` where void, 0 for the background, and 1, 2, .. for the other codes in ascending order.
 
     Args:
@@ -170,6 +175,7 @@ def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Cod
         coloured: whether the codes are colours.
         void: code of the void pixels, None without any.
         background: code of the background, None when every segment is an object.
+        numbers: sorted codes among which those of the mask are ranked; None for its own.
 
     Raises:
         ValueError: an option is a colour, but the mask holds numbers.
@@ -177,13 +183,15 @@ def rank_labels(codes: np.ndarray, coloured: bool, void: _Code, background: _Cod
     empty = _code(void, coloured, "void")
     ground = _code(background, coloured, "background")
     special = [code for code in (empty, ground) if code is not None]
-    objects = np.setdiff1d(np.unique(codes), special)
-    labels = np.searchsorted(objects, codes) + 1
+    numbers = distinct(codes) if numbers is None else numbers
+    labels = np.searchsorted(np.setdiff1d(numbers, special), numbers) + 1
+    if len(numbers) < np.iinfo(np.int16).max:
+        labels = labels.astype(np.int16)
     if ground is not None:
-        labels[codes == ground] = 0
+        labels[numbers == ground] = 0
     if empty is not None:
-        labels[codes == empty] = VOID
-    return labels
+        labels[numbers == empty] = VOID
+    return renumbered(codes, numbers, labels)
 
 
 def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path: Path, about: object) -> _Code:
@@ -194,7 +202,7 @@ def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path:
     an object, if the card does not say what it is.
 
     Args:
-        codes: integers as `read_mask` gives them.
+        codes: integers as `read_mask` gives them; each number once is enough.
         coloured: whether the codes are colours.
         options: of the card.
         path: the mask, for the remark.

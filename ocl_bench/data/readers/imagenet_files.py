@@ -16,6 +16,7 @@ import numpy as np
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import check_regular, read_text
 from ..images import one_line
+from ..listings import Listed, Listings, folder_stamp
 from .frames import IMAGES, name_some
 
 _SUFFIXES = frozenset(IMAGES)
@@ -83,20 +84,22 @@ def list_split(place: Place, split: str) -> Listing:
     if split == "val" and wnids == ["images"] and (folder / _TINY).is_file():
         folder, wnids, strays = folder / "images", [], []
     flat = split == "val" and not wnids
+    remembered = Listings.load(folder)
     owners: list[str] = []
     stems: list[str] = []
     suffixes: list[str] = []
     for wnid in wnids:
-        names, kinds, others = _list_images(folder / wnid)
+        names, kinds, others = _list_images(folder / wnid, remembered)
         owners.extend([wnid] * len(names))
         stems.extend(names)
         suffixes.extend(kinds)
         strays += [f"{wnid}/{name}" for name in others]
     if flat:
-        names, kinds, strays = _list_images(folder)
+        names, kinds, strays = _list_images(folder, remembered)
         # Sorted by class like folders are, so that a flat val and one in folders give the same order.
         rows = sorted(zip(_flat_classes(place, folder, names), names, kinds, strict=True))
         owners, stems, suffixes = ([row[k] for row in rows] for k in range(3))
+    remembered.keep()
     if not stems:
         raise DataMissingError(f"{folder}: no image ({', '.join(IMAGES)}) in it; unpack the archive again")
     # The rank among the classes of train, not of this split: a class without an image in val must not shift the others.
@@ -148,12 +151,12 @@ def _list_folders(folder: Path) -> tuple[list[str], list[str]]:
     return names, sorted(kinds.keys() - {*names})
 
 
-def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
+def _list_images(folder: Path, remembered: Listings) -> tuple[list[str], list[str], list[str]]:
     """Sorted stems of the images in a folder and below it, their suffixes, and the names of other files.
 
     Stems and names are relative to the folder; what is hidden is left out.
     """
-    found, others = _list_names(folder, "", ())
+    found, others = remembered.get(folder.name, lambda: _list_names(folder, "", ()))
     pairs = sorted(map(os.path.splitext, found))
     for first, second in pairwise(pairs):
         if first[0] == second[0]:
@@ -163,12 +166,14 @@ def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
     return [stem for stem, _ in pairs], [shared[suffix] for _, suffix in pairs], sorted(others)
 
 
-def _list_names(folder: Path, below: str, inside: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def _list_names(folder: Path, below: str, inside: tuple[str, ...]) -> Listed:
     """Names of the images and of the other files in `folder`, each after the prefix `below`, and of all folders in it.
+
+    Also the stamp of each folder, taken before it is listed.
 
     inside: real paths of the folders above, as a link may lead back to one of them.
     """
-    images, others = [], []
+    images, others, stamps = [], [], {str(folder): folder_stamp(folder)}
     for name in os.listdir(folder):
         if name.startswith("."):
             continue
@@ -180,7 +185,8 @@ def _list_names(folder: Path, below: str, inside: tuple[str, ...]) -> tuple[list
             inner = _list_names(folder / name, f"{below}{name}/", above)
             images += inner[0]
             others += inner[1]
-    return images, others
+            stamps |= inner[2]
+    return images, others, stamps
 
 
 def _flat_classes(place: Place, folder: Path, stems: Sequence[str]) -> list[str]:

@@ -154,7 +154,7 @@ def _coco_labels(numbers: np.ndarray, sample: dict[str, Any], *, stuff: Literal[
 
 def _voc_labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:
     """VOC: 0 is void, 1 background, and objects follow."""
-    return Truth(np.where(numbers == 0, VOID, numbers - 1).astype(np.int16))
+    return Truth(numbers.astype(np.int16) - 1)
 
 
 def _open(

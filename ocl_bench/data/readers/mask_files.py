@@ -33,7 +33,7 @@ _BYTES = 8 * LARGEST_IMAGE
 
 
 def read_mask_file(path: Path, sample_id: str, *, shape: tuple[int, ...], remedy: str) -> tuple[np.ndarray, bool]:
-    """A mask as (H, W) int64 codes, and whether these codes are colours; for the arguments see `read_mask`.
+    """A mask as (H, W) codes, and whether these codes are colours; for the arguments see `read_mask`.
 
     Raises:
         SampleError: the file is missing, broken, a JPEG, or has another size than `shape`.

@@ -6,6 +6,7 @@ name or link in a tar can lead anywhere.
 
 from __future__ import annotations
 
+import math
 import re
 import tarfile
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from ..images import one_line
 _REMEDY = "copy the shard again"
 _LARGEST_HEAD = 10_000
 """Bytes that the head of a NumPy file may have; that of a plain array has 128."""
+
+
+_BLOCK = 1 << 20
+"""Bytes of an array that are read at a time, or more where one entry has more."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,33 @@ class Part:
         return content
 
 
-@dataclass(frozen=True)
+@dataclass
 class Array:
-    """An array in a NumPy file inside a shard, of which one entry of the first axis is read at a time.
+    """An array in a NumPy file inside a shard, of which one entry of the first axis is given at a time.
 
-    part: the numbers. shape, dtype: of the whole array.
+    part: the numbers. shape, dtype: of the whole array. block: the entries that were read last, and the first's index.
     """
 
     part: Part
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+    block: tuple[int, np.ndarray] | None = None
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Entry `index` of the first axis. Raises OSError or ValueError when the shard was changed."""
-        length = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if self.block is None or not 0 <= index - self.block[0] < len(self.block[1]):
+            self.block = index, self._read(index)
+        first, entries = self.block
+        return entries[index - first]
+
+    def _read(self, index: int) -> np.ndarray:
+        """Entry `index` and those after it, up to a block: opening a file takes longer than reading a small entry."""
+        length = math.prod(self.shape[1:]) * self.dtype.itemsize
+        count = min(max(_BLOCK // max(length, 1), 1), self.shape[0] - index)
         with self.part.shard.open("rb") as file:
             file.seek(self.part.offset + index * length)
-            content = file.read(length)
-        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+            content = file.read(count * length)
+        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
 
 def list_shards(folder: Path, pattern: str) -> list[Path]:

@@ -31,6 +31,7 @@ from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import Manifest, take_manifest
+from ..labels import distinct
 from ..rims import remark_rims
 from .folder import FolderOptions, find_folder, folder_options, list_ids, not_read, rank_labels, void_number
 from .frames import IMAGES, by_stem, files_below, in_time, lazy_video, list_files
@@ -163,7 +164,10 @@ def _read_frame(files: _VideoFiles, position: int) -> Sample:
     if files.codes is None:
         files.codes = _collect(files, image.shape)
     table, coloured = files.codes
-    codes, _ = read_mask_file(files.masks[position], files.video_id, shape=image.shape, remedy=_REMEDY)
+    path = files.masks[position]
+    codes, _ = read_mask_file(path, files.video_id, shape=image.shape, remedy=_REMEDY)
+    if not np.isin(distinct(codes), table).all():
+        raise SampleError(files.video_id, f"{path}: was changed while its video was read; evaluate again")
     return Sample(files.video_id, image, Truth(_rank(files, table, codes, coloured).astype(np.int16)))
 
 
@@ -177,7 +181,7 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
         codes, coloured = read_mask_file(path, files.video_id, shape=shape, remedy=f"a video has one size; {_REMEDY}")
         void = files.options.void
         remark_rims(codes, coloured, void if isinstance(void, int) and not coloured else None, path, path.parent.parent)
-        table = np.union1d(table, codes)
+        table = np.union1d(table, distinct(codes))
         kinds.add(coloured)
         if len(kinds) > 1:
             raise SampleError(files.video_id, f"{path}: colours and numbers in the masks of one video; {_REMEDY}")
@@ -192,11 +196,8 @@ def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bo
 
 def _rank(files: _VideoFiles, table: np.ndarray, codes: np.ndarray, coloured: bool) -> np.ndarray:
     """Labels of `codes`, which are ranked among all codes of the video (`table`)."""
-    # The table is put before the codes: ranks then also count objects that this frame does not show.
-    all_codes = np.concatenate([table, codes.ravel()])
     try:
-        void = void_number(all_codes, coloured, files.options, files.masks[0].parent, files.masks[0].parents[1])
-        labels = rank_labels(all_codes, coloured, void, files.options.background)
+        void = void_number(table, coloured, files.options, files.masks[0].parent, files.masks[0].parents[1])
+        return rank_labels(codes, coloured, void, files.options.background, table)
     except ValueError as error:
         raise SampleError(files.video_id, f"{files.masks[0]}: {error}") from error
-    return labels[len(table) :].reshape(codes.shape)

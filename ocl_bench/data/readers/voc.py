@@ -38,8 +38,8 @@ from ...core.files import check_regular, find_file, find_files
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
-from ..index import Manifest, open_index, take_manifest
-from ..labels import class_regions
+from ..index import Manifest, open_index, read_row, take_manifest
+from ..labels import class_regions, distinct, renumbered
 from ..options import first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .places import find_root
@@ -121,7 +121,7 @@ class VocReader(SampleSequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`. Raises SampleError when a file is missing, broken, in colour, or of another size."""
-        row = self.index[range(len(self))[index]]
+        row = read_row(self.index, range(len(self))[index])
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         shape = image.shape[:2]
         classes = self._mask(row, "classes", shape) if row["classes"] else None
@@ -154,10 +154,13 @@ class VocReader(SampleSequence[Sample]):
                 message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
                 raise SampleError(row["id"], f"{path}: {message}")
         largest = len(CLASSES) - 1 if key == "classes" else _VOID_CODE - 1
-        wrong = codes[((codes < 0) | (codes > largest)) & (codes != _VOID_CODE)]
+        present = distinct(codes)
+        wrong = present[((present < 0) | (present > largest)) & (present != _VOID_CODE)]
         if wrong.size:
             raise SampleError(row["id"], f"{path}: number {wrong.max()}, expected 0..{largest} or 255; {_REMEDY}")
-        return np.where(codes == _VOID_CODE, VOID, codes).astype(np.int16)
+        numbers = codes.astype(np.int16)
+        numbers[numbers == _VOID_CODE] = VOID
+        return numbers
 
 
 def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -172,13 +175,22 @@ def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.
         Without `classes` there are no categories. A pixel that is void in one of the two maps, and does not belong to
         an object in the other, is void.
     """
-    present = np.unique(objects[objects > 0])
-    labels = np.where(objects > 0, np.searchsorted(present, objects) + 1, objects).astype(np.int16)
+    numbers = distinct(objects)
+    present = numbers[numbers > 0]
+    values = np.where(numbers > 0, np.searchsorted(present, numbers) + 1, numbers).astype(np.int16)
+    labels = renumbered(objects, numbers, values)
     if classes is None:
         return labels, ()
     labels[(labels == 0) & (classes == VOID)] = VOID
-    counted = (classes[(labels == label) & (classes > 0)] for label in range(1, len(present) + 1))
-    return labels, tuple(int(np.bincount(values).argmax()) if len(values) else 0 for values in counted)
+    # One entry for each run of pixels with equal label and class: far fewer than pixels.
+    pairs = np.stack([labels.ravel(), classes.ravel()])
+    ends = np.append(np.flatnonzero((pairs[:, 1:] != pairs[:, :-1]).any(0)), labels.size - 1)
+    lengths = np.diff(ends, prepend=-1)
+    label, kind = pairs[:, ends]
+    known = (label > 0) & (kind > 0)
+    counts = np.zeros((len(present) + 1, len(CLASSES)), np.int64)
+    np.add.at(counts, (label[known], kind[known]), lengths[known])
+    return labels, tuple(int(value) for value in counts[1:].argmax(1))
 
 
 def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instance, ...]:
@@ -186,8 +198,9 @@ def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instanc
     from pycocotools import mask as rle
 
     instances = []
+    columns = np.asfortranarray(labels)
     for label, category in enumerate(categories, start=1):
-        code = rle.encode(np.asfortranarray((labels == label).astype(np.uint8)))
+        code = rle.encode((columns == label).view(np.uint8))
         x, y, width, height = (float(value) for value in rle.toBbox(code))
         instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
     return tuple(instances)

@@ -42,6 +42,7 @@ def read_prediction(path: Path, sample: Sample, task: TaskSpec, extent: str | No
         what = {"whole": "the whole image", "crop": "the scored crop", None: "the whole image or the scored crop"}
         raise SampleError(sample.id, f"{path}: mask is {shape[1]}x{shape[0]}, expected {sizes} ({what[extent]})")
     codes, coloured = read_mask(path, sample.id, shape=shape, remedy=REMEDY)
+    codes = codes.astype(np.int64)
     remark_rims(codes, coloured, None, path, path.parent)
     if shape != raw or extent == "crop":
         return codes

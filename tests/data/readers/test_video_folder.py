@@ -10,7 +10,7 @@ from layout_trees import fault, save_palette
 from PIL import Image
 from video_layout_trees import all_frames, frame, moving_labels, open_with, record_opens, save_jpeg
 
-from ocl_bench.core.errors import DataMissingError, UsageError
+from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.core.types import Video
 from ocl_bench.data.readers.frames import in_time
 from ocl_bench.data.readers.video_folder import open_video_folder
@@ -54,6 +54,15 @@ def test_ranks_do_not_depend_on_the_frame_that_is_read_first(tmp_path: Path) -> 
     forwards, backwards = (open_with(open_video_folder, tmp_path, "test").reader[0] for _ in range(2))
     expected = [sample.truth.labels for sample in forwards.frames]
     assert all(np.array_equal(backwards.frames[t].truth.labels, expected[t]) for t in (1, 2, 0))
+
+
+def test_a_mask_with_a_new_number_after_the_first_frame_fails_its_video(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [moving_labels(t, SHAPE, (9, 4)) for t in range(3)])
+    video = open_with(open_video_folder, tmp_path, "test").reader[0]
+    assert video.frames[0].truth.labels.max() == 2
+    write_video(tmp_path, "a", [moving_labels(t, SHAPE, (9, 7)) for t in range(3)])
+    with pytest.raises(SampleError, match=r"f2\.png: was changed while its video was read; evaluate again"):
+        _ = video.frames[2]
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -122,6 +122,24 @@ def test_frames_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.array_equal(video.frames[0].image, frame(0, (128, 128)))
 
 
+def test_frames_of_a_block_are_those_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ocl_bench.data.readers import shards
+
+    write_movi(tmp_path / "official", (1,), frames=7)
+    write_movi_shards(tmp_path / "movi_c", open_movi(tmp_path / "official"))
+    for block in (1, 3 * 128 * 128 * 3, 1 << 20):
+        monkeypatch.setattr(shards, "_BLOCK", block)
+        video = open_movi(tmp_path).reader[0]
+        for t in (6, 0, 1, 2, 3, 5, 4, 1, 6):
+            assert np.array_equal(video.frames[t].image, frame(t, (128, 128)))
+            assert np.array_equal(video.frames[t].truth.labels, moving_labels(t, (128, 128)))
+    video = open_movi(tmp_path).reader[0]
+    shard = tmp_path / "movi_c/movi_c-validation-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(SampleError, match="copy the shards again"):
+        _ = video.frames[0]
+
+
 def broken(tmp_path: Path, **parts: bytes) -> OpenData:
     """Shards of one video in which some parts are others."""
     good = {"video.npy": npy(np.zeros((2, 128, 128, 3), np.uint8))}

@@ -30,6 +30,7 @@ from ocl_bench.results.record import read_result, read_rows
 from ocl_bench.results.rows import write_rows
 from ocl_bench.tables.validation.examine import examine, validate
 from ocl_bench.tables.validation.rescoring import draw
+from ocl_bench.tables.validation.submission import submit
 
 COUNT = 24
 RECORDED = (
@@ -361,6 +362,35 @@ def test_predictions_beside_the_file_are_found_and_a_missing_one_is_a_problem(
     for png in folder.glob("seed-1/*.png"):
         png.unlink()
     assert "predictions" in {problem.field for problem in validate(run, data_root=scenes)}
+
+
+@pytest.fixture
+def listed(scenes: Path, tmp_path: Path) -> Path:
+    """A run of five samples of a list, with saved predictions."""
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"CLEVRTEX_full_{number:06d}\n" for number in (17, 3, 4, 9, 22)))
+    how = {"data_root": scenes, "results": tmp_path, "save_predictions": True, "progress": False}
+    path = evaluate("random", "clevrtex", ids=ids, **how).path
+    assert path is not None and read_result(path).data.listed == 5
+    return path
+
+
+def test_a_run_of_a_list_is_valid_and_scored_again(listed: Path, scenes: Path, tmp_path: Path) -> None:
+    found = examine(listed, data_root=scenes)
+    assert (found.problems, found.skipped, found.rescored) == ((), (), 5)
+    made = submit(listed, tmp_path / "out", data_root=scenes)
+    assert made.files == () and [problem.field for problem in made.validation.problems] == ["data.listed"]
+
+
+@pytest.mark.parametrize("count", [4, 6, 24, None])
+def test_another_length_of_a_list_is_found(listed: Path, count: int | None) -> None:
+    edit(listed, lambda content: content["data"].update(listed=count))
+    assert fields(listed) >= ({"data.listed"} if count else {"identity.key"})
+
+
+def test_a_sample_that_is_left_out_of_a_list_is_found(listed: Path) -> None:
+    edit_rows(listed, lambda rows: rows[rows["id"] != rows["id"].iloc[0]].reset_index(drop=True))
+    assert {"data.listed", "data.ids_sha256", "counts.attempted"} & fields(listed) >= {"data.ids_sha256"}
 
 
 def test_rescoring_is_skipped_with_the_reason_where_the_data_are_not_there(
