@@ -134,9 +134,7 @@ def test_a_data_set_of_the_hub(cache: Path, tmp_path: Path, text: str) -> None:
     assert COMMIT[:12] in data.note
 
 
-def test_a_data_set_of_the_hub_in_the_environment(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_set_of_the_hub_in_the_environment(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_official(tmp_path / "official")
     folder = in_cache(cache)
     write_parquet(folder / "data/validation-00000-of-00001.parquet", rows_of(tmp_path / "official"))
@@ -160,7 +158,9 @@ def test_nothing_is_written_to_the_hub(verb: list[str], tmp_path: Path, monkeypa
 
 
 def test_offline_says_so(cache: Path) -> None:
-    with pytest.raises(DataMissingError, match=r"^hf://datasets/no/such: offline, and it is not in the cache") as caught:
+    with pytest.raises(
+        DataMissingError, match=r"^hf://datasets/no/such: offline, and it is not in the cache"
+    ) as caught:
         open_data(ade20k_card(), data_root=Path("hf://datasets/no/such"))
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
 
