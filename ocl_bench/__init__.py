@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .evaluation.run import evaluate as evaluate
     from .models.loading import get_model as get_model
     from .pages.report.build import report as report
+    from .results.collection import Results as Results
+    from .results.collection import load_results as load_results
     from .results.record import Result as Result
     from .results.record import read_result as read_result
     from .results.rows import read_rows as read_rows
@@ -38,6 +40,8 @@ _HOMES = {
     "get_model": "models.loading",
     "get_task": "cards.names",
     "Result": "results.record",
+    "Results": "results.collection",
+    "load_results": "results.collection",
     "read_result": "results.record",
     "read_rows": "results.rows",
     "report": "pages.report.build",

@@ -60,6 +60,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "submit": cli_results.submit,
     "validate": cli_results.validate,
     "export": cli_models.export,
+    "cite": cli_results.cite,
     "schema": cli_results.schema,
 }
 """Functions by verb, in the order of `--help`."""

@@ -275,3 +275,15 @@ def schema() -> None:
     from ..results.record import SCHEMA_FILE
 
     typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+
+
+def cite(
+    names: Annotated[list[str], typer.Argument(help="Models and tasks, or their cards; `all` for every bundled one.")],
+) -> None:
+    """Print BibTeX: the suite, the papers of models, those of tasks and data sets."""
+    from ..results.citations import citations
+
+    found = citations(names)
+    typer.echo("\n\n".join(found.entries))
+    for reference in found.unknown:
+        typer.echo(f"no BibTeX here for: {reference}", err=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..core.files import write_atomically
 from ..core.paths import PACKAGE
@@ -36,6 +37,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["number"] = number
+    made.filters["code_marks"] = code_marks
     # `tojson` writes <, >, & and ' as \\uXXXX: a text `</script>` ends no script element.
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
     return made
@@ -44,6 +46,11 @@ def environment() -> Environment:
 def number(value: float, whole: bool = False) -> str:
     """A value with three decimals; with none where it is a count, which `whole` says or a value from 100 on."""
     return f"{value:.0f}" if whole or abs(value) >= 100 else f"{value:.3f}"
+
+
+def code_marks(text: str) -> Markup:
+    """A text of a card or of published rows, escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def render(

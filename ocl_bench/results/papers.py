@@ -1,4 +1,4 @@
-"""Papers that published rows and model cards name: title, year, code, and the links of a row.
+"""Papers that published rows, model cards and task cards name: title, year, code, and the links of a row.
 
 They are stored in `leaderboards/papers.yaml`, which describes the fields.
 """
@@ -15,6 +15,7 @@ from ..core.paths import bundled
 from .published import PublishedRow
 
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})(v\d+)?|arxiv\.org/abs/(\d{4}\.\d{4,5})")
+_JOURNALS = ("TMLR", "IJCV")
 _ADDRESS = re.compile(r"https://[^\s,;)]+")
 _GITHUB = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+$")
 _COMMIT, _ISSUE = re.compile(r"\bcommit ([0-9a-f]{7,40})\b"), re.compile(r"\bissue (\d+)\b")
@@ -35,6 +36,8 @@ class Paper(Card):
     code: str = Field(default="", pattern=r"^(https://\S+)?$")
     licence: str = ""
     named: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    data: bool = False
 
     @property
     def url(self) -> str:
@@ -47,9 +50,9 @@ class Paper(Card):
         if not (self.title and self.authors and self.year):
             return ""
         fields = {"title": f"{{{self.title}}}", "author": self.authors, "year": str(self.year)}
-        fields |= {"booktitle" if self.venue != "TMLR" else "journal": self.venue} if self._printed else {}
+        fields |= {"journal" if self.venue in _JOURNALS else "booktitle": self.venue} if self._printed else {}
         fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"} if self.arxiv else {}
-        kind = {"": "misc", "TMLR": "article"}.get(self.venue if self._printed else "", "inproceedings")
+        kind = ("article" if self.venue in _JOURNALS else "inproceedings") if self._printed else "misc"
         lines = [f"  {name:13} = {{{text}}}," for name, text in fields.items()]
         return "\n".join([f"@{kind}{{{self.key}{self.year},", *lines, "}"])
 

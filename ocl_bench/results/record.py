@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from ..cards.model import Privilege, Supervision
 from ..core.errors import UsageError, first_problem
 from ..core.files import parse_json, read_bytes, write_atomically
 from ..core.paths import PACKAGE
+from ..core.text_tables import html_table, latex_table, text_table
 from .migrations import SCHEMA, migrate
 from .rows import read_rows as read_rows
 from .rows import write_rows
@@ -190,6 +192,14 @@ class MetricValue(_Section):
     direction: Literal[1, -1]
     signature: str
 
+    def __str__(self) -> str:
+        """Value and 95 % interval with three decimals, such as `0.693 [0.688, 0.699]`."""
+        if self.value is None:
+            return "not valid"
+        # + 0.0 turns -0.0 into 0.0
+        interval = f" [{self.ci95[0] + 0.0:.3f}, {self.ci95[1] + 0.0:.3f}]" if self.ci95 else ""
+        return f"{round(self.value, 3) + 0.0:.3f}{interval}"
+
 
 class Cost(_Section):
     """Cost of the run: seconds of the whole loop and of `predict` alone, images per second of the loop, peak memory."""
@@ -252,6 +262,47 @@ class Result(_Section):
         if metric not in self.metrics:
             raise UsageError(f"metric '{metric}' is not in this result; it has {', '.join(self.metrics)}")
         return self.metrics[metric].value
+
+    @property
+    def title(self) -> str:
+        """Model, task and data in one line."""
+        seed = "" if self.model.training_seed is None else f", training seed {self.model.training_seed}"
+        data = f"{self.data.kind} data, revision {self.data.revision}"
+        return f"{self.model.name}{seed} on {self.task.name} v{self.task.version} ({data})"
+
+    def _cells(self) -> list[list[str]]:
+        """The metrics as rows of a table, the ranked one first."""
+        names = sorted(self.metrics, key=lambda name: name != self.task.main)
+        rows = [[name, str(self.metrics[name]), str(self.metrics[name].n_valid)] for name in names]
+        return [["metric", "value [95 % interval]", "n"], *rows]
+
+    def _below(self) -> list[str]:
+        """The lines below the table: the protocol, and why the result is not ranked."""
+        # By its name: the rules of ranking know results, and results know no rules.
+        reasons = importlib.import_module(".ranks_with", __package__).reasons_against_ranking(self)
+        return [f"signature: {self.task.signature}", *(f"not ranked: {reason.message}" for reason in reasons)]
+
+    def __repr__(self) -> str:
+        return "\n".join([self.title, text_table(self._cells()), *self._below()])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{escape(self.title)}</p>{html_table(self._cells())}<p>{'<br>'.join(map(escape, self._below()))}</p>"
+
+    def to_latex(self) -> str:
+        """The metrics as a LaTeX table, for the package booktabs."""
+        return latex_table(self._cells())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row for each sample and noise seed: `id`, `noise_seed`, the metrics, properties of the sample.
+
+        Raises UsageError when the rows beside the file are missing or not those that the result recorded.
+        """
+        # By its name: the store knows results, and results know no store.
+        rows: pandas.DataFrame = importlib.import_module(".store", __package__).rows_of(self)
+        return rows
 
     def report(self, other: Result | None = None, **keywords: Any) -> Path:
         """Write the HTML report of this run, or of this one and another; keywords as in `ocl_bench.report`."""

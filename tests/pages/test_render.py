@@ -54,3 +54,8 @@ def test_a_missing_name_and_a_number_that_is_not_finite_are_errors(template: str
 
 def test_counts_have_no_decimals() -> None:
     assert pages.number(79.0, True) == "79" and pages.number(0.5) == "0.500" and pages.number(1234.4) == "1234"
+
+
+def test_backticks_become_code_and_everything_else_stays_text() -> None:
+    assert pages.code_marks("images of `full` & `a<b`") == "images of <code>full</code> &amp; <code>a&lt;b</code>"
+    assert "<script>" not in pages.code_marks(f"`{NASTY}` {NASTY}")

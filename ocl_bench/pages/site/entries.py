@@ -197,7 +197,7 @@ def paper_pages(
         if (of_card := find_paper(get_card(name).paper)) is not None:
             models.setdefault(of_card.key, []).append(name)
     listed = []
-    for paper in load_papers():
+    for paper in (one for one in load_papers() if not one.data):
         blocks = found.get(paper.key, [])
         count = sum(block.count for block in blocks)
         cells = [f"{paper.venue} {paper.year or ''}".strip() or "–", str(count or "–")]
