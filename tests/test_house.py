@@ -167,6 +167,7 @@ def test_only_families_ask_for_an_adapter_by_its_class() -> None:
         "Recognition",
         "Knn",
         "VideoAdapter",
+        "Dynamics",
         "Reasoning",
     } == names
     outside = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "families"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core import entry_points
 from ..core.errors import UsageError
+from .dynamics import DynamicsProtocol
 from .protocols import (
     DetectionProtocol,
     KnnProtocol,
@@ -21,6 +22,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "recognition": RecognitionProtocol,
     "knn": KnnProtocol,
     "video": VideoProtocol,
+    "dynamics": DynamicsProtocol,
     "reasoning": ReasoningProtocol,
 }
 """The protocol class of each bundled family."""

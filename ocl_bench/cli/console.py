@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..metrics import Metric
     from ..results.record import MetricValue, Result
 
+MOST_COLUMNS = 12
+"""Most metrics that stand beside each other in a table; more stand below each other."""
 _PIPE_WIDTH = 120
 """Columns of a console that is not a terminal; rich would take 80 and break the tables."""
 
@@ -48,20 +50,9 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
 
-    task, data, counts = result.task, result.data, result.counts
-    table = Table(
-        title=escape(f"{task.name} v{task.version}, data: {data.kind} ({data.revision})"), title_justify="left"
-    )
-    table.add_column("model", overflow="fold")
-    for name, metric in result.metrics.items():
-        arrow = "↑" if metric.direction > 0 else "↓"
-        main = " (main)" if name == task.main else ""
-        table.add_column(f"{escape(name)} {arrow}{main}\nn = {metric.n_valid}", justify="right", overflow="fold")
-    name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
-    table.add_row(name, *_cells(result, result), end_section=bool(references))
-    for other in references:
-        table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
-    console.print(table)
+    task, counts = result.task, result.counts
+    table = _by_metric if len(result.metrics) > MOST_COLUMNS else _by_model
+    console.print(table(result, references))
     for reason in reasons_against_ranking(result):
         console.print(f"not ranked: {escape(reason.message)}", soft_wrap=True)
     unit = unit_of(result)
@@ -82,6 +73,44 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")
+
+
+def _by_model(result: Result, references: Sequence[Result]) -> Table:
+    """A row for each model, a column for each metric."""
+    table = _titled(result, "model")
+    for name, metric in result.metrics.items():
+        table.add_column(f"{_metric_name(result, name)}\nn = {metric.n_valid}", justify="right", overflow="fold")
+    name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
+    table.add_row(name, *_cells(result, result), end_section=bool(references))
+    for other in references:
+        table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
+    return table
+
+
+def _by_metric(result: Result, references: Sequence[Result]) -> Table:
+    """A row for each metric, a column for each model."""
+    table = _titled(result, "metric")
+    table.add_column("n", justify="right")
+    for one in (result, *references):
+        table.add_column(f"{escape(one.model.name)}{_remark(one)}", justify="right", overflow="fold")
+    columns = [_cells(one, result) for one in (result, *references)]
+    for (name, metric), *cells in zip(result.metrics.items(), *columns, strict=True):
+        table.add_row(_metric_name(result, name), str(metric.n_valid), *cells)
+    return table
+
+
+def _titled(result: Result, first: str) -> Table:
+    """A table with the task and the data as its title. first: title of the first column."""
+    task, data = result.task, result.data
+    title = escape(f"{task.name} v{task.version}, data: {data.kind} ({data.revision})")
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, overflow="fold")
+    return table
+
+
+def _metric_name(result: Result, name: str) -> str:
+    arrow = "↑" if result.metrics[name].direction > 0 else "↓"
+    return f"{escape(name)} {arrow}{' (main)' if name == result.task.main else ''}"
 
 
 def print_cells(console: Console, cells: Sequence[MatrixCell]) -> None:

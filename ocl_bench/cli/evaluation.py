@@ -162,16 +162,18 @@ def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
     from ..tables.pictures.overlays import choose
     from ..tables.pictures.storyboard import Strip, chosen_frames, write_storyboard
 
+    plan = with_head(plan)
     runner, strips = VideoRunner(plan), []
     for section, indices in choose(list(rows), per_section=1, direction=find_metric(main).direction).items():
         for index in indices:
-            video = plan.data.reader[plan.data.ids.index(str(rows.index[index]))]
+            video = runner.video(plan.data.ids.index(str(rows.index[index])))
             wanted, frames = set(chosen_frames(len(video))), []
             # All clips run, because the state of a model goes from clip to clip; only some frames are drawn.
-            for start, items, outputs in runner.clips(video, plan.noise_seeds[0]):
-                for number, (item, output) in enumerate(zip(items, outputs, strict=True), start):
-                    if number in wanted:
-                        frames.append((_pixels(item), item.truth.labels, output))
+            followed = runner.shown(video, plan.noise_seeds[0], runner.adapter.tally(plan.task))
+            for number, (item, output) in enumerate(followed):
+                if number in wanted:
+                    labels, truth = plan.adapter.picture(output, item.truth)
+                    frames.append((_pixels(item), truth, labels))
             images, truth, prediction = (np.stack(part) for part in zip(*frames, strict=True))
             value = float(rows.iloc[index])
             strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))

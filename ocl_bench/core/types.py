@@ -57,6 +57,8 @@ class Truth:
             boxes of those whose category is `label`.
         label: class index of the whole image; None when it has none.
         questions: about the video that the frame is of, with their answers.
+        locations: (G, 2) float64, where object i lies on the ground, at index i - 1, in units of the data set; NaN for
+            one out of view. None where the data set does not say it.
     """
 
     labels: np.ndarray
@@ -65,6 +67,7 @@ class Truth:
     instances: tuple[Instance, ...] = ()
     label: int | None = None
     questions: tuple[Question, ...] = ()
+    locations: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

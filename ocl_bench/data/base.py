@@ -53,6 +53,8 @@ class OpenData:
         note: one line for the user.
         categories: id -> name of the object categories that the data set declares.
         image_ids: sample id -> id of the image in COCO results files; empty where the sample ids say it.
+        timing: `seen_frames`, frames of a video before its cut, and `stride`, frames from one that counts to the next,
+            of a stand-in whose videos are shorter than the official ones; they replace those of the card.
     """
 
     reader: Reader[Any]
@@ -63,6 +65,7 @@ class OpenData:
     note: str
     categories: Mapping[int, str] = field(default_factory=dict)
     image_ids: Mapping[str, int | str] = field(default_factory=dict)
+    timing: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -8,7 +8,7 @@ shorter clips. Bundled models are tested instead.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,15 +84,22 @@ def _first_batch(plan: Plan, *, apart: bool = False) -> dict[str, Fields]:
 
 def _first_clip(plan: Plan, *, apart: bool = False) -> dict[str, Fields]:
     """The outputs of the frames of the first clip, by number. apart: in two clips, or in a longer one."""
-    video = plan.data.reader[0]
+    video = VideoRunner(plan).video(0)
     frames = min(plan.batch_size, len(video))
     runner = VideoRunner(replace(plan, batch_size=_other_size(frames)) if apart else plan)
     found: dict[str, Fields] = {}
     for start, _, outputs in runner.clips(video, plan.noise_seeds[0]):
-        found |= {str(start + number): [output] for number, output in enumerate(outputs)}
+        found |= {str(start + number): _parts(output) for number, output in enumerate(outputs)}
         if len(found) >= frames:
             break
     return found
+
+
+def _parts(output: Any) -> Fields:
+    """The fields of an output that has some, or the output alone."""
+    if not is_dataclass(output):
+        return [output]
+    return [getattr(output, field.name) for field in fields(output)]
 
 
 def _other_size(count: int) -> int:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+_CHOICES = ("learning_rate", "ridge")
+"""Tensors (1,) of heads that say what was chosen on a held-out part of the fit split."""
+
+
 def fit_section(plan: Plan) -> FitSection | None:
     """The fit split, the images left out and the choices made on it; None for a task that fits nothing.
 
@@ -43,9 +47,10 @@ def fit_section(plan: Plan) -> FitSection | None:
 
 
 def _chosen(head: dict[str, Tensor], fit: Fit) -> dict[str, float]:
-    """What was chosen on the held-out part of the fit split, by name: the learning rate, if any."""
-    if "learning_rate" not in head:
-        return {}
-    stored = float(head["learning_rate"][0])
-    # The head holds float32. The record has the card's own number: 0.1, and not 0.10000000149011612.
-    return {"learning_rate": min(fit.learning_rates or (stored,), key=lambda rate: abs(rate - stored))}
+    """What was chosen on the held-out part of the fit split, by name."""
+    # The head holds float32. The record has the number itself: 0.1, and not 0.10000000149011612.
+    chosen = {name: float(f"{float(head[name][0]):.6g}") for name in _CHOICES if name in head}
+    if "learning_rate" in chosen:
+        stored = chosen["learning_rate"]
+        chosen["learning_rate"] = min(fit.learning_rates or (stored,), key=lambda rate: abs(rate - stored))
+    return chosen

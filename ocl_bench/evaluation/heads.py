@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +17,10 @@ from ..core.files import write_atomically
 from ..core.log import logger
 from ..core.machine import fixed_arithmetic
 from ..core.paths import cache_root
-from ..families.base import Head, HeadAdapter
+from ..families.base import Batches, Head, HeadAdapter
 from .bank import with_bank
 from .loop import predictions
+from .video_fitting import video_predictions
 
 if TYPE_CHECKING:
     from ..data import OpenData
@@ -53,17 +55,35 @@ def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: No
     """
     adapter = cast(HeadAdapter, plan.adapter)
 
-    def fitted() -> Head:
+    def fitted(kept: Path | None = None) -> Head:
         left_out: list[int] = []
-        batches = (
-            ([item.truth for item in items], prediction) for items, prediction in predictions(plan, train, left_out)
-        )
-        head = adapter.fit(batches, train)  # uses up the generator; `left_out` is complete only after it
+        # `fit` uses up the generator; `left_out` is complete only after it.
+        head = adapter.fit(_batches(plan, train, left_out, kept), train)
         return {**head, "left_out": torch.tensor(left_out, dtype=torch.int64)}
 
     if not plan.model.reusable:
         return _finite(fitted())
-    return cached(plan.fit_key, fitted, again=plan.refit, check=check)
+    kept = head_path(plan.fit_key).with_suffix(".videos")
+    if plan.refit:
+        shutil.rmtree(kept, ignore_errors=True)
+    head = cached(plan.fit_key, lambda: fitted(kept), again=plan.refit, check=check)
+    shutil.rmtree(kept, ignore_errors=True)
+    return head
+
+
+def _batches(plan: Plan, train: OpenData, left_out: list[int], kept: Path | None) -> Batches:
+    """Truths and predictions of the fit split: of batches of images, or of videos, whose predictions are kept."""
+    if plan.family.by_clips:
+        adapter = plan.family.for_data(plan.adapter, train)
+        yield from video_predictions(replace(plan, data=train, adapter=adapter), left_out, kept)
+        return
+    for items, prediction in predictions(plan, train, left_out):
+        yield [item.truth for item in items], prediction
+
+
+def head_path(key: str) -> Path:
+    """The file of a head in the cache."""
+    return cache_root() / "heads" / key[:2] / f"{key}.safetensors"
 
 
 def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Callable[[], None] = lambda: None) -> Head:
@@ -83,7 +103,7 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Cal
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    path = cache_root() / "heads" / key[:2] / f"{key}.safetensors"
+    path = head_path(key)
     if int(os.environ.get("RANK", "0")) > 0:
         if not path.is_file():
             logger.info("waiting for rank 0, which fits the head (%s)", path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ import torch
 
 from ..core.errors import OclBenchError, SampleError
 from ..core.types import Batch, Prediction, Video
-from ..families.video import VideoAdapter
+from ..families.base import ClipAdapter, LateTally, Tally
 from ..models.frames import video_model
 from ..results.record import Failure
 from .failures import Patience, failure
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VideoRunner:
-    """Computes shards of a plan of the video family.
+    """Computes shards of a plan whose videos are predicted clip by clip.
 
     A clip has `plan.batch_size` frames, or all frames for a model that declares `whole_video`. When one frame cannot be
     read or predicted, its whole video fails: a score of the remaining frames would not be comparable.
@@ -38,7 +39,7 @@ class VideoRunner:
         self.predictions = predictions
         self.input_size = input_size(plan.model, plan.task)
         self.model = video_model(plan.model.model)
-        self.adapter = cast(VideoAdapter, plan.adapter)
+        self.adapter = cast(ClipAdapter, plan.adapter)
         self.patience = Patience(len(plan.data.ids))
         self.source = ""
         self.seconds_model = 0.0
@@ -68,33 +69,63 @@ class VideoRunner:
 
     def _video(self, position: int) -> list[dict[str, Any]]:
         """The rows of one video, one for each noise seed."""
+        video = self.video(position)
+        return [{"id": video.id, "noise_seed": seed, **self._score(video, seed)} for seed in self.plan.noise_seeds]
+
+    def video(self, position: int, fitting: bool = False) -> Video:
+        """The frames of a video that count, see `Family.clip`. Raises SampleError for a video without a frame."""
         video: Video = self.plan.data.reader[position]
         if not len(video):
             raise SampleError(video.id, "has no frame")
-        return [{"id": video.id, "noise_seed": seed, **self._score(video, seed)} for seed in self.plan.noise_seeds]
+        return self.plan.family.clip(self.adapter, video, fitting)
 
     def _score(self, video: Video, seed: int) -> dict[str, Any]:
         """The row of one video with one noise seed; its masks are saved where the run saves predictions."""
         tally = self.adapter.tally(self.plan.task)
-        for start, items, outputs in self.clips(video, seed):
-            tally.add([item.truth for item in items], outputs)
+        for name, (_, output) in zip(video.names, self.shown(video, seed, tally), strict=True):
             if self.predictions is not None:  # now, as the frames of a whole video may not fit into memory
-                for name, output in zip(video.names[start:], outputs, strict=False):  # the names go on after the clip
-                    self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
+                self.adapter.write(self.predictions, f"{video.id}/{name}", seed, output)
         return tally.row()
+
+    def shown(self, video: Video, seed: int, tally: Tally) -> Iterator[tuple[Item, Any]]:
+        """Yields each frame and the output that is saved and drawn of it, and adds all frames to the tally."""
+        waiting: list[Item] = []
+        for _, items, outputs in self.clips(video, seed):
+            tally.add([item.truth for item in items], outputs)
+            if isinstance(tally, LateTally):
+                waiting += items
+            else:
+                yield from zip(items, outputs, strict=True)
+        if isinstance(tally, LateTally):
+            yield from zip(waiting, tally.shown(), strict=True)
 
     def clips(self, video: Video, seed: int) -> Any:
         """Yields the index of the first frame, the items and the outputs of each clip, in order."""
-        length = len(video) if getattr(self.model, "whole_video", False) else self.plan.batch_size
+        for start, items, prediction in self.predicted(video, seed):
+            shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
+            yield start, items, self.adapter.outputs(prediction, shapes, self.input_size)
+
+    def predicted(self, video: Video, seed: int) -> Iterator[tuple[int, list[Item], Prediction]]:
+        """Yields the index of the first frame, the items and the prediction of each clip, in order.
+
+        Raises SampleError for a prediction that is not finite.
+        """
+        length = max(1, len(video)) if getattr(self.model, "whole_video", False) else self.plan.batch_size
         state = None
-        for start in range(0, len(video), length):
-            items = self._read(video, range(start, min(start + length, len(video))))
-            prediction = self._predict(items, start, seed, state)
+        for frames in self._pieces(len(video), length):
+            items = self._read(video, frames)
+            prediction = self._predict(items, frames.start, seed, state)
             state = prediction.state
             if not self.adapter.finite(prediction).all():
                 raise SampleError(video.id, f"model {self.plan.model.name}: the prediction is not finite")
-            shapes = [(int(item.truth.labels.shape[0]), int(item.truth.labels.shape[1])) for item in items]
-            yield start, items, self.adapter.outputs(prediction, shapes, self.input_size)
+            yield frames.start, items, prediction
+
+    def _pieces(self, count: int, length: int) -> Iterator[range]:
+        """The frames of each clip of up to `length`; none holds frames from both sides of those that stand alone."""
+        bounds = (0, min(self.adapter.alone, count), count)
+        for first, last in itertools.pairwise(bounds):
+            for start in range(first, last, length):
+                yield range(start, min(start + length, last))
 
     def _read(self, video: Video, frames: Sequence[int]) -> list[Item]:
         """The prepared frames with these indices."""

@@ -9,6 +9,7 @@ from ..core import entry_points
 from ..core.errors import UsageError
 from .base import Adapter, Family
 from .discovery import DISCOVERY
+from .dynamics import DYNAMICS
 from .knn import KNN
 from .probed_detection import DETECTION
 from .reasoning import REASONING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..models.loading import LoadedModel
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, REASONING)
+    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, REASONING)
 }
 """The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
 

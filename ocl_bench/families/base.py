@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from ..cards.protocols import Protocol as TaskProtocol
 from ..cards.task import TaskSpec
-from ..core.types import Prediction, Truth
+from ..core.types import Prediction, Truth, Video
 
 if TYPE_CHECKING:
     import pandas
@@ -94,6 +94,41 @@ class Adapter(Protocol):
         ...
 
 
+class Tally(Protocol):
+    """Gathers one video, clip by clip."""
+
+    def add(self, truth: Sequence[Truth], outputs: Sequence[Any]) -> None:
+        """Add the next frames."""
+        ...
+
+    def row(self) -> dict[str, Any]:
+        """The row of the video."""
+        ...
+
+
+@runtime_checkable
+class LateTally(Tally, Protocol):
+    """A tally that knows what is saved and drawn of a frame only when it has all frames."""
+
+    def shown(self) -> Sequence[Any]:
+        """The outputs of all frames, in place of those that were added."""
+        ...
+
+
+class ClipAdapter(Adapter, Protocol):
+    """An adapter of videos that are read and predicted clip by clip; an output is that of a frame.
+
+    Attributes:
+        alone: frames at the beginning of a video that are predicted before the model sees any later one.
+    """
+
+    alone: int
+
+    def tally(self, task: TaskSpec) -> Tally:
+        """A new `Tally` for one video."""
+        ...
+
+
 class HeadAdapter(Adapter, Protocol):
     """An adapter that scores predictions through a head, which is fitted on another split of the data."""
 
@@ -101,7 +136,7 @@ class HeadAdapter(Adapter, Protocol):
         """Fit the head.
 
         Args:
-            batches: truths and predictions of the whole fit split.
+            batches: truths and predictions of the whole fit split; of videos, one entry for each with all its frames.
             split: the fit split, for its ids and categories.
         """
         ...
@@ -137,6 +172,12 @@ def _no_remarks(
     return {}
 
 
+def _all_frames(adapter: Adapter, video: Video, fitting: bool) -> Video:
+    """The whole video."""
+    del adapter, fitting
+    return video
+
+
 def _no_columns(adapter: Adapter, sample_id: str) -> Mapping[str, Any]:
     """None: a row needs nothing of its sample but the id."""
     del adapter, sample_id
@@ -165,6 +206,8 @@ class Family:
         any_of: function from that adapter to the fields of a prediction of which only the first that is there is read.
         remarks: function from that adapter, outputs, the sizes (H, W) of their images and the side of the images that
             the model saw (None for outputs from files) to what is odd about them: a number by text.
+        clip: function from that adapter, a video, and whether a head is fitted on it, to the frames that count. Without
+            a frame, the video is left out: its row has no value.
         whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
     """
 
@@ -180,6 +223,7 @@ class Family:
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
     any_of: Callable[[Adapter], tuple[str, ...]] = _no_choice
     remarks: Callable[[Adapter, Sequence[Any], Sequence[tuple[int, int]], int | None], Mapping[str, int]] = _no_remarks
+    clip: Callable[[Adapter, Video, bool], Video] = _all_frames
     whole: bool = False
 
     @property

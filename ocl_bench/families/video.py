@@ -89,6 +89,7 @@ class VideoAdapter(Discovery):
     """
 
     scored_at_once: int | None = 1  # a killed run loses no more than one video
+    alone = 0
 
     def __init__(self, task: TaskSpec, no_segment: int | None = None) -> None:
         self.task, self.no_segment = task, no_segment

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
+from .checkpoints.dias import OFFICIAL_NAMES
 from .checkpoints.names import rename_keys
 from .checkpoints.smoothsa import SMOOTH_NAMES
 from .encoder import STRIDE, Encoder
@@ -40,37 +41,6 @@ from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import distillation_loss, distillation_to_merged_loss
 from .options import check_choice, check_distance
 from .reading import DinoEncoder, PatchEncoder
-
-OFFICIAL_NAMES = (
-    (r"m\.encode_backbone\.1\.", "encoder.vit."),
-    (r"m\.encode_project\.", "project."),
-    (r"m\.initializ\.logstd$", "initialisation.log_std"),
-    (r"m\.initializ\.", "initialisation."),
-    (r"m\.aggregat\.norm1q\.", "aggregation.norm_queries."),
-    (r"m\.aggregat\.norm1kv\.", "aggregation.norm_inputs."),
-    (r"m\.aggregat\.norm2\.", "aggregation.norm_update."),
-    (r"m\.aggregat\.proj_q\.", "aggregation.to_queries."),
-    (r"m\.aggregat\.proj_k\.", "aggregation.to_keys."),
-    (r"m\.aggregat\.proj_v\.", "aggregation.to_values."),
-    (r"m\.aggregat\.rnn\.", "aggregation.gru."),
-    (r"m\.aggregat\.ffn\.", "aggregation.mlp."),
-    (r"m\.decode\.mask_token$", "decoder.mask_token"),
-    (r"m\.decode\.posit_embed\._pe$", "decoder.positions"),
-    (r"m\.decode\.project1\.", "decoder.embed_tokens."),
-    (r"m\.decode\.project2\.", "decoder.embed_slots."),
-    (r"m\.decode\.norm0\.", "decoder.norm_in."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.self_attention."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.multihead_attn\.", r"decoder.layers.\1.cross_attention."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.linear1\.", r"decoder.layers.\1.mlp.0."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.linear2\.", r"decoder.layers.\1.mlp.2."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.norm1\.", r"decoder.layers.\1.norm_self."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.norm2\.", r"decoder.layers.\1.norm_cross."),
-    (r"m\.decode\.backbone\.layers\.(\d+)\.norm3\.", r"decoder.layers.\1.norm_mlp."),
-)
-"""Names in official checkpoints -> names here; each pattern matches from a key's start.
-
-Layer 0 has no `norm1`: the official code takes it out of the layer as `norm0` (see `layers.decoders`).
-"""
 
 
 @dataclass(frozen=True)
@@ -154,6 +124,7 @@ class DIAS(nn.Module):
     ) -> None:
         super().__init__()
         self.input_size, self.slots, self.slot_dim = input_size, slots, slot_dim
+        self.tokens, self.feature_dim = tokens, feature_dim
         self.distill, self.attention_prior, self.mask_source = distill, attention_prior, mask_source
         self.distill_target = distill_target
         self.merge_threshold, self.merge_probability = merge_threshold, merge_probability
@@ -228,6 +199,25 @@ class DIAS(nn.Module):
         prior = {"prior": final_attention} if self.attention_prior else {}
         reconstruction, masks = self.decoder(slots, features, visible=visible, slot_mask=slot_mask, **prior)
         return Decomposition(slots, merged, attention, final_attention, reconstruction, masks, warm)
+
+    @property
+    def slots_decode(self) -> str:
+        """How `decode_slots` gets masks: the transformer decoder replaces all tokens by the mask token."""
+        return "masked" if isinstance(self.decoder, RandomMaskDecoder) else "slots"
+
+    @torch.no_grad()
+    def decode_slots(self, slots: Tensor) -> Tensor:
+        """Masks (B, K, h, w) of slots (B, K, C) alone, such as predicted ones; of a slot of zeros it is 0.
+
+        The transformer decoder sees no token of a frame, as it does now and then in training. There is no attention to
+        a frame either: with `attention_prior`, it is left out.
+        """
+        slots = slots.to(self.initialisation.mean)
+        tokens = slots.new_zeros(len(slots), self.tokens, self.feature_dim)
+        hidden = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=slots.device)
+        masks = self.decoder(slots, tokens, visible=hidden, slot_mask=slots.abs().amax(2) > 0)[1]
+        side = math.isqrt(self.tokens)
+        return soften(masks, self.mask_temperature).unflatten(2, (side, side))
 
     def initial_slots(
         self, inputs: Tensor, noise: Tensor, query_noise: Tensor | None = None

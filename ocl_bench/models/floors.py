@@ -17,6 +17,10 @@ from torch import Tensor
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction, Truth
 
+_SIDE, _BITS = 64, 24
+_CODES = -(-(_SIDE**2) // _BITS)
+"""Numbers that hold the mask of a slot, see `_state_slots`."""
+
 
 class SingleSlot:
     """Every pixel in one slot; ARI and FG-ARI are 0 wherever the truth has two or more segments."""
@@ -60,6 +64,7 @@ class Oracle:
     """The truth itself. Pixels that are void or claimed twice get slots of their own."""
 
     needs_truth = True
+    needs_future = True
 
     def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
         """Predict label maps (B, H, W) int64, slots that encode category and box, and class maps if the truth has them.
@@ -73,12 +78,24 @@ class Oracle:
         return Prediction(
             masks=_stack(maps),
             mask_source="truth",
-            slots=_object_slots(truth, 1 + max(int(m.max(initial=0)) for m in maps)),
+            slots=_state_slots(truth, maps) if _located(truth) else _object_slots(truth, _labels_of(maps)),
             # The class of a void pixel does not matter: no score counts it.
             classes=_stack([np.maximum(image, 0) for image in classes]) if len(classes) == len(truth) else None,
             embedding=_label_vectors(truth),
             embedding_source="truth",
         )
+
+    def predict_slots(self, slots: Tensor, steps: int, *, future: Tensor) -> Tensor:
+        """The slots (B, steps, K, D) of the future frames: the simulator knows them."""
+        del slots, steps
+        return future
+
+    def decode_slots(self, slots: Tensor) -> Tensor:
+        """The masks (B, K, 64, 64) that `_state_slots` has packed into slots; zeros for slots of another kind."""
+        if slots.shape[2] != 2 + _CODES:
+            return slots.new_zeros(*slots.shape[:2], _SIDE, _SIDE)
+        codes = slots[:, :, 2:].long()[..., None] >> torch.arange(_BITS, device=slots.device)
+        return (codes & 1).flatten(2)[:, :, : _SIDE**2].unflatten(2, (_SIDE, _SIDE)).float()
 
 
 class PatchOracle:
@@ -180,6 +197,33 @@ def _object_slots(truth: Sequence[Truth], count: int) -> Tensor:
                 image_slots[label, category % 256] = 1
                 box = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width)
                 image_slots[label, 256:] = torch.tensor([*box, (rows.max() + 1) / height])
+    return slots
+
+
+def _located(truth: Sequence[Truth]) -> bool:
+    """Whether it is known where all objects are."""
+    return all(image.locations is not None for image in truth)
+
+
+def _labels_of(maps: Sequence[np.ndarray]) -> int:
+    """Number of labels of label maps, 0 and absent ones included."""
+    return 1 + max(int(labels.max(initial=0)) for labels in maps)
+
+
+def _state_slots(truth: Sequence[Truth], maps: Sequence[np.ndarray]) -> Tensor:
+    """Encode the state of objects as slots (B, K, 2 + 171) float32: where they lie, and their mask.
+
+    The mask is that at 64 x 64, with 24 pixels as the bits of each number, which float32 holds exactly. The place of
+    an object out of view is 0.
+    """
+    places_of = [torch.from_numpy(np.nan_to_num(cast(np.ndarray, image.locations))) for image in truth]
+    count = max(_labels_of(maps), *(1 + len(places) for places in places_of))  # an object may be hidden in all images
+    slots = torch.zeros(len(truth), count, 2 + _CODES)
+    for image_slots, places, labels in zip(slots, places_of, maps, strict=True):
+        image_slots[1 : 1 + len(places), :2] = places.float()
+        masks = _enlarge(labels, _SIDE, _SIDE)[None] == torch.arange(len(image_slots))[:, None, None]
+        bits = F.pad(masks.flatten(1).long(), (0, _CODES * _BITS - _SIDE**2)).unflatten(1, (_CODES, _BITS))
+        image_slots[:, 2:] = (bits << torch.arange(_BITS)).sum(2).float()
     return slots
 
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
+from .checkpoints.dias import OFFICIAL_NAMES
 from .checkpoints.names import rename_keys
 from .checkpoints.smoothsa import SMOOTH_NAMES, TRANSITION_NAMES
-from .dias import DIAS, OFFICIAL_NAMES, assemble, soften
+from .dias import DIAS, assemble, soften
 from .streaming import check_finite, checked_state
 
 TIMES = 5

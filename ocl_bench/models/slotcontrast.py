@@ -229,6 +229,13 @@ class SlotContrast(nn.Module):
         reconstruction, masks = self.decoder(slots.flatten(0, 1), prior=prior, grid=new_grid)
         return reconstruction.unflatten(0, slots.shape[:2]), masks.unflatten(0, slots.shape[:2])
 
+    def decode_slots(self, slots: Tensor) -> Tensor:
+        """Masks (B, K, h, w) of slots (B, K, D) alone, such as predicted ones.
+
+        There is no attention to a frame that is not there: with `attention_prior`, it is left out.
+        """
+        return self.decoder(slots.to(self.weight))[1].unflatten(2, self.grid)
+
     def loss(self, features: Tensor, *, ranks: RankOps = RankOps()) -> dict[str, Tensor]:
         """Compute the training loss of B clips of T frames; T = 1 trains on images, with contrast 0.
 

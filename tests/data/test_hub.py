@@ -158,9 +158,8 @@ def test_nothing_is_written_to_the_hub(verb: list[str], tmp_path: Path, monkeypa
 
 
 def test_offline_says_so(cache: Path) -> None:
-    with pytest.raises(
-        DataMissingError, match=r"^hf://datasets/no/such: offline, and it is not in the cache"
-    ) as caught:
+    message = r"^hf://datasets/no/such: offline, and it is not in the cache"
+    with pytest.raises(DataMissingError, match=message) as caught:
         open_data(ade20k_card(), data_root=Path("hf://datasets/no/such"))
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
 

@@ -37,7 +37,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Files count as settled at once. Returns the names of those that are read from now on."""
     read: list[str] = []
     original = contents._hash_file
-    monkeypatch.setattr(contents, "_SETTLED_NS", -10_000_000_000)
+    monkeypatch.setattr(contents, "SETTLED_NS", -10_000_000_000)
     monkeypatch.setattr(contents, "_hash_file", lambda path: read.append(path.name) or original(path))
     return read
 

@@ -17,8 +17,9 @@ from ocl_bench.cards.model import load_model_card
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import PACKAGE
 from ocl_bench.core.types import Batch
+from ocl_bench.models.checkpoints.dias import OFFICIAL_NAMES
 from ocl_bench.models.checkpoints.names import load_weights, save_weights
-from ocl_bench.models.dias import DIAS, OFFICIAL_NAMES, build, distillation_weight, soften
+from ocl_bench.models.dias import DIAS, build, distillation_weight, soften
 from ocl_bench.models.losses import distillation_loss, distillation_to_merged_loss
 from ocl_bench.models.odis import build as build_odis
 

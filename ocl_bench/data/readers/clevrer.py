@@ -4,10 +4,12 @@
     videos/<split>/video_10000-11000/video_10000/000000.png    frames as pictures, for `content: frames`
     annotations/<split>/annotation_10000-11000/annotation_10000.json
     derender_proposals/proposal_10000.json, or sim_10000.json  masks of objects
+    stand-in.json                                              timing of videos that are shorter than the official ones
 
 Options of a card: `content`. `questions` gives one sample without pixels for each video, with the questions in its
 truth. `frames` gives videos; the masks are proposals of a network, as in SlotFormer, and exact ones in the stand-in. An
-object is told by its colour, material and shape, which no other object of the video has.
+object is told by its colour, material and shape, which no other object of the video has. Where it lies is known if the
+annotations are there.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from ...core.files import parse_json, read_text
 from ...core.questions import Question
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
+from ..clevrer.annotations import annotation_of, read_locations, read_timing
 from ..clevrer.facts import Thing
 from ..clevrer.questions import read_questions, video_name, video_number
 from ..images import read_image
@@ -66,10 +69,12 @@ def open_clevrer(request: Request) -> OpenData:
         reader = QuestionReader.open(_find_questions(places, request), limit)
     else:
         reader = FrameReader.open(_find(places, request, f"videos/{request.split}"), request.split, limit)
+    timing = read_timing(reader.root)
     if tree is not None:
-        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note)
+        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, timing=timing)
     note = f"data: CLEVRER {request.split} ({options.content}), {len(reader)} videos of {reader.root}"
-    return OpenData(reader, "official", f"official-{reader.manifest.content}", reader.root, reader.ids, note)
+    revision = f"official-{reader.manifest.content}"
+    return OpenData(reader, "official", revision, reader.root, reader.ids, note, timing=timing)
 
 
 def _find(places: tuple[Path, ...], request: Request, wanted: str) -> Path:
@@ -146,9 +151,11 @@ class FrameReader(SampleSequence[Video]):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """All frames, and the proposals."""
-        proposals = [self._proposals(name).relative_to(self.root).as_posix() for name in self.ids]
-        return take_manifest(self.root, files_below(self.root, self.folders.values()), proposals)
+        """All frames, the proposals, and the annotations that are there."""
+        annotations = [path for folder in self.folders.values() if (path := annotation_of(self.root, folder)).is_file()]
+        truth = [*(self._proposals(name) for name in self.ids), *annotations]
+        names = [path.relative_to(self.root).as_posix() for path in truth]
+        return take_manifest(self.root, files_below(self.root, self.folders.values()), names)
 
     def _proposals(self, name: str) -> Path:
         number, place = name.removeprefix("video_"), self.root / "derender_proposals"
@@ -156,7 +163,7 @@ class FrameReader(SampleSequence[Video]):
         return of_nsdr if of_nsdr.is_file() else place / f"proposal_{number}.json"
 
     def __getitem__(self, index: int) -> Video:
-        """Video `index`. Raises SampleError for proposals that are missing, broken or of another length."""
+        """Video `index`. Raises SampleError for proposals or annotations that are broken or of another length."""
         name = self.ids[range(len(self))[index]]
         files = list_files(self.root / self.folders[name], (".png", ".jpg", ".jpeg"), name)
         names = sorted(files)
@@ -164,8 +171,12 @@ class FrameReader(SampleSequence[Video]):
         frames = _frames_of(path, name)
         if set(frames) - set(range(len(names))):
             raise SampleError(name, f"{path}: has frame {max(frames)}, the video has {len(names)} frames; {_REMEDY}")
-        numbers = {thing: number for number, thing in enumerate(_things(frames, path, name), start=1)}
-        return lazy_video(name, names, partial(self._frame, name, files, names, frames, numbers, path), _REMEDY)
+        things = _things(frames, path, name)
+        numbers = {thing: number for number, thing in enumerate(things, start=1)}
+        annotation = annotation_of(self.root, self.folders[name])
+        locations = read_locations(annotation, name, things, len(names)) if annotation.is_file() else None
+        read = partial(self._frame, name, files, names, frames, numbers, locations, path)
+        return lazy_video(name, names, read, _REMEDY)
 
     def _frame(
         self,
@@ -174,6 +185,7 @@ class FrameReader(SampleSequence[Video]):
         names: list[str],
         frames: Mapping[int, list[Any]],
         numbers: Mapping[Thing, int],
+        locations: np.ndarray | None,
         path: Path,
         position: int,
     ) -> Sample:
@@ -185,7 +197,7 @@ class FrameReader(SampleSequence[Video]):
         for entry in frames[position]:
             mask = _mask(entry, image.shape[:2], path, name, position)
             labels[mask] = np.where(labels[mask] > 0, OVERLAP, numbers[_thing(entry, path, name)])
-        return Sample(name, image, Truth(labels))
+        return Sample(name, image, Truth(labels, locations=None if locations is None else locations[position]))
 
 
 def _frames_of(path: Path, name: str) -> dict[int, list[Any]]:

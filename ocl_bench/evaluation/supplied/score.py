@@ -84,6 +84,8 @@ def score_masks(
         _check_extent(extent, masks)
     if find_family(spec.family).output == "answers" and masks.suffix != ".json":
         raise UsageError(f"{masks}: task {spec.name} scores a file of answers (.json)")
+    if spec.fit is not None and masks.suffix != ".json":
+        raise UsageError(f"{masks}: task {spec.name} fits a head on what a model gives beside its masks; use `eval`")
     if masks.suffix == ".npz":
         if data_root is not None or split is not None:
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")

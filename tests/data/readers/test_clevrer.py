@@ -17,6 +17,7 @@ from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.core.types import OVERLAP
 from ocl_bench.data import open_data
 from ocl_bench.data.clevrer.questions import read_questions
+from ocl_bench.data.scenes.collisions import in_view, simulate
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,74 @@ def test_files_of_nsdr_and_frames_as_jpeg(root: Path) -> None:
     assert frame.image.shape == (64, 48, 3) and frame.truth.labels.shape == (64, 48)
     small = small_videos()[0].objects[3]
     assert np.array_equal(frame.truth.labels[::2, ::3] > 0, small[:, ::2] > 0)
+
+
+def test_where_the_objects_are(root: Path) -> None:
+    """In the units of the plane, in the order of the labels; NaN out of view."""
+    data = open_data(clevrer_card("frames"), data_root=root)
+    for video, rendered in zip(data.reader, small_videos(), strict=True):
+        world = rendered.world
+        run, view = simulate(world), in_view(world, simulate(world).position)
+        shown = [k for k in range(len(world.bodies)) if (rendered.objects == k + 1).any()]
+        order = sorted(shown, key=lambda k: str(world.bodies[k].thing))
+        for position in (0, 20, 55):
+            locations = video.frames[position].truth.locations
+            expected = np.where(view[position, order, None], run.position[position, order], np.nan)
+            np.testing.assert_allclose(locations, expected, atol=1e-5)
+    assert data.timing == {"seen_frames": 32, "stride": 1}
+
+
+def annotation(root: Path, edit: Callable[[Any], Any]) -> None:
+    path = root / "CLEVRER/annotations/val/annotation_10000-11000/annotation_10000.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_an_object_that_the_annotation_does_not_know_has_no_location(root: Path) -> None:
+    """Proposals of a network may name a wrong colour."""
+    before = open_data(clevrer_card("frames"), data_root=root).reader[0].frames[3].truth
+    annotation(root, lambda content: content["object_property"][0].update(shape="cone"))
+    after = open_data(clevrer_card("frames"), data_root=root).reader[0].frames[3].truth
+    assert np.array_equal(before.labels, after.labels)
+    assert np.isnan(after.locations).sum() - np.isnan(before.locations).sum() in (0, 2)
+    unknown = [open_data(clevrer_card("frames"), data_root=root).reader[0].frames[t].truth for t in range(56)]
+    assert any(np.isnan(frame.locations).all(axis=1).any() for frame in unknown)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["motion_trajectory"].pop(), "has 55 frames, the video has 56"),
+        (lambda content: content["motion_trajectory"][3].update(frame_id=4), "has 56 frames, the video has 56"),
+        (lambda content: content.pop("object_property"), r"is no annotation \(KeyError: 'object_property'\)"),
+        (lambda content: content.update(motion_trajectory=3), r"is no annotation \(TypeError"),
+        (lambda content: [one.update(location=["a", 0]) for one in content["motion_trajectory"][0]["objects"]], "no"),
+        (lambda content: content["object_property"][0].pop("color"), r"is no annotation \(KeyError: 'color'\)"),
+    ],
+)
+def test_a_broken_annotation_fails_its_video(root: Path, edit: Callable[[Any], Any], message: str) -> None:
+    annotation(root, edit)
+    data = open_data(clevrer_card("frames"), data_root=root)
+    with pytest.raises(SampleError, match=message) as error:
+        data.reader[0]
+    assert "\n" not in str(error.value) and "annotation_10000.json" in str(error.value)
+    assert len(data.reader[1]) == 56
+
+
+def test_videos_without_annotations_have_no_locations(root: Path) -> None:
+    before = open_data(clevrer_card("frames"), data_root=root).revision
+    shutil.rmtree(root / "CLEVRER/annotations")
+    (root / "CLEVRER/stand-in.json").unlink()
+    data = open_data(clevrer_card("frames"), data_root=root)
+    assert data.reader[0].frames[0].truth.locations is None and data.timing == {} and data.revision != before
+
+
+@pytest.mark.parametrize("content", ["3", "{}", "nonsense", '{"seen_frames": 0, "stride": 1}'])
+def test_a_broken_timing_is_refused(root: Path, content: str) -> None:
+    (root / "CLEVRER/stand-in.json").write_text(content)
+    with pytest.raises(UsageError, match=r"stand-in.json: is no timing of a stand-in .*; delete it"):
+        open_data(clevrer_card("frames"), data_root=root)
 
 
 def proposals(root: Path, edit: Callable[[Any], None]) -> None:
