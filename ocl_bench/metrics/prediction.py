@@ -57,7 +57,7 @@ def box_recall(truth: np.ndarray, segments: np.ndarray, threshold: float = 0.5) 
         found += hit
         if hit:
             taken.add(best)
-    return found / len(objects)
+    return float(found / len(objects))
 
 
 def _boxes(labels: np.ndarray, names: np.ndarray | list[int]) -> np.ndarray:

@@ -275,9 +275,11 @@ def test_ceilings_are_given_by_cards_alone() -> None:
 
     cards = [load_model_card(path) for path in sorted(CARDS.glob("*.yaml"))]
     ceilings = {card.name for card in cards if card.role == "ceiling"}
-    assert ceilings == {"oracle", "patch-oracle"}
-    for name in ceilings:
+    assert ceilings == {"oracle", "patch-oracle", "true-slots"}
+    for name in ("oracle", "patch-oracle"):
         assert get_model(name).needs_truth
+    # This one sees the future frames as images, and no masks of them.
+    assert get_model("true-slots").model.needs_future and not get_model("true-slots").needs_truth
     assert not get_model("grid").needs_truth
 
 
