@@ -131,7 +131,15 @@ def test_an_example_shows_the_state_that_is_chosen(browser: Any, small_site: Pat
 
 
 @pytest.mark.parametrize(
-    "address", [*PAGES, TASK, "tasks/coco-dias-v3-v1.html", "models/dias.html", "papers/dias.html"]
+    "address",
+    [
+        *PAGES,
+        TASK,
+        "tasks/coco-dias-v3-v1.html",
+        "models/dias.html",
+        "models/dinosaur-v2-paper.html",
+        "papers/dias.html",
+    ],
 )
 def test_each_page_is_accessible_and_fits_in_light_and_dark(browser: Any, small_site: Path, address: str) -> None:
     visit(browser, small_site, address)
