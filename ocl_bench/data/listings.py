@@ -19,20 +19,26 @@ from ..core.log import logger
 from ..core.paths import cache_root
 from . import contents
 
-_VERSION = 1
+_VERSION = 2
 """Add 1 when the form of the files changes: older ones are then not read."""
 
-Stamps = Mapping[str, tuple[int, int, int]]
+Stamp = tuple[int, int, int, int]
+"""Device, inode, and times of the last modification and change in nanoseconds."""
+
+UNKNOWN: Stamp = (0, 0, 0, 0)
+"""Of a folder that is listed again each time."""
+
+Stamps = Mapping[str, Stamp]
 """Path of each folder that was listed -> its stamp."""
 
 Listed = tuple[list[str], list[str], Stamps]
 """Names of the files that are wanted, names of the others, and the folders they lie in."""
 
 
-def folder_stamp(folder: str | Path) -> tuple[int, int, int]:
+def folder_stamp(folder: str | Path) -> Stamp:
     """What changes when an entry of a folder comes, goes or is renamed; the folder itself may be another one, too."""
     status = os.stat(folder)
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass
@@ -47,10 +53,12 @@ class Listings:
     fresh: set[str] = field(default_factory=set)
 
     @classmethod
-    def load(cls, root: Path) -> Listings:
-        """What is remembered of a root; nothing when the file is missing or damaged."""
+    def load(cls, root: Path, *, anew: bool = False) -> Listings:
+        """What is remembered of a root; nothing with `anew`, or when the file is missing or damaged."""
         place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:24]
         path = cache_root() / "listings" / f"{place}.json"
+        if anew:
+            return cls(path, {})
         try:
             head, _, body = path.read_text(encoding="utf-8").partition("\n")
             if head == _checksum(body):
@@ -71,7 +79,8 @@ class Listings:
         wanted_names, other_names, stamps = read()
         last = time.time_ns() - contents.SETTLED_NS
         # A folder that was changed a moment ago may change again and show the same time: it is listed again next time.
-        settled = all(changed < last for _, _, changed in stamps.values())
+        # Times in whole seconds come from images of disks and mounted buckets, whose folders may change without them.
+        settled = all(changed < last and changed % 10**9 for *_, changed in stamps.values())
         kept = {folder: list(stamp) if settled else [] for folder, stamp in stamps.items()}
         self.entries[name] = "\0".join(wanted_names), "\0".join(other_names), kept
         self.fresh.add(name)

@@ -11,7 +11,7 @@ import pytest
 from layout_trees import card
 
 from ocl_bench.core.paths import cache_root
-from ocl_bench.data import OpenData, contents, open_data
+from ocl_bench.data import OpenData, contents, listings, open_data
 from ocl_bench.data.readers import imagenet_files
 
 CLASSES = ("n01440764", "n01530575", "n02105855")
@@ -49,8 +49,8 @@ def tree(root: Path) -> Path:
     return root / "imagenet/train"
 
 
-def opened(root: Path) -> OpenData:
-    return open_data(card(reader="imagenet", split="train"), data_root=root)
+def opened(root: Path, *, verify: bool = False) -> OpenData:
+    return open_data(card(reader="imagenet", split="train"), data_root=root, verify=verify)
 
 
 def test_folders_are_listed_once(tmp_path: Path, listed: list[str]) -> None:
@@ -100,6 +100,49 @@ def test_another_folder_in_the_place_of_one_is_noticed(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / name, target_is_directory=True)
         assert opened(tmp_path).ids[-1] == f"n03000684/{name}"
+
+
+def test_a_link_that_leads_to_a_folder_later_is_noticed(tmp_path: Path) -> None:
+    folder = tree(tmp_path)
+    (folder / CLASSES[0] / "more").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert len(opened(tmp_path)) == 18
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/new.JPEG").write_bytes(b"x")
+    assert f"{CLASSES[0]}/more/new" in opened(tmp_path).ids
+
+
+def test_roots_do_not_share_their_memory(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tree(tmp_path / name)
+    (tmp_path / "b/imagenet/train" / CLASSES[0] / "z.JPEG").write_bytes(b"x")
+    link = tmp_path / "link"
+    for name, count in (("a", 18), ("b", 19)) * 2:
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name, target_is_directory=True)
+        assert len(opened(tmp_path / name)) == len(opened(link)) == count
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tree(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(listings, "cache_root", lambda: tmp_path / "file")
+    assert len(opened(tmp_path)) == 18
+    (folder / CLASSES[0] / "new.JPEG").write_bytes(b"x")
+    assert len(opened(tmp_path)) == 19
+
+
+@pytest.mark.parametrize(("nanoseconds", "verify"), [(0, False), (1, True)])
+def test_folders_whose_times_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nanoseconds: int, verify: bool
+) -> None:
+    """As mounted buckets show them: not trusted in whole seconds, and listed by --verify in any case."""
+    folder = tree(tmp_path)
+    for module in (listings, imagenet_files):
+        monkeypatch.setattr(module, "folder_stamp", lambda place: (1, len(str(place)), 5, nanoseconds))
+    opened(tmp_path)
+    (folder / CLASSES[0] / "new.JPEG").write_bytes(b"x")
+    assert len(opened(tmp_path, verify=verify)) == 19
+    assert len(opened(tmp_path)) == 19
 
 
 def test_a_folder_that_was_just_changed_is_not_trusted(

@@ -86,14 +86,14 @@ def open_imagenet(request: Request) -> OpenData:
         raise UsageError(f"task '{name}': data.options.boxes_file needs `boxes: labelled`; this card grants no boxes")
     if request.root is None:
         tree = ensure_layout(request, "imagenet")
-        opened = _open_folders(Place(tree.root, tree.root), split, options)
+        opened = _open_folders(Place(tree.root, tree.root), request, options)
         revision = tree.revision + opened.boxes_revision
         note = f"{tree.note}{opened.remark}"
         return OpenData(
             opened.reader, "embedded", revision, tree.root, opened.reader.ids, note, dict(enumerate(opened.classes))
         )
     place, rows = _find(request)
-    opened = _open_folders(place, split, options) if rows is None else _open_rows(rows, place, split, options)
+    opened = _open_folders(place, request, options) if rows is None else _open_rows(rows, place, split, options)
     reader, count = opened.reader, len(opened.reader)
     note = f"data: ImageNet {split}, {count} images of {len(opened.classes)} classes of {place.images}{opened.remark}"
     revision = f"official-{opened.content}{opened.boxes_revision}{_box_content(reader)}"
@@ -201,9 +201,10 @@ def _find(request: Request) -> tuple[Place, hub.Rows | None]:
     )
 
 
-def _open_folders(place: Place, split: str, options: ImageNetOptions) -> _Opened:
+def _open_folders(place: Place, request: Request, options: ImageNetOptions) -> _Opened:
     """A split of image files."""
-    listing = list_split(place, split)
+    split = request.split
+    listing = list_split(place, split, anew=request.verify)
     numbers = {wnid: index for index, wnid in enumerate(listing.classes)}
     reader = ImageNetReader(listing.folder, listing.ids, listing.labels, listing.suffixes, listing.flat)
     boxes, revision, remark = _open_boxes(place, split, options, reader, numbers)

@@ -16,7 +16,7 @@ import numpy as np
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import check_regular, read_text
 from ..images import one_line
-from ..listings import Listed, Listings, folder_stamp
+from ..listings import UNKNOWN, Listed, Listings, folder_stamp
 from .frames import IMAGES, name_some
 
 _SUFFIXES = frozenset(IMAGES)
@@ -71,8 +71,8 @@ def look_around(place: Place) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def list_split(place: Place, split: str) -> Listing:
-    """List a split.
+def list_split(place: Place, split: str, *, anew: bool = False) -> Listing:
+    """List a split; with `anew`, whatever is remembered of its folders.
 
     Raises:
         UsageError: a class of the split is not in train, or two images have the same id.
@@ -84,7 +84,7 @@ def list_split(place: Place, split: str) -> Listing:
     if split == "val" and wnids == ["images"] and (folder / _TINY).is_file():
         folder, wnids, strays = folder / "images", [], []
     flat = split == "val" and not wnids
-    remembered = Listings.load(folder)
+    remembered = Listings.load(folder, anew=anew)
     owners: list[str] = []
     stems: list[str] = []
     suffixes: list[str] = []
@@ -181,6 +181,9 @@ def _list_names(folder: Path, below: str, inside: tuple[str, ...]) -> Listed:
             images.append(below + name)
         elif not os.path.isdir(folder / name):
             others.append(below + name)
+            if os.path.islink(folder / name):
+                # It may lead to a folder tomorrow, and this folder would not show it.
+                stamps[str(folder)] = UNKNOWN
         elif os.path.realpath(folder / name) not in (above := (*inside, os.path.realpath(folder))):
             inner = _list_names(folder / name, f"{below}{name}/", above)
             images += inner[0]
