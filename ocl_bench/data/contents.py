@@ -162,7 +162,7 @@ class Memory:
             if well_formed and content["checksum"] == memory._checksum(files):
                 memory.entries = files
             else:
-                memory.trouble = "is damaged or of another version"
+                memory.trouble = "is damaged, or of another folder or version"
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -2,7 +2,8 @@
 
 `<folder>/.rendered.json` holds size, times and hash of each file. A file with the recorded size and times is not read.
 One that was touched is read, and rendered again when its content is another. A file of which nothing is recorded,
-because an earlier version rendered it or a run was killed, is recorded as it is found.
+because an earlier version rendered it or a run was killed, is recorded as it is found. A record is valid in its place
+of the cache only: other splits and seeds have files of the same names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.locks import locked
 from ..core.log import logger
+from ..core.paths import cache_root
 from .contents import ABSENT, Memory, Stamp, hash_files, stamp
 from .folders import remove, write_folder
 
@@ -78,13 +80,24 @@ def ensure_folder(folder: Path, write: Callable[[Path], Any], *, verify: bool = 
             return
         look.announce(wrong)
         remove(folder)
-        write_folder(folder, lambda place: _write_recorded(place, write))
+        write_folder(folder, lambda place: _write_recorded(place, write, folder))
 
 
-def _write_recorded(place: Path, write: Callable[[Path], Any]) -> None:
+def _write_recorded(place: Path, write: Callable[[Path], Any], folder: Path) -> None:
+    """Fill a folder, and record its files as they will be in `folder`."""
     write(place)
     look = _Look.inside(place)
-    look.memory.keep(look.hashes(), look.files)
+    Memory(place / RECORD, _place_in_cache(folder)).keep(look.hashes(), look.files)
+
+
+def _place_in_cache(folder: Path) -> str:
+    """Where a folder is in the cache; the cache itself may be moved."""
+    root = cache_root()
+    return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
+
+
+def _recorded(folder: Path) -> Memory:
+    return Memory.load(folder / RECORD, _place_in_cache(folder))
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class _Look:
     @classmethod
     def at(cls, folder: Path, names: Iterable[str]) -> _Look:
         """Look at the files of these names."""
-        return cls(folder, Memory.load(folder / RECORD), {name: stamp(f"{folder}/{name}") for name in names})
+        return cls(folder, _recorded(folder), {name: stamp(f"{folder}/{name}") for name in names})
 
     @classmethod
     def inside(cls, folder: Path) -> _Look:
@@ -110,7 +123,7 @@ class _Look:
             for name in names
             if not name.startswith(".")
         )
-        memory = Memory.load(folder / RECORD)
+        memory = _recorded(folder)
         return cls(folder, memory, {name: stamp(f"{folder}/{name}") for name in {*found, *memory.entries}})
 
     @property

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ocl_bench.data import OpenData, contents, open_data, rendered
 from ocl_bench.data.contents import Memory, stamp
-from ocl_bench.data.rendered import RECORD, ensure_files, ensure_folder
+from ocl_bench.data.rendered import RECORD, _place_in_cache, _recorded, ensure_files, ensure_folder
 from ocl_bench.data.stand_ins.stand_in import StandInTree
 
 STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 6}
@@ -97,7 +97,7 @@ def test_verify_reads_all_files_of_a_stand_in_whatever_their_times_say(
     data = opened()
     before = files(data.root)
     replace_mask(mask_of(4))
-    memory = Memory.load(data.root / RECORD)
+    memory = _recorded(data.root)
     name = str(mask_of(4).relative_to(data.root))
     memory.keep({name: str(memory.entries[name][3])}, {name: stamp(mask_of(4))})  # as if nothing had been touched
     assert files(opened().root) != before, "the disk says that nothing was touched"
@@ -131,9 +131,12 @@ def test_scenes_without_a_record_are_kept_and_recorded_as_they_are(rendered: Ren
 
 def _record(content: object) -> Callable[[Path], object]:
     """Writes a record whose checksum is right, whatever its files are."""
-    return lambda path: path.write_text(
-        json.dumps({"checksum": Memory(path)._checksum(content), "root": "", "files": content})
-    )
+
+    def write_record(path: Path) -> None:
+        place = _place_in_cache(path.parent)
+        path.write_text(json.dumps({"checksum": Memory(path, place)._checksum(content), "root": place, "files": content}))
+
+    return write_record
 
 
 def _folder(path: Path) -> None:
@@ -170,9 +173,25 @@ def test_a_damaged_record_vouches_for_nothing(rendered: Rendered, damage: str) -
     DAMAGES[damage](data.root / RECORD)
     replace_mask(mask_of(1))
     assert files(opened().root) == before
-    assert len(Memory.load(data.root / RECORD).entries) == 18
+    assert len(_recorded(data.root).entries) == 18
     replace_mask(mask_of(3))
     assert files(opened().root) == before
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_folder_of_another_seed_is_rendered_again_though_it_has_its_own_record(
+    rendered: Rendered, verify: bool, said: pytest.LogCaptureFixture
+) -> None:
+    root = opened().root
+    before = files(root)
+    other = open_data(TASK, stand_in_seed=3, progress=False).root
+    assert files(other) != before and set(files(other)) == set(before), "other scenes under the same names"
+    shutil.rmtree(root)
+    other.rename(root)
+    said.clear()
+    opened(verify=verify)
+    assert files(root) == before
+    assert "is damaged, or of another folder or version; the files of its folder are rendered again" in said.text
 
 
 @pytest.mark.parametrize("stranger", [_folder, _pipe, lambda path: path.unlink() or path.symlink_to(path)])
@@ -213,7 +232,7 @@ def test_no_process_loses_what_another_records(tmp_path: Path) -> None:
     counts = [range(start, 120, 7) for start in range(1, 5)]
     running = [forked.start(open_many, steps, cwd=tmp_path) for steps in counts]
     assert [process.end().returncode for process in running] == [0] * 4
-    assert len(Memory.load(tmp_path / "scenes" / RECORD).entries) == max(map(max, counts))
+    assert len(Memory.load(tmp_path / "scenes" / RECORD, "scenes").entries) == max(map(max, counts))
 
 
 # Whole folders
@@ -226,7 +245,8 @@ def write(folder: Path) -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     ensure_folder(tmp_path / "cache/tree", write)
     return tmp_path / "cache/tree"
 
@@ -255,14 +275,16 @@ def test_a_folder_is_rendered_again_as_a_whole(tree: Path, change: str, said: py
         assert "not there as it was rendered (1 such files)" in line and str(tree / "images") in line
 
 
-def test_a_folder_that_is_as_it_was_rendered_is_kept(tree: Path, settled: list[str]) -> None:
+def test_a_folder_that_is_as_it_was_rendered_is_kept(
+    tree: Path, settled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(folder: Path) -> None:
         raise AssertionError("rendered again")
 
     (tree / ".DS_Store").write_text("of a desktop")
-    moved = tree.rename(tree.parent / "moved")  # a cache may be moved
-    shutil.copytree(moved, tree)
-    for place in (tree, moved):
+    shutil.copytree(tree.parent, tree.parent.with_name("moved"))  # a cache may be moved
+    for place in (tree.parent.with_name("moved") / tree.name, tree):
+        monkeypatch.setenv("OCL_BENCH_CACHE", str(place.parent))
         ensure_folder(place, refuse)
         settled.clear()
         ensure_folder(place, refuse)
@@ -272,10 +294,19 @@ def test_a_folder_that_is_as_it_was_rendered_is_kept(tree: Path, settled: list[s
     (tree / RECORD).unlink()
     (tree / "images/a.txt").write_text("of an earlier version")
     ensure_folder(tree, refuse)
-    assert len(Memory.load(tree / RECORD).entries) == 2
+    assert len(_recorded(tree).entries) == 2
     (tree / "images/a.txt").write_text("A")
     with pytest.raises(AssertionError, match="rendered again"):
         ensure_folder(tree, refuse)
+
+
+def test_a_folder_of_another_split_is_rendered_again_though_it_has_its_own_record(tree: Path) -> None:
+    other = tree.with_name("other")
+    ensure_folder(other, lambda folder: (write(folder), (folder / "images/a.txt").write_text("of other scenes")))
+    shutil.rmtree(tree)
+    other.rename(tree)
+    ensure_folder(tree, write)
+    assert files(tree) == TREE
 
 
 def test_a_disk_that_is_full_leaves_no_half_folder(tmp_path: Path) -> None:
