@@ -216,7 +216,8 @@ def _shard_size(plan: Plan) -> int:
 
 def _work_setup(plan: Plan, save_predictions: bool) -> dict[str, Any]:
     """What must be equal for shards to be mixed."""
-    return {**_setup_of(plan).model_dump(), "predictions": save_predictions, "shard": _shard_size(plan)}
+    setup = _setup_of(plan).model_dump()
+    return {**setup, "key": plan.key, "predictions": save_predictions, "shard": _shard_size(plan)}
 
 
 def _compute(

@@ -56,8 +56,8 @@ class WorkFolder:
 
     Args:
         folder: where their files are.
-        setup: batch size, threads, device and versions. Shards are mixed only when these are equal, as otherwise bits
-            could differ. A shard of another setup counts as missing.
+        setup: key, batch size, threads, device and versions. Shards are mixed only when these are equal, as otherwise
+            numbers or bits could differ. A shard of another setup, or of other ids, counts as missing.
     """
 
     def __init__(self, folder: Path, setup: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class WorkFolder:
         return self.folder / f"shard-{index:05d}.parquet"
 
     def read(self, index: int) -> Shard | None:
-        """A finished shard, or None when it is missing, damaged, or from another setup."""
+        """A finished shard, or None when it is missing, damaged, or from another setup or place."""
         import pyarrow
         import pyarrow.parquet
 
@@ -84,7 +84,7 @@ class WorkFolder:
             rows = table.replace_schema_metadata(None).to_pandas()
         except (OSError, ValueError, KeyError, pyarrow.ArrowException):
             return None  # a damaged file is computed again
-        if content["setup"] != self.setup or content["shape"] != _shape(table):
+        if (content["setup"], content.get("index"), content["shape"]) != (self.setup, index, _shape(table)):
             return None
         failed = tuple(Failure(**failure) for failure in content["failed"])
         times, remarks = (content["seconds_total"], content["seconds_model"]), content.get("remarks", {})
@@ -98,6 +98,7 @@ class WorkFolder:
         table = pyarrow.Table.from_pandas(shard.rows, preserve_index=False)
         content = {
             "setup": self.setup,
+            "index": index,
             "shape": _shape(table),
             "failed": [failure.model_dump() for failure in shard.failed],
             "source": shard.source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import sys
 import weakref
@@ -383,6 +384,18 @@ def test_shards_of_another_setup_or_damaged_ones_are_computed_again(
     plan = tiny_plan(count=150)
     run(plan, results=tmp_path, progress=False)
     assert len(set(plan.data.reader.reads)) == 150  # type: ignore[attr-defined]
+
+
+def test_a_shard_of_another_run_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(WorkFolder, "read_back", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        evaluate(tmp_path / "other", count=80, noise_seeds=[7])
+    plan = tiny_plan(count=80, noise_seeds=[0])
+    (left,) = (tmp_path / "other").rglob("*.work")
+    shutil.copytree(left, plan.folder(tmp_path / "run") / f"{plan.key[:8]}.work")
+    mixed = run(plan, results=tmp_path / "run", progress=False)
+    assert set(rows_of(mixed)["noise_seed"]) == {0}
+    assert mixed.rows.sha256 == evaluate(tmp_path / "straight", count=80, noise_seeds=[0]).rows.sha256
 
 
 def test_ranks_share_the_shards_and_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ def test_a_shard_comes_back(work: WorkFolder) -> None:
     assert found is not None and same(found, SHARD) and work.read(1) is None
 
 
+def test_a_shard_that_was_copied_to_another_place_is_missing(work: WorkFolder) -> None:
+    work.path(0).rename(work.path(1))
+    assert work.read(1) is None
+
+
 def test_columns_of_lists_and_shards_without_rows_come_back(work: WorkFolder) -> None:
     lists = {"scores": [np.array([0.5, 0.25]), np.array([]), np.array([1.0])], "names": [["a"], [], ["b", "c"]]}
     cells = [np.array([1, 2], dtype=np.int32), np.array([], dtype=np.int32), np.array([3], dtype=np.int32)]
