@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from zlib import crc32
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class _Progress:
         zeros: rows whose feature is zero everywhere.
         failed: images that failed and are left out.
         first: why the first of them failed.
+        key: name of its folder.
+        features_crc32, labels_crc32: of the rows, to tell them from those of another bank and from edited ones.
     """
 
     images: int
@@ -63,6 +66,9 @@ class _Progress:
     zeros: int = 0
     failed: int = 0
     first: str = ""
+    key: str = ""
+    features_crc32: int = 0
+    labels_crc32: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,14 @@ class _Files:
         place = slice(self.progress.rows, self.progress.rows + len(usable))
         self.arrays[0][place] = np.stack([row.feature for row in usable])
         self.arrays[1][place] = [(row.label, row.position) for row in usable]
-        zeros = self.progress.zeros + sum(not row.feature.any() for row in usable)
-        self.progress = replace(self.progress, rows=place.stop, zeros=zeros)
+        before = self.progress
+        self.progress = replace(
+            before,
+            rows=place.stop,
+            zeros=before.zeros + sum(not row.feature.any() for row in usable),
+            features_crc32=crc32(self.arrays[0][place].data, before.features_crc32),
+            labels_crc32=crc32(self.arrays[1][place].data, before.labels_crc32),
+        )
         return failed
 
     def keep(self) -> None:
@@ -234,7 +246,7 @@ def _complete_bank(folder: Path, plan: Plan, train: OpenData) -> Bank:
         with _write_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        files = _Files(folder, _Progress(len(train.ids)))
+        files = _Files(folder, _Progress(len(train.ids), key=folder.name))
     if files.progress.done < len(train.ids):
         _extract(files, plan, train)
     if files.progress.failed:
@@ -283,10 +295,10 @@ def _failures(progress: _Progress) -> str:
 
 
 def _open_files(folder: Path, train: OpenData) -> _Files | None:
-    """The files of a finished or unfinished bank of these images; None when they are missing or damaged."""
+    """The files of a finished or unfinished bank of these images; None when missing, damaged or of another key."""
     try:
         progress = _Progress(**parse_json(read_text(folder / _PROGRESS)))
-        if progress.images != len(train.ids):
+        if (progress.images, progress.key) != (len(train.ids), folder.name):
             return None
         if not progress.rows:  # every image so far has failed, and no file was created
             return _Files(folder, progress)
@@ -300,17 +312,9 @@ def _open_files(folder: Path, train: OpenData) -> _Files | None:
     expected = (progress.images, progress.length), (progress.images, 2), np.float32, np.int64
     if (features.shape, labels.shape, features.dtype, labels.dtype) != expected:
         return None
-    return _Files(folder, progress, (features, labels)) if _have_unit_length(features[: progress.rows]) else None
-
-
-def _have_unit_length(features: np.ndarray) -> bool:
-    """Whether all rows have length 1 up to rounding, or 0 (the model saw nothing in the image)."""
-    for first in range(0, len(features), 8192):  # in parts, as the array may be larger than the memory
-        squares = np.square(features[first : first + 8192]).sum(1)
-        # Far above the rounding of float32, and far below what overwritten or missing bytes give.
-        if not ((np.abs(squares - 1) < 1e-3) | (squares == 0)).all():
-            return False
-    return True
+    recorded = progress.features_crc32, progress.labels_crc32
+    found = crc32(features[: progress.rows]), crc32(labels[: progress.rows])
+    return _Files(folder, progress, (features, labels)) if found == recorded else None
 
 
 def _create_arrays(folder: Path, progress: _Progress) -> tuple[np.memmap, np.memmap]:

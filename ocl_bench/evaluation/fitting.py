@@ -21,8 +21,7 @@ _CHOICES = ("learning_rate", "ridge")
 def fit_section(plan: Plan) -> FitSection | None:
     """The fit split, the images left out and the choices made on it; None for a task that fits nothing.
 
-    plan: with its head or bank (`heads.with_head`). `left_out` is None for a head that an early version cached: it does
-    not say which images failed.
+    plan: with its head or bank (`heads.with_head`).
     """
     fit, train = plan.task.fit, plan.train
     if fit is None or train is None:

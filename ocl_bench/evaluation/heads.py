@@ -18,6 +18,7 @@ from ..core.log import logger
 from ..core.machine import fixed_arithmetic
 from ..core.paths import cache_root
 from ..families.base import Batches, Head, HeadAdapter
+from ..models.fingerprint import arrays_fingerprint
 from .bank import with_bank
 from .loop import predictions
 from .video_fitting import video_predictions
@@ -94,14 +95,13 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Cal
     Args:
         key: names the file, `<cache>/heads/<first two>/<key>.safetensors`.
         fit: computes the head.
-        again: fit even if the file is there. A damaged file is always replaced.
+        again: fit even if the file is there. One that is damaged, edited or of another key is always replaced.
         check: called while waiting; raises when there is nobody to wait for.
 
     Raises:
         UsageError: when the cache cannot be written, or the head is not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     path = head_path(key)
     if int(os.environ.get("RANK", "0")) > 0:
@@ -110,20 +110,35 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Cal
         while not path.is_file():  # it is written atomically: once there, it is complete
             check()
             time.sleep(0.2)
-    if path.is_file() and not again:
-        try:
-            tensors: Head = load_file(path)
-            return tensors
-        except SafetensorError:
-            pass  # a damaged file is fitted again and overwritten
+    if not again and (known := _read_head(path, key)) is not None:
+        return known
     # safetensors refuses views that are not contiguous
     head = {name: tensor.contiguous() for name, tensor in _finite(fit()).items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda target: save_file(head, target))
+        write_atomically(path, lambda target: save_file(head, target, _seal(key, head)))
     except OSError as error:
         raise _unwritable(path, error) from error
     return head
+
+
+def _read_head(path: Path, key: str) -> Head | None:
+    """The head of a file; None when it is missing, damaged, or not the one that was fitted for the key."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            head: Head = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return head if file.metadata() == _seal(key, head) else None
+    except SafetensorError:
+        return None
+
+
+def _seal(key: str, head: Head) -> dict[str, str]:
+    """What a file says about its head, to be told from another one and from an edited one."""
+    return {"key": key, "content": arrays_fingerprint(dict(sorted(head.items())))}
 
 
 def _finite(head: Head) -> Head:

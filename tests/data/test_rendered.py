@@ -134,7 +134,9 @@ def _record(content: object) -> Callable[[Path], object]:
 
     def write_record(path: Path) -> None:
         place = _place_in_cache(path.parent)
-        path.write_text(json.dumps({"checksum": Memory(path, place)._checksum(content), "root": place, "files": content}))
+        path.write_text(
+            json.dumps({"checksum": Memory(path, place)._checksum(content), "root": place, "files": content})
+        )
 
     return write_record
 

@@ -193,7 +193,11 @@ def test_failures_are_named_and_refused_above_a_tenth(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "cut labels", "gone", "progress", "other field", "other shape", "noise", "count"]
+    "damage",
+    [
+        *("cut", "cut labels", "gone", "progress", "other field", "other shape", "noise", "count"),
+        *("labels", "turned", "key"),
+    ],
 )
 def test_a_damaged_bank_is_built_anew(damage: str, own_cache: Path) -> None:
     train, model = data(), Pixels()
@@ -218,6 +222,12 @@ def test_a_damaged_bank_is_built_anew(damage: str, own_cache: Path) -> None:
         stored = np.load(features, mmap_mode="r+")
         stored[20] *= 3
         stored.flush()
+    elif damage in ("labels", "turned"):
+        stored = np.load(folder / "labels.npy" if damage == "labels" else features, mmap_mode="r+")
+        stored[20] = stored[21]  # features are of unit length still
+        stored.flush()
+    elif damage == "key":
+        progress.write_text(json.dumps({**content, "key": "ab" * 32}))
     else:
         progress.write_text(json.dumps({**content, "images": COUNT - 1}))
     assert_complete(bank_for(plan, train))
