@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from ..core.errors import UsageError
 from ..metrics.definitions.dynamics import HORIZONS
-from .protocols import Fit, Protocol
+from .protocols import Fit, Protocol, only_drop
 
 
 class DynamicsProtocol(Protocol):
@@ -41,12 +41,7 @@ class DynamicsProtocol(Protocol):
     undecided: Literal["argmax", "background-slot"] = "argmax"
     rollouter: Literal["embedded", "obj3d", "clevrer", "physion"] = "embedded"
 
-    @field_validator("void")
-    @classmethod
-    def _void_is_dropped(cls, value: str) -> str:
-        if value != "drop":
-            raise ValueError("videos know only 'drop'")
-        return value
+    _void_is_dropped = field_validator("void")(only_drop)
 
     @property
     def frames(self) -> int:

@@ -329,6 +329,13 @@ class KnnProtocol(_Resizing):
         return []
 
 
+def only_drop(value: str) -> str:
+    """The rule for void pixels of videos, whose tubes have no other."""
+    if value != "drop":
+        raise ValueError("videos know only 'drop'")
+    return value
+
+
 class VideoProtocol(_Resizing):
     """The protocol of videos; void pixels can only be dropped.
 
@@ -343,12 +350,7 @@ class VideoProtocol(_Resizing):
     boundary: float | None = Field(default=None, gt=0)
     skip_first: bool | None = None
 
-    @field_validator("void")
-    @classmethod
-    def _void_is_dropped(cls, value: str) -> str:
-        if value != "drop":
-            raise ValueError("videos know only 'drop'")
-        return value
+    _void_is_dropped = field_validator("void")(only_drop)
 
     @field_validator("skip_first")
     @classmethod

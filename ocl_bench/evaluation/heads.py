@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from ..core.errors import UsageError
-from ..core.files import write_atomically
 from ..core.log import logger
 from ..core.machine import fixed_arithmetic
 from ..core.paths import cache_root
 from ..families.base import Batches, Head, HeadAdapter
-from ..models.fingerprint import arrays_fingerprint
 from .bank import with_bank
 from .loop import predictions
+from .sealed import read_sealed, write_sealed
 from .video_fitting import video_predictions
 
 if TYPE_CHECKING:
@@ -101,8 +100,6 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Cal
     Raises:
         UsageError: when the cache cannot be written, or the head is not finite.
     """
-    from safetensors.torch import save_file
-
     path = head_path(key)
     if int(os.environ.get("RANK", "0")) > 0:
         if not path.is_file():
@@ -110,35 +107,12 @@ def cached(key: str, fit: Callable[[], Head], *, again: bool = False, check: Cal
         while not path.is_file():  # it is written atomically: once there, it is complete
             check()
             time.sleep(0.2)
-    if not again and (known := _read_head(path, key)) is not None:
+    if not again and (known := read_sealed(path, key)) is not None:
         return known
     # safetensors refuses views that are not contiguous
     head = {name: tensor.contiguous() for name, tensor in _finite(fit()).items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda target: save_file(head, target, _seal(key, head)))
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    write_sealed(path, key, head)
     return head
-
-
-def _read_head(path: Path, key: str) -> Head | None:
-    """The head of a file; None when it is missing, damaged, or not the one that was fitted for the key."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            head: Head = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return head if file.metadata() == _seal(key, head) else None
-    except SafetensorError:
-        return None
-
-
-def _seal(key: str, head: Head) -> dict[str, str]:
-    """What a file says about its head, to be told from another one and from an edited one."""
-    return {"key": key, "content": arrays_fingerprint(dict(sorted(head.items())))}
 
 
 def _finite(head: Head) -> Head:
@@ -147,7 +121,3 @@ def _finite(head: Head) -> Head:
         if not bool(torch.isfinite(tensor).all()):
             raise UsageError(f"the fitted head is not finite ({name}); are the model's features of a usable size?")
     return head
-
-
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"{path}: cannot be written ({error.strerror or error}); set OCL_BENCH_CACHE elsewhere")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NotApplicableError, OclBenchError, UsageError
-from ..core.files import write_atomically
 from ..core.log import logger, progress_bar
 from ..core.types import Prediction, Truth
 from ..results.record import Failure
 from .loop import make_item
+from .sealed import read_sealed, write_sealed
 from .video_loop import VideoRunner
 
 if TYPE_CHECKING:
@@ -95,27 +95,18 @@ def _joined(parts: Sequence[Prediction], field: str) -> Tensor:
 
 
 def _read(path: Path, frames: int) -> Prediction | None:
-    """A kept prediction of that many frames; None when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError):
-        return None
-    if set(tensors) != set(_FIELDS) or any(len(tensor) != frames for tensor in tensors.values()):
+    """A kept prediction of that many frames; None when it is missing, damaged, or that of another fit or video."""
+    tensors = read_sealed(path, _key(path))
+    if tensors is None or set(tensors) != set(_FIELDS) or any(len(tensor) != frames for tensor in tensors.values()):
         return None
     return Prediction(masks=tensors["masks"], slots=tensors["slots"])
 
 
 def _write(path: Path, prediction: Prediction) -> None:
     """Keep a prediction. Raises UsageError when the cache cannot be written."""
-    from safetensors.torch import save_file
+    write_sealed(path, _key(path), {field: getattr(prediction, field).contiguous() for field in _FIELDS})
 
-    tensors = {field: getattr(prediction, field).contiguous() for field in _FIELDS}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda target: save_file(tensors, target))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"{path}: cannot be written ({reason}); set OCL_BENCH_CACHE elsewhere") from error
+
+def _key(path: Path) -> str:
+    """The fit and the video that a kept prediction is of."""
+    return f"{path.parent.name}/{path.name}"

@@ -96,12 +96,13 @@ def test_a_finished_fit_is_kept(model: Path) -> None:
     assert set(TRAIN.ids) <= set(clips(model))
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense"])
-def test_a_damaged_part_is_predicted_again(model: Path, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "of another video"])
+def test_a_damaged_part_is_predicted_again(model: Path, tmp_path: Path, content: bytes | None) -> None:
     (tmp_path / "stop").write_text("7")
     with pytest.raises(KeyboardInterrupt):
         evaluated(model)
-    kept(model)[1].write_bytes(content)
+    other, part = kept(model)[:2]
+    part.write_bytes(other.read_bytes() if content is None else content)
     (tmp_path / "stop").unlink()
     clips(model)
     evaluated(model)
