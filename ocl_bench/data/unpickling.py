@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,12 @@ DTYPES = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", 
 
 _DEEPEST = 50
 """Levels of containers in containers."""
+
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+"""Instructions that remember a value at the place that they name. Picklers count the places from 0."""
+
+_HARMLESS = 1000
+"""Up to this place the memory does not matter, whoever counted."""
 
 _CONTAINERS: dict[str, Callable[..., Any]] = {"set": set, "frozenset": frozenset, "bytes": lambda none: b""}
 """What protocols before 4 make by a call; bytes only where they are empty."""
@@ -40,11 +47,22 @@ def load_plain(content: bytes) -> Any:
         ValueError: the pickle names anything else, or is damaged.
     """
     try:
+        _check_places(content)
         return _finish(_Plain(io.BytesIO(content)).load(), {}, 0)
     # Damaged bytes make the C code of pickle raise errors of nearly every kind, and ask for memory that is not there.
     except (Exception, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(text) from error
+
+
+def _check_places(content: bytes) -> None:
+    """Raise ValueError where a value is remembered at a place that no pickle needs.
+
+    The C code of pickle gets memory for all places up to it: five bytes can ask for 64 GiB.
+    """
+    for number, (opcode, place, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in _PUTS and isinstance(place, int) and place > max(number, _HARMLESS):
+            raise ValueError(f"it remembers value {place} after {number} instructions")
 
 
 class _Plain(pickle.Unpickler):

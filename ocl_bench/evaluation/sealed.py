@@ -1,4 +1,7 @@
-"""Tensors in the cache whose file says what they are for: another's, damaged and edited ones are not taken for it."""
+"""Tensors in the cache, in files that name the key that they were written for and the hash of their content.
+
+A file that is damaged, edited, or copied from another key is not read.
+"""
 
 from __future__ import annotations
 

@@ -149,6 +149,13 @@ def test_laughter_stays_small() -> None:
         load_plain(pickle.dumps(value))
 
 
+@pytest.mark.parametrize("put", [b"r\x00\x00\x00\x10", b"p268435456\n"], ids=["LONG_BINPUT", "PUT"])
+def test_a_place_far_beyond_the_pickle_is_refused_before_memory_is_taken(put: bytes) -> None:
+    """The table of remembered values would get two entries for each number up to that place: here 4 GiB."""
+    with pytest.raises(ValueError, match="remembers value 268435456"):
+        load_plain(b"\x80\x02N" + put + b".")
+
+
 def mutated(data: st.DataObject, content: bytes) -> bytes:
     changed = bytearray(content)
     for _ in range(data.draw(st.integers(1, 6))):
