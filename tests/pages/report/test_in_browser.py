@@ -11,7 +11,7 @@ from browsers import WIDTHS, chromium, errors, scheme, screenshot, size, violati
 from report_runs import BROKEN, COUNT, NASTY, Colours, VideoColours, own_images, own_videos, renamed, run_of
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from ocl_bench.pages.report import build
 
@@ -163,7 +163,8 @@ def test_scrubber(browser: Any, pages: dict[str, Path]) -> None:
     slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     wait(browser, "document.querySelector('output').textContent.startsWith('frame 002')")
     wait(browser, "document.querySelector('#scrubber').value === '2'")
-    assert pixels(browser, 2) != before
+    # The frame is decoded beside the script: it is drawn a moment after its name.
+    assert WebDriverWait(browser, 20).until(lambda one: pixels(one, 2) != before)
     assert slider.get_attribute("aria-valuetext") == "frame 002"
     browser.find_element(By.ID, "play").click()
     wait(browser, "document.querySelector('#scrubber').value !== '2'")
