@@ -37,6 +37,8 @@ def where(
     else:
         for place in places:
             typer.echo(f"{'found  ' if place.found else 'missing'}  {place.task}: {place.found or place.problem}")
+        text = "the first sample of each task was looked for; `ocl-bench data verify` counts them"
+        typer.echo(text, err=True)
     raise typer.Exit(0 if all(place.found for place in places) else 3)
 
 

@@ -6,7 +6,7 @@ The form is chosen by what is found. Where two fit, nobody can know which one is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import DataMissingError, UsageError
@@ -64,6 +64,9 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 }
 """Reader -> its further forms."""
 
+_SPLITS = ("train", "val", "validation", "test")
+"""Splits of which a form may have one file each."""
+
 
 def found_layouts(reader: str, request: Request, opener: Callable[[Request], OpenData]) -> list[tuple[Layout, Path]]:
     """The forms of the data that are below the root of a request, each with its place; the official one first.
@@ -79,6 +82,16 @@ def found_layouts(reader: str, request: Request, opener: Callable[[Request], Ope
 
     layouts = (Layout("official files", official, lambda request, _: opener(request)), *LAYOUTS[reader])
     return [(layout, place) for layout in layouts if (place := layout.find(request)) is not None]
+
+
+def _check_other_splits(reader: str, request: Request) -> None:
+    """Raise DataMissingError when a form is there with other splits: the official folders are not what is missing."""
+    for layout in LAYOUTS[reader]:
+        found = ((split, layout.find(replace(request, split=split))) for split in _SPLITS)
+        there, place = next(((split, place) for split, place in found if place is not None), (None, None))
+        if place is not None:
+            text = f"found {layout.name} of split '{there}' in {place}, none of split '{request.split}'"
+            raise DataMissingError(f"task '{request.task.name}': {text}; copy that split to the same place")
 
 
 def open_layout(reader: str, opener: Callable[[Request], OpenData], request: Request) -> OpenData:
@@ -100,6 +113,7 @@ def open_layout(reader: str, opener: Callable[[Request], OpenData], request: Req
         shown = " and ".join(f"{layout.name} in {place}" for layout, place in found)
         raise UsageError(f"task '{request.task.name}': found {shown}; give --data-root the folder of one of them")
     if not found:
+        _check_other_splits(reader, request)
         return opener(request)  # it says what is missing
     layout, place = found[0]
     return layout.open(request, place)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import find_files
+from ...core.numbers import counted
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
@@ -65,7 +66,7 @@ def open_cityscapes(request: Request) -> OpenData:
     files = list_files(root, request.split)
     more = _instance_file if instances else None
     reader = DenseReader.open(root, "cityscapes", files, truth, request.limit, more=more)
-    note = f"data: Cityscapes fine {request.split}, {len(reader)} images of {root}"
+    note = f"data: Cityscapes fine {request.split}, {counted(len(reader), 'image')} of {root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, names)
 
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import parse_json, read_text
+from ...core.numbers import counted
 from ...core.questions import Question
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
@@ -72,7 +73,7 @@ def open_clevrer(request: Request) -> OpenData:
     timing = read_timing(reader.root)
     if tree is not None:
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, timing=timing)
-    note = f"data: CLEVRER {request.split} ({options.content}), {len(reader)} videos of {reader.root}"
+    note = f"data: CLEVRER {request.split} ({options.content}), {counted(len(reader), 'video')} of {reader.root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, reader.root, reader.ids, note, timing=timing)
 

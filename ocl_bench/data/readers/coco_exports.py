@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...core.numbers import counted
 from ..base import OpenData, Request
 from ..options import parse_options
 from .coco import CocoOptions, CocoReader
@@ -44,7 +45,9 @@ class Export:
         assert place is not None
         options = parse_options(CocoOptions, request)
         reader = CocoReader.open_table(root, *place, request.split, options, request.limit)
-        note = f"data: export of {self.program} in COCO's JSON, {len(reader)} images of {root}{reader.remark}"
+        note = (
+            f"data: export of {self.program} in COCO's JSON, {counted(len(reader), 'image')} of {root}{reader.remark}"
+        )
         revision = f"supplied-{reader.manifest.content}{'-by-id' if reader.image_ids else ''}"
         return OpenData(reader, "supplied", revision, root, reader.ids, note, reader.categories, reader.image_ids)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
@@ -52,7 +53,7 @@ def open_video_folder(request: Request) -> OpenData:
     options = folder_options(VideoFolderOptions, request, "video-folder")
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
-    note = f"data: supplied by you, {len(reader)} videos of {root}"
+    note = f"data: supplied by you, {counted(len(reader), 'video')} of {root}"
     note += reader.left_out()
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 

@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular, find_file, find_files
+from ...core.numbers import counted
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
@@ -79,7 +80,7 @@ def open_voc(request: Request) -> OpenData:
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, reader.categories)
     root = find_official(request)
     reader = VocReader.open(root, request.split, options, request.limit)
-    note = f"data: PASCAL VOC {options.year} {request.split}, {len(reader)} images of {root}"
+    note = f"data: PASCAL VOC {options.year} {request.split}, {counted(len(reader), 'image')} of {root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories)
 
