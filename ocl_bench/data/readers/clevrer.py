@@ -40,6 +40,7 @@ from ..stand_ins.layouts import ensure_layout
 from .frames import files_below, lazy_video, list_files
 from .places import find_root, usual_places
 
+_FRAMES = (".png", ".jpg", ".jpeg")
 _REMEDY = "extract or download the video again"
 _NO_PIXELS = 8
 """Side of the black image of a sample that has questions only."""
@@ -156,7 +157,7 @@ class FrameReader(SampleSequence[Video]):
         annotations = [path for folder in self.folders.values() if (path := annotation_of(self.root, folder)).is_file()]
         truth = [*(self._proposals(name) for name in self.ids), *annotations]
         names = [path.relative_to(self.root).as_posix() for path in truth]
-        return take_manifest(self.root, files_below(self.root, self.folders.values()), names)
+        return take_manifest(self.root, files_below(self.root, self.folders.values(), _FRAMES), names)
 
     def _proposals(self, name: str) -> Path:
         number, place = name.removeprefix("video_"), self.root / "derender_proposals"
@@ -166,7 +167,7 @@ class FrameReader(SampleSequence[Video]):
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError for proposals or annotations that are broken or of another length."""
         name = self.ids[range(len(self))[index]]
-        files = list_files(self.root / self.folders[name], (".png", ".jpg", ".jpeg"), name)
+        files = list_files(self.root / self.folders[name], _FRAMES, name)
         names = sorted(files)
         path = self._proposals(name)
         frames = _frames_of(path, name)

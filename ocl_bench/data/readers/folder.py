@@ -128,7 +128,8 @@ class FolderReader(SampleSequence[Sample]):
         masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
         if not chosen:
-            raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) in it")
+            held = f"it holds {name_some(other_images)}" if other_images else "it is empty"
+            raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) directly in it; {held}")
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],

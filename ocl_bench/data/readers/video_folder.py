@@ -77,14 +77,17 @@ class VideoFolderReader(SampleSequence[Video]):
             found = {path.name for path in folders if path.is_dir() and not path.name.startswith(".")}
             ids = sorted(found | set(_video_files(root / options.images)))
         if not ids:
-            raise DataMissingError(f"{root / options.images}: no folder of frames in it")
+            text = "no folder of frames in it; put the frames of each video into a folder of its own"
+            raise DataMissingError(f"{root / options.images}: {text}")
         return cls(root, tuple(ids[:limit]), options)
 
     @cached_property
     def manifest(self) -> Manifest:
         """All files of the videos."""
-        kinds = (self.options.images, self.options.masks)
-        frames, masks = (files_below(self.root, [Path(kind, name) for name in self.ids]) for kind in kinds)
+        kinds = ((self.options.images, IMAGES), (self.options.masks, MASK_FILES))
+        frames, masks = (
+            files_below(self.root, [Path(kind, name) for name in self.ids], suffixes) for kind, suffixes in kinds
+        )
         files = _video_files(self.root / self.options.images)
         frames += [f"{self.options.images}/{files[name]}" for name in self.ids if name in files]
         return take_manifest(self.root, frames, masks)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _REMEDY = "unpack the archive again, or take the image out of the list"
 _VOID_CODE = 255
+_TRUTHS = {"instances": ("objects", "SegmentationObject"), "classes": ("classes", "SegmentationClass")}
+"""What a card may ask for -> column of the index and folder."""
 _AUGMENTED = ("trainaug.txt", "train_aug.txt")
 """Names of the list of `trainaug`: code that converts SBD writes one or the other."""
 
@@ -113,6 +115,9 @@ class VocReader(SampleSequence[Sample]):
             raise DataMissingError(f"{root}: split '{split}' names no image; see `ocl-bench show voc-discovery`")
         sbd = _find_sbd(root) if split == "trainaug" else None
         files = [_files(root, name, sbd, split == "trainaug") for name in ids]
+        kind, folder = _TRUTHS[options.truth]
+        if not (root / folder).is_dir() and not any(entry[kind] for entry in files):
+            raise DataMissingError(f"{root / folder}: there is no such folder; unpack the archive again")
         columns = {"id": ids, **{key: [entry[key] for entry in files] for key in ("image", "classes", "objects")}}
         annotations = [name for key in ("classes", "objects") for name in columns[key] if name]
         if options.boxes == "annotations":
@@ -127,9 +132,8 @@ class VocReader(SampleSequence[Sample]):
         shape = image.shape[:2]
         classes = self._mask(row, "classes", shape) if row["classes"] else None
         objects = self._mask(row, "objects", shape) if row["objects"] else None
-        wanted = {"instances": objects, "classes": classes}[self.options.truth]
-        if wanted is None:
-            name = {"instances": "SegmentationObject", "classes": "SegmentationClass"}[self.options.truth]
+        kind, name = _TRUTHS[self.options.truth]
+        if not row[kind]:
             raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
         if objects is None:
             assert classes is not None
