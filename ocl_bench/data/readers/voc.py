@@ -40,7 +40,7 @@ from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
-from ..labels import class_regions, distinct, renumbered
+from ..labels import class_regions, distinct, region_codes, renumbered
 from ..options import first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .places import find_root
@@ -188,10 +188,10 @@ def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.
         return labels, ()
     labels[(labels == 0) & (classes == VOID)] = VOID
     # One entry for each run of pixels with equal label and class: far fewer than pixels.
-    pairs = np.stack([labels.ravel(), classes.ravel()])
-    ends = np.append(np.flatnonzero((pairs[:, 1:] != pairs[:, :-1]).any(0)), labels.size - 1)
+    label, kind = labels.ravel(), classes.ravel()
+    ends = np.append(np.flatnonzero((label[1:] != label[:-1]) | (kind[1:] != kind[:-1])), labels.size - 1)
     lengths = np.diff(ends, prepend=-1)
-    label, kind = pairs[:, ends]
+    label, kind = label[ends], kind[ends]
     known = (label > 0) & (kind > 0)
     counts = np.zeros((len(present) + 1, len(CLASSES)), np.int64)
     np.add.at(counts, (label[known], kind[known]), lengths[known])
@@ -203,9 +203,8 @@ def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instanc
     from pycocotools import mask as rle
 
     instances = []
-    columns = np.asfortranarray(labels)
-    for label, category in enumerate(categories, start=1):
-        code = rle.encode((columns == label).view(np.uint8))
+    codes = region_codes(labels, len(categories))
+    for category, code in zip(categories, codes, strict=True):
         x, y, width, height = (float(value) for value in rle.toBbox(code))
         instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
     return tuple(instances)
