@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,19 @@ class ErrorsInOneLine(TyperGroup):
         parsed: list[str] = super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
         return parsed
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs below their purposes; a group without purposes, such as `data`, keeps one list."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, self.commands))
+        for name, command in self.commands.items():
+            text = command.get_short_help_str(formatter.width - 6 - width)
+            panels.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(
+                (name.ljust(width), text)
+            )
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
         print_on_stderr()
@@ -69,6 +83,20 @@ class ErrorsInOneLine(TyperGroup):
             _show_traceback(ctx)
             typer.echo(f"error: {_unexpected(error)}", err=True)
             raise typer.Exit(UsageError.exit_code) from error
+
+
+def print_versions(wanted: bool) -> None:
+    """Print the versions of suite (with the commit of a checkout), Python and torch, without importing torch."""
+    if not wanted:
+        return
+    from ..results.provenance import git_state, package_versions
+
+    versions = package_versions()
+    commit, dirty = git_state()
+    checkout = f" (commit {commit[:12]}{', edited' if dirty else ''})" if commit else ""
+    typer.echo(f"ocl-bench {package_version('ocl-bench')}{checkout}")
+    typer.echo(f"python {versions['python']}\ntorch {versions['torch']}")
+    raise typer.Exit
 
 
 def _show_traceback(ctx: Any) -> None:
