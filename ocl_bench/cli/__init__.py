@@ -66,7 +66,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Models and training": {
         "train": (cli_training.train, "--model dias"),
         "tune": (cli_models.tune, "--model dias --task clevrtex --option slots=7..15"),
-        "export": (cli_models.export, "--checkpoint slotcon.pth --to torchvision --out resnet50.pth"),
+        "export": (cli_models.export, "--checkpoint slotcon.pth --to torchvision --out resnet50.safetensors"),
         "check-model": (cli_models.check, "--model my_model.py:build"),
         "check-checkpoint": (cli_checkpoints.check_checkpoint, "my_checkpoint.pth"),
     },
