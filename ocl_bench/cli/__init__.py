@@ -14,6 +14,7 @@ from ..core.terminal import make_streams_safe
 from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
 from . import data as cli_data
+from . import listing as cli_listing
 from . import models as cli_models
 from . import pages as cli_pages
 from . import results as cli_results
@@ -50,7 +51,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "profile": (cli_cost.profile, "--model dias --against slot-attention"),
     },
     "Look": {
-        "list": (cli_models.list_names, "models"),
+        "list": (cli_listing.list_names, "tasks --family video 'movi*'"),
         "show": (cli_models.show, "clevrtex"),
         "report": (cli_results.report, "results/clevrtex/dias"),
     },

@@ -28,7 +28,6 @@ from .options import (
     Supervision,
     TaskName,
     TrainingSeed,
-    What,
     exit_code,
     go_offline,
     out_file,
@@ -127,38 +126,6 @@ def evaluate_model(
     if not json:
         typer.echo(f"next: {report.next_command}")
     raise typer.Exit(exit_code(report.result))
-
-
-def list_names(
-    what: Annotated[What | None, typer.Argument(help="By default tasks and models.")] = None, json: Json = False
-) -> None:
-    """List tasks, models or metrics."""
-    from ..cards.names import model_names, task_names
-
-    names: dict[str, list[str]] = {}
-    if what in (None, What.tasks):
-        names["tasks"] = task_names()
-    if what in (None, What.models):
-        names["models"] = model_names()
-    if what is What.metrics:
-        from ..metrics import metric_names
-
-        names["metrics"] = metric_names()
-    if json:
-        print_json(names[what.value] if what else names)
-        return
-    if what is What.metrics:
-        from .console import make_console, print_metrics
-
-        console = make_console()
-        if console.is_terminal:  # a pipe gets the bare names, as for tasks and models
-            print_metrics(console, names["metrics"])
-            return
-    for kind, entries in names.items():
-        if what is None:
-            typer.echo(f"{kind}:")
-        for entry in entries:
-            typer.echo(entry if what else f"  {entry}")
 
 
 def show(

@@ -1,0 +1,166 @@
+"""The verb `list`: tables for people at a terminal, bare names for scripts that read a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..cards.names import matching, model_names, suggest, task_names
+from ..core.errors import UsageError
+from .options import Json, What, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ROLES = {
+    "model": "models",
+    "control": "controls",
+    "encoder": "encoders",
+    "floor": "floors",
+    "ceiling": "ceilings",
+    "installed": "of installed packages",
+}
+"""Title of the models of each role, in the order of the list."""
+
+
+def list_names(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND|PATTERN",
+            help="First tasks, models or metrics, by default tasks and models; then names, such as 'movi*'.",
+        ),
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="Only what belongs to a family, such as video.")] = None,
+    json: Json = False,
+) -> None:
+    """List tasks, models or metrics: tables on a terminal, bare names in a pipe."""
+    patterns = names or []
+    what = What(patterns[0]) if patterns and patterns[0] in list(What) else None
+    found = _find(what, patterns[1:] if what else patterns, family)
+    if json:
+        print_json(found[what.value] if what else found)
+        return
+    from .console import make_console, print_metrics
+
+    console = make_console()
+    if not console.is_terminal:
+        _print_names(found, headed=what is None)
+        return
+    for kind, entries in found.items():
+        if entries:
+            {What.tasks: print_tasks, What.models: print_models, What.metrics: print_metrics}[What(kind)](
+                console, entries
+            )
+
+
+def _find(what: What | None, patterns: Sequence[str], family: str | None) -> dict[str, list[str]]:
+    """The names of each kind that fit. Raises UsageError when none does, or for an unknown family."""
+    known: dict[str, list[str]] = {}
+    if what in (None, What.tasks):
+        known["tasks"] = task_names()
+    if what in (None, What.models):
+        known["models"] = model_names()
+    if what is What.metrics:
+        from ..metrics import metric_names
+
+        known["metrics"] = metric_names()
+    found = {kind: matching(patterns, names) if patterns else names for kind, names in known.items()}
+    if family is not None:
+        found = {kind: [name for name in names if family in _families(kind, name)] for kind, names in found.items()}
+    if not any(found.values()):
+        raise UsageError(_nothing(known, patterns, family))
+    return found
+
+
+def _families(kind: str, name: str) -> Sequence[str]:
+    """The families that a task or a metric belongs to, or whose tasks a model does."""
+    if kind == "tasks":
+        from ..cards.overview import task_line
+
+        return (task_line(name).family,)
+    if kind == "models":
+        from ..cards.families import default_families
+        from ..cards.overview import model_line
+
+        return model_line(name).families or default_families()
+    from ..metrics import find_metric
+
+    return find_metric(name).families
+
+
+def _nothing(known: Mapping[str, Sequence[str]], patterns: Sequence[str], family: str | None) -> str:
+    """The error when nothing fits."""
+    from ..cards.families import family_names
+
+    kinds = " or ".join(kind.removesuffix("s") for kind in known)
+    if family is not None and family not in family_names():
+        return f"--family {family}: unknown{suggest(family, list(family_names()))}; use {', '.join(family_names())}"
+    of_family = f" of family {family}" if family is not None else ""
+    every = [name for names in known.values() for name in names]
+    return f"no {kinds}{of_family} fits '{' '.join(patterns)}'{suggest(patterns[0], [*every, *What])}"
+
+
+def _print_names(found: Mapping[str, Sequence[str]], headed: bool) -> None:
+    """Print bare names, one a line. headed: below the kind of each, with two spaces before the names."""
+    for kind, names in found.items():
+        if headed and names:
+            typer.echo(f"{kind}:")
+        for name in names:
+            typer.echo(f"  {name}" if headed else name)
+
+
+def print_tasks(console: Console, names: Sequence[str]) -> None:
+    """Print a table of the tasks of each family that has any of these."""
+    from ..cards.overview import task_line
+
+    lines = sorted(map(task_line, names), key=attrgetter("family"))
+    for family, tasks in groupby(lines, key=attrgetter("family")):
+        table = _table(family, "task", "title", "data", "input", "rows")
+        for line in tasks:
+            cells = line.name, line.title, line.data, str(line.input), str(line.published or "-")
+            table.add_row(*map(Text, cells))
+        console.print(table)
+    console.print(
+        "data: embedded is rendered here, official lies below OCL_BENCH_DATA\n"
+        "input: side in pixels; rows: numbers of papers. More: ocl-bench show TASK"
+    )
+
+
+def print_models(console: Console, names: Sequence[str]) -> None:
+    """Print a table of the models of each role that has any of these."""
+    from ..cards.overview import model_line
+
+    lines = [model_line(name) for name in names]
+    for role, title in _ROLES.items():
+        table = _table(title, "model", "paper", "supervision", "bundled", "parameters")
+        for line in lines:
+            if line.role == role:
+                parameters = f"{line.parameters / 1e6:.2f} M" if line.parameters is not None else "-"
+                cells = line.name, line.paper or "-", line.supervision or "-", line.bundled or "-", parameters
+                table.add_row(*map(Text, cells))
+        if table.row_count:
+            console.print(table)
+    console.print(
+        "paper: on arXiv or GitHub; supervision: what training saw\n"
+        "no weights: needs --checkpoint, and `ocl-bench profile` counts its parameters\n"
+        "More: ocl-bench show MODEL"
+    )
+
+
+def _table(title: str, first: str, second: str, *others: str) -> Table:
+    """A table as wide as the terminal: the second column gets what the others leave, and is cut there."""
+    table = Table(
+        title=f"[bold]{title}[/]", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True
+    )
+    table.add_column(first, no_wrap=True)
+    table.add_column(second, no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in others:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("input", "rows", "parameters") else "left")
+    return table
