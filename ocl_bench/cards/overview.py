@@ -72,6 +72,13 @@ def task_line(name: str) -> TaskLine:
     )
 
 
+def families_of(model: str) -> tuple[str, ...]:
+    """Names of the families whose tasks a model does."""
+    from .families import default_families  # checks of cards, and so slow to import
+
+    return model_line(model).families or default_families()
+
+
 def _data(data: dict[str, Any]) -> str:
     """Which kinds of data are there; that a folder holds what its reader needs is told by `data where`."""
     root, folder = data_root(), data.get("folder", "")

@@ -86,10 +86,9 @@ def _families(kind: str, name: str) -> Sequence[str]:
 
         return (task_line(name).family,)
     if kind == "models":
-        from ..cards.families import default_families
-        from ..cards.overview import model_line
+        from ..cards.overview import families_of
 
-        return model_line(name).families or default_families()
+        return families_of(name)
     from ..metrics import find_metric
 
     return find_metric(name).families

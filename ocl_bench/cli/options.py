@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -178,9 +179,13 @@ Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
 
 
 def print_result(
-    result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
+    result: Result,
+    json: bool,
+    references: Sequence[Result] = (),
+    paths: dict[str, Path | None] | None = None,
+    next_command: str = "",
 ) -> None:
-    """Print a result as JSON or as a table, and the first failed samples on stderr."""
+    """Print a result as JSON or as a table, the first failed samples on stderr, and one line to search for."""
     if json:
         typer.echo(json_for(sys.stdout, result.to_json()), nl=False)
     else:
@@ -189,22 +194,46 @@ def print_result(
         console = make_console()
         print_result(console, result, references)
         print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
+        if next_command:
+            typer.echo(f"next: {next_command}")
     for failure in result.counts.failed[:5]:
         typer.echo(f"failed: {failure.error}", err=True)
     if len(result.counts.failed) > 5:
         typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+    _print_summaries([summary(result)], json)
 
 
-def several(model: str, task: str) -> bool:
-    """Whether model and task name more than one evaluation. A path is one name, even if it has a comma."""
-    return any(
-        text == "all" or ("," in text and not text.endswith((".yaml", ".yml")) and ".py:" not in text)
-        for text in (model, task)
-    )
+def _print_summaries(lines: Sequence[str], json: bool) -> None:
+    """Print the last lines of a run; with --json they must not be on stdout."""
+    for line in lines:
+        typer.echo(line, err=json)
+
+
+def summary(result: Result) -> str:
+    """A result in one line, such as `result: model=dias task=clevrtex metric=mbo_fg value=0.61 ..`.
+
+    Texts with spaces are quoted as a shell does it.
+    """
+    metric = result.metrics[result.task.main]
+    fields = {
+        "model": result.model.name,
+        "task": result.task.name,
+        "metric": result.task.main,
+        "value": "none" if metric.value is None else f"{metric.value:.6g}",
+        "interval": ",".join(f"{end:.6g}" for end in metric.ci95) if metric.ci95 else "none",
+        "key": result.identity.key,
+    }
+    return f"result: {' '.join(f'{name}={shlex.quote(value)}' for name, value in fields.items())}"
 
 
 def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     """Print the main metric of each model on each task, or one JSON object for each of them."""
+    summaries = [
+        summary(cell.result)
+        if cell.result
+        else f"result: model={shlex.quote(cell.model)} task={cell.task} status={shlex.quote(cell.status)}"
+        for cell in cells
+    ]
     if json:
         print_json(
             [
@@ -220,6 +249,7 @@ def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
                 for cell in cells
             ]
         )
+        _print_summaries(summaries, json)
         return
     from .console import make_console, print_cells
 
@@ -227,6 +257,7 @@ def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     for cell in cells:
         if cell.failed:
             typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
+    _print_summaries(summaries, json)
 
 
 def print_gate(report: GateReport, json: bool, annotations: Annotations) -> None:
