@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..evaluation.matrix import MatrixCell
     from ..metrics import Metric
     from ..results.record import MetricValue, Result
+    from ..tables.leaderboard.ranking import Board
 
 MOST_COLUMNS = 12
 """Most metrics that stand beside each other in a table; more stand below each other."""
@@ -328,6 +329,25 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
     if value in (None, "", [], ()):
         return []
     return [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+
+
+def print_board(console: Console, board: Board) -> None:
+    """Print a leaderboard: a table for each group on a terminal, columns between tabs in a pipe."""
+    from ..tables.leaderboard.board_text import group_tables, notes
+
+    console.print(Text(f"{board.task.name} v{board.task.version}, ranked by {board.task.main}"))
+    for title, (head, *rows) in group_tables(board):
+        if not console.is_terminal:
+            console.file.write("\n".join([title, *("\t".join(cells) for cells in [head, *rows])]) + "\n")
+            continue
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in head:
+            table.add_column(Text(name), no_wrap=name != "model", overflow="fold")
+        for cells in rows:
+            table.add_row(*map(Text, cells))
+        console.print(table)
+    for line in notes(board):
+        console.print(Text(line), soft_wrap=True)
 
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:
