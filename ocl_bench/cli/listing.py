@@ -28,6 +28,9 @@ _ROLES = {
 }
 """Title of the models of each role, in the order of the list."""
 
+_CLOSEST = 5
+"""How many tasks `--like` shows."""
+
 
 def list_names(
     names: Annotated[
@@ -38,10 +41,17 @@ def list_names(
         ),
     ] = None,
     family: Annotated[str | None, typer.Option(help="Only what belongs to a family, such as video.")] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="The tasks closest to a card (.yaml), or to fields: input=224 void=drop.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List tasks, models or metrics: tables on a terminal, bare names in a pipe."""
     patterns = names or []
+    if like:
+        fields = [text for text in patterns if "=" in text]  # all that follow the option but the first
+        _print_closest([*like, *fields], [text for text in patterns if text not in fields], family, json)
+        return
     what = What(patterns[0]) if patterns and patterns[0] in list(What) else None
     found = _find(what, patterns[1:] if what else patterns, family)
     if json:
@@ -77,6 +87,27 @@ def _find(what: What | None, patterns: Sequence[str], family: str | None) -> dic
     if not any(found.values()):
         raise UsageError(_nothing(known, patterns, family))
     return found
+
+
+def _print_closest(wanted: Sequence[str], patterns: Sequence[str], family: str | None, json: bool) -> None:
+    """Print the closest tasks and the fields in which they differ from what is wanted."""
+    from ..cards.likeness import closest
+
+    patterns = patterns[1:] if patterns[:1] == [What.tasks.value] else patterns
+    found = closest(wanted, _find(What.tasks, patterns, family)["tasks"])[:_CLOSEST]
+    if json:
+        print_json([{"task": one.task, "differing": one.differing} for one in found])
+        return
+    for one in found:
+        count = len(one.differing)
+        text = f"{count} fields differ" if count > 1 else "1 field differs" if count else "all fields agree"
+        typer.echo(f"{one.task}: {text}")
+        for name, (own, asked) in one.differing.items():
+            typer.echo(f"  {name}: {_value(own)}, wanted {_value(asked)}")
+
+
+def _value(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _families(kind: str, name: str) -> Sequence[str]:
