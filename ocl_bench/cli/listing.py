@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ..cards.names import matching, model_names, suggest, task_names
 from ..core.errors import UsageError
@@ -17,6 +15,7 @@ from .options import Json, What, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _ROLES = {
     "model": "models",
@@ -152,11 +151,8 @@ def print_tasks(console: Console, names: Sequence[str]) -> None:
 
     lines = sorted(map(task_line, names), key=attrgetter("family"))
     for family, tasks in groupby(lines, key=attrgetter("family")):
-        table = _table(family, "task", "title", "data", "input", "rows")
-        for line in tasks:
-            cells = line.name, line.title, line.data, str(line.input), str(line.published or "-")
-            table.add_row(*map(Text, cells))
-        console.print(table)
+        rows = [(one.name, one.title, one.data, str(one.input), str(one.published or "-")) for one in tasks]
+        console.print(_table(family, ("task", "title", "data", "input", "rows"), rows))
     console.print(
         "data: embedded is rendered here, official lies below OCL_BENCH_DATA\n"
         "input: side in pixels; rows: numbers of papers. More: ocl-bench show TASK"
@@ -167,16 +163,10 @@ def print_models(console: Console, names: Sequence[str]) -> None:
     """Print a table of the models of each role that has any of these."""
     from ..cards.overview import model_line
 
-    lines = [model_line(name) for name in names]
-    for role, title in _ROLES.items():
-        table = _table(title, "model", "paper", "supervision", "bundled", "parameters")
-        for line in lines:
-            if line.role == role:
-                parameters = f"{line.parameters / 1e6:.2f} M" if line.parameters is not None else "-"
-                cells = line.name, line.paper or "-", line.supervision or "-", line.bundled or "-", parameters
-                table.add_row(*map(Text, cells))
-        if table.row_count:
-            console.print(table)
+    lines = sorted(map(model_line, names), key=lambda line: list(_ROLES).index(line.role))
+    for role, models in groupby(lines, key=attrgetter("role")):
+        rows = [(one.name, one.paper, one.supervision, one.bundled, _millions(one.parameters)) for one in models]
+        console.print(_table(_ROLES[role], ("model", "paper", "supervision", "bundled", "parameters"), rows))
     console.print(
         "paper: on arXiv or GitHub; supervision: what training saw\n"
         "no weights: needs --checkpoint, and `ocl-bench profile` counts its parameters\n"
@@ -184,13 +174,22 @@ def print_models(console: Console, names: Sequence[str]) -> None:
     )
 
 
-def _table(title: str, first: str, second: str, *others: str) -> Table:
+def _millions(number: int | None) -> str:
+    return "" if number is None else f"{number / 1e6:.2f} M"
+
+
+def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table as wide as the terminal: the second column gets what the others leave, and is cut there."""
-    table = Table(
-        title=f"[bold]{title}[/]", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True
-    )
+    from rich.table import Table  # slow to import, and every verb imports this module
+    from rich.text import Text
+
+    style: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "expand": True}
+    table = Table(title=f"[bold]{title}[/]", title_justify="left", **style)
+    first, second, *others = head
     table.add_column(first, no_wrap=True)
     table.add_column(second, no_wrap=True, overflow="ellipsis", ratio=1)
     for name in others:
         table.add_column(name, no_wrap=True, justify="right" if name in ("input", "rows", "parameters") else "left")
+    for row in rows:
+        table.add_row(*(Text(cell or "-") for cell in row))
     return table

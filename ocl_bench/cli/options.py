@@ -226,14 +226,16 @@ def summary(result: Result) -> str:
     return f"result: {' '.join(f'{name}={shlex.quote(value)}' for name, value in fields.items())}"
 
 
+def _summary_of(cell: MatrixCell) -> str:
+    """A cell in one line; without a result its status stands in place of the metric."""
+    if cell.result is not None:
+        return summary(cell.result)
+    return f"result: model={shlex.quote(cell.model)} task={cell.task} status={shlex.quote(cell.status)}"
+
+
 def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     """Print the main metric of each model on each task, or one JSON object for each of them."""
-    summaries = [
-        summary(cell.result)
-        if cell.result
-        else f"result: model={shlex.quote(cell.model)} task={cell.task} status={shlex.quote(cell.status)}"
-        for cell in cells
-    ]
+    summaries = list(map(_summary_of, cells))
     if json:
         print_json(
             [
