@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 CARDS = PACKAGE / "models" / "cards"
+WEIGHTS = PACKAGE / "models" / "weights"
 
 
 def task_names() -> list[str]:

@@ -9,10 +9,8 @@ from typing import Any
 
 from ..core import entry_points
 from ..core.files import parse_yaml, read_text
-from ..core.paths import PACKAGE, bundled, data_root
-from .names import CARDS, get_task
-
-WEIGHTS = PACKAGE / "models" / "weights"
+from ..core.paths import bundled, data_root
+from .names import CARDS, WEIGHTS, get_task
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards.model import load_model_card
-from ..cards.names import CARDS, get_card, model_names, name_of_file
+from ..cards.names import CARDS, WEIGHTS, get_card, model_names, name_of_file
 from ..core import entry_points
 from ..core.errors import UsageError, first_problem
-from ..core.paths import PACKAGE
 from .declared import Declared, is_bundled
 from .fingerprint import arrays_fingerprint, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from ..cards.model import ModelCard
-
-WEIGHTS = PACKAGE / "models" / "weights"
 
 
 def get_model(
