@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from ocl_bench.core.errors import SampleError
 from ocl_bench.core.types import Instance
-from ocl_bench.data.labels import class_regions, distinct, label_map, renumbered, run_length, unpack_runs
+from ocl_bench.data.labels import (
+    class_regions,
+    distinct,
+    label_map,
+    narrowed,
+    renumbered,
+    run_length,
+    unpack_runs,
+)
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -110,3 +119,30 @@ def test_an_empty_map_has_no_numbers() -> None:
     empty = np.zeros((0, 4), np.uint8)
     assert len(distinct(empty)) == 0
     assert renumbered(empty, distinct(empty), np.zeros(0, np.int16)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.int64])
+def test_maps_whose_labels_fit_are_narrowed(kind: type[Any]) -> None:
+    largest = min(int(np.iinfo(kind).max), 32767)
+    labels = narrowed(np.array([[0, largest]], kind), "a", "a.png")
+    assert labels.dtype == np.int16 and labels.tolist() == [[0, largest]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [(np.uint16, 32768), (np.uint16, 40000), (np.int32, 65537), (np.int64, -40000), (np.uint64, 2**63)],
+)
+def test_a_label_that_does_not_fit_is_refused(kind: type[Any], label: int) -> None:
+    with pytest.raises(SampleError, match=rf"^sample a: b/a\.png: label {label}, expected 0..32767"):
+        narrowed(np.array([[0, label]], kind), "a", "b/a.png")
+
+
+def test_more_objects_than_labels_are_refused() -> None:
+    """The last label would be 32768."""
+    counts = ([0, 1, 1], [1, 1])
+    first, last = (run_length({"size": [1, 2], "counts": runs}, (1, 2)) for runs in counts)
+    first, last = (Instance(1, (0.0, 0.0, 1.0, 1.0), code, 1.0) for code in (first, last))
+    labels, _ = label_map((first,) * 32767 + (last,), (1, 2))
+    assert labels.tolist() == [[-2, 32768]]
+    with pytest.raises(SampleError, match="label 32768, expected"):
+        narrowed(labels, "a", "a.json")
