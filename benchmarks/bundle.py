@@ -15,8 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from ocl_bench.cards.names import CARDS
-from ocl_bench.models.loading import WEIGHTS
+from ocl_bench.cards.names import CARDS, WEIGHTS
 from ocl_bench.training.checkpoint import file_sha256
 
 RECORDED = ("trained_on", "machine", "recipe", "seed", "steps", "seconds", "commit", "data", "numbers")

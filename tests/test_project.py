@@ -19,6 +19,7 @@ import ocl_bench
 from ocl_bench import cli
 from ocl_bench.cards.task import load_task
 from ocl_bench.core.paths import bundled
+from ocl_bench.evaluation.matrix import expand
 from ocl_bench.metrics import find_metric
 from ocl_bench.results.record import Result
 
@@ -142,7 +143,7 @@ def test_documented_cards_exist() -> None:
     lines = [shlex.split(line.split(">")[0], comments=True) for _, line in commands()]
     pairs = {(a, b) for words in lines for a, b in itertools.pairwise(words)}
     several = [name for option, name in pairs if option == "--task" and not name.endswith(".yaml")]
-    tasks = {name for names in several for name in names.split(",")} - {"all"}
+    tasks = {name for names in several for name in expand(names, "task")}
     toys = {"toy-discovery", "toy-counting"}  # of the package that docs/extend.md writes, which has a test of its own
     assert tasks and {name for name in tasks - toys if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 CARDS = PACKAGE / "models" / "cards"
+WEIGHTS = PACKAGE / "models" / "weights"
 
 
 def task_names() -> list[str]:
@@ -40,6 +42,16 @@ def ready_names() -> list[str]:
     cards = {name: get_card(name) for name in model_names() if (CARDS / f"{name}.yaml").is_file()}
     waiting = {name for name, card in cards.items() if not card.weights and card.role not in ("floor", "ceiling")}
     return [name for name in model_names() if name not in waiting]
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text stands for all names that fit it, as `movi*` does."""
+    return any(sign in text for sign in "*?[")
+
+
+def matching(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those of the known names that fit one of the patterns; a name fits itself."""
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def get_task(task: str | Path | TaskSpec) -> TaskSpec:

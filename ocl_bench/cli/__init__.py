@@ -14,11 +14,12 @@ from ..core.terminal import make_streams_safe
 from . import checkpoints as cli_checkpoints
 from . import cost as cli_cost
 from . import data as cli_data
+from . import listing as cli_listing
 from . import models as cli_models
 from . import pages as cli_pages
 from . import results as cli_results
 from . import training as cli_training
-from .options import ErrorsInOneLine, SeveralValues
+from .options import ErrorsInOneLine, SeveralValues, print_versions
 
 app = typer.Typer(
     cls=ErrorsInOneLine,
@@ -34,40 +35,55 @@ app = typer.Typer(
 @app.callback()
 def program(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, too (any verb).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the versions and exit.", callback=print_versions, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of all verbs; `ErrorsInOneLine` reads them, since they may stand anywhere."""
-    del debug
+    del debug, version
 
 
-VERBS: dict[str, Callable[..., None]] = {
-    "eval": cli_models.evaluate_model,
-    "list": cli_models.list_names,
-    "show": cli_models.show,
-    "check-model": cli_models.check,
-    "check-checkpoint": cli_checkpoints.check_checkpoint,
-    "score": cli_models.score,
-    "replay": cli_models.replay,
-    "profile": cli_cost.profile,
-    "tune": cli_models.tune,
-    "train": cli_training.train,
-    "leaderboard": cli_results.leaderboard,
-    "site": cli_pages.site,
-    "figures": cli_pages.figures,
-    "compare": cli_results.compare,
-    "report": cli_results.report,
-    "claims": cli_results.claims,
-    "regress": cli_results.regress,
-    "submit": cli_results.submit,
-    "validate": cli_results.validate,
-    "export": cli_models.export,
-    "cite": cli_results.cite,
-    "schema": cli_results.schema,
+VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
+    "Run": {
+        "eval": (cli_models.evaluate_model, "--model dias --task clevrtex"),
+        "score": (cli_models.score, "--task clevrtex --masks my_masks/"),
+        "replay": (cli_models.replay, "results/clevrtex/dias/RESULT.json"),
+        "profile": (cli_cost.profile, "--model dias --against slot-attention"),
+    },
+    "Look": {
+        "list": (cli_listing.list_names, "tasks --family video 'movi*'"),
+        "show": (cli_models.show, "clevrtex"),
+        "report": (cli_results.report, "results/clevrtex/dias"),
+    },
+    "Compare and publish": {
+        "compare": (cli_results.compare, "dias slot-attention --task clevrtex"),
+        "leaderboard": (cli_results.leaderboard, "--task clevrtex"),
+        "claims": (cli_results.claims, ""),
+        "site": (cli_pages.site, "--out site"),
+        "figures": (cli_pages.figures, "--task clevrtex"),
+        "submit": (cli_results.submit, "results/clevrtex/dias"),
+        "cite": (cli_results.cite, "dias clevrtex"),
+    },
+    "Models and training": {
+        "train": (cli_training.train, "--model dias"),
+        "tune": (cli_models.tune, "--model dias --task clevrtex --option slots=7..15"),
+        "export": (cli_models.export, "--checkpoint slotcon.pth --to torchvision --out resnet50.safetensors"),
+        "check-model": (cli_models.check, "--model my_model.py:build"),
+        "check-checkpoint": (cli_checkpoints.check_checkpoint, "my_checkpoint.pth"),
+    },
+    "Checks": {
+        "regress": (cli_results.regress, "--baseline leaderboards/golden"),
+        "validate": (cli_results.validate, "results/clevrtex/dias/RESULT.json"),
+        "schema": (cli_results.schema, ""),
+    },
 }
-"""Functions by verb, in the order of `--help`."""
+"""For each purpose its verbs, in the order of `--help`: the function, and the arguments of the example in its help."""
 
-for name, verb in VERBS.items():
-    app.command(name, cls=SeveralValues)(verb)
-app.add_typer(cli_data.data, name="data")
+for purpose, verbs in VERBS.items():
+    for name, (verb, arguments) in verbs.items():
+        example = f"Example: ocl-bench {name} {arguments}".rstrip()
+        app.command(name, cls=SeveralValues, rich_help_panel=purpose, epilog=example)(verb)
+app.add_typer(cli_data.data, name="data", rich_help_panel="Data")
 
 
 def main() -> None:

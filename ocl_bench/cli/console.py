@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
     from ..evaluation.matrix import MatrixCell
     from ..metrics import Metric
     from ..results.record import MetricValue, Result
+    from ..tables.leaderboard.ranking import Board
 
 MOST_COLUMNS = 12
 """Most metrics that stand beside each other in a table; more stand below each other."""
+_ENDLESS = 100_000
+"""Columns of a console into which every table fits."""
 _PIPE_WIDTH = 120
 """Columns of a console that is not a terminal; rich would take 80 and break the tables."""
 
@@ -52,7 +57,15 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
 
     task, counts = result.task, result.counts
     table = _by_metric if len(result.metrics) > MOST_COLUMNS else _by_model
-    console.print(table(result, references))
+    shown = table(result, references)
+    wide = console.options.update(max_width=_ENDLESS)
+    if (
+        table is _by_model
+        and console.width < _PIPE_WIDTH
+        and console.measure(shown, options=wide).maximum > console.width
+    ):
+        shown = _by_model(result, references, folded=True)
+    console.print(shown)
     for reason in reasons_against_ranking(result):
         console.print(f"not ranked: {escape(reason.message)}", soft_wrap=True)
     unit = unit_of(result)
@@ -75,16 +88,32 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")
 
 
-def _by_model(result: Result, references: Sequence[Result]) -> Table:
-    """A row for each model, a column for each metric."""
+def _by_model(result: Result, references: Sequence[Result], folded: bool = False) -> Table:
+    """A row for each model, a column for each metric. folded: in few columns, names and values cut into lines."""
     table = _titled(result, "model")
+    fold = _fold if folded else lambda text, width: text
+    if folded:
+        table.box, table.pad_edge = SIMPLE_HEAD, False
     for name, metric in result.metrics.items():
-        table.add_column(f"{_metric_name(result, name)}\nn = {metric.n_valid}", justify="right", overflow="fold")
-    name = f"[bold]{escape(result.model.name)}[/]{_remark(result)}"
-    table.add_row(name, *_cells(result, result), end_section=bool(references))
-    for other in references:
-        table.add_row(f"{escape(other.model.name)}{_remark(other)}", *_cells(other, result))
+        head = f"{fold(_metric_name(result, name), 8)}\nn = {metric.n_valid}"
+        table.add_column(head, justify="right", overflow="fold")
+    for one in (result, *references):
+        name = fold(f"{escape(one.model.name)}{_remark(one)}", 14)
+        table.add_row(
+            f"[bold]{name}[/]" if one is result else name,
+            *(fold(cell, 8) for cell in _cells(one, result)),
+            end_section=one is result and bool(references),
+        )
     return table
+
+
+def _fold(text: str, width: int) -> str:
+    """A text in lines of up to `width` signs, cut at spaces and behind `_` and `-`; a longer word stays whole."""
+    lines = [""]
+    for part in re.findall(r"[^\s_-]*[_-]?\s*", text):
+        fits = len((lines[-1] + part).rstrip()) <= width
+        lines = [*lines[:-1], lines[-1] + part] if fits else [*lines, part]
+    return "\n".join(line.rstrip() for line in lines if line)
 
 
 def _by_metric(result: Result, references: Sequence[Result]) -> Table:
@@ -300,6 +329,25 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
     if value in (None, "", [], ()):
         return []
     return [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+
+
+def print_board(console: Console, board: Board) -> None:
+    """Print a leaderboard: a table for each group on a terminal, columns between tabs in a pipe."""
+    from ..tables.leaderboard.board_text import group_tables, notes
+
+    console.print(Text(f"{board.task.name} v{board.task.version}, ranked by {board.task.main}"))
+    for title, (head, *rows) in group_tables(board):
+        if not console.is_terminal:
+            console.file.write("\n".join([title, *("\t".join(cells) for cells in [head, *rows])]) + "\n")
+            continue
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in head:
+            table.add_column(Text(name), no_wrap=name != "model", overflow="fold")
+        for cells in rows:
+            table.add_row(*map(Text, cells))
+        console.print(table)
+    for line in notes(board):
+        console.print(Text(line), soft_wrap=True)
 
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:

@@ -28,7 +28,6 @@ from .options import (
     Supervision,
     TaskName,
     TrainingSeed,
-    What,
     exit_code,
     go_offline,
     out_file,
@@ -38,7 +37,6 @@ from .options import (
     print_json,
     print_matrix,
     print_result,
-    several,
     split_option,
 )
 
@@ -75,7 +73,12 @@ def evaluate_model(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Score a model on a task, beside floors and ceiling; `all` or names with commas score several of either."""
+    """Score a model on a task, beside floors and ceiling.
+
+    --model and --task take several, with commas: names, patterns such as 'movi*', suite:FAMILY (tasks of a family, or
+    models that do them), and all. Each pair is one result; one that fails does not stop the others, and the exit code
+    is 1.
+    """
     go_offline(offline)
     plan: dict[str, Any] = {
         "data_root": data_root,
@@ -94,11 +97,11 @@ def evaluate_model(
         "training_seed": training_seed,
         "supervision": supervision,
     }
-    if several(model, task):
-        if several(model, "") and any(value is not None for value in (name, training_seed, supervision)):
-            raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
-        from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand
+    from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand, several
 
+    if several(model) or several(task):
+        if several(model) and any(value is not None for value in (name, training_seed, supervision)):
+            raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
         with own_stdout(json):
             cells = evaluate_matrix(
                 expand(model, "model"),
@@ -123,42 +126,8 @@ def evaluate_model(
             pictures=pictures,
             **plan,
         )
-    print_result(report.result, json, report.references, report.paths)
-    if not json:
-        typer.echo(f"next: {report.next_command}")
+    print_result(report.result, json, report.references, report.paths, report.next_command)
     raise typer.Exit(exit_code(report.result))
-
-
-def list_names(
-    what: Annotated[What | None, typer.Argument(help="By default tasks and models.")] = None, json: Json = False
-) -> None:
-    """List tasks, models or metrics."""
-    from ..cards.names import model_names, task_names
-
-    names: dict[str, list[str]] = {}
-    if what in (None, What.tasks):
-        names["tasks"] = task_names()
-    if what in (None, What.models):
-        names["models"] = model_names()
-    if what is What.metrics:
-        from ..metrics import metric_names
-
-        names["metrics"] = metric_names()
-    if json:
-        print_json(names[what.value] if what else names)
-        return
-    if what is What.metrics:
-        from .console import make_console, print_metrics
-
-        console = make_console()
-        if console.is_terminal:  # a pipe gets the bare names, as for tasks and models
-            print_metrics(console, names["metrics"])
-            return
-    for kind, entries in names.items():
-        if what is None:
-            typer.echo(f"{kind}:")
-        for entry in entries:
-            typer.echo(entry if what else f"  {entry}")
 
 
 def show(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +45,19 @@ class ErrorsInOneLine(TyperGroup):
         parsed: list[str] = super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
         return parsed
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs below their purposes; a group without purposes, such as `data`, keeps one list."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, self.commands))
+        for name, command in self.commands.items():
+            text = command.get_short_help_str(formatter.width - 6 - width)
+            panels.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(
+                (name.ljust(width), text)
+            )
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
         print_on_stderr()
@@ -69,6 +84,20 @@ class ErrorsInOneLine(TyperGroup):
             _show_traceback(ctx)
             typer.echo(f"error: {_unexpected(error)}", err=True)
             raise typer.Exit(UsageError.exit_code) from error
+
+
+def print_versions(wanted: bool) -> None:
+    """Print the versions of suite (with the commit of a checkout), Python and torch, without importing torch."""
+    if not wanted:
+        return
+    from ..results.provenance import git_state, package_versions
+
+    versions = package_versions()
+    commit, dirty = git_state()
+    checkout = f" (commit {commit[:12]}{', edited' if dirty else ''})" if commit else ""
+    typer.echo(f"ocl-bench {package_version('ocl-bench')}{checkout}")
+    typer.echo(f"python {versions['python']}\ntorch {versions['torch']}")
+    raise typer.Exit
 
 
 def _show_traceback(ctx: Any) -> None:
@@ -150,9 +179,13 @@ Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
 
 
 def print_result(
-    result: Result, json: bool, references: Sequence[Result] = (), paths: dict[str, Path | None] | None = None
+    result: Result,
+    json: bool,
+    references: Sequence[Result] = (),
+    paths: dict[str, Path | None] | None = None,
+    next_command: str = "",
 ) -> None:
-    """Print a result as JSON or as a table, and the first failed samples on stderr."""
+    """Print a result as JSON or as a table, the first failed samples on stderr, and one line to search for."""
     if json:
         typer.echo(json_for(sys.stdout, result.to_json()), nl=False)
     else:
@@ -161,22 +194,48 @@ def print_result(
         console = make_console()
         print_result(console, result, references)
         print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
+        if next_command:
+            typer.echo(f"next: {next_command}")
     for failure in result.counts.failed[:5]:
         typer.echo(f"failed: {failure.error}", err=True)
     if len(result.counts.failed) > 5:
         typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+    _print_summaries([summary(result)], json)
 
 
-def several(model: str, task: str) -> bool:
-    """Whether model and task name more than one evaluation. A path is one name, even if it has a comma."""
-    return any(
-        text == "all" or ("," in text and not text.endswith((".yaml", ".yml")) and ".py:" not in text)
-        for text in (model, task)
-    )
+def _print_summaries(lines: Sequence[str], json: bool) -> None:
+    """Print the last lines of a run; with --json they must not be on stdout."""
+    for line in lines:
+        typer.echo(line, err=json)
+
+
+def summary(result: Result) -> str:
+    """A result in one line, such as `result: model=dias task=clevrtex metric=mbo_fg value=0.61 ..`.
+
+    Texts with spaces are quoted as a shell does it.
+    """
+    metric = result.metrics[result.task.main]
+    fields = {
+        "model": result.model.name,
+        "task": result.task.name,
+        "metric": result.task.main,
+        "value": "none" if metric.value is None else f"{metric.value:.6g}",
+        "interval": ",".join(f"{end:.6g}" for end in metric.ci95) if metric.ci95 else "none",
+        "key": result.identity.key,
+    }
+    return f"result: {' '.join(f'{name}={shlex.quote(value)}' for name, value in fields.items())}"
+
+
+def _summary_of(cell: MatrixCell) -> str:
+    """A cell in one line; without a result its status stands in place of the metric."""
+    if cell.result is not None:
+        return summary(cell.result)
+    return f"result: model={shlex.quote(cell.model)} task={cell.task} status={shlex.quote(cell.status)}"
 
 
 def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     """Print the main metric of each model on each task, or one JSON object for each of them."""
+    summaries = list(map(_summary_of, cells))
     if json:
         print_json(
             [
@@ -192,6 +251,7 @@ def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
                 for cell in cells
             ]
         )
+        _print_summaries(summaries, json)
         return
     from .console import make_console, print_cells
 
@@ -199,6 +259,7 @@ def print_matrix(cells: Sequence[MatrixCell], json: bool) -> None:
     for cell in cells:
         if cell.failed:
             typer.echo(f"{cell.status}: {cell.model} on {cell.task}: {' '.join(cell.text.split())}", err=True)
+    _print_summaries(summaries, json)
 
 
 def print_gate(report: GateReport, json: bool, annotations: Annotations) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from .options import (
     print_validation,
     validation_content,
 )
+
+if TYPE_CHECKING:
+    from ..tables.leaderboard.ranking import Board
 
 
 def leaderboard(
@@ -47,7 +50,7 @@ def leaderboard(
     by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
     json: Json = False,
 ) -> None:
-    """Build one table per task (CSV, Markdown) from results and published rows."""
+    """Build one table per task (CSV, Markdown) from results and published rows; with --task print it, too."""
     from ..results.store import default_folders
     from ..tables.leaderboard.build import build_leaderboard, stale_files
 
@@ -61,10 +64,17 @@ def leaderboard(
             )
         raise typer.Exit(1 if stale else 0)
     folders = default_folders()[:1] if committed else existing(results)
-    written = build_leaderboard(folders, out or _tables(committed), task, by=by, committed=committed)
+    boards: list[Board] = []
+    written = build_leaderboard(
+        folders, out or _tables(committed), task, by=by, committed=committed, on_board=boards.append
+    )
     if json:
         print_json({"written": [str(path) for path in written]})
         return
+    if task is not None and by is None:
+        from .console import make_console, print_board
+
+        print_board(make_console(), boards[0])
     for path in written:
         typer.echo(f"written: {path}")
     typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")

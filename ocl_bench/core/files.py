@@ -11,7 +11,9 @@ import re
 import secrets
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses it also for a file that is not there
+            temporary.unlink(missing_ok=True)
 
 
 def check_out(path: Path, *, folder: bool = False) -> None:
@@ -55,8 +58,12 @@ def check_out(path: Path, *, folder: bool = False) -> None:
         nearest = next(one for one in (place, *place.absolute().parents) if one.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(nearest))
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "cannot be written", str(nearest))
+        try:
+            # Permissions alone do not tell it: nothing can be made in /proc, not even by root.
+            tempfile.TemporaryFile(dir=nearest).close()
+        except OSError as error:
+            reason = f"no file can be made in it ({error.strerror})"
+            raise OSError(error.errno or errno.EIO, reason, str(nearest)) from error
     except OSError as error:
         raise UsageError(f"--out {path}: {error.filename}: {error.strerror}; choose another place") from error
 

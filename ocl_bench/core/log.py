@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 logger = logging.getLogger("ocl_bench")
+
+
+_EVERY, _SETTLED, _MARKS = 30.0, 1.0, 11
+"""Seconds between two lines of the log, seconds in which what was there already is counted as done, and the number of
+lines from whose times the time that is left is estimated."""
 
 
 _said: set[tuple[str, object]] = set()
@@ -74,30 +82,82 @@ def _rich_handler() -> logging.Handler:
     return RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
 
 
+def is_watched() -> bool:
+    """Whether stderr is a terminal, or a notebook, which shows a bar."""
+    from rich.console import Console
+
+    return Console(stderr=True).is_terminal
+
+
 @contextmanager
 def progress_bar(text: str, total: int, enabled: bool = True, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that vanishes when it is done; where nobody watches a terminal, one line in the log.
+    """A bar on stderr that vanishes when it is done; where nobody watches a terminal, a line in the log every 30 s.
+
+    Both say how much time is left.
 
     Args:
         text: what takes long.
         total: number of steps; 0 draws and logs nothing.
         enabled: False draws and logs nothing.
-        unit: of the steps, for the line in the log.
+        unit: of the steps, for the lines in the log.
 
     Yields:
-        A function that advances the bar by a number of steps.
+        A function that advances the bar by a number of steps, from any thread.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
     if not enabled or not total:
         yield lambda count: None
         return
-    if not console.is_terminal:
-        logger.info("%s: %d %s", text, total, unit or "steps")
-        yield lambda count: None
+    if not is_watched():
+        with _log_lines(text, total, unit or "steps") as advance:
+            yield advance
         return
-    with Progress(console=console, transient=True) as bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         line = bar.add_task(text, total=total)
         yield lambda count: bar.advance(line, count)
+
+
+@contextmanager
+def _log_lines(text: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Log a line at once and then every `_EVERY` seconds, also while a single step takes longer than that."""
+    logger.info("%s: %d %s", text, total, unit)
+    done, lock, ended = 0, threading.Lock(), threading.Event()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+
+    def speak() -> None:
+        ended.wait(_SETTLED)
+        marks = deque([(time.monotonic(), done)], maxlen=_MARKS)
+        while not ended.wait(_EVERY):
+            marks.append((time.monotonic(), done))
+            (first, before), (last, now) = marks[0], marks[-1]
+            left = f", {duration((total - now) * (last - first) / (now - before))} left" if now > before else ""
+            logger.info("%s: %d of %d %s, %d %%%s", text, now, total, unit, 100 * now // total, left)
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield advance
+    finally:
+        ended.set()
+        speaker.join()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words for people.
+
+    >>> duration(42), duration(130), duration(3900)
+    ('42 s', '2 min 10 s', '1 h 05 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -84,7 +84,9 @@ def annotation_hashes(root: Path, files: Mapping[str, Stamp], *, afresh: bool = 
             memory.keep(fresh, files)
         except OSError as error:
             # Not an error: without memory, the files are only read again the next time.
-            logger.warning("%s: cannot be written (%s); annotations are read again next time", memory.path, error)
+            logger.warning(
+                "%s: cannot be written (%s); annotations are read again next time", memory.path, error.strerror or error
+            )
     return {name: known.get(name) or fresh.get(name, "") for name in files}
 
 
@@ -103,7 +105,9 @@ def check_images(root: Path, files: Mapping[str, Stamp]) -> None:
         try:
             memory.keep(fresh, files)
         except OSError as error:
-            logger.warning("%s: cannot be written (%s); images are read again next time", memory.path, error)
+            logger.warning(
+                "%s: cannot be written (%s); images are read again next time", memory.path, error.strerror or error
+            )
 
 
 def record_images(root: Path, files: Mapping[str, Stamp]) -> None:

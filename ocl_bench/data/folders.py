@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     `write` is called with a path that does not exist yet. Raises OSError when the disk refuses.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    scratch = _scratch(folder, ".writing-")
     try:
         write(scratch / "content")
         try:
@@ -35,8 +36,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     # Renamed first: a folder that is removed in part would still look like one.
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".removing-"))
+    scratch = _scratch(path, ".removing-")
     try:
         os.rename(path, scratch / "content")
     finally:
         shutil.rmtree(scratch)
+
+
+def _scratch(path: Path, prefix: str) -> Path:
+    """A temporary folder beside `path`. Raises OSError that names `path`, because nobody knows the temporary name."""
+    try:
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error

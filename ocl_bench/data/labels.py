@@ -6,14 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import SampleError
 from ..core.rle import unpack_runs
 from ..core.types import OVERLAP, VOID, Instance
 
 _WIDEST = 1 << 16
 """Widest range of numbers that are looked up in a table; numbers further apart, as those of colours, are sorted."""
 
+LARGEST_LABEL = np.iinfo(np.int16).max
+"""Largest number of an object in a label map. Negative numbers are void and overlaps."""
+
 _FARTHEST = 1_000_000
 """Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
+
+
+def narrowed(labels: np.ndarray, sample_id: str, where: object) -> np.ndarray:
+    """A label map of whole numbers as int16.
+
+    Args:
+        labels: (H, W) numbers of any integer type.
+        sample_id: for the message.
+        where: the file that the labels come from, for the message.
+
+    Raises:
+        SampleError: a label does not fit. Cut to 16 bits, 40000 would be -25536, and 65537 another object.
+    """
+    if not np.can_cast(labels.dtype, np.int16) and labels.size:
+        limits = np.iinfo(np.int16)
+        wrong = next((int(n) for n in (labels.max(), labels.min()) if not limits.min <= n <= limits.max), None)
+        if wrong is not None:
+            text = f"label {wrong}, expected 0..{LARGEST_LABEL}; number the objects of a mask 1, 2, .. anew"
+            raise SampleError(sample_id, f"{where}: {text}")
+    return labels.astype(np.int16)
 
 
 def label_map(
@@ -27,8 +51,9 @@ def label_map(
         crowd: what crowds become: `drop` (background), `instance` (objects) or `ignore` (void).
 
     Returns:
-        Labels (H, W) int16: 0 background, k for the k-th object that is kept, OVERLAP where several objects claim a
-        pixel, VOID where only ignored crowds do. And the category of label k at index k - 1.
+        Labels (H, W) int16, or int32 where the instances are more than `LARGEST_LABEL`: 0 background, k for the k-th
+        object that is kept, OVERLAP where several objects claim a pixel, VOID where only ignored crowds do. And the
+        category of label k at index k - 1.
     """
     from pycocotools import mask as rle
 
@@ -36,7 +61,8 @@ def label_map(
         return np.zeros(shape, np.int16), ()
     # Column by column, as pycocotools decodes: between two orders, NumPy takes three times as long. Objects are added
     # up, which takes a tenth of the time of an assignment: where one alone claims a pixel, the sum is its label.
-    kind = np.uint8 if len(instances) < 256 else np.int16
+    wide = np.int16 if len(instances) <= LARGEST_LABEL else np.int32
+    kind = np.uint8 if len(instances) < 256 else wide
     labels, claims = (np.zeros(shape, kind, order="F") for _ in range(2))
     ignored = None
     categories = []
@@ -50,7 +76,7 @@ def label_map(
         categories.append(instance.category)
         claims += mask
         labels += mask * kind(len(categories))
-    found = np.ascontiguousarray(labels).astype(np.int16)
+    found = np.ascontiguousarray(labels).astype(wide)
     # An object that stands in an ignored crowd keeps its pixels: only what nobody claims becomes void.
     if ignored is not None:
         found[(ignored > 0) & (claims == 0)] = VOID

@@ -96,7 +96,9 @@ class Listings:
             write_atomically(self.path, lambda place: place.write_text(f"{_checksum(body)}\n{body}", encoding="utf-8"))
         except OSError as error:
             # Not an error: without memory, the folders are only listed again the next time.
-            logger.warning("%s: cannot be written (%s); folders are listed again next time", self.path, error)
+            logger.warning(
+                "%s: cannot be written (%s); folders are listed again next time", self.path, error.strerror or error
+            )
 
     @staticmethod
     def _unchanged(stamps: dict[str, list[int]]) -> bool:

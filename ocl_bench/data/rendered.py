@@ -174,7 +174,9 @@ class _Look:
             self.memory.keep(fresh, self.files)
         except OSError as error:
             # Not an error: the files are only read again the next time.
-            logger.warning("%s: cannot be written (%s); read again next time", self.memory.path, error)
+            logger.warning(
+                "%s: cannot be written (%s); read again next time", self.memory.path, error.strerror or error
+            )
 
 
 @contextmanager

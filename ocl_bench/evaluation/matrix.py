@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..cards.names import get_card, get_task, model_names, ready_names, task_names
-from ..core.errors import DataMissingError, NotApplicableError, OclBenchError
-from ..core.log import logger, progress_bar
+from ..cards.families import family_names
+from ..cards.names import get_card, get_task, is_pattern, matching, model_names, ready_names, task_names
+from ..cards.overview import families_of, task_line
+from ..core.errors import DataMissingError, NotApplicableError, OclBenchError, UsageError
+from ..core.log import is_watched, logger, progress_bar
 
 if TYPE_CHECKING:
     from ..results.record import Result
+
+SUITE = "suite:"
+"""Beginning of a name that stands for all tasks of a family, or for all models that do them."""
 
 Status = Literal["ok", "failed samples", "n/a", "no data", "failed"]
 
@@ -36,14 +41,49 @@ class MatrixCell:
         return self.status in ("failed", "failed samples", "no data")
 
 
+def several(text: str) -> bool:
+    """Whether the text of `--model` or `--task` may name more than one. A path is one name, even if it has a comma."""
+    if text.endswith((".yaml", ".yml")) or ".py:" in text:
+        return False
+    return text == "all" or "," in text or text.startswith(SUITE) or is_pattern(text)
+
+
 def expand(text: str, kind: Literal["model", "task"]) -> list[str]:
     """The names in a comma-separated list, each once, in the order given.
 
-    `all` stands for all tasks, or for all models that have weights or need none.
+    `all` stands for all tasks, or for all models that have weights or need none; `suite:FAMILY` for those of one
+    family; a pattern such as `movi*` for those that it fits.
+
+    Raises:
+        UsageError: for a family or a pattern that nothing belongs to.
     """
-    known = ready_names if kind == "model" else task_names
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    return list(dict.fromkeys(name for part in parts for name in (known() if part == "all" else [part])))
+    return list(dict.fromkeys(name for part in parts for name in _names(part, kind)))
+
+
+def _names(part: str, kind: Literal["model", "task"]) -> list[str]:
+    """The names that one part of a list stands for."""
+    if not several(part):
+        return [part]
+    known = ready_names() if kind == "model" else task_names()
+    if part == "all":
+        return known
+    if part.startswith(SUITE):
+        family = part.removeprefix(SUITE)
+        found = [name for name in known if family in _families(name, kind)]
+        known_families = ", ".join(family_names())
+        problem = f"--{kind} {part}: there is no such suite; there are {SUITE}FAMILY with {known_families}"
+    else:
+        found = matching([part], known)
+        problem = f"--{kind} '{part}': fits no {kind}{' that runs without --checkpoint' if kind == 'model' else ''}"
+        problem += f"; see `ocl-bench list {kind}s`"
+    if not found:
+        raise UsageError(problem)
+    return found
+
+
+def _families(name: str, kind: Literal["model", "task"]) -> Sequence[str]:
+    return families_of(name) if kind == "model" else (task_line(name).family,)
 
 
 def evaluate_matrix(
@@ -76,12 +116,13 @@ def evaluate_matrix(
             get_card(model.partition(":")[0])  # raises the error with its suggestion
     run_options = {"results": results, "force": force, "save_predictions": save_predictions}
     cells = []
+    within = progress and not is_watched()  # a terminal shows one bar at a time; a log takes the lines of both
     text, total = f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs)
     with progress_bar(text, total, progress, "evaluations") as advance:
         for spec in specs:
             shared: dict[str, Any] = {}
             for model in models:
-                cell = _cell(model, spec.name, {"task": spec, **keywords}, shared, run_options)
+                cell = _cell(model, spec.name, {"task": spec, "progress": within, **keywords}, shared, run_options)
                 logger.info("%s", _line(cell, spec.main))
                 cells.append(cell)
                 advance(1)
@@ -99,9 +140,9 @@ def _cell(
     from .run import run
 
     try:
-        plan = make_plan(model, **keywords, **shared, progress=False)
+        plan = make_plan(model, **keywords, **shared)
         shared.update(data=plan.data, train=plan.train)  # before the run, so that they are kept when it fails
-        result = run(plan, progress=False, **run_options)
+        result = run(plan, progress=keywords["progress"], **run_options)
     except NotApplicableError as error:
         return MatrixCell(model, task, "n/a", str(error))
     except DataMissingError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,6 +34,22 @@ def flattened(height: int, width: int) -> str:
     if long <= 16 * short and not short == 1 < long:
         return ""
     return f"maps of {height} x {width} are flattened, or a strip, though images are square; reshape them to (h, w)"
+
+
+def misplaced(field: str, what: str, shape: Sequence[int]) -> str:
+    """What to say about maps (B, C, h, w) that look like (B, h, w, C), or flattened; empty for others.
+
+    Two equal axes before another one are the grid: models see square images, on which a grid is square.
+
+    Args:
+        field: name of the field.
+        what: what its channels are, for the message.
+        shape: (B, C, h, w).
+    """
+    _, first, second, third = shape
+    if first == second != third > 1:
+        return f"it looks like {what} last; give {field}.permute(0, 3, 1, 2)"
+    return flattened(second, third)
 
 
 def missing(prediction: Prediction, name: str, field: str, need: str) -> NotApplicableError:
@@ -75,8 +93,8 @@ def check_field(
             f"model {name}: Prediction.{field} has shape {tuple(value.shape)} and dtype {value.dtype}, expected "
             f"floating ({wanted_text})"
         )
-    if value.ndim == 4 and (strip := flattened(value.shape[2], value.shape[3])):
-        raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}; {strip}")
+    if value.ndim == 4 and (remedy := misplaced(field, "the features", value.shape)):
+        raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}; {remedy}")
     return value
 
 

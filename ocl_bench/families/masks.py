@@ -113,12 +113,12 @@ def _slots_last(masks: Tensor) -> bool:
     """Whether weights (B, K, h, w) look like (B, H, W, K).
 
     Either there are as many slots as rows, and a quarter as many columns, as in no grid; or the last axis is the
-    shortest, and the weights sum to 1 over it but not over the slots.
+    shortest, or another one behind two equal ones, and the weights sum to 1 over it but not over the slots.
     """
     _, slots, height, width = masks.shape
     if slots == height >= 4 * width:
         return True
-    if not 1 < width < min(slots, height):
+    if width == 1 or not (width < min(slots, height) or slots == height != width):
         return False
 
     def sums_to_one(axis: int) -> bool:

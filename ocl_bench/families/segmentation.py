@@ -23,7 +23,7 @@ from ..core.errors import UsageError
 from ..core.types import Prediction, Truth
 from ..metrics.semantic_set import NAMED, STRIDE, UNNUMBERED, cell_codes
 from .base import Batches, Family, Head
-from .checks import check_field, check_prediction, finite_rows, missing
+from .checks import check_field, check_prediction, finite_rows, flattened, misplaced, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
 from .heads.features import extracted
@@ -111,6 +111,9 @@ class Segmentation:
                 f"model {name}: Prediction.classes has shape {tuple(classes.shape)} and dtype {classes.dtype}, "
                 f"expected floating ({size}, at most {self.classes}, h, w) or integer ({size}, H, W)"
             )
+        shape = classes.shape
+        if remedy := misplaced("classes", "the classes", shape) if soft else flattened(shape[1], shape[2]):
+            raise UsageError(f"model {name}: Prediction.classes has shape {tuple(shape)}; {remedy}")
         if hard and not 0 <= int(classes.min()) <= int(classes.max()) < self.classes:
             got = f"{int(classes.min())} to {int(classes.max())}"
             raise UsageError(f"model {name}: Prediction.classes has {got}, expected 0 to {self.classes - 1}")

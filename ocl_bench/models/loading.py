@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards.model import load_model_card
-from ..cards.names import CARDS, get_card, model_names, name_of_file
+from ..cards.names import CARDS, WEIGHTS, get_card, model_names, name_of_file
 from ..core import entry_points
 from ..core.errors import UsageError, first_problem
-from ..core.paths import PACKAGE
 from .declared import Declared, is_bundled
 from .fingerprint import arrays_fingerprint, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
-from .options import TypedOptions, as_declared, check_sizes
+from .options import TypedOptions, as_declared, check_sizes, known_options, unknown_option
 from .sources import files_of, sources_sha256
 from .user_code import load_attribute, own_errors
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from ..cards.model import ModelCard
-
-WEIGHTS = PACKAGE / "models" / "weights"
 
 
 def get_model(
@@ -88,7 +85,7 @@ def _from_card(
     factory = getattr(importlib.import_module(module), attribute)
     merged = {**card.options, **as_declared(factory, options)}
     check_sizes(merged)
-    model = _build(card.name, factory, merged)
+    model = _build(card.name, factory, merged, card.options)
     bundled_seed = card.training.seed if card.training else None
     another = seed is not None and seed != bundled_seed
     if checkpoint is None and another:
@@ -133,7 +130,7 @@ def _from_card_file(path: Path, checkpoint: str | Path | None, options: dict[str
         factory = _attribute(path, module, attribute)
         files = files_of(factory)
     merged = {**card.options, **as_declared(factory, options)}
-    model = _build(card.name, factory, merged)
+    model = _build(card.name, factory, merged, card.options)
     weights = Path(checkpoint) if checkpoint else path.parent / card.weights if card.weights else None
     sha256 = _load_weights(card.name, model, weights, "" if checkpoint else card.sha256)
     seed = card.training.seed if card.training and not checkpoint else None
@@ -238,22 +235,39 @@ def _card_of(name: Any, model: Any) -> ModelCard:
         raise UsageError(f"model {name}: attribute {attribute}: {problem}; see docs/add-a-model.md") from error
 
 
-def _build(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call a factory; UsageError for unknown options, for failures, and for a result without `predict`."""
+def _build(
+    name: str, factory: Callable[..., Any], options: Mapping[str, Any], of_card: Mapping[str, Any] | None = None
+) -> Any:
+    """Call a factory; UsageError for unknown options, for failures, and for a result without `predict`.
+
+    of_card: the options of the card, for a model with a card.
+    """
     if not callable(factory):
         raise UsageError(f"model {name}: {type(factory).__name__} is neither a model nor a function that builds one")
-    signature = inspect.signature(factory)
     # Bound before the call, so that a TypeError raised *inside* the factory is not taken for an unknown option.
     try:
-        signature.bind(**options)
+        inspect.signature(factory).bind(**options)
     except TypeError as error:
-        known = [key for key in signature.parameters if key not in ("args", "kwargs")]
-        raise UsageError(f"model {name}: {error}; options are: {', '.join(known) or 'none'}") from error
+        if key := _refused(error, options):
+            raise unknown_option(name, factory, {}, key) from error
+        known = ", ".join(known_options(factory, {})) or "none"
+        raise UsageError(f"model {name}: {error}; options are: {known}") from error
     with own_errors(f"model {name}: building it failed"):
-        model = factory(**options)
+        try:
+            model = factory(**options)
+        except TypeError as error:  # of the class to which the factory hands its options
+            if key := _refused(error, options):
+                raise unknown_option(name, factory, of_card or {}, key) from error
+            raise
     if not callable(getattr(model, "predict", None)):
         raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
     return model
+
+
+def _refused(error: TypeError, options: Mapping[str, Any]) -> str:
+    """The option that a function refused by this error; '' for another error."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return found[1] if found and found[1] in options else ""
 
 
 def _ready(model: Any, device: str) -> Any:

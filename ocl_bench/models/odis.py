@@ -32,7 +32,7 @@ from .checkpoints.vit import read_networks, translate
 from .layers.projection import ProjectionHead, TokenKind
 from .layers.vit import DINO_OFFSET, VisionTransformer
 from .losses import cross_view_loss, distillation_monitors, patch_loss, sinkhorn_targets, targets, view_contrast
-from .options import check_choice
+from .options import also_takes, check_choice
 from .ranks import RankOps
 from .reading import PatchEncoder, Reading, attention_keys, pool
 
@@ -373,6 +373,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Options of the two sizes; `Odis` has the defaults of the rest."""
 
 
+@also_takes("arch", "patch", "stem", "dim", "depth", "heads")
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> Odis:
     """Build the model of the cards `odis-paper`, `ibot-paper`, `dino-paper` and of the embedded ones.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from ..cards.names import suggest
 from ..cards.protocols import LARGEST_SIDE
 from ..core.errors import UsageError
 from ..core.files import parse_yaml
@@ -77,6 +78,44 @@ def as_declared(factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         if parameter is not None and not isinstance(values[key], str) and _takes_text(parameter, values[key]):
             values[key] = text
     return values
+
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+def also_takes(*names: str) -> Callable[[Factory], Factory]:
+    """Say that a factory takes these of its `**options` itself, beside those that it hands to the class it returns."""
+
+    def mark(factory: Factory) -> Factory:
+        factory.also_takes = names  # type: ignore[attr-defined]
+        return factory
+
+    return mark
+
+
+def known_options(factory: Callable[..., Any], of_card: Mapping[str, Any]) -> list[str]:
+    """Names of the options of a factory.
+
+    They are its parameters, and where it has `**options`, what it takes of them and the keywords of the class it
+    returns. Required keywords of the class count only if they are among the options `of_card`: a factory sets others,
+    such as the size of a grid, itself.
+    """
+    parameters = _parameters(factory)
+    names = [name for name, one in parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        names += [*of_card, *getattr(factory, "also_takes", ())]
+        for kind in getattr(get_type_hints(factory).get("return"), "__mro__", ()):
+            named = _parameters(kind.__init__).items() if "__init__" in vars(kind) else ()
+            names += [name for name, one in named if one.default is not one.empty]
+    return list(dict.fromkeys(names))
+
+
+def unknown_option(model: str, factory: Callable[..., Any], of_card: Mapping[str, Any], name: str) -> UsageError:
+    """The error for an option that a factory does not take; it lists those that it takes."""
+    known = [one for one in known_options(factory, of_card) if one != name]
+    return UsageError(
+        f"model {model}: option '{name}' is unknown{suggest(name, known)}; options are: {', '.join(known) or 'none'}"
+    )
 
 
 def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:

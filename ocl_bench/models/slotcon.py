@@ -35,7 +35,7 @@ from .layers.alignment import align
 from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet
 from .losses import distillation_monitors, group_loss, slot_loss
-from .options import check_choice, check_range
+from .options import also_takes, check_choice, check_range
 from .ranks import RankOps
 
 ATTENTION_FLOOR = 1e-6
@@ -336,6 +336,7 @@ SMALL: dict[str, Any] = {
 """Options of the ResNet of the embedded size."""
 
 
+@also_takes("arch", *SMALL)
 def build(
     *, preset: Literal["paper", "embedded"] = "paper", output_stride: Literal[32, 16] = 32, **options: Any
 ) -> SlotCon:
@@ -364,6 +365,7 @@ def build(
     return SlotCon(lambda: ResNet(**shape), **options).eval()
 
 
+@also_takes("preset", "output_stride", "arch", *SMALL)
 def build_random(*, seed: int = 0, **options: Any) -> SlotCon:
     """Build the floor `slotcon-random`: the network of `build` with random weights, a pure function of the seed."""
     with torch.random.fork_rng(devices=[]):

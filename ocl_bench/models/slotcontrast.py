@@ -40,7 +40,7 @@ from .layers.predictor import SlotPredictor
 from .layers.slot_attention import SlotAttention
 from .layers.vit import VisionTransformer
 from .losses import slot_contrast
-from .options import check_choice, check_distance, check_range
+from .options import also_takes, check_choice, check_distance, check_range
 from .ranks import RankOps
 from .reading import PatchEncoder
 from .streaming import check_finite, check_whole, checked_state
@@ -351,6 +351,7 @@ CNN: dict[str, Any] = {"width": 64, "dim": 64, "blocks": (1, 1)}
 Model = TypeVar("Model", bound=SlotContrast)
 
 
+@also_takes("variant", "encoder", "input_size", *CNN)
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> SlotContrast:
     """Build the model of the cards `slotcontrast` and `slotcontrast-paper`; options as in `assemble`."""
     return assemble(SlotContrast, preset, options)
@@ -385,8 +386,7 @@ def assemble(model: type[Model], preset: str, options: dict[str, Any]) -> Model:
     if name == "cnn":
         shape = {key: options.pop(key, default) for key, default in CNN.items()}
         return model(Encoder(**shape), feature_dim=shape["dim"], grid=(side, side), **options).eval()
-    backbone = BACKBONES[name]
-    return model(dinov2(**backbone), feature_dim=backbone["dim"], grid=(side, side), **options).eval()
+    return model(dinov2(**BACKBONES[name]), feature_dim=BACKBONES[name]["dim"], grid=(side, side), **options).eval()
 
 
 def dinov2(*, dim: int, heads: int, depth: int = 12, grid: int = 37) -> PatchEncoder:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
-from .options import check_choice
-from .slotcontrast import Recurrence, SlotContrast, assemble
+from .options import also_takes, check_choice
+from .slotcontrast import CNN, Recurrence, SlotContrast, assemble
 from .streaming import check_whole
 
 
@@ -110,11 +110,13 @@ class SRL(SlotContrast):
         return super().translate_checkpoint(state)
 
 
+@also_takes("variant", "encoder", "input_size", *CNN)
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> SlotCurri:
     """Build the model of the card `slotcurri-paper`; options as in `slotcontrast.assemble`, and `cyclic`."""
     return assemble(SlotCurri, preset, options)
 
 
+@also_takes("variant", "encoder", "input_size", *CNN)
 def build_srl(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> SRL:
     """Build the model of the card `srl-paper`; options as in `slotcontrast.assemble`."""
     return assemble(SRL, preset, options)

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from .losses import mask_distillation, slot_distillation
-from .options import check_choice, check_range
+from .options import also_takes, check_choice, check_range
 from .ranks import RankOps
-from .slotcontrast import SlotContrast, assemble
+from .slotcontrast import CNN, SlotContrast, assemble
 
 InitialSlots = Literal["copy", "fresh", "frozen-copy"]
 
@@ -205,6 +205,7 @@ def _given(name: str, value: Tensor | None, like: Tensor) -> Tensor:
     return value
 
 
+@also_takes("variant", "encoder", "input_size", *CNN)
 def build(*, preset: Literal["paper", "embedded"] = "paper", **options: Any) -> SlotMatch:
     """Build the model of the cards `slotmatch` and `slotmatch-paper`.
 

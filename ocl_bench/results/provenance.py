@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..core.paths import PACKAGE
-from .record import Identity
+
+if TYPE_CHECKING:
+    from .record import Identity
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "datasets", "accelerate")
 """Packages whose version can change a number."""
@@ -34,6 +36,8 @@ def identity(
     Returns:
         The key with the time (UTC), the command line, the version of the suite and the state of its git checkout.
     """
+    from .record import Identity  # slow: pandas and pyarrow, which `--version` does not need
+
     commit, dirty = git_state()
     return Identity(
         key=key,

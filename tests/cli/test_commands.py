@@ -16,8 +16,8 @@ from tiny_evaluation import HERE
 from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
-from ocl_bench.cli.console import print_metrics
-from ocl_bench.results.record import json_schema
+from ocl_bench.cli.console import print_metrics, print_result
+from ocl_bench.results.record import json_schema, read_result
 
 
 def call(*arguments: Any) -> Result:
@@ -65,9 +65,25 @@ def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
     for text in ("signature: crop:none│mask:attention│", "images show one object", "images/s", ".json", ".parquet"):
         assert text in result.stdout, text
     assert "next: ocl-bench leaderboard --task mine" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("result: model=tiny_evaluation-build task=mine metric=mbo_fg value=0.") and " key=" in last
     board = images / "results" / "leaderboards" / "mine.csv"
     assert "tiny_evaluation-build" in board.read_text() and str(board) in result.stdout
     assert "supplied" in result.stderr
+
+
+def test_on_a_narrow_terminal_names_are_cut_between_words(images: Path) -> None:
+    result = run_eval(images, "--floors", "--no-pictures", "--json")
+    stored = next((images / "results").rglob(f"{json.loads(result.stdout)['identity']['key'][:8]}.json"))
+    shown = io.StringIO()
+    console = Console(file=shown, width=44, force_terminal=True, color_system=None)
+    print_result(console, read_result(stored), [])
+    table = shown.getvalue().partition("signature")[0].splitlines()
+    assert max(map(len, table)) <= 44
+    words = {word for line in table for word in line.split()}
+    assert {"mbo_fg", "fg_ari", "tiny_", "evaluation-", "build"} <= words and any(
+        word.startswith("±") for word in words
+    )
 
 
 def test_floors_keep_their_predictions_with_those_of_the_model(images: Path) -> None:

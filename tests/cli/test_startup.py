@@ -42,7 +42,7 @@ def command(*arguments: str) -> str:
     return f"import sys; sys.argv = {['ocl-bench', *arguments]!r}; from ocl_bench.cli import main; main()"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("eval", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("list",), ("eval", "--help")])
 def test_command_line_starts_without_heavy_imports(arguments: tuple[str, ...]) -> None:
     modules = imported(command(*arguments))
     assert "ocl_bench.cli" in modules

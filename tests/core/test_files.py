@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,21 @@ def test_an_out_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.M
         ("file/page.html", False, "file: not a folder"),
         ("file", True, "file: not a folder"),
         ("x" * 300, False, "too long"),
+        ("/proc/page.html", False, "/proc: no file can be made in it .*"),
+        ("/proc/pages/all", True, "/proc: no file can be made in it .*"),
     ):
         with pytest.raises(UsageError, match=f"^--out .*{reason}; choose another place$"):
             check_out(tmp_path / bad, folder=folder)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
-    with pytest.raises(UsageError, match="cannot be written"):
+
+    def refuse(**keywords: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", f"{tmp_path}/tmp123")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # root may write everywhere
+    with pytest.raises(
+        UsageError,
+        match=rf"page.html: {tmp_path}: no file can be made in it .Read-only file system.; choose another place$",
+    ):
         check_out(tmp_path / "page.html")
 
 
@@ -118,3 +128,15 @@ def test_a_suffix_may_be_in_capitals_or_small_letters(tmp_path: Path) -> None:
     for asked, found in (("a.png", "a.PNG"), ("b.JPG", "b.jpg"), ("c.png", "c.Png"), ("a.PNG", "a.PNG")):
         assert find_file(tmp_path / asked) == tmp_path / found
     assert find_file(tmp_path / "A.png") is None and find_file(tmp_path / "b") is None
+
+
+def test_a_file_system_that_is_read_only_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, removing a temporary file that is not there is an error too, and it names the temporary one."""
+
+    def refuse(path: Path, *arguments: object, **keywords: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        write_atomically(tmp_path / "page.html", refuse)
+    assert caught.value.filename == str(tmp_path / "page.html")

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from ocl_bench.core.errors import SampleError
 from ocl_bench.core.types import Instance
-from ocl_bench.data.labels import class_regions, distinct, label_map, region_codes, renumbered, run_length, unpack_runs
+from ocl_bench.data.labels import (
+    class_regions,
+    distinct,
+    label_map,
+    narrowed,
+    region_codes,
+    renumbered,
+    run_length,
+    unpack_runs,
+)
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -119,3 +129,30 @@ def test_codes_of_all_regions_are_those_of_their_masks(count: int) -> None:
     labels = random.integers(-2, count + 1, (9, 13)).repeat(3, 0).repeat(2, 1).astype(np.int16)
     codes = region_codes(labels, count)
     assert codes == [rle.encode(np.asfortranarray(labels == k + 1)) for k in range(count)]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.int64])
+def test_maps_whose_labels_fit_are_narrowed(kind: type[Any]) -> None:
+    largest = min(int(np.iinfo(kind).max), 32767)
+    labels = narrowed(np.array([[0, largest]], kind), "a", "a.png")
+    assert labels.dtype == np.int16 and labels.tolist() == [[0, largest]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [(np.uint16, 32768), (np.uint16, 40000), (np.int32, 65537), (np.int64, -40000), (np.uint64, 2**63)],
+)
+def test_a_label_that_does_not_fit_is_refused(kind: type[Any], label: int) -> None:
+    with pytest.raises(SampleError, match=rf"^sample a: b/a\.png: label {label}, expected 0..32767"):
+        narrowed(np.array([[0, label]], kind), "a", "b/a.png")
+
+
+def test_more_objects_than_labels_are_refused() -> None:
+    """The last label would be 32768."""
+    counts = ([0, 1, 1], [1, 1])
+    first, last = (run_length({"size": [1, 2], "counts": runs}, (1, 2)) for runs in counts)
+    first, last = (Instance(1, (0.0, 0.0, 1.0, 1.0), code, 1.0) for code in (first, last))
+    labels, _ = label_map((first,) * 32767 + (last,), (1, 2))
+    assert labels.tolist() == [[-2, 32768]]
+    with pytest.raises(SampleError, match="label 32768, expected"):
+        narrowed(labels, "a", "a.json")

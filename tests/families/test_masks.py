@@ -111,6 +111,7 @@ SHAPES = {
     "no batch": (WEIGHTS[0], r"\(3, 8, 8\).*is the axis of the batch missing\? For one image give masks\[None\]"),
     "no batch of maps": (LABELS[0], r"\(8, 8\).*is the axis of the batch missing"),
     "slots last": (WEIGHTS.softmax(1).permute(0, 2, 3, 1), r"\(4, 8, 8, 3\).*masks.permute\(0, 3, 1, 2\)"),
+    "many slots last": (torch.rand(4, 8, 8, 24).softmax(-1), r"\(4, 8, 8, 24\).*masks.permute\(0, 3, 1, 2\)"),
     "clip": (WEIGHTS[None], r"clips \(B,T,..\) are for tasks on videos"),
     "no slots": (WEIGHTS[:, :0], "no axis may be empty"),
     "complex": (WEIGHTS.to(torch.complex64), "give real numbers"),
@@ -281,6 +282,17 @@ def test_flattened_masks_are_refused(masks: torch.Tensor) -> None:
 def test_flattened_tokens_are_refused() -> None:
     with pytest.raises(UsageError, match=r"Prediction.tokens has shape \(4, 5, 1, 64\).*are flattened, or a strip"):
         check_field(Prediction(tokens=torch.zeros(SIZE, 5, 1, 64)), "tokens", (SIZE, None, None, None), "mine")
+
+
+@pytest.mark.parametrize(("side", "width"), [(8, 3), (16, 64), (16, 256)])
+def test_tokens_with_the_features_last_are_refused(side: int, width: int) -> None:
+    """Two equal axes and then another one: a grid on square images would be square."""
+    tokens = torch.rand(SIZE, side, side, width)
+    for shape in ((SIZE, None, None, None), (SIZE, side, None, None)):
+        with pytest.raises(UsageError, match=r"the features last; give tokens.permute\(0, 3, 1, 2\)$"):
+            check_field(Prediction(tokens=tokens), "tokens", shape, "mine")
+    for usable in (tokens.permute(0, 3, 1, 2), torch.rand(SIZE, side, side, side), torch.rand(SIZE, 5, 8, 6)):
+        assert check_field(Prediction(tokens=usable), "tokens", (SIZE, None, None, None), "mine") is usable
 
 
 @pytest.mark.parametrize("field", ["masks", "slots", "tokens", "embedding", "boxes", "scores"])

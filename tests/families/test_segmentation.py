@@ -22,7 +22,7 @@ from ocl_bench.data import OpenData
 from ocl_bench.data.base import SampleSequence
 from ocl_bench.evaluation.plan import Plan, make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.families.segmentation import majority_accuracy
+from ocl_bench.families.segmentation import Segmentation, majority_accuracy
 from ocl_bench.families.summary import set_statistic
 from ocl_bench.metrics.semantic_set import STRIDE
 from ocl_bench.metrics.statistics_of_set import paired_statistic_difference
@@ -203,6 +203,13 @@ def test_what_does_not_fit_says_so_in_one_line(tmp_path: Path) -> None:
         score(build_grid(2, 2), spec("linear"), tmp_path)
     with pytest.raises(UsageError, match=r"classes has shape \(5, 8, 4, 4\)"):
         score(Colours("classes", clusters=8), spec("linear"), tmp_path)
+    for side, classes in ((4, 3), (3, 4)):  # fewer rows than there are classes, so that these could be scores
+        with pytest.raises(UsageError, match=r"the classes last; give classes.permute\(0, 3, 1, 2\)$"):
+            last = Prediction(classes=torch.rand(1, side, side, classes))
+            Segmentation(spec("linear")).check(last, 1, "mine")
+    for strip in (torch.rand(1, 4, 1, 64), torch.zeros(1, 64, 1, dtype=torch.int64)):
+        with pytest.raises(UsageError, match="are flattened, or a strip"):
+            Segmentation(spec("linear")).check(Prediction(classes=strip), 1, "mine")
     card = spec("linear").model_dump()
     for broken, message in (
         ({**card, "fit": None}, "is not a head of segmentation, which knows: linear or kmeans"),

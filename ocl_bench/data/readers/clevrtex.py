@@ -26,6 +26,7 @@ from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
+from ..labels import narrowed
 from ..stand_ins.stand_in import StandInTree
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class ClevrtexReader(SampleSequence[Sample]):
         if declared is not None and labels.max(initial=0) > declared:
             message = f"{path}: mask label {labels.max()}, but num_objects of {row['metadata']} is {declared}"
             raise SampleError(row["id"], f"{message}; {self.remedy}")
-        return Sample(row["id"], image, Truth(labels.astype(np.int16)))
+        return Sample(row["id"], image, Truth(narrowed(labels, row["id"], path)))
 
     def _declared_objects(self, row: dict[str, str]) -> int | None:
         """Number of objects that the metadata states; None without metadata, as in some copies of the data."""

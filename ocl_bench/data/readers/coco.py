@@ -44,7 +44,7 @@ from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, take_manifest
-from ..labels import class_regions, label_map, run_length
+from ..labels import LARGEST_LABEL, class_regions, label_map, narrowed, run_length
 from ..options import check_entries, check_split, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
 from .coco_names import check_ids, choose, image_ids, sample_ids
@@ -224,7 +224,8 @@ class CocoReader(SampleSequence[Sample]):
         boxes = np.array([instance.box for instance in instances]).reshape(-1, 4)
         for kind, number in odd_boxes(boxes, (shape[0], shape[1])).items():
             warn_once(kind, self.root, f"sample {sample_id}: {number} {kind} (said once for {self.root})")
-        return Truth(*label_map(instances, (shape[0], shape[1]), self.options.crowd), instances=instances)
+        labels, categories = label_map(instances, (shape[0], shape[1]), self.options.crowd)
+        return Truth(narrowed(labels, sample_id, self.folder), categories, instances=instances)
 
     def _instance(self, sample_id: str, entry: dict[str, Any], shape: tuple[int, int]) -> Instance:
         """One annotation as an instance. Raises SampleError when a field is missing or makes no sense."""
@@ -259,6 +260,8 @@ class CocoReader(SampleSequence[Sample]):
             raise SampleError(sample_id, f"a segment without id or category_id in the JSON file; {_REMEDY}") from error
         if (twice := first_repeated(segment["id"] for segment in annotations[0]["segments_info"])) is not None:
             raise SampleError(sample_id, f"segment {twice} is listed twice in the JSON file; {_REMEDY}")
+        if len(segments) > LARGEST_LABEL:
+            raise SampleError(sample_id, f"{len(segments)} segments in the JSON file, at most {LARGEST_LABEL} are read")
         present = np.unique(codes)
         unknown = [int(code) for code in present if code and code not in segments]
         if unknown:

@@ -18,6 +18,7 @@ are the keys. Files of before October 2025 (v3) merge void and background: they 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from ...core.types import VOID, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import decode_image, decode_numbers
 from ..index import Manifest, take_manifest
+from ..labels import narrowed
 from ..options import parse_options
 from .clevrtex import SCENES, split_numbers
 from .coco import CocoOptions, panoptic_truth
@@ -47,7 +49,7 @@ _PROBED, _MOST_LINES = 4, 0.4
 """Samples of VOC that are looked at, and the largest mean share of 0: lines are 5 %, background is 70 %."""
 
 Labels = Callable[[np.ndarray, dict[str, Any]], Truth]
-"""Makes the truth of a sample from its numbers (H, W) and its other fields. Raises ValueError."""
+"""Makes the truth of a sample from its numbers (H, W) int16 and its other fields. Raises ValueError."""
 
 
 def find_clevrtex_lmdb(request: Request) -> Path | None:
@@ -102,11 +104,20 @@ def open_voc_lmdb(request: Request, path: Path) -> OpenData:
     year = parse_options(VocOptions, request).year
     file = LmdbFile.open(path)
     data = _open(request, file, f"PASCAL VOC {year} all-masks", file.keys, file.keys, _voc_labels)
-    shares = [float((data.reader[k].truth.labels == VOID).mean()) for k in range(min(_PROBED, len(data)))]
-    if np.mean(shares) > _MOST_LINES:
-        text = f"{np.mean(shares):.0%} of the pixels have number 0: that is background in files of before v3"
+    share = _share_of_lines(data)
+    if share > _MOST_LINES:
+        text = f"{share:.0%} of the pixels have number 0: that is background in files of before v3"
         raise UsageError(f"{path}: {text}, and lines around objects cannot be told from it; download the file of v3")
     return data
+
+
+def _share_of_lines(data: OpenData) -> float:
+    """Mean share of void pixels in the first samples; those that cannot be read fail alone, when they are evaluated."""
+    shares = []
+    for index in range(min(_PROBED, len(data))):
+        with suppress(SampleError):
+            shares.append(float((data.reader[index].truth.labels == VOID).mean()))
+    return float(np.mean(shares)) if shares else 0.0
 
 
 @dataclass(frozen=True)
@@ -133,14 +144,14 @@ class LmdbImages(SampleSequence[Sample]):
         image = decode_image(encoded(sample["image"]), where, sample_id, remedy=_REMEDY)
         numbers = decode_numbers(encoded(sample["segment"]), where, sample_id, shape=image.shape, remedy=_REMEDY)
         try:
-            return Sample(sample_id, image, self.labels(numbers, sample))
+            return Sample(sample_id, image, self.labels(narrowed(numbers, sample_id, where), sample))
         except ValueError as error:
             raise SampleError(sample_id, f"{where}: {error}; {_REMEDY}") from error
 
 
 def _plain_labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:
     """CLEVRTEX: the numbers are the labels."""
-    return Truth(numbers.astype(np.int16))
+    return Truth(numbers)
 
 
 def _coco_labels(numbers: np.ndarray, sample: dict[str, Any], *, stuff: Literal["merged", "segments"]) -> Truth:
@@ -155,7 +166,7 @@ def _coco_labels(numbers: np.ndarray, sample: dict[str, Any], *, stuff: Literal[
 
 def _voc_labels(numbers: np.ndarray, sample: dict[str, Any]) -> Truth:
     """VOC: 0 is void, 1 background, and objects follow."""
-    return Truth(numbers.astype(np.int16) - 1)
+    return Truth(numbers - np.int16(1))
 
 
 def _open(

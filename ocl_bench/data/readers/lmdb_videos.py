@@ -26,6 +26,7 @@ from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import decode_image, decode_mask
 from ..index import Manifest, take_manifest
+from ..labels import narrowed
 from ..options import check_split, parse_options
 from .frames import lazy_video
 from .lmdb_file import LmdbFile, encoded
@@ -125,7 +126,8 @@ def _read_frame(video: _Encoded, position: int) -> Sample:
     if coloured or numbers.max(initial=0) > video.objects:
         text = "is in colour" if coloured else f"shows object {numbers.max()} of {video.objects}"
         raise SampleError(video_id, f"{where}: segmentation {position} {text}; {_REMEDY}")
-    return Sample(video_id, image, Truth(numbers.astype(np.int16), video.categories))
+    labels = narrowed(numbers, video_id, f"{where}: segmentation {position}")
+    return Sample(video_id, image, Truth(labels, video.categories))
 
 
 def _open(request: Request, path: Path, what: str, shape: tuple[int, int] | None) -> OpenData:

@@ -25,6 +25,7 @@ from ...core.numbers import counted
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..index import Manifest, take_manifest
+from ..labels import narrowed
 from ..options import check_split, parse_options
 from .frames import lazy_video
 from .movi import MoviOptions
@@ -159,9 +160,9 @@ def _ytvis_frame(masks: np.ndarray, arrays: _Arrays) -> Truth:
     categories = arrays.categories
     shown = [channel for channel, category in enumerate(categories) if category]
     seen = masks[..., shown] > 0
-    labels = (seen * np.arange(1, len(shown) + 1)).sum(-1).astype(np.int16)
+    labels = (seen * np.arange(1, len(shown) + 1)).sum(-1)
     labels[seen.sum(-1) > 1] = OVERLAP
-    return Truth(labels, tuple(categories[channel] for channel in shown))
+    return Truth(narrowed(labels, arrays.video_id, arrays.where), tuple(categories[channel] for channel in shown))
 
 
 def _find(request: Request, folder: str, prefix: str) -> Path | None:

@@ -39,7 +39,7 @@ from ...core.types import Instance, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import Manifest, take_manifest
-from ..labels import label_map, run_length
+from ..labels import label_map, narrowed, run_length
 from ..options import check_entries, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
 from .frames import lazy_video
@@ -210,7 +210,8 @@ class YtvisReader(SampleSequence[Video]):
         path = self.frames / entry["file_names"][position]
         image = read_image(path, video_id, shape=shape, remedy=_REMEDY)
         labels, _ = label_map(tuple(self._object(video_id, entry, position, shape) for entry in annotations), shape)
-        return Sample(video_id, image, Truth(labels, tuple(entry["category_id"] for entry in annotations)))
+        truth = Truth(narrowed(labels, video_id, path), tuple(entry["category_id"] for entry in annotations))
+        return Sample(video_id, image, truth)
 
     def _object(self, video_id: str, entry: dict[str, Any], position: int, shape: tuple[int, int]) -> Instance:
         """An annotation in one frame, with an empty mask where the object is not seen."""

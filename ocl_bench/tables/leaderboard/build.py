@@ -10,7 +10,7 @@ import filecmp
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ def build_leaderboard(
     published: Path | None = None,
     by: str | None = None,
     committed: bool = False,
+    on_board: Callable[[Board], None] = lambda board: None,
 ) -> list[Path]:
     """Write `<out>/<task>.csv` and `<out>/<task>.md`, for all tasks also `<out>/published.md` and `<out>/README.md`.
 
@@ -57,6 +58,7 @@ def build_leaderboard(
         task: one task; by default all bundled tasks and those that have results or published rows.
         published: folder with published rows; by default the bundled one.
         committed: whether these become the committed boards, which link result files and documents.
+        on_board: gets each board when its files are written.
         by: a key of `strata.PROPERTIES`. Only `<out>/<task>-by-<by>.csv` and `.md` are written then.
 
     Returns:
@@ -74,6 +76,7 @@ def build_leaderboard(
         board = make_board(folders, spec, published=published)
         written += [_write(Path(out) / name, text) for name, text in _pages(board, split, committed)]
         boards.append(board)
+        on_board(board)
     if task is None and split is None:
         written.append(_write(Path(out) / "published.md", published_page(load_all(published))))
         written.append(_write(Path(out) / "README.md", index_page(boards, committed=committed)))

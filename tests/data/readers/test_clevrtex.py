@@ -187,6 +187,24 @@ def test_more_labels_than_declared(tmp_path):
     assert "mask label 2" in message and "num_objects" in message
 
 
+@pytest.mark.parametrize("metadata", ["none", "50000 objects"])
+@pytest.mark.parametrize("label", [32767, 32768, 40000])
+def test_labels_that_do_not_fit_fail_their_scene(tmp_path, metadata, label):
+    """A label map has 16 bits with a sign: 40000 would become -25536."""
+    folder = write_clevrtex(tmp_path, range(2))
+    path = Path(f"{stem(folder, 1)}_flat.png")
+    mask = np.zeros((24, 32), np.uint16)
+    mask[3, 4] = label
+    Image.fromarray(mask).save(path)
+    described = Path(f"{stem(folder, 1)}.json")
+    described.unlink() if metadata == "none" else described.write_text(json.dumps({"num_objects": 50000}))
+    data = open_data(FULL, data_root=tmp_path)
+    if label == 32767:
+        assert data.reader[1].truth.labels.max() == 32767 and data.reader[1].truth.labels.min() == 0
+    else:
+        assert f"{path}: label {label}, " in failure(data, 1)
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "\xff\xfe", "[" * 100_000, '{"num_objects": "2"}', "{}"])
 def test_unreadable_metadata(tmp_path, content):
     folder = write_clevrtex(tmp_path, range(2))

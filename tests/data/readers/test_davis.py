@@ -67,6 +67,15 @@ def test_numbers_keep_their_meaning_and_255_is_void(tmp_path: Path) -> None:
     assert (sample.truth.labels[0] == -1).all() and np.array_equal(sample.truth.labels[1:], labels[1:])
 
 
+@pytest.mark.parametrize("number", [256, 40000])
+def test_numbers_that_eight_bits_do_not_hold_fail_their_sequence(tmp_path: Path, number: int) -> None:
+    base = write_davis(tmp_path, {"swan": 2})
+    path = base / "Annotations_unsupervised/480p/swan/00001.png"
+    Image.fromarray(np.full(SHAPE, number, np.uint16)).save(path)
+    video = open_with(open_davis, tmp_path, "val").reader[0]
+    assert f"{path}: number {number}, expected 0..255" in fault(lambda: video.frames[1], "swan")
+
+
 def test_other_annotations_are_named(tmp_path: Path) -> None:
     write_davis(tmp_path, {"swan": 2}, annotations="Annotations")
     assert len(all_frames(open_with(open_davis, tmp_path, "val", annotations="semi").reader[0])) == 2

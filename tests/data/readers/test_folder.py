@@ -242,6 +242,15 @@ def test_number_255_is_an_object_among_larger_ones_unless_the_card_says_void(tmp
     assert "255 is read as void, as data.options.void says" in caplog.text
 
 
+def test_large_numbers_are_ranked(tmp_path):
+    root = write_folder(tmp_path / "photos", ("a.png",))
+    numbers = np.zeros((20, 30), np.uint16)
+    numbers[:5], numbers[5:9], numbers[9:12] = 40000, 32768, 65535
+    Image.fromarray(numbers).save(root / "masks/a.png")
+    labels = open_data(folder_card(root)).reader[0].truth.labels
+    assert labels.dtype == np.int16 and labels[[0, 5, 9, 12], 0].tolist() == [2, 1, 3, 0]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_list_of_ids_from_another_system(tmp_path, encoding):
     root = write_folder(tmp_path / "photos")

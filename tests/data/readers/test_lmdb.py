@@ -357,6 +357,56 @@ def test_a_map_in_colour_is_refused(tmp_path: Path) -> None:
         open_clevrtex(tmp_path).reader[0]
 
 
+def test_a_bad_first_image_of_voc_fails_alone(tmp_path: Path) -> None:
+    """The first samples are looked at when the file is opened."""
+    image = image_file(np.zeros((6, 8, 3), np.uint8), "png")
+    good = {"image": image, "segment": opencv(np.ones((6, 8), np.uint8))}
+    write_lmdb(tmp_path / "voc/val.lmdb", [{**good, "segment": good["segment"][:40]}, good])
+    data = open_voc(tmp_path)
+    with pytest.raises(SampleError, match="mask cannot be read"):
+        data.reader[0]
+    assert (data.reader[1].truth.labels == 0).all()
+
+
+def wide(label: int, shape: tuple[int, int]) -> bytes:
+    """A map of 16 bits with one object of this number."""
+    numbers = np.ones(shape, np.uint16)
+    numbers[0, 0] = label
+    return image_file(numbers, "png")
+
+
+@pytest.mark.parametrize("name", ["clevrtex", "voc"])
+@pytest.mark.parametrize("label", [32767, 32768, 40000])
+def test_labels_that_do_not_fit_fail_their_image(tmp_path: Path, name: str, label: int) -> None:
+    """A label map has 16 bits with a sign: 40000 would become -25536."""
+    image = image_file(np.zeros((6, 8, 3), np.uint8), "png")
+    sample = {"image": image, "segment": wide(label, (6, 8)), "depth": image}
+    write_lmdb(tmp_path / f"{name}/{'train' if name == 'clevrtex' else 'val'}.lmdb", [sample])
+
+    def read() -> np.ndarray:
+        data = open_clevrtex(tmp_path) if name == "clevrtex" else open_voc(tmp_path)
+        return data.reader[0].truth.labels
+
+    if label == 32767:
+        assert read().max() == (32767 if name == "clevrtex" else 32766) and read().min() >= 0
+    else:
+        with pytest.raises(SampleError, match=rf"\.lmdb, key .*: label {label}, "):
+            read()
+
+
+@pytest.mark.parametrize("label", [32767, 32768, 40000])
+def test_labels_that_do_not_fit_fail_their_video(tmp_path: Path, label: int) -> None:
+    sample = {**ytvis_sample(1), "segment": [wide(label, (8, 10))], "s": 50000}
+    sample["clazz"] = np.ones((1, 50000), np.uint8)
+    write_lmdb(tmp_path / "ytvis_2022/val.lmdb", [sample])
+    video = open_ytvis(tmp_path).reader[0]
+    if label == 32767:
+        assert set(np.unique(next(iter(video.frames)).truth.labels)) == {1, 32767}
+    else:
+        with pytest.raises(SampleError, match=rf"\.lmdb, key .*: segmentation 0: label {label}, "):
+            list(video.frames)
+
+
 def test_truth_that_differs_is_seen() -> None:
     from ocl_bench.core.types import Truth
 

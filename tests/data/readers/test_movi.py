@@ -179,6 +179,10 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "half an image": (lambda f: f["video"].__setitem__(1, f["video"][1][:-30]), "video[1] is not an image"),
     "other size": (lambda f: f["video"].__setitem__(2, png(frame(1, (64, 64)))), "video[2] has 64x64 pixels"),
     "colour": (lambda f: f["segmentations"].__setitem__(0, png(frame(1, SHAPE))), "segmentations[0] has mode 'RGB'"),
+    "16 bits": (
+        lambda f: f["segmentations"].__setitem__(0, png(np.full(SHAPE, 40000, np.uint16))),
+        "segmentations[0] has mode 'I;16'",
+    ),
     "names": (lambda f: f.update({"instances/category": [b"Bag", b"Toys"]}), "'instances/category' is not a list of"),
     "categories": (lambda f: f.update({"instances/category": [4]}), "segmentations[0] shows instance 1 of 1"),
 }

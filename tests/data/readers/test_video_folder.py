@@ -195,6 +195,14 @@ def test_frames_of_another_size_with_masks_that_fit_them(tmp_path: Path) -> None
     assert "size 22x14, its image 20x12; a video has one size" in fault(lambda: list(video.frames), "a")
 
 
+def test_large_numbers_are_ranked(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [moving_labels(t, SHAPE, (9, 4)) for t in range(2)])
+    for t in range(2):
+        Image.fromarray(moving_labels(t, SHAPE).astype(np.uint16) * 20_000).save(tmp_path / f"masks/a/f{t}.png")
+    for t, one in enumerate(labels(open_with(open_video_folder, tmp_path, "test").reader[0])):
+        assert one.dtype == np.int16 and np.array_equal(one, moving_labels(t, SHAPE)), "40000 is the second object"
+
+
 def test_too_many_objects(tmp_path: Path) -> None:
     masks = [moving_labels(0, SHAPE), moving_labels(0, SHAPE, (3, 255))]
     write_video(tmp_path, "a", masks)

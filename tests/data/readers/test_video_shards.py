@@ -157,6 +157,7 @@ def broken(tmp_path: Path, **parts: bytes) -> OpenData:
         ({"video": npy(np.zeros((2, 128, 128, 3), np.uint8))[:-5]}, "its head says"),
         ({"video": npy(np.zeros((2, 128, 128, 3), np.float32))}, "float32, expected"),
         ({"segmentations": npy(np.zeros((3, 128, 128, 1), np.uint8))}, r"segmentations.npy is \(3, 128"),
+        ({"segmentations": npy(np.full((2, 128, 128, 1), 40000, np.uint16))}, "uint16, expected"),
         ({"video": npy(np.asfortranarray(np.zeros((2, 128, 128, 3), np.uint8)))}, "column by column"),
     ],
 )

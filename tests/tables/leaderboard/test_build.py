@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from results_for_boards import TASK, N, board_of, image_values, lines_of, write
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -230,6 +232,26 @@ def test_the_verb_writes_where_it_is_told_and_refuses_an_unknown_task(
     outcome = CliRunner().invoke(app, ["leaderboard", "--task", "clevrtx"])
     assert outcome.exit_code == 2 and "did you mean clevrtex" in outcome.stderr
     assert not (tmp_path / "leaderboards").exists()
+
+
+def test_the_verb_prints_the_board_of_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe gets columns between tabs, a terminal of 80 columns a table that fits."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine", "better", image_values(0.5))
+    write(tmp_path / "mine", "worse", image_values(0.25))
+    command = ["leaderboard", "--task", "clevrtex", "--results", "mine", "--out", "tables"]
+    lines = CliRunner().invoke(app, command).stdout.splitlines()
+    assert lines[0] == "clevrtex v1, ranked by mbo_fg" and "rank\tmodel\tmbo_fg\tari" in lines
+    rows = {cells[1]: cells for line in lines if len(cells := line.split("\t")) == 4}
+    shown = {line["model"]: line for line in lines_of(tmp_path / "tables")}
+    for name, rank in (("better", "1 ●"), ("worse", "2")):
+        assert rows[name][0] == rank and rows[name][2].startswith(f"{float(shown[name]['mbo_fg']):.3f} [")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("ocl_bench.cli.console.make_console", lambda: console)
+    assert CliRunner().invoke(app, command).exit_code == 0
+    table = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, table)) <= 80 and any(line.startswith("1 ●   better  ") for line in table)
+    assert "rank\t" not in CliRunner().invoke(app, [*command, "--json"]).stdout
 
 
 def test_a_value_that_was_edited_by_hand_is_not_ranked(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""A leaderboard as cells for a terminal or a pipe; everything else is on the page and in the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .board_csv import fixed
+from .shown import folded, metrics_first, short_name
+
+if TYPE_CHECKING:
+    from .ranking import Board, BoardCell, Group, Row
+
+METRICS = 2
+"""Metrics of a table, the main one first: more do not fit 80 columns with their intervals."""
+
+
+def group_tables(board: Board) -> list[tuple[str, list[list[str]]]]:
+    """For each group of a board its title and its rows, the head first; single training seeds are folded."""
+    metrics = metrics_first(board)[:METRICS]
+    head = ["rank", "model", *metrics]
+    return [(_title(group), [head, *(_cells(row, metrics) for row in folded(rows))]) for group, rows in board.groups]
+
+
+def notes(board: Board) -> list[str]:
+    """What has to be known to read the tables, a line each."""
+    rows = board.published.rows if board.published is not None else ()
+    comparable = sum(row.comparable == "yes" for row in rows)
+    legend = (
+        ["● best, or not separable from the best; [ ] 95 % interval"] if board.groups else ["no ranked results yet"]
+    )
+    return [*legend, f"not ranked: {len(board.excluded)}; published rows: {len(rows)}, {comparable} of them comparable"]
+
+
+def _title(group: Group) -> str:
+    fit = f", head: {group.fit}" if group.fit else ""
+    return f"{group.kind} data, supervision: {group.supervision}, privilege: {group.privilege}{fit}"
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
+    rank = f"{row.rank} ●" if row.tied_with_best else row.rank
+    return [rank, short_name(row), *(_number(row.cells.get(metric)) for metric in metrics)]
+
+
+def _number(cell: BoardCell | None) -> str:
+    """Value and interval; the deviation over training seeds is on the page."""
+    if cell is None:
+        return "-"
+    interval = "" if cell.low is None or cell.high is None else f" [{fixed(cell.low, 3)}, {fixed(cell.high, 3)}]"
+    return f"{fixed(cell.value, 3)}{interval}"
