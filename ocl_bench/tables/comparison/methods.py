@@ -46,8 +46,8 @@ def find_method(
 ) -> dict[DataKey, list[Result]]:
     """Find the results of a method on a task: one result for each training seed, grouped by data.
 
-    Only results that can be ranked are used (`why_not_ranked`); other results can be compared by naming their files. When
-    one model was evaluated several times, the run with the most noise seeds is used, and among those the newest.
+    Only results that can be ranked are used (`why_not_ranked`); other results can be compared by naming their files.
+    When one model was evaluated several times, the run with the most noise seeds is used, and among those the newest.
 
     Args:
         folders: folders of results to search.

@@ -7,9 +7,10 @@ commit and the number of parameters are recorded, not checked (`docs/submit.md`)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,8 +134,8 @@ class Examined:
     result: Result | None
     card: TaskSpec | None = None
     rows: pandas.DataFrame | None = None
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)
     metrics: int = 0
 
 
@@ -252,13 +253,12 @@ def _task_card(result: Result, given: TaskSpec | None, problems: list[tuple[str,
 
 def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
     """Differences from the task card, and embedded data that is passed off as other data."""
-    embedded = result.data.revision.startswith("embedded-r")
-    if embedded != (result.data.kind == "embedded"):
-        yield "data.kind", f"'{result.data.kind}' is not that of revision '{result.data.revision}'"
     if task is None:
         return
-    card = task.data.stand_in
-    if embedded and not (card and result.data.revision.startswith(f"embedded-r{card.revision}-")):
+    embedded, card = result.data.revision.startswith("embedded-r"), task.data.stand_in
+    if embedded != (result.data.kind == "embedded"):
+        yield "data.kind", f"'{result.data.kind}' is not that of revision '{result.data.revision}'"
+    elif embedded and not (card and result.data.revision.startswith(f"embedded-r{card.revision}-")):
         yield "data.revision", f"'{result.data.revision}' is not of the stand-in of the card"
     expected = {
         "version": task.version,

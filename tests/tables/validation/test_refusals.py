@@ -131,7 +131,6 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeypa
     [
         ("metrics.mbo_fg.value", 0.99),
         ("data.ids_sha256", "0" * 64),
-        ("data.kind", "official"),
         ("model.role", "ceiling"),
         ("model.name", "grid"),
         ("seeds.noise", [4]),
