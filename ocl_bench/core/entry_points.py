@@ -9,6 +9,8 @@ A package names them in its `pyproject.toml`, for example::
 from __future__ import annotations
 
 import hashlib
+import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ FAMILIES = "ocl_bench.families"
 
 def offered(group: str) -> dict[str, EntryPoint]:
     """Name -> entry point of a group, over all installed packages."""
+    return dict(_found(group, tuple(sys.path)))
+
+
+@cache
+def _found(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The same, searched once for each `sys.path`: a search opens files of every package, and a board asks often."""
     from importlib.metadata import entry_points  # slow to import
 
     return {entry.name: entry for entry in entry_points(group=group)}
