@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..evaluation.matrix import MatrixCell
-    from ..results.record import Result
+    from ..results.record import Failure, Result
     from ..tables.gate.report import GateReport
     from ..tables.validation.examine import Validation
 
@@ -196,11 +196,16 @@ def print_result(
         print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
         if next_command:
             typer.echo(f"next: {next_command}")
-    for failure in result.counts.failed[:5]:
-        typer.echo(f"failed: {failure.error}", err=True)
-    if len(result.counts.failed) > 5:
-        typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+    print_failed(result.counts.failed, f"listed in {result.path}")
     _print_summaries([summary(result)], json)
+
+
+def print_failed(failed: Sequence[Failure], where: str) -> None:
+    """Print the first failed samples on stderr, and where the others are found."""
+    for failure in failed[:5]:
+        typer.echo(f"failed: {failure.error}", err=True)
+    if len(failed) > 5:
+        typer.echo(f"failed: {len(failed) - 5} more, {where}", err=True)
 
 
 def _print_summaries(lines: Sequence[str], json: bool) -> None:
