@@ -50,6 +50,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "score": (cli_models.score, "--task clevrtex --masks my_masks/"),
         "predict": (cli_prediction.predict, "images/ --model dias --out masks"),
         "replay": (cli_models.replay, "results/clevrtex/dias/RESULT.json"),
+        "reproduce": (cli_models.reproduce, "results/clevrtex/dias/RESULT.json"),
         "profile": (cli_cost.profile, "--model dias --against slot-attention"),
     },
     "Look": {

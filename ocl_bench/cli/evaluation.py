@@ -106,6 +106,7 @@ def _with_floors(
                 plan.task,
                 data=plan.data,
                 train=plan.train,
+                data_root=plan.config.get("data_root"),
                 limit=plan.limit,
                 split=plan.split,
                 stand_in_seed=plan.stand_in_seed,

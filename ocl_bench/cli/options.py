@@ -107,10 +107,14 @@ def _show_traceback(ctx: Any) -> None:
 
 
 class SeveralValues(TyperCommand):
-    """A verb whose option `--against` takes all values up to the next option: `--against B1 B2 B3`."""
+    """A verb whose option `--against` takes all values up to the next option, and `--config` options from a file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option before each of its values, as the parser expects them."""
+        """Write `--against` before each of its values, as the parser expects them, and the options of the file."""
+        if any(one.name == "config" for one in self.params) and any(one.startswith("--config") for one in args):
+            from .config import with_config
+
+            args = with_config(args, self.params)
         spelled: list[str] = []
         several = False
         for argument in args:
