@@ -9,6 +9,7 @@ import typer
 
 from ..core import paths
 from ..core.errors import DataMissingError, UsageError
+from ..core.numbers import counted
 from .options import DataRoot, Json, print_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def where(
     else:
         for place in places:
             typer.echo(f"{'found  ' if place.found else 'missing'}  {place.task}: {place.found or place.problem}")
+        text = "the first sample of each task was looked for; `ocl-bench data verify` counts them"
+        typer.echo(text, err=True)
     raise typer.Exit(0 if all(place.found for place in places) else 3)
 
 
@@ -80,8 +83,8 @@ def verify(name: Name, data_root: DataRoot = None, json: Json = False) -> None:
     else:
         for check in checks:
             word = "ok    " if not check.failed else "FAILED"
-            counted = f"{check.samples} samples, {check.tried} read, revision {check.revision}"
-            typer.echo(f"{word}  {check.task}: {counted}")
+            samples = f"{counted(check.samples, 'sample')}, {check.tried} read, revision {check.revision}"
+            typer.echo(f"{word}  {check.task}: {samples}")
             for text in check.failed:
                 typer.echo(f"    {text}")
     raise typer.Exit(1 if any(check.failed for check in checks) else 0)

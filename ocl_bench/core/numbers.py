@@ -1,4 +1,4 @@
-"""Numbers that other programs wrote into JSON."""
+"""Numbers that other programs wrote into JSON, and numbers in messages."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def finite_numbers(field: str, values: Iterable[Any]) -> list[float]:
             raise ValueError(f"{field} has {value!r}, expected a finite number")
         numbers.append(number)
     return numbers
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, which takes an s in the plural: `1 image`, `2 images`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from ..core import entry_points, paths
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
 from .base import OpenData, Reader, Request, manifest_of, subset
+from .hints import hints
 from .hub import fetch, is_hub
 from .index import check_utf8
 from .layouts import open_layout
@@ -103,9 +105,20 @@ def open_data(
     if root is not None and not root.is_dir():
         raise DataMissingError(f"--data-root {root}: there is no such folder; see docs/data.md for the layouts")
     request = Request(task, root, limit, split or task.data.split, stand_in_seed, progress, embedded, verify)
-    data = open_layout(task.data.reader, reader, request)
+    data = _opened(reader, request)
     check_utf8(data.ids)
     return _verified(data, reader, request) if verify else data
+
+
+def _opened(reader: Callable[[Request], OpenData], request: Request) -> OpenData:
+    """The data of a request. Raises DataMissingError that says where they may be instead."""
+    opener = partial(open_layout, request.data.reader, reader)
+    try:
+        return opener(request)
+    except DataMissingError as error:
+        if request.root is None:
+            raise
+        raise DataMissingError(f"{error}{hints(request, opener)}") from error
 
 
 def _verified(data: OpenData, reader: Callable[[Request], OpenData], request: Request) -> OpenData:

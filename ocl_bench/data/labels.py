@@ -59,25 +59,30 @@ def label_map(
 
     if not instances:
         return np.zeros(shape, np.int16), ()
-    # Column by column, as pycocotools decodes: between two orders, NumPy takes three times as long.
-    labels = np.zeros(shape, np.int16 if len(instances) <= LARGEST_LABEL else np.int32, order="F")
-    ignored, claimed, twice = (np.zeros(shape, bool, order="F") for _ in range(3))
+    # Column by column, as pycocotools decodes: between two orders, NumPy takes three times as long. Objects are added
+    # up, which takes a tenth of the time of an assignment: where one alone claims a pixel, the sum is its label.
+    wide = np.int16 if len(instances) <= LARGEST_LABEL else np.int32
+    kind = np.uint8 if len(instances) < 256 else wide
+    labels, claims = (np.zeros(shape, kind, order="F") for _ in range(2))
+    ignored = None
     categories = []
     for instance in instances:
         if instance.mask is None or (instance.crowd and crowd == "drop"):
             continue
-        mask = rle.decode(instance.mask).view(bool)
+        mask = rle.decode(instance.mask)
         if instance.crowd and crowd == "ignore":
-            ignored |= mask
+            ignored = mask if ignored is None else ignored | mask
             continue
         categories.append(instance.category)
-        labels[mask] = len(categories)
-        twice |= claimed & mask
-        claimed |= mask
+        claims += mask
+        labels += mask * kind(len(categories))
+    found = np.ascontiguousarray(labels).astype(wide)
     # An object that stands in an ignored crowd keeps its pixels: only what nobody claims becomes void.
-    labels[ignored & ~claimed] = VOID
-    labels[twice] = OVERLAP
-    return np.ascontiguousarray(labels), tuple(categories)
+    if ignored is not None:
+        found[(ignored > 0) & (claims == 0)] = VOID
+    if claims.max(initial=0) > 1:
+        found[claims > 1] = OVERLAP
+    return found, tuple(categories)
 
 
 def class_regions(classes: np.ndarray, void: int | None = None) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -109,24 +114,35 @@ def renumbered(codes: np.ndarray, numbers: np.ndarray, values: np.ndarray) -> np
     low, high = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, 0)
     if max(high, 0) - min(low, 0) >= _WIDEST:
         return values.take(np.searchsorted(numbers, codes))
-    if codes.dtype == np.uint8 and values.min(initial=0) >= VOID and values.max(initial=0) < 255:
-        # Most masks: bytes are translated in half the time that an indexed table takes.
-        found = np.frombuffer(codes.tobytes().translate(_byte_table(numbers, values)), np.uint8).reshape(codes.shape)
-        translated = found.astype(values.dtype)
-        if VOID in values:
-            translated[found == 255] = VOID
-        return translated
+    if high - low < 256 and values.min(initial=0) >= -128 and values.max(initial=0) < 128:
+        # Most masks: their lowest bytes tell the numbers apart, and translating these takes half the time.
+        bytewise = np.zeros(256, np.int8)
+        bytewise[numbers.astype(np.uint8)] = values
+        found = np.frombuffer(codes.astype(np.uint8).tobytes().translate(bytewise.tobytes()), np.int8)
+        return found.reshape(codes.shape).astype(values.dtype)
     # A negative number is found at the end of the table: NumPy counts it from there.
     table = np.zeros(max(high, 0) - min(low, 0) + 1, values.dtype)
     table[numbers] = values
     return table.take(codes)
 
 
-def _byte_table(numbers: np.ndarray, values: np.ndarray) -> bytes:
-    """For each number 0..255 its value; 255 stands for VOID."""
-    table = np.zeros(256, np.uint8)
-    table[numbers] = np.where(values == VOID, 255, values)
-    return table.tobytes()
+def region_codes(labels: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """The COCO run-length codes of labels 1..count of a map (H, W), as `pycocotools` encodes each of their masks."""
+    from pycocotools import mask as rle
+
+    # Bytes are brought into another order faster; VOID and OVERLAP become 255 and 254.
+    line = (labels.astype(np.uint8) if count < 254 else labels).ravel(order="F")
+    starts = np.append(0, np.flatnonzero(line[1:] != line[:-1]) + 1)
+    owners, stops = line[starts], np.append(starts[1:], line.size)
+    codes = []
+    for label in range(1, count + 1):
+        mine = owners == label
+        # Where the map changes to the label and from it, the lengths of zeros and ones are the distances between.
+        bounds = np.stack([starts[mine], stops[mine]], axis=1).ravel()
+        runs = np.diff(bounds, prepend=0, append=line.size).tolist()
+        size = list(labels.shape)
+        codes.append(rle.frPyObjects({"size": size, "counts": runs if runs[-1] else runs[:-1]}, *size))
+    return codes
 
 
 def run_length(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ The form is chosen by what is found. Where two fit, nobody can know which one is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import DataMissingError, UsageError
@@ -28,11 +28,13 @@ class Layout:
         name: what messages call it.
         find: the place of the data below the root of a request; None where there is none.
         open: opens what `find` found.
+        check: raises DataMissingError when a part of it is there, and says what it lacks.
     """
 
     name: str
     find: Callable[[Request], Path | None]
     open: Callable[[Request, Path], OpenData]
+    check: Callable[[Request], None] = lambda request: None
 
 
 OFFICIAL: dict[str, Callable[[Request], Path]] = {
@@ -50,7 +52,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "clevrtex": (Layout("LMDB file", lmdb_images.find_clevrtex_lmdb, lmdb_images.open_clevrtex_lmdb),),
     "coco": (
         Layout("LMDB file", lmdb_images.find_coco_lmdb, lmdb_images.open_coco_lmdb),
-        *(Layout(f"export of {one.program}", one.find, one.open) for one in coco_exports.EXPORTS),
+        *(Layout(f"export of {one.program}", one.find, one.open, one.check) for one in coco_exports.EXPORTS),
     ),
     "movi": (
         Layout("WebDataset shards", video_shards.find_movi_shards, video_shards.open_movi_shards),
@@ -63,6 +65,9 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     ),
 }
 """Reader -> its further forms."""
+
+_SPLITS = ("train", "val", "validation", "test")
+"""Splits of which a form may have one file each."""
 
 
 def found_layouts(reader: str, request: Request, opener: Callable[[Request], OpenData]) -> list[tuple[Layout, Path]]:
@@ -79,6 +84,17 @@ def found_layouts(reader: str, request: Request, opener: Callable[[Request], Ope
 
     layouts = (Layout("official files", official, lambda request, _: opener(request)), *LAYOUTS[reader])
     return [(layout, place) for layout in layouts if (place := layout.find(request)) is not None]
+
+
+def _check_parts(reader: str, request: Request) -> None:
+    """Raise DataMissingError when a part of a form is there: the official folders are not what is missing."""
+    for layout in LAYOUTS[reader]:
+        layout.check(request)
+        found = ((split, layout.find(replace(request, split=split))) for split in _SPLITS)
+        there, place = next(((split, place) for split, place in found if place is not None), (None, None))
+        if place is not None:
+            text = f"found {layout.name} of split '{there}' in {place}, none of split '{request.split}'"
+            raise DataMissingError(f"task '{request.task.name}': {text}; copy that split to the same place")
 
 
 def open_layout(reader: str, opener: Callable[[Request], OpenData], request: Request) -> OpenData:
@@ -100,6 +116,7 @@ def open_layout(reader: str, opener: Callable[[Request], OpenData], request: Req
         shown = " and ".join(f"{layout.name} in {place}" for layout, place in found)
         raise UsageError(f"task '{request.task.name}': found {shown}; give --data-root the folder of one of them")
     if not found:
+        _check_parts(reader, request)
         return opener(request)  # it says what is missing
     layout, place = found[0]
     return layout.open(request, place)

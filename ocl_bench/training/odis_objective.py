@@ -46,7 +46,7 @@ class OdisOptions(BaseModel):
         crops: How views are cropped.
         looks: How strongly the colours of views change.
         views: `exact` cuts and colours views as Pillow and torchvision do; `batched` is several times faster on a CPU,
-            without blur and solarisation, for scenes only (`batched_views`).
+            without blur and solarisation (`batched_views`). Images of a reader are cut exactly in both.
         hidden: How many patches are hidden from the student.
         margin: Number of patches around the box that still belong to the object.
         local_present: Which local views take part in the object loss: those that show a pixel of the object's box
@@ -74,8 +74,6 @@ class OdisOptions(BaseModel):
 
     @model_validator(mode="after")
     def _batched_views_are_plain(self) -> Self:
-        if self.views == "batched" and self.images != "scenes":
-            raise ValueError("views: batched needs images: scenes; use exact")
         blurred = (*self.looks.blur, *self.looks.solarise, self.crops.local_blur if self.crops.locals else 0.0)
         if self.views == "batched" and any(blurred):
             raise ValueError("views: batched has no blur and no solarisation; set looks.blur, looks.solarise to [0, 0]")
@@ -196,7 +194,7 @@ class OdisObjective(ValidatedObjective):
 
     def _view(self, inputs: dict[str, Any], number: int, side: int) -> Tensor:
         """One view (B, 3, side, side) in [0, 1]: cropped here from whole images, or already cropped by Pillow."""
-        if self.options.views == "batched":
+        if self.options.views == "batched" and self.options.images == "scenes":
             place = inputs["crops"][:, number], inputs["flips"][:, number]
             return recoloured(sampled_crops(inputs["image"], *place, side), inputs["looks"][:, number])
         if "image" in inputs:

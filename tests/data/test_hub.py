@@ -102,6 +102,17 @@ def test_both_forms_of_ade20k_are_refused(tmp_path: Path) -> None:
         open_data(ade20k_card(), data_root=tmp_path)
 
 
+@pytest.mark.parametrize("place", ["data/validation-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"])
+def test_another_split_of_parquet_files(tmp_path: Path, place: str) -> None:
+    """The message names the form that is there, and its splits, not the folders of the archive."""
+    write_official(tmp_path / "official")
+    write_parquet(tmp_path / "hub" / place, rows_of(tmp_path / "official"))
+    there, asked = ("val", "train") if "validation" in place else ("train", "val")
+    text = rf"found Parquet files of split '{there}' in .*hub, none of split '{asked}'"
+    with pytest.raises(DataMissingError, match=text):
+        open_data(ade20k_card(), data_root=tmp_path / "hub", split=asked)
+
+
 def in_cache(cache: Path, name: str = "owner/name") -> Path:
     """The folder of a commit in the cache of huggingface_hub, to which the branch main points."""
     home = cache / f"datasets--{name.replace('/', '--')}"

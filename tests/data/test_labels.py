@@ -15,6 +15,7 @@ from ocl_bench.data.labels import (
     distinct,
     label_map,
     narrowed,
+    region_codes,
     renumbered,
     run_length,
     unpack_runs,
@@ -119,6 +120,15 @@ def test_an_empty_map_has_no_numbers() -> None:
     empty = np.zeros((0, 4), np.uint8)
     assert len(distinct(empty)) == 0
     assert renumbered(empty, distinct(empty), np.zeros(0, np.int16)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("count", [1, 5, 254, 300])
+def test_codes_of_all_regions_are_those_of_their_masks(count: int) -> None:
+    """Also of labels without a pixel, of -1 and -2, and beyond what a byte can hold."""
+    random = np.random.default_rng(count)
+    labels = random.integers(-2, count + 1, (9, 13)).repeat(3, 0).repeat(2, 1).astype(np.int16)
+    codes = region_codes(labels, count)
+    assert codes == [rle.encode(np.asfortranarray(labels == k + 1)) for k in range(count)]
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.int64])

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import find_files, read_text
+from ...core.numbers import counted
 from ...core.types import Truth
 from ..base import OpenData, Request
 from ..labels import class_regions
@@ -43,7 +44,7 @@ def open_ade20k(request: Request) -> OpenData:
     reader = DenseReader.open(
         root, "ade20k", list_files(root, request.split), read_truth, request.limit, tables=[_NAMES]
     )
-    note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of {root}"
+    note = f"data: ADE20K SceneParsing-150 {request.split}, {counted(len(reader), 'image')} of {root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, root, reader.ids, note, read_names(root))
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...core.errors import SampleError
+from ...core.numbers import counted
 from ...core.types import Sample
 from ..base import OpenData, Request, SampleSequence
 from ..images import decode_image, decode_mask, one_line
@@ -37,7 +38,7 @@ def open_parquet(request: Request, root: Path) -> OpenData:
     """Open one split. Raises UsageError for an unknown split or broken files."""
     check_split(request, "ADE20K", tuple(_PARTS))
     reader = ParquetImages.open(root, request.split, request.limit)
-    note = f"data: ADE20K SceneParsing-150 {request.split}, {len(reader)} images of Parquet files in {root}"
+    note = f"data: ADE20K SceneParsing-150 {request.split}, {counted(len(reader), 'image')} of Parquet files in {root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note)
 
 

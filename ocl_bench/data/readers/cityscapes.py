@@ -24,9 +24,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import find_files
+from ...core.numbers import counted
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
-from ..labels import class_regions
+from ..labels import distinct, renumbered
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from .dense import DenseFiles, DenseReader, read_codes
@@ -65,7 +66,7 @@ def open_cityscapes(request: Request) -> OpenData:
     files = list_files(root, request.split)
     more = _instance_file if instances else None
     reader = DenseReader.open(root, "cityscapes", files, truth, request.limit, more=more)
-    note = f"data: Cityscapes fine {request.split}, {len(reader)} images of {root}"
+    note = f"data: Cityscapes fine {request.split}, {counted(len(reader), 'image')} of {root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, names)
 
 
@@ -103,20 +104,24 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool
     Raises:
         SampleError: there are other numbers, or the instance ids contradict the labelIds.
     """
-    if ((codes > _LARGEST_ID) & (codes != 255)).any():
-        worst = int(codes[codes != 255].max())
-        raise SampleError(sample_id, f"{path}: label {worst}, expected labelIds 0..{_LARGEST_ID}")
+    numbers = distinct(codes)
+    wrong = numbers[(numbers > _LARGEST_ID) & (numbers != 255)]
+    if wrong.size:
+        raise SampleError(sample_id, f"{path}: label {wrong.max()}, expected labelIds 0..{_LARGEST_ID}")
     table = np.full(256, VOID, dtype=np.int16)
     table[list(CLASSES)] = np.arange(len(CLASSES))
-    classes = table[codes]
+    values = table[numbers]
+    classes = renumbered(codes, numbers, values)
     if not instances:
-        return Truth(*class_regions(classes), classes=classes)
+        kinds = np.unique(values[values != VOID])
+        ranks = np.where(values == VOID, VOID, np.searchsorted(kinds, values) + 1).astype(np.int16)
+        return Truth(renumbered(codes, numbers, ranks), tuple(int(kind) for kind in kinds), classes=classes)
     place = Path(_instance_file(str(path)))
     ids = read_codes(place, sample_id, codes.shape)
     # Ids below 1000 are labelIds: of a class without instances, or of a group that annotators did not separate.
-    wrong = (classes != VOID) & (np.where(ids < _FIRST_INSTANCE, ids, ids // _FIRST_INSTANCE) != codes)
-    if wrong.any():
-        text = f"instance id {ids[wrong][0]} where {path.name} has label {codes[wrong][0]}; unpack the archive again"
+    differ = (classes != VOID) & (np.where(ids < _FIRST_INSTANCE, ids, ids // _FIRST_INSTANCE) != codes)
+    if differ.any():
+        text = f"instance id {ids[differ][0]} where {path.name} has label {codes[differ][0]}; unpack the archive again"
         raise SampleError(sample_id, f"{place}: {text}")
     present, first = np.unique(ids[classes != VOID], return_index=True)
     labels = np.where(classes == VOID, VOID, np.searchsorted(present, ids) + 1).astype(np.int16)

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import parse_json, read_text
+from ...core.numbers import counted
 from ...core.questions import Question
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
@@ -39,6 +40,7 @@ from ..stand_ins.layouts import ensure_layout
 from .frames import files_below, lazy_video, list_files
 from .places import find_root, usual_places
 
+_FRAMES = (".png", ".jpg", ".jpeg")
 _REMEDY = "extract or download the video again"
 _NO_PIXELS = 8
 """Side of the black image of a sample that has questions only."""
@@ -72,7 +74,7 @@ def open_clevrer(request: Request) -> OpenData:
     timing = read_timing(reader.root)
     if tree is not None:
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, timing=timing)
-    note = f"data: CLEVRER {request.split} ({options.content}), {len(reader)} videos of {reader.root}"
+    note = f"data: CLEVRER {request.split} ({options.content}), {counted(len(reader), 'video')} of {reader.root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, reader.root, reader.ids, note, timing=timing)
 
@@ -155,7 +157,7 @@ class FrameReader(SampleSequence[Video]):
         annotations = [path for folder in self.folders.values() if (path := annotation_of(self.root, folder)).is_file()]
         truth = [*(self._proposals(name) for name in self.ids), *annotations]
         names = [path.relative_to(self.root).as_posix() for path in truth]
-        return take_manifest(self.root, files_below(self.root, self.folders.values()), names)
+        return take_manifest(self.root, files_below(self.root, self.folders.values(), _FRAMES), names)
 
     def _proposals(self, name: str) -> Path:
         number, place = name.removeprefix("video_"), self.root / "derender_proposals"
@@ -165,7 +167,7 @@ class FrameReader(SampleSequence[Video]):
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError for proposals or annotations that are broken or of another length."""
         name = self.ids[range(len(self))[index]]
-        files = list_files(self.root / self.folders[name], (".png", ".jpg", ".jpeg"), name)
+        files = list_files(self.root / self.folders[name], _FRAMES, name)
         names = sorted(files)
         path = self._proposals(name)
         frames = _frames_of(path, name)

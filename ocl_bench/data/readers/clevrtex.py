@@ -21,6 +21,7 @@ import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import find_files, parse_json, read_text
+from ...core.numbers import counted
 from ...core.types import Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -62,7 +63,7 @@ def open_clevrtex(request: Request) -> OpenData:
             f"{folder}: no scene of the {request.split} split of '{variant}'; {_how_to_get(variant)}"
         )
     reader = ClevrtexReader.open(folder, variant, stems, "download its shard again")
-    note = f"data: official CLEVRTEX {variant}/{request.split}, {len(reader)} scenes of {folder}"
+    note = f"data: official CLEVRTEX {variant}/{request.split}, {counted(len(reader), 'scene')} of {folder}"
     note += _partial_note(scenes, numbers)
     return OpenData(reader, "official", f"official-{reader.manifest.content}", folder, reader.ids, note)
 

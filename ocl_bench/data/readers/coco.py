@@ -39,7 +39,7 @@ from ...core.boxes import odd_boxes
 from ...core.errors import DataMissingError, SampleError
 from ...core.files import find_files
 from ...core.log import warn_once
-from ...core.numbers import finite_numbers
+from ...core.numbers import counted, finite_numbers
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -116,7 +116,8 @@ def open_coco(request: Request) -> OpenData:
         return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, reader.categories)
     root = find_official(request)
     reader = CocoReader.open(root, split, options, request.limit)
-    note = f"data: COCO {options.part(split)} ({options.annotations}), {len(reader)} images of {root}{reader.remark}"
+    what = f"COCO {options.part(split)} ({options.annotations})"
+    note = f"data: {what}, {counted(len(reader), 'image')} of {root}{reader.remark}"
     # Results that were made when such images were known by their file names must not be found again.
     revision = f"official-{reader.manifest.content}{'-by-id' if reader.image_ids else ''}"
     return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories, reader.image_ids)

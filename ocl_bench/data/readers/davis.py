@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import VOID, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
@@ -36,6 +37,7 @@ _REMEDY = "unpack the archive again, or take the sequence out of the list"
 _IMAGES = Path("JPEGImages/480p")
 _ANNOTATIONS = {"unsupervised": Path("Annotations_unsupervised/480p"), "semi": Path("Annotations/480p")}
 _VOID_CODE = 255
+_FRAMES, _LISTS = (".jpg",), (".txt",)
 
 
 class DavisOptions(BaseModel):
@@ -55,7 +57,8 @@ def open_davis(request: Request) -> OpenData:
         reader = DavisReader.open(_find(tree.root, request), request.split, options, None)
         return OpenData(reader, "embedded", tree.revision, reader.root, reader.ids, tree.note)
     reader = DavisReader.open(_find(request.root, request), request.split, options, request.limit)
-    note = f"data: DAVIS 2017 {request.split} ({options.annotations}), {len(reader)} sequences of {reader.root}"
+    what = f"DAVIS 2017 {request.split} ({options.annotations})"
+    note = f"data: {what}, {counted(len(reader), 'sequence')} of {reader.root}"
     if not reader.listed:
         note += "; it has no ImageSets, so that these are all its sequences"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", reader.root, reader.ids, note)
@@ -90,8 +93,8 @@ class DavisReader(SampleSequence[Video]):
     def manifest(self) -> Manifest:
         """All files of the sequences, and the lists."""
         frames, masks = ([place / video_id for video_id in self.ids] for place in (_IMAGES, self.annotations))
-        annotations = files_below(self.root, [Path("ImageSets/2017"), *masks])
-        return take_manifest(self.root, files_below(self.root, frames), annotations)
+        annotations = files_below(self.root, [Path("ImageSets/2017")], _LISTS) + files_below(self.root, masks, MASKS)
+        return take_manifest(self.root, files_below(self.root, frames, _FRAMES), annotations)
 
     def __getitem__(self, index: int) -> Video:
         """Sequence `index`. Raises SampleError when it has no frame, or a file whose name is not one of DAVIS."""
@@ -104,7 +107,7 @@ class DavisReader(SampleSequence[Video]):
 
     def _names(self, video_id: str) -> list[str]:
         """Names of the frames, 00000 to the last one; just the names in the folders if one of them is not a number."""
-        images = list_files(self.root / _IMAGES / video_id, (".jpg",), video_id)
+        images = list_files(self.root / _IMAGES / video_id, _FRAMES, video_id)
         masks = list_files(self.root / self.annotations / video_id, MASKS, video_id)
         names = sorted({*images, *masks})
         if not names or not all(map(_is_number, names)):

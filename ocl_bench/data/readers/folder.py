@@ -28,6 +28,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.log import warn_once
+from ...core.numbers import counted
 from ...core.types import VOID, Sample, Truth
 from ...metrics.ignored import IGNORED, spread_to_255
 from ..base import OpenData, Request, SampleSequence
@@ -70,7 +71,7 @@ def open_folder(request: Request) -> OpenData:
     options = folder_options(FolderOptions, request, "folder")
     root = find_folder(request, options)
     reader = FolderReader.open(root, name, options, list_ids(root, options, request), request.limit)
-    note = f"data: supplied by you, {len(reader)} images of {root}"
+    note = f"data: supplied by you, {counted(len(reader), 'image')} of {root}"
     note += reader.left_out
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
@@ -127,7 +128,8 @@ class FolderReader(SampleSequence[Sample]):
         masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
         if not chosen:
-            raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) in it")
+            held = f"it holds {name_some(other_images)}" if other_images else "it is empty"
+            raise DataMissingError(f"{root / options.images}: no image ({', '.join(IMAGES)}) directly in it; {held}")
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],

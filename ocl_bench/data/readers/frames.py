@@ -124,12 +124,17 @@ def name_some(names: Sequence[str]) -> str:
     return shown.encode("utf-8", "backslashreplace").decode()  # a name need not be text
 
 
-def files_below(root: Path, folders: Iterable[Path]) -> list[str]:
-    """Names, relative to `root`, of all files that lie directly in the folders; hidden files are left out."""
+def files_below(root: Path, folders: Iterable[Path], suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Names, relative to `root`, of all files that lie directly in the folders; hidden files are left out.
+
+    suffixes: of the files that are wanted, in small letters or capitals; all without any.
+    """
     files = []
     for folder in folders:
         if (root / folder).is_dir():
             with os.scandir(root / folder) as entries:
                 names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            if suffixes:
+                names = [name for name in names if Path(name).suffix.lower() in suffixes]
             files += [(folder / name).as_posix() for name in names]
     return files

@@ -48,6 +48,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import read_bytes
+from ...core.numbers import counted
 from ...core.types import Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence, subset
 from ..images import read_image
@@ -95,7 +96,8 @@ def open_imagenet(request: Request) -> OpenData:
     place, rows = _find(request)
     opened = _open_folders(place, request, options) if rows is None else _open_rows(rows, place, split, options)
     reader, count = opened.reader, len(opened.reader)
-    note = f"data: ImageNet {split}, {count} images of {len(opened.classes)} classes of {place.images}{opened.remark}"
+    what = f"ImageNet {split}, {counted(count, 'image')} of {len(opened.classes)} classes"
+    note = f"data: {what} of {place.images}{opened.remark}"
     revision = f"official-{opened.content}{opened.boxes_revision}{_box_content(reader)}"
     categories = dict(enumerate(opened.classes))
     data = OpenData(reader, "official", revision, place.images, reader.ids, note, categories)

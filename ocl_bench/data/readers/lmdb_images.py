@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import VOID, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import decode_image, decode_numbers
@@ -182,7 +183,7 @@ def _open(
         raise DataMissingError(f"{file.path}: no sample of the split '{request.split}' in it; see docs/data.md")
     limit = request.limit
     reader = LmdbImages(file, tuple(ids[:limit]), tuple(keys[:limit]), labels, fields or {})
-    note = f"data: {what}, {len(reader)} images of the LMDB file {file.path}"
+    note = f"data: {what}, {counted(len(reader), 'image')} of the LMDB file {file.path}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", file.path.parent, reader.ids, note)
 
 

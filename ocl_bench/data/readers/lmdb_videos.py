@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import SampleError
+from ...core.numbers import counted
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import decode_image, decode_mask
@@ -132,7 +133,7 @@ def _read_frame(video: _Encoded, position: int) -> Sample:
 def _open(request: Request, path: Path, what: str, shape: tuple[int, int] | None) -> OpenData:
     file = LmdbFile.open(path)
     reader = LmdbVideos(file, file.keys[: request.limit], shape)
-    note = f"data: {what}, {len(reader)} videos of the LMDB file {path}"
+    note = f"data: {what}, {counted(len(reader), 'video')} of the LMDB file {path}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", path.parent, reader.ids, note)
 
 

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import read_text
+from ...core.numbers import counted
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import check_pixels
@@ -76,7 +77,7 @@ def open_movi(request: Request) -> OpenData:
         return OpenData(reader, "embedded", tree.revision, reader.root, reader.ids, tree.note, reader.categories)
     reader = MoviReader.open(find_official(request), request.split, options, request.limit)
     what = f"{options.dataset} {options.size}x{options.size} {request.split}"
-    note = f"data: {what}, {len(reader)} videos of {reader.root}"
+    note = f"data: {what}, {counted(len(reader), 'video')} of {reader.root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, reader.root, reader.ids, note, reader.categories)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
@@ -52,7 +53,7 @@ def open_video_folder(request: Request) -> OpenData:
     options = folder_options(VideoFolderOptions, request, "video-folder")
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
-    note = f"data: supplied by you, {len(reader)} videos of {root}"
+    note = f"data: supplied by you, {counted(len(reader), 'video')} of {root}"
     note += reader.left_out()
     return OpenData(reader, "supplied", f"supplied-{reader.manifest.content}", root, reader.ids, note)
 
@@ -76,14 +77,17 @@ class VideoFolderReader(SampleSequence[Video]):
             found = {path.name for path in folders if path.is_dir() and not path.name.startswith(".")}
             ids = sorted(found | set(_video_files(root / options.images)))
         if not ids:
-            raise DataMissingError(f"{root / options.images}: no folder of frames in it")
+            text = "no folder of frames in it; put the frames of each video into a folder of its own"
+            raise DataMissingError(f"{root / options.images}: {text}")
         return cls(root, tuple(ids[:limit]), options)
 
     @cached_property
     def manifest(self) -> Manifest:
         """All files of the videos."""
-        kinds = (self.options.images, self.options.masks)
-        frames, masks = (files_below(self.root, [Path(kind, name) for name in self.ids]) for kind in kinds)
+        kinds = ((self.options.images, IMAGES), (self.options.masks, MASK_FILES))
+        frames, masks = (
+            files_below(self.root, [Path(kind, name) for name in self.ids], suffixes) for kind, suffixes in kinds
+        )
         files = _video_files(self.root / self.options.images)
         frames += [f"{self.options.images}/{files[name]}" for name in self.ids if name in files]
         return take_manifest(self.root, frames, masks)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..index import Manifest, take_manifest
@@ -180,5 +181,5 @@ def _index(place: Path, name: str, request: Request) -> dict[str, dict[str, Part
 
 
 def _opened(reader: ShardedVideos, what: str) -> OpenData:
-    note = f"data: {what}, {len(reader)} videos of WebDataset shards in {reader.root}"
+    note = f"data: {what}, {counted(len(reader), 'video')} of WebDataset shards in {reader.root}"
     return OpenData(reader, "official", f"official-{reader.manifest.content}", reader.root, reader.ids, note)

@@ -35,11 +35,12 @@ from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular, find_file, find_files
+from ...core.numbers import counted
 from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
-from ..labels import class_regions, distinct, renumbered
+from ..labels import class_regions, distinct, region_codes, renumbered
 from ..options import first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .places import find_root
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 _REMEDY = "unpack the archive again, or take the image out of the list"
 _VOID_CODE = 255
+_TRUTHS = {"instances": ("objects", "SegmentationObject"), "classes": ("classes", "SegmentationClass")}
+"""What a card may ask for -> column of the index and folder."""
 _AUGMENTED = ("trainaug.txt", "train_aug.txt")
 """Names of the list of `trainaug`: code that converts SBD writes one or the other."""
 
@@ -79,7 +82,7 @@ def open_voc(request: Request) -> OpenData:
         return OpenData(reader, "embedded", tree.revision, root, reader.ids, tree.note, reader.categories)
     root = find_official(request)
     reader = VocReader.open(root, request.split, options, request.limit)
-    note = f"data: PASCAL VOC {options.year} {request.split}, {len(reader)} images of {root}"
+    note = f"data: PASCAL VOC {options.year} {request.split}, {counted(len(reader), 'image')} of {root}"
     revision = f"official-{reader.manifest.content}"
     return OpenData(reader, "official", revision, root, reader.ids, note, reader.categories)
 
@@ -112,6 +115,9 @@ class VocReader(SampleSequence[Sample]):
             raise DataMissingError(f"{root}: split '{split}' names no image; see `ocl-bench show voc-discovery`")
         sbd = _find_sbd(root) if split == "trainaug" else None
         files = [_files(root, name, sbd, split == "trainaug") for name in ids]
+        kind, folder = _TRUTHS[options.truth]
+        if not (root / folder).is_dir() and not any(entry[kind] for entry in files):
+            raise DataMissingError(f"{root / folder}: there is no such folder; unpack the archive again")
         columns = {"id": ids, **{key: [entry[key] for entry in files] for key in ("image", "classes", "objects")}}
         annotations = [name for key in ("classes", "objects") for name in columns[key] if name]
         if options.boxes == "annotations":
@@ -126,9 +132,8 @@ class VocReader(SampleSequence[Sample]):
         shape = image.shape[:2]
         classes = self._mask(row, "classes", shape) if row["classes"] else None
         objects = self._mask(row, "objects", shape) if row["objects"] else None
-        wanted = {"instances": objects, "classes": classes}[self.options.truth]
-        if wanted is None:
-            name = {"instances": "SegmentationObject", "classes": "SegmentationClass"}[self.options.truth]
+        kind, name = _TRUTHS[self.options.truth]
+        if not row[kind]:
             raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
         if objects is None:
             assert classes is not None
@@ -183,10 +188,10 @@ def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.
         return labels, ()
     labels[(labels == 0) & (classes == VOID)] = VOID
     # One entry for each run of pixels with equal label and class: far fewer than pixels.
-    pairs = np.stack([labels.ravel(), classes.ravel()])
-    ends = np.append(np.flatnonzero((pairs[:, 1:] != pairs[:, :-1]).any(0)), labels.size - 1)
+    label, kind = labels.ravel(), classes.ravel()
+    ends = np.append(np.flatnonzero((label[1:] != label[:-1]) | (kind[1:] != kind[:-1])), labels.size - 1)
     lengths = np.diff(ends, prepend=-1)
-    label, kind = pairs[:, ends]
+    label, kind = label[ends], kind[ends]
     known = (label > 0) & (kind > 0)
     counts = np.zeros((len(present) + 1, len(CLASSES)), np.int64)
     np.add.at(counts, (label[known], kind[known]), lengths[known])
@@ -198,9 +203,8 @@ def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instanc
     from pycocotools import mask as rle
 
     instances = []
-    columns = np.asfortranarray(labels)
-    for label, category in enumerate(categories, start=1):
-        code = rle.encode((columns == label).view(np.uint8))
+    codes = region_codes(labels, len(categories))
+    for category, code in zip(categories, codes, strict=True):
         x, y, width, height = (float(value) for value in rle.toBbox(code))
         instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
     return tuple(instances)

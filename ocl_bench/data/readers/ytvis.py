@@ -34,6 +34,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from ...core.errors import DataMissingError, SampleError, UsageError
+from ...core.numbers import counted
 from ...core.types import Instance, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
@@ -118,7 +119,7 @@ def _open_table(request: Request, edition: Edition, what: str, choose: Choose) -
     """Open official data. choose: from all videos of the table, gives those of the split."""
     root = _find(request, edition)
     reader = YtvisReader.open(root, _place(root, edition, request), request.limit, choose, edition)
-    note = f"data: {edition.name} ({what}), {len(reader)} videos of {root}{reader.remark}"
+    note = f"data: {edition.name} ({what}), {counted(len(reader), 'video')} of {root}{reader.remark}"
     return OpenData(
         reader, "official", f"official-{reader.manifest.content}", root, reader.ids, note, reader.categories
     )

@@ -189,6 +189,9 @@ def test_command_line(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPat
     assert outcome.exit_code == 0 and "ok      ade20k-segmentation: 3 samples, 3 read" in outcome.output
     outcome = run("where", "ade20k", "--data-root", root, "--json")
     assert outcome.exit_code == 0 and json.loads(outcome.stdout)[0]["task"] == "ade20k-segmentation"
+    outcome = run("where", "ade20k", "--data-root", root)
+    assert outcome.exit_code == 0 and "1 image of" in outcome.output
+    assert "the first sample of each task was looked for; `ocl-bench data verify` counts them" in outcome.output
     assert run("where", "movi_c", "--data-root", root).exit_code == 3
     outcome = run("get", "imagenet", "--data-root", root, "--yes")
     assert outcome.exit_code == 3 and "register at" in outcome.output

@@ -217,6 +217,9 @@ def test_the_broken_video_is_left_out(root: Path) -> None:
 
 def test_other_truth_is_another_revision(root: Path) -> None:
     before = {content: open_data(clevrer_card(content), data_root=root).revision for content in ("questions", "frames")}
+    video = next((root / "CLEVRER/videos").glob("*/*/*"))
+    (video / "Thumbs.db").touch()
+    assert open_data(clevrer_card("frames"), data_root=root).revision == before["frames"], "it is not read"
     path = root / "CLEVRER/questions/val.json"
     path.write_text(path.read_text().replace('"answer":"correct"', '"answer":"wrong"', 1))
     proposals(root, lambda content: first_object(content).update(color="gray"))

@@ -24,6 +24,8 @@ EXPORTS = {
     "Roboflow": ("valid/_annotations.coco.json", "valid", ""),
     "CVAT": ("annotations/instances_default.json", "images/default", ""),
     "CVAT, flat": ("annotations/instances_default.json", "images", ""),
+    "CVAT, subset": ("annotations/instances_Validation.json", "images/Validation", ""),
+    "CVAT, small": ("annotations/instances_val.json", "images/val", ""),
     "FiftyOne": ("labels.json", "data", ""),
     "LabelMe": ("annotations.json", "JPEGImages", "JPEGImages/"),
 }
@@ -98,3 +100,14 @@ def test_coco_2014(tmp_path: Path) -> None:
     (tmp_path / "old/lists").mkdir()
     (tmp_path / "old/lists/val.txt").write_text("COCO_val2014_000000000009.jpg\n")
     assert open_coco(tmp_path / "old", year=2014, ids="lists/{split}.txt").ids == old.ids[1:]
+
+
+@pytest.mark.parametrize("program", ["CVAT", "FiftyOne"])
+def test_an_export_without_its_images(tmp_path: Path, program: str) -> None:
+    """CVAT leaves images out unless it is told otherwise."""
+    write_coco(tmp_path, {7: SHAPE, 9: SHAPE}, ENTRIES)
+    table, folder, _ = EXPORTS[program]
+    rearrange(tmp_path, table, folder, "")
+    shutil.rmtree(tmp_path / Path(folder).parts[0])
+    with pytest.raises(DataMissingError, match=rf"{table}: export of {program} without images, there is no folder "):
+        open_coco(tmp_path)

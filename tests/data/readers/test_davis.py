@@ -185,3 +185,13 @@ def test_a_list_from_another_system_and_suffixes_in_capitals(tmp_path: Path) -> 
     for video in data.reader:
         for t, sample in enumerate(all_frames(video)):
             assert np.array_equal(sample.truth.labels, moving_labels(t, SHAPE))
+
+
+def test_a_file_that_is_not_read_changes_no_revision(tmp_path: Path) -> None:
+    """Windows puts a Thumbs.db into each folder that somebody looks at."""
+    base = write_davis(tmp_path, {"bear": 2})
+    before = open_with(open_davis, tmp_path, "val").revision
+    for place in ("JPEGImages/480p/bear", "Annotations_unsupervised/480p/bear", "ImageSets/2017"):
+        (base / place / "Thumbs.db").write_bytes(b"x")
+    assert open_with(open_davis, tmp_path, "val").revision == before
+    assert "1 sequence of" in open_with(open_davis, tmp_path, "val").note

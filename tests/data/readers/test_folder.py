@@ -292,3 +292,12 @@ def test_numbers_that_are_spread_up_to_255_are_remarked(tmp_path, caplog, number
     for void, labels in ((None, len(set(numbers) - {0})), (255, len(set(numbers) - {0, 255}))):
         assert open_data(folder_card(root, void=void)).reader[0].truth.labels.max() == labels
     assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.HEIC", "album/a.jpg"])
+def test_a_folder_without_images_is_refused_with_what_it_holds(tmp_path, name):
+    write_folder(tmp_path, ())
+    (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "images" / name).write_bytes(b"x")
+    with pytest.raises(DataMissingError, match=f"directly in it; it holds {name.split('/')[0]}"):
+        open_data(folder_card(tmp_path))

@@ -215,6 +215,9 @@ def test_revision_follows_the_files(tmp_path: Path) -> None:
     write_video(tmp_path, "a", [moving_labels(t, SHAPE) for t in range(2)])
     first = open_with(open_video_folder, tmp_path, "test").revision
     assert first.startswith("supplied-") and first == open_with(open_video_folder, tmp_path, "test").revision
+    for kind in ("frames", "masks"):
+        (tmp_path / kind / "a/Thumbs.db").touch()
+    assert open_with(open_video_folder, tmp_path, "test").revision == first, "it is not read"
     (tmp_path / "masks/a/f1.png").unlink()
     assert open_with(open_video_folder, tmp_path, "test").revision != first
 
@@ -222,7 +225,9 @@ def test_revision_follows_the_files(tmp_path: Path) -> None:
 def test_no_video(tmp_path: Path) -> None:
     for kind in ("frames", "masks"):
         (tmp_path / kind).mkdir()
-    with pytest.raises(DataMissingError, match="no folder of frames in it"):
+    with pytest.raises(
+        DataMissingError, match="no folder of frames in it; put the frames of each video into a folder of its own"
+    ):
         open_with(open_video_folder, tmp_path, "test")
 
 

@@ -75,6 +75,9 @@ def test_classes_alone_are_enough_where_the_card_asks_for_classes(tmp_path: Path
     truth = open_split(tmp_path, truth="classes").reader[0].truth
     assert truth.categories == (8, 15)
     assert np.array_equal(truth.labels, np.select([CLASSES == 255, CLASSES == 8, CLASSES == 15], [-1, 1, 2], 0))
+    with pytest.raises(DataMissingError, match="SegmentationObject: there is no such folder"):
+        open_split(tmp_path)
+    (folder / "SegmentationObject").mkdir()
     assert "SegmentationObject: mask file is missing" in message(open_split(tmp_path))
 
 

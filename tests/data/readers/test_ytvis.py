@@ -377,7 +377,7 @@ def test_ovis(tmp_path: Path) -> None:
         save_jpeg(tmp_path / "ovis/train" / name, frame(t, SHAPE))
     (tmp_path / "ovis/annotations_train.json").write_text(json.dumps(content))
     data = open_with(open_ovis, tmp_path, "train", folder="ovis")
-    assert data.ids == ("fb4a7958",) and "OVIS (train), 1 videos" in data.note
+    assert data.ids == ("fb4a7958",) and "OVIS (train), 1 video of" in data.note
     first, second = all_frames(data.reader[0])
     assert first.truth.labels.max() == 30 and second.truth.labels.max() == 0
     assert np.abs(first.image.astype(int) - frame(0, SHAPE)).max() <= 2
