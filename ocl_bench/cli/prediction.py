@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
+from ..core.numbers import counted
 from .options import (
     BatchSize,
     Checkpoint,
@@ -89,7 +90,7 @@ def predict(
         print_json({"out": str(out), "written": written, "failed": [failure.model_dump() for failure in failed]})
     else:
         pictures = f", pictures in {out / OVERLAYS}" if overlays else ""
-        typer.echo(f"written: {written} id maps in {out}{pictures}")
+        typer.echo(f"written: {counted(written, 'id map')} in {out}{pictures}")
     print_failed(failed, "give --json to list them")
     if task is not None and not json:
         typer.echo(

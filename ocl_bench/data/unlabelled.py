@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import DataMissingError, UsageError
+from ..core.numbers import counted
 from ..core.types import Sample, Truth, Video
 from .base import OpenData, SampleSequence
 from .images import read_image
@@ -43,8 +44,8 @@ def open_unlabelled(folder: Path, videos: bool, limit: int | None = None) -> Ope
         raise DataMissingError(f"{folder}: no image ({', '.join(IMAGES)}) in it")
     ids = tuple(list(files)[:limit])
     reader = _Videos(ids, files) if videos else _Images(ids, files)
-    unit = "videos" if videos else "images"
-    note = f"data: supplied by you, {len(ids)} {unit} of {folder}{not_read(('other files', others))}"
+    found = counted(len(ids), "video" if videos else "image")
+    note = f"data: supplied by you, {found} of {folder}{not_read(('without an image suffix', others))}"
     return OpenData(reader, "supplied", "unlabelled", folder, ids, note)
 
 

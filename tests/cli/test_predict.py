@@ -117,7 +117,7 @@ def test_frames_are_a_video_when_asked_and_for_a_model_of_videos(tmp_path: Path)
     model = call("predict", tmp_path / "clip", "-m", "slotcontrast", "--out", tmp_path / "model")
     for done, out in ((asked, "asked"), (model, "model")):
         assert done.exit_code == 0, done.output
-        assert "1 videos" in done.stderr
+        assert "1 video of" in done.stderr
         maps = sorted(path.relative_to(tmp_path / out).as_posix() for path in (tmp_path / out).rglob("*.png"))
         assert maps == ["clip/f10.png", "clip/f2.png", "overlays/clip/f10.png", "overlays/clip/f2.png"]
     assert pixels(tmp_path / "model/clip/f2.png").shape == (16, 24)
