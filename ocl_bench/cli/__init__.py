@@ -17,6 +17,7 @@ from . import data as cli_data
 from . import listing as cli_listing
 from . import models as cli_models
 from . import pages as cli_pages
+from . import prediction as cli_prediction
 from . import results as cli_results
 from . import training as cli_training
 from .options import ErrorsInOneLine, SeveralValues, print_versions
@@ -47,7 +48,9 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Run": {
         "eval": (cli_models.evaluate_model, "--model dias --task clevrtex"),
         "score": (cli_models.score, "--task clevrtex --masks my_masks/"),
+        "predict": (cli_prediction.predict, "images/ --model dias --out masks"),
         "replay": (cli_models.replay, "results/clevrtex/dias/RESULT.json"),
+        "reproduce": (cli_models.reproduce, "results/clevrtex/dias/RESULT.json"),
         "profile": (cli_cost.profile, "--model dias --against slot-attention"),
     },
     "Look": {

@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.terminal import is_plain, plain
+from ..core.text_tables import text_table
 
 if TYPE_CHECKING:
     from ..cards.model import ModelCard
     from ..cards.task import TaskSpec
     from ..evaluation.check_model import Check
     from ..evaluation.matrix import MatrixCell
+    from ..evaluation.reproduce import Reproduction
     from ..metrics import Metric
     from ..results.record import MetricValue, Result
     from ..tables.leaderboard.ranking import Board
@@ -357,6 +359,29 @@ def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[s
         mark = " ← best" if row["value"] == best else ""
         table.add_row(escape(str(row["value"])), f"{row['metrics'][main]:.4f}{mark}")
     console.print(table)
+
+
+def print_reproduction(console: Console, outcome: Reproduction) -> None:
+    """Print each metric then and now, what is not as it was, and last whether they agree."""
+    cells = [["metric", "stored", "now", "difference"]]
+    for name, difference in outcome.differences.items():
+        values = [one.value(name) for one in (outcome.stored, outcome.now)]
+        shown = ["none" if value is None else f"{value:.9f}" for value in values]
+        cells.append([name, *shown, f"{difference:+.3g}" if difference else "0"])
+    console.print(escape(outcome.stored.title))
+    console.print(escape(text_table(cells)), soft_wrap=True)
+    if outcome.changes:
+        console.print(f"not as it was: {escape(', '.join(outcome.changes))}")
+    if outcome.same_rows is None:
+        console.print("rows: not compared, because those of the result are missing or edited")
+    name, largest = outcome.largest
+    rows = "" if outcome.same_rows is None else " and every row"
+    said = {
+        "equal": f"every metric{rows} is equal bit for bit",
+        "rounding": f"equal up to rounding, the largest difference is {largest:.3g} ({name})",
+        "different": f"no, {name} differs by {largest:.3g}",
+    }
+    console.print(f"reproduced: {escape(said[outcome.verdict])}", soft_wrap=True)
 
 
 def print_paths(console: Console, paths: dict[str, Path | None]) -> None:

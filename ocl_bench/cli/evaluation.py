@@ -14,7 +14,7 @@ from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.paths import bundled, results_root
 from ..evaluation.heads import with_head
-from ..evaluation.loop import Item, Runner
+from ..evaluation.loop import Runner
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.run import run
 from ..metrics import find_metric
@@ -106,6 +106,7 @@ def _with_floors(
                 plan.task,
                 data=plan.data,
                 train=plan.train,
+                data_root=plan.config.get("data_root"),
                 limit=plan.limit,
                 split=plan.split,
                 stand_in_seed=plan.stand_in_seed,
@@ -152,7 +153,7 @@ def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Se
         predicted, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
         for item, output in zip(predicted, outputs, strict=True):
             labels, truth = plan.adapter.picture(output, item.truth)
-            panels.append(Panel(item.id, values[item.id], _pixels(item), truth, labels))
+            panels.append(Panel(item.id, values[item.id], item.pixels, truth, labels))
     title = f"{_title(plan, result)}, {main}"
     return write_overlays(path, panels, metric=main, title=title, direction=direction)
 
@@ -173,7 +174,7 @@ def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
             for number, (item, output) in enumerate(followed):
                 if number in wanted:
                     labels, truth = plan.adapter.picture(output, item.truth)
-                    frames.append((_pixels(item), truth, labels))
+                    frames.append((item.pixels, truth, labels))
             images, truth, prediction = (np.stack(part) for part in zip(*frames, strict=True))
             value = float(rows.iloc[index])
             strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))
@@ -202,15 +203,10 @@ def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.
             labels = [neighbour.truth.label for neighbour in nearest]
             classes = [number for number in (label, why.predicted, *labels) if number is not None]
             true_name, predicted_name, *others = [names.get(number, str(number)) for number in classes]
-            pictures = np.stack([_pixels(neighbour) for neighbour in nearest])
+            pictures = np.stack([neighbour.pixels for neighbour in nearest])
             cosines = tuple(float(value) for value in why.similarity)
-            queries.append(Query(item.id, _pixels(item), true_name, predicted_name, pictures, tuple(others), cosines))
+            queries.append(Query(item.id, item.pixels, true_name, predicted_name, pictures, tuple(others), cosines))
     return write_neighbours(path, queries, title=f"{_title(plan, result)}, {main}")
-
-
-def _pixels(item: Item) -> np.ndarray:
-    """The image as the model sees it, (S, S, 3) uint8."""
-    return (item.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:

@@ -5,6 +5,7 @@ Each imports what it needs when it runs.
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,9 @@ def evaluate_model(
     verify: Annotated[bool, typer.Option("--verify", help="Read every file of the data first, images too.")] = False,
     offline: Offline = False,
     json: Json = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these options by name; those typed win.")
+    ] = None,
 ) -> None:
     """Score a model on a task, beside floors and ceiling.
 
@@ -79,6 +83,7 @@ def evaluate_model(
     models that do them), and all. Each pair is one result; one that fails does not stop the others, and the exit code
     is 1.
     """
+    del config  # `SeveralValues` has put the options of the file in its place
     go_offline(offline)
     plan: dict[str, Any] = {
         "data_root": data_root,
@@ -263,6 +268,45 @@ def replay(
         typer.echo(f"not the stored numbers: {differences}", err=True)
         raise typer.Exit(1)
     typer.echo("equal to the stored numbers", err=True)
+
+
+def reproduce(
+    result: Annotated[Path, typer.Argument(help="Result JSON of an evaluation.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Where the model is now: path.py:build.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Task card, when it is not a bundled one.")] = None,
+    data_root: DataRoot = None,
+    checkpoint: Checkpoint = None,
+    boxes: Annotated[Path | None, typer.Option(help="File of boxes, where the run had one.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="File of sample ids, where the run had one.")] = None,
+    device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Another batch size than the recorded one.")] = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Evaluate again what a result is of, and compare every number.
+
+    Exit code 0 when all agree to 1e-6, 1 when one does not, 2 when the model and 3 when the data are not found.
+    """
+    go_offline(offline)
+    from ..evaluation.reproduce import reproduce as reproduce_run
+    from .console import make_console, print_reproduction
+
+    places: dict[str, Any] = {
+        "model": model,
+        "task": task,
+        "data_root": data_root,
+        "checkpoint": checkpoint,
+        "boxes": boxes,
+    }
+    with own_stdout(json):
+        outcome = reproduce_run(result, **places, ids=ids, device=device, batch_size=batch_size)
+    if json:
+        finite = {name: value if isfinite(value) else None for name, value in outcome.differences.items()}
+        said = {"verdict": outcome.verdict, "differences": finite, "same_rows": outcome.same_rows}
+        print_json({**said, "changes": outcome.changes})
+    else:
+        print_reproduction(make_console(), outcome)
+    raise typer.Exit(1 if outcome.verdict == "different" else 0)
 
 
 def tune(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..evaluation.matrix import MatrixCell
-    from ..results.record import Result
+    from ..results.record import Failure, Result
     from ..tables.gate.report import GateReport
     from ..tables.validation.examine import Validation
 
@@ -107,10 +107,14 @@ def _show_traceback(ctx: Any) -> None:
 
 
 class SeveralValues(TyperCommand):
-    """A verb whose option `--against` takes all values up to the next option: `--against B1 B2 B3`."""
+    """A verb whose option `--against` takes all values up to the next option, and `--config` options from a file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option before each of its values, as the parser expects them."""
+        """Write `--against` before each of its values, as the parser expects them, and the options of the file."""
+        if any(one.name == "config" for one in self.params) and any(one.startswith("--config") for one in args):
+            from .config import with_config
+
+            args = with_config(args, self.params)
         spelled: list[str] = []
         several = False
         for argument in args:
@@ -196,11 +200,16 @@ def print_result(
         print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
         if next_command:
             typer.echo(f"next: {next_command}")
-    for failure in result.counts.failed[:5]:
-        typer.echo(f"failed: {failure.error}", err=True)
-    if len(result.counts.failed) > 5:
-        typer.echo(f"failed: {len(result.counts.failed) - 5} more, listed in {result.path}", err=True)
+    print_failed(result.counts.failed, f"listed in {result.path}")
     _print_summaries([summary(result)], json)
+
+
+def print_failed(failed: Sequence[Failure], where: str) -> None:
+    """Print the first failed samples on stderr, and where the others are found."""
+    for failure in failed[:5]:
+        typer.echo(f"failed: {failure.error}", err=True)
+    if len(failed) > 5:
+        typer.echo(f"failed: {len(failed) - 5} more, {where}", err=True)
 
 
 def _print_summaries(lines: Sequence[str], json: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,11 @@ class Item:
     image: Tensor
     truth: Truth
     boxes: Tensor | None = None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The image as the model sees it, (S, S, 3) uint8."""
+        return (self.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def make_item(sample: Sample, plan: Plan, side: int) -> Item:

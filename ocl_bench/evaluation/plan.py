@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ class Plan:
         limit, split, stand_in_seed: how `data` was opened, for the record.
         listed: number of samples of the user's list, when `data` are only these.
         refit: compute the head or bank again, even if it is in the cache.
+        config: the options of `eval` that give this plan; empty for a live model, which no option names.
     """
 
     task: TaskSpec
@@ -75,6 +76,7 @@ class Plan:
     stand_in_seed: int | None = None
     refit: bool = False
     listed: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -221,7 +223,29 @@ def make_plan(
     plan = Plan(
         spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
     )
-    return plan if ids is None else replace(plan, listed=len(data.ids))
+    said: dict[str, Any] = {"data_root": data_root, "checkpoint": checkpoint, "boxes": boxes, "ids": ids}
+    said |= {"name": name, "training_seed": training_seed, "supervision": supervision}
+    return replace(plan, listed=None if ids is None else len(data.ids), config=_config(plan, model, task, said))
+
+
+def _config(plan: Plan, model: Any, task: str | Path | TaskSpec, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `eval` that give a plan again. said: options that the plan itself does not hold."""
+    if not isinstance(model, str):
+        return {}
+    options = {
+        "model": model,
+        "task": task.name if isinstance(task, TaskSpec) else task,
+        **said,
+        "limit": plan.limit,
+        "split": plan.split,
+        "stand_in_seed": plan.stand_in_seed,
+        "seeds": list(plan.noise_seeds),
+        "option": dict(plan.model.options) or None,
+        "device": plan.device,
+        "batch_size": plan.batch_size,
+    }
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def _listed(data: OpenData, path: Path) -> OpenData:

@@ -27,6 +27,7 @@ from ..families.summary import edited_value, summarise
 from ..models.loading import LoadedModel
 from ..results import provenance
 from ..results import record as records
+from ..results.config import write_config
 from ..results.record import Result
 from ..results.store import rows_of
 from .determinism import agreement
@@ -184,6 +185,8 @@ def run(
         result, rows = _collect(plan, work, done_shards, agreement(plan))
         if not alone:
             stack.enter_context(one_at_a_time)
+        if plan.config:
+            write_config(path, plan.config)
         written = records.write_result(result, rows, folder)
         work.remove()  # after the result is there: a run that is killed in between has nothing to compute again
         return written

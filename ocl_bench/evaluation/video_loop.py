@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,17 +56,24 @@ class VideoRunner:
         rows: list[dict[str, Any]] = []
         failed: list[Failure] = []
         for position in positions:
-            try:
+            with self.failing_alone(position, failed):
                 rows += self._video(position)
-            except SampleError as error:
-                failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
-            except OclBenchError as error:
-                failed.append(failure(self.plan.data.ids[position], error, self.patience))
-            else:
-                self.patience.succeeded = True
             advance(1)
         frame = to_frame(rows, self.adapter.columns(self.plan.task))
         return Shard(frame, tuple(failed), self.source, time.perf_counter() - start, self.seconds_model)
+
+    @contextmanager
+    def failing_alone(self, position: int, failed: list[Failure]) -> Iterator[None]:
+        """Keep an error of one video in `failed`. Raises what `Patience.failed` raises."""
+        sample_id = self.plan.data.ids[position]
+        try:
+            yield
+        except SampleError as error:
+            failed.append(Failure(id=sample_id, error=str(error)))
+        except OclBenchError as error:
+            failed.append(failure(sample_id, error, self.patience))
+        else:
+            self.patience.succeeded = True
 
     def _video(self, position: int) -> list[dict[str, Any]]:
         """The rows of one video, one for each noise seed."""

@@ -55,7 +55,7 @@ def test_the_second_of_two_equal_evaluations_waits_and_reuses_the_result(
     assert second.data.reader.reads == []  # type: ignore[attr-defined]
     assert not results["one"].reused and results["two"].reused
     assert results["two"].rows == results["one"].rows and len(read_rows(results["two"].path)) == 150
-    assert sorted(path.suffix for path in results["one"].path.parent.iterdir()) == [".json", ".parquet"]
+    assert sorted(path.suffix for path in results["one"].path.parent.iterdir()) == [".json", ".parquet", ".yaml"]
 
 
 class Interrupted(SlotModel):

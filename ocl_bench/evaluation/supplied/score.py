@@ -17,6 +17,7 @@ from ...data import OpenData, open_data, subset
 from ...families import find_family
 from ...families.files import prediction_path
 from ...models.declared import Declared
+from ...results.differences import differences
 from ...results.record import Result, read_result, read_rows
 from ..plan import Plan
 from ..run import run
@@ -183,10 +184,7 @@ def replay(
         raise UsageError(f"{path}: was scored on other data ({section.kind} {section.revision}); pass its --data-root")
     with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
         now = run(plan, results=scratch, progress=progress)
-    differences = {
-        name: (now.metrics[name].value or 0.0) - (metric.value or 0.0) for name, metric in stored.metrics.items()
-    }
-    return Replay(stored, now, differences)
+    return Replay(stored, now, differences(stored, now))
 
 
 def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> Plan:

@@ -7,10 +7,12 @@ trained method say something about these checkpoints only.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ ROUNDING = 1e-12
 Verdict = Literal["better", "worse", "undecided"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Method a minus method b in one metric of one task, on the images of both; a positive difference is better for a.
 
@@ -118,6 +120,41 @@ class Comparison:
         """All fields, ready for JSON."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return repr(Comparisons([self]))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return Comparisons([self])._repr_html_()
+
+
+class Comparisons(list[Comparison]):
+    """Comparisons of the same two methods, which print as a table."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Comparison: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Comparisons: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Comparison | Comparisons:
+        chosen = super().__getitem__(index)
+        return Comparisons(chosen) if isinstance(chosen, list) else chosen
+
+    def __repr__(self) -> str:
+        text: str = _page().comparisons_text(self)
+        return text
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        html: str = _page().comparisons_html(self)
+        return html
+
+
+def _page() -> ModuleType:
+    # By its name: the page knows comparisons, and comparisons know no page.
+    return importlib.import_module(".comparison_page", __package__)
+
 
 def compare(
     a: Method,
@@ -126,7 +163,7 @@ def compare(
     metrics: str | Sequence[str] | None = None,
     *,
     results: Sequence[str | Path] | None = None,
-) -> list[Comparison]:
+) -> Comparisons:
     """Compare two methods in one or more metrics of one or more tasks.
 
     Args:
@@ -138,7 +175,8 @@ def compare(
         results: folders with results; by default the committed ones and the user's own.
 
     Returns:
-        One comparison for each task and metric, with Holm-adjusted p-values over all of them.
+        One comparison for each task and metric, with Holm-adjusted p-values over all of them; a list that prints as a
+        table.
 
     Raises:
         UsageError: when results cannot be joined; it names the field.
@@ -153,7 +191,7 @@ def compare(
             _check_unedited(result, card)
         for metric in _metrics(metrics, card, [*ours, *theirs]):
             comparisons.append(measure(pair(ours, theirs, metric, card=card)))
-    return corrected(comparisons)
+    return Comparisons(corrected(comparisons))
 
 
 def _check_unedited(result: Result, card: TaskSpec) -> None:

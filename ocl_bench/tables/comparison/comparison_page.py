@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape as escape_html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.plot_style import PALETTE, new_figure, save_figure, style
+from ...core.text_tables import html_table, text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,11 +37,48 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> No
         console.print(escape(line), soft_wrap=True)
 
 
+def comparisons_text(comparisons: Sequence[Comparison]) -> str:
+    """What `print` shows: a table of all comparisons of two methods, and the remarks on them."""
+    if not comparisons:
+        return "no comparisons"
+    return "\n".join([_title(comparisons), text_table(_cells(comparisons)), *_remarks(comparisons)])
+
+
+def comparisons_html(comparisons: Sequence[Comparison]) -> str:
+    """The same for a notebook."""
+    if not comparisons:
+        return "<p>no comparisons</p>"
+    remarks = "<br>".join(map(escape_html, _remarks(comparisons)))
+    return f"<p>{escape_html(_title(comparisons))}</p>{html_table(_cells(comparisons))}<p>{remarks}</p>"
+
+
+def _title(comparisons: Sequence[Comparison]) -> str:
+    a, b = comparisons[0].a, comparisons[0].b
+    return f"{a} minus {b}, positive is better for {a}"
+
+
+def _cells(comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """The table as texts, head first; it has the methods in its title, as their names are long."""
+    rows = []
+    for comparison in comparisons:
+        *numbers, _ = _values(comparison)
+        verdict: str = comparison.verdict
+        if _of_checkpoints_alone(comparison):
+            verdict = "ahead *" if comparison.difference > 0 else "behind *"
+        rows.append([comparison.task, comparison.metric, *numbers, verdict])
+    return [["task", "metric", "a", "b", "a - b [95 %]", "p", "n", "verdict"], *rows]
+
+
+def _of_checkpoints_alone(comparison: Comparison) -> bool:
+    """Whether the checkpoints differ, and too few training seeds say so of the methods."""
+    return comparison.verdict == "undecided" and comparison.separable and not comparison.enough_seeds
+
+
 def conclusion(comparison: Comparison) -> str:
     """The conclusion about the methods or, marked with *, about these checkpoints when there are too few seeds."""
     if comparison.verdict != "undecided":
         return f"{comparison.a} {comparison.verdict}"
-    if comparison.separable and not comparison.enough_seeds:
+    if _of_checkpoints_alone(comparison):
         return f"{comparison.a if comparison.difference > 0 else comparison.b} ahead *"
     return "undecided"
 
@@ -94,13 +133,19 @@ def _wins(comparison: Comparison) -> str:
 
 def _legend(comparisons: Sequence[Comparison]) -> list[str]:
     first = comparisons[0]
-    lines = [
+    return [
         f"difference: positive is better for {first.a}; paired bootstrap of training seeds and {first.unit}",
         f"p swap: the two change places on random {first.unit} (- where that means nothing); "
         f"p (Holm): p bootstrap, adjusted for {len(comparisons)} test{'s' if len(comparisons) > 1 else ''}",
         f"d_z: mean difference in units of its deviation over {first.unit}; "
         "finds: the smallest true difference found with 80 % power",
+        *_remarks(comparisons),
     ]
+
+
+def _remarks(comparisons: Sequence[Comparison]) -> list[str]:
+    """What limits the comparisons: too few seeds, samples left out, results that are not ranked, unequal methods."""
+    lines = []
     if any(conclusion(comparison).endswith("*") for comparison in comparisons):
         lines.append("* of these checkpoints: a claim about a method needs 3 training seeds that both sides have")
     for comparison in comparisons:

@@ -335,3 +335,25 @@ def test_the_verb_refuses_in_one_line() -> None:
 
 def test_compare_is_a_public_name() -> None:
     assert ocl_bench.compare is compare and "compare" in dir(ocl_bench)
+
+
+def test_comparisons_print_as_a_table_that_fits_a_terminal_and_a_notebook() -> None:
+    found = ocl_bench.compare("dias", "slot-attention", "clevrtex", ["mbo_fg", "ari"], results=[RESULTS])
+    text = str(found)
+    lines = text.splitlines()
+    assert lines[0] == "dias minus slot-attention, positive is better for dias"
+    assert lines[1].split("  ")[0] == "task" and lines[1].endswith("verdict")
+    assert [line.split()[1] for line in lines[2:4]] == ["mbo_fg", "ari"]
+    assert f"{found[0].value_a:.3f}" in lines[2] and f"{found[0].difference:+.3f} [" in lines[2]
+    assert max(map(len, lines[:4])) <= 80
+    assert repr(found) == text and str(found[0]).splitlines()[2].split() == lines[2].split()
+    html = found._repr_html_()
+    assert html.count("<tr>") == 3 and "dias minus slot-attention" in html and "<table>" in found[0]._repr_html_()
+    assert str(found[:0]) == "no comparisons" and isinstance(found, list)
+
+
+def test_a_lead_of_checkpoints_alone_is_marked_in_print(tmp_path: Path) -> None:
+    high, low = (made(tmp_path, name, [value] * 20) for name, value in (("high", 0.8), ("low", 0.2)))
+    for pair_of, lead in ((([high], [low]), "ahead *"), (([low], [high]), "behind *")):
+        text = str(ocl_bench.compare(*pair_of, "clevrtex", "mbo_fg", results=[tmp_path]))
+        assert text.splitlines()[2].endswith(lead) and "needs 3 training seeds" in text
