@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+from results_for_boards import taken_for_valid
 
 from ocl_bench.core.paths import bundled
 from ocl_bench.results.record import Result, read_result, write_result
@@ -31,4 +32,6 @@ def made(folder: Path, name: str, values: list[float], seed: int | None = 0, **c
         content[section] = (content[section] or {}) | fields
     ids = [f"i{index:02d}" for index in range(len(values))]
     rows = pandas.DataFrame({"id": ids, "noise_seed": 0, "n_objects": 2, "mbo_fg": np.array(values, dtype=float)})
-    return write_result(Result.model_validate(content), rows, folder / "clevrtex", stem=f"{name}-{seed}")
+    return taken_for_valid(
+        write_result(Result.model_validate(content), rows, folder / "clevrtex", stem=f"{name}-{seed}")
+    )

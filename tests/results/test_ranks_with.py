@@ -16,10 +16,10 @@ from ocl_bench import compare, evaluate
 from ocl_bench.cli.console import print_result
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import ids_hash
-from ocl_bench.results.methods import find_method
 from ocl_bench.results.ranks_with import reasons_against_ranking
 from ocl_bench.results.record import Result, read_result, read_rows
 from ocl_bench.results.store import key_of
+from ocl_bench.tables.comparison.methods import find_method
 from ocl_bench.tables.leaderboard.build import make_board
 from ocl_bench.tables.validation.examine import examine
 from ocl_bench.tables.validation.submission import submit

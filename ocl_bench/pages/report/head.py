@@ -7,8 +7,8 @@ from typing import Any
 
 from ...metrics import find_metric
 from ...metrics.of_set import Total
-from ...results.ranks_with import reasons_against_ranking
 from ...results.record import NOT_DETERMINISTIC, MetricValue, Result
+from ...tables.validation.refusals import why_not_ranked
 from .run import Run
 from .signature import terms
 
@@ -62,7 +62,7 @@ def _data(result: Result) -> dict[str, str]:
 def _warnings(run: Run, named: bool) -> list[str]:
     """Why the run is not ranked, and what else to know before its numbers are used."""
     begin = f"{run.name}: " if named else ""
-    reasons = [f"{begin}Not ranked: {reason.message}." for reason in reasons_against_ranking(run.result)]
+    reasons = [f"{begin}Not ranked: {reason.message}." for reason in why_not_ranked(run.result)]
     if run.result.identity.deterministic is False:
         reasons.append(f"{begin}Not deterministic: {NOT_DETERMINISTIC.partition(': ')[2]}.")
     return reasons

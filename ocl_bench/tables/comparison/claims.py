@@ -20,10 +20,10 @@ from ...core.errors import UsageError, first_problem
 from ...core.files import parse_json, parse_yaml, read_text
 from ...core.paths import bundled
 from ...results.measured import Figure
-from ...results.methods import DataKey, find_method
 from ...results.published import Evidence
 from ...results.record import Result
 from .compare import Comparison, corrected, measure
+from .methods import DataKey, find_method
 from .pairing import pair
 
 ClaimVerdict = Literal[

@@ -31,10 +31,11 @@ from ...metrics.statistics import (
 )
 from ...metrics.statistics_of_set import swap_p_value
 from ...models.declared import is_bundled
-from ...results.ranks_with import Reason, reasons_against_ranking
+from ...results.ranks_with import Reason
 from ...results.record import Result
 from ...results.store import default_folders, where
 from ..validation.model_section import check_model
+from ..validation.refusals import why_not_ranked
 from .pairing import ComparedMethod, PairedResults, pair
 from .sides import Method, Tasks, cards_of, check_names, on_shared_data, side_of
 
@@ -277,7 +278,7 @@ def _remarks(pairs: PairedResults) -> tuple[str, ...]:
 
 def _against(result: Result) -> list[Reason]:
     """Reasons against ranking a result, except another version of the card, which `pair` has refused already."""
-    return [reason for reason in reasons_against_ranking(result) if reason.field != "task.hash"]
+    return [reason for reason in why_not_ranked(result) if reason.field != "task.hash"]
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

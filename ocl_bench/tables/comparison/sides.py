@@ -11,10 +11,10 @@ from ...cards.model import load_model_card
 from ...cards.names import get_task, is_task, model_names, name_of_file, suggest
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...results.methods import DataKey, data_key, find_method, is_file, reasons_against, tasks_of
 from ...results.record import Result, read_result
 from ...results.seeds import base_name
 from ...results.store import find
+from .methods import DataKey, data_key, find_method, is_file, reasons_against, tasks_of
 
 Method = str | Sequence[str] | Sequence[Result]
 """Names and paths of result files, in one text with commas or in several, or results."""

@@ -21,13 +21,14 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from ...families.summary import edited_value, set_statistic
+from ...families.summary import set_statistic
 from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
-from ...results.ranks_with import Reference, reasons_against_ranking, reference_of_card
+from ...results.ranks_with import Reference, reference_of_card
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
-from ...results.store import default_folders, rows_of, search, task_names_in, where
+from ...results.store import default_folders, rows_of, search, task_names_in
+from ..validation.refusals import unusable_rows, why_not_ranked
 from .board_csv import to_csv
 from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of
@@ -157,16 +158,12 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
 
 def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | str:
     """The row of a result, or why it is not ranked."""
-    if reasons := reasons_against_ranking(result, reference):
+    if reasons := why_not_ranked(result, reference):
         return reasons[0].message
     try:
-        values = rows_of(result)
-        if (edited := edited_value(result, values, reference.card)) is not None:
-            return edited.message
-        return _row(result, values, source, reference)
+        return _row(result, rows_of(result), source, reference)
     except (UsageError, LookupError, TypeError, ValueError) as error:  # rows of a stranger's making
-        text = " ".join(str(error).removeprefix(f"{where(result)}: ").split())
-        return f"rows cannot be used: {text}"
+        return unusable_rows(result, error)
 
 
 def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:

@@ -7,6 +7,7 @@ commit and the number of parameters are recorded, not checked (`docs/submit.md`)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -106,31 +107,67 @@ def examine(
         UsageError: when the file is not a JSON object.
     """
     path, given = Path(path), get_task(task) if task is not None else None
+    read = examine_file(path, given)
+    result, problems, skipped, rescored = read.result, read.problems, read.skipped, 0
+    if result is not None and read.rows is not None:
+        rescored = _rescore(path, result, read.rows, read.card, predictions, data_root, problems, skipped)
+    refusals = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(problems))
+    reference = reference_of_card(given) if given is not None else None
+    not_ranked = tuple(reasons_against_ranking(result, reference)) if result is not None else ()
+    images = 0 if read.rows is None else len(read.rows)
+    return Validation(str(path), refusals, tuple(skipped), not_ranked, images, read.metrics, rescored)
+
+
+@dataclass
+class Examined:
+    """What the JSON file and the rows of a result say by themselves.
+
+    Attributes:
+        result: the result; None when the file breaks the schema.
+        card: the card against which it was checked; None without one.
+        rows: its rows; None when they cannot be used.
+        problems: fields and what is wrong with them.
+        skipped: what could not be checked, and why.
+        metrics: number of metrics that were computed again.
+    """
+
+    result: Result | None
+    card: TaskSpec | None = None
+    rows: pandas.DataFrame | None = None
+    problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)
+    metrics: int = 0
+
+
+def examine_file(path: Path, given: TaskSpec | None) -> Examined:
+    """Check a result file against its rows and its cards; saved predictions are not looked at.
+
+    Args:
+        path: the JSON file; its rows lie beside it.
+        given: card of the result, when it is not a bundled one.
+
+    Raises:
+        UsageError: when the file is not a JSON object.
+    """
     content = _read_json(path)
     problems = list(_not_finite(content))
     result = _parse(path, content, problems)
-    skipped: list[str] = []
-    images = metrics = rescored = 0
+    found = Examined(result, problems=problems)
     # Checks go on after a problem, because all problems of a submission should be reported at once.
     if result is not None:
-        card = _task_card(result, given, problems)
+        card = found.card = _task_card(result, given, problems)
         problems += [
             *_check_time(result),
             *_check_task(result, card),
             *check_model(result, card),
             *_check_ranges(result),
+            *_check_key(result, card, found.skipped),
         ]
-        problems += _check_key(result, card, skipped)
-        rows = find_rows(path, result, problems)
+        rows = found.rows = find_rows(path, result, problems)
         if rows is not None:
-            images = len(rows)
             problems += [*check_counts(result, rows), *check_row_values(rows)]
-            metrics = check_values(result, rows, card, problems, skipped)
-            rescored = _rescore(path, result, rows, card, predictions, data_root, problems, skipped)
-    refusals = tuple(Problem(str(path), field, message) for field, message in dict.fromkeys(problems))
-    reference = reference_of_card(given) if given is not None else None
-    not_ranked = tuple(reasons_against_ranking(result, reference)) if result is not None else ()
-    return Validation(str(path), refusals, tuple(skipped), not_ranked, images, metrics, rescored)
+            found.metrics = check_values(result, rows, card, problems, found.skipped)
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -259,7 +296,10 @@ def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> Fie
     )
     if key == result.identity.key:
         return
-    if task is not None and extensions_of(task):
+    if task is None:
+        skipped.append("identity.key: packages that the task stands on are part of it; that needs the card")
+        return
+    if extensions_of(task):
         skipped.append("identity.key: another version of a package that the task stands on may be installed here")
         return
     if not model.card or model.state:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from results_for_boards import N, image_values, write
+from results_for_boards import N, image_values, taken_for_valid, write
 from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_card, get_task
@@ -206,7 +206,7 @@ def test_the_metric_on_strata_is_drawn_for_each_group_with_its_best_floor(tmp_pa
         result = write(tmp_path, name, image_values(level), role=role)
         assert result.path is not None
         rows = read_rows(result.path).assign(n_objects=objects)
-        write_result(result, rows, result.path.parent, stem=result.path.stem)
+        taken_for_valid(write_result(result, rows, result.path.parent, stem=result.path.stem))
     (drawn,) = strata_plots(make_board([tmp_path], "clevrtex"))
     assert drawn["tab"] == "embedded" and [one["name"] for one in drawn["plot"]["drawn"]] == ["a", "b", "f"]
     values = image_values(0.6)

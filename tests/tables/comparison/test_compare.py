@@ -21,9 +21,9 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
 from ocl_bench.metrics.statistics import RESAMPLES
 from ocl_bench.metrics.statistics_of_set import Statistic, two_level_statistic_difference
-from ocl_bench.results.methods import find_method, tasks_of
 from ocl_bench.results.record import Result, read_rows
 from ocl_bench.tables.comparison.compare import compare, corrected, difference, measure
+from ocl_bench.tables.comparison.methods import find_method, tasks_of
 from ocl_bench.tables.comparison.pairing import pair
 
 

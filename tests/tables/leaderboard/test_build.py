@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from results_for_boards import TASK, N, board_of, image_values, lines_of, write
+from results_for_boards import TASK, N, board_of, image_values, lines_of, taken_for_valid, write
 from rich.console import Console
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import file_sha256
+from ocl_bench.results.record import read_result
 from ocl_bench.results.rows import read_rows, write_rows
 from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board, stale_files
 
@@ -135,6 +136,7 @@ def test_a_missing_cell_stays_empty(tmp_path: Path) -> None:
     write_rows(read_rows(parquet).assign(ari=-1e-9), parquet)
     content["rows"]["sha256"] = file_sha256(parquet)
     result.path.write_text(json.dumps(content))
+    taken_for_valid(result)
     lines, page = board_of(tmp_path, tmp_path / "out")
     assert lines[0]["ari"] == "0.000000" and "-0.000" not in page
     assert lines[0]["fg_ari_multi"] == lines[0]["fg_ari_multi_low"] == lines[0]["fg_ari_multi_n_valid"] == ""
@@ -199,6 +201,7 @@ def test_a_users_own_task_takes_its_protocol_from_its_results(tmp_path: Path) ->
         content = json.loads(path.read_text())
         content["task"]["name"] = "mine"
         path.write_text(json.dumps(content))
+        taken_for_valid(read_result(path))
     board = make_board([tmp_path], "mine")
     assert board.task.name == "mine" and board.groups[0][1][0].rank == "1"
     with pytest.raises(UsageError, match="unknown task"):

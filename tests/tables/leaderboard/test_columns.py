@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from results_for_boards import TASK, board_of, image_values, write
+from results_for_boards import TASK, board_of, image_values, taken_for_valid, write
 from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_card
@@ -40,6 +40,7 @@ def with_fit(result: Result, fit: dict[str, Any], **data: Any) -> None:
     content["fit"] = fit
     content["data"].update(data)
     result.path.write_text(json.dumps(content))
+    taken_for_valid(result)
 
 
 def ranks(folder: Path) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pytest
 from places import OLD_RESULTS
-from results_for_boards import N, image_values, write
+from results_for_boards import N, image_values, taken_for_valid, write
 from typer.testing import CliRunner
 
 from ocl_bench.cli import app
@@ -31,7 +31,7 @@ def describe(result: Result, **columns: Any) -> None:
     """Write the result again with these columns in its rows."""
     assert result.path is not None
     rows = read_rows(result.path).assign(**columns)
-    write_result(result, rows, result.path.parent, stem=result.path.stem)
+    taken_for_valid(write_result(result, rows, result.path.parent, stem=result.path.stem))
 
 
 def lines_of(folder: Path, by: str) -> list[dict[str, str]]:
@@ -157,5 +157,5 @@ def test_strata_columns_of_rows_are_read_by_image_and_not_by_noise_seed(tmp_path
     assert result.path is not None
     rows = read_rows(result.path).assign(n_objects=OBJECTS)
     both = pandas.concat([rows, rows.assign(noise_seed=1)], ignore_index=True)
-    write_result(result, both, result.path.parent, stem=result.path.stem)
+    taken_for_valid(write_result(result, both, result.path.parent, stem=result.path.stem))
     assert sum(int(line["images"]) for line in lines_of(tmp_path, "objects")) == N

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cards.names import CARDS
-from ..core.errors import UsageError
-from ..core.files import digest
-from .ranks_with import Reason, reasons_against_ranking
-from .record import Result
-from .store import find, tasks_in
+from ...cards.names import CARDS
+from ...core.errors import UsageError
+from ...core.files import digest
+from ...results.ranks_with import Reason
+from ...results.record import Result
+from ...results.store import find, tasks_in
+from ..validation.refusals import why_not_ranked
 
 DataKey = tuple[str, str, str]
 """Kind, revision and hash of the sample ids. Results are joined image by image only when all three are equal."""
@@ -45,8 +46,8 @@ def find_method(
 ) -> dict[DataKey, list[Result]]:
     """Find the results of a method on a task: one result for each training seed, grouped by data.
 
-    Only results that can be ranked are used (`ranks_with`); other results can be compared by naming their files. When
-    one model was evaluated several times, the run with the most noise seeds is used, and among those the newest.
+    Only results that can be ranked are used (`why_not_ranked`); other results can be compared by naming their files.
+    When one model was evaluated several times, the run with the most noise seeds is used, and among those the newest.
 
     Args:
         folders: folders of results to search.
@@ -84,7 +85,7 @@ def _usable(result: Result, name: str) -> bool:
 
 def _reasons(result: Result) -> list[Reason]:
     """Why a result is not ranked. A different version of the card does not count here: `find_method` handles it."""
-    return [reason for reason in reasons_against_ranking(result) if reason.field != "task.hash"]
+    return [reason for reason in why_not_ranked(result) if reason.field != "task.hash"]
 
 
 def _is_of(result: Result, name: str) -> bool:
