@@ -281,7 +281,7 @@ def test_a_deterministic_model_is_recorded_and_bundled_ones_are_not_asked(tmp_pa
 
 def test_videos_are_asked_too() -> None:
     reader = VideoMemory(2)
-    data = OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+    data = OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
     for model, expected in ((SlotModel(), (True, True)), (Restless(), (False, None))):
         assert agreement(make_plan(model, video_task(), data=data, device="cpu")) == expected
 
@@ -319,7 +319,7 @@ def test_a_model_that_depends_on_its_batch_is_named_and_not_used_again_at_anothe
 
 def test_clips_are_tried_at_another_length() -> None:
     reader = VideoMemory(1)
-    data = OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+    data = OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
 
     class Clip(SlotModel):
         reads_video = True

@@ -53,7 +53,7 @@ def test_the_fit_split_is_recorded_with_the_images_that_failed_and_the_rate_that
     fit = result(tmp_path, train=damaged(), card=TASK.model_copy(update={"fit": rates})).fit
     assert fit is not None
     assert (fit.head, fit.kind, fit.split) == ("recognition", "embedded", "train")
-    assert (fit.revision, fit.samples) == ("r1-0", 40)
+    assert (fit.revision, fit.samples) == ("embedded-r1-00000000", 40)
     assert fit.ids_sha256 == ids_hash(damaged().ids) and fit.left_out == BROKEN
     assert fit.chosen == {"learning_rate": 0.03}
 

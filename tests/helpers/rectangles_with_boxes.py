@@ -35,4 +35,4 @@ class Rectangles(SampleSequence):
 
 def rectangles() -> OpenData:
     reader = Rectangles()
-    return OpenData(reader, "supplied", "r1", Path("."), reader.ids, "", {1: "rectangle"})
+    return OpenData(reader, "supplied", "supplied-1", Path("."), reader.ids, "", {1: "rectangle"})

@@ -59,7 +59,7 @@ class MemoryReader:
 
 def memory_data(count: int = 10, **keywords: Any) -> OpenData:
     reader = MemoryReader(count, **keywords)
-    return OpenData(reader, "embedded", "r1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+    return OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
 
 
 class SlotModel(torch.nn.Module):
