@@ -12,7 +12,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import CONFIDENCE, MEMORY_BYTES, RESAMPLES, ROUNDING, Difference, Interval, two_sided_p_value
+from .statistics import (
+    CONFIDENCE,
+    MEMORY_BYTES,
+    RESAMPLES,
+    ROUNDING,
+    Difference,
+    Interval,
+    drawn_images,
+    two_sided_p_value,
+)
 
 _BYTES_PER_WEIGHT = 8
 
@@ -94,13 +103,11 @@ def _resampled(statistic: Statistic, n: int, resamples: int, seed: int) -> NDArr
 
 def _drawn(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """How often each of n images is drawn with replacement, (R, n) counts in batches below the memory limit."""
-    rng = np.random.default_rng(seed)
-    step = max(1, min(resamples, MEMORY_BYTES // (4 * _BYTES_PER_WEIGHT * n)))
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
+    for drawn in drawn_images(n, resamples, seed):
+        count = len(drawn)
         # The images of resample r are numbered from r * n: one `bincount` counts all resamples of the batch.
-        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        yield np.bincount(drawn.reshape(-1), minlength=count * n).reshape(count, n)
+        numbers = drawn + n * np.arange(count)[:, None]
+        yield np.bincount(numbers.reshape(-1), minlength=count * n).reshape(count, n)
 
 
 def two_level_statistic_difference(

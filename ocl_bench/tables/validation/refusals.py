@@ -71,16 +71,17 @@ def unusable_rows(result: Result, error: Exception) -> str:
 def _problem(result: Result, card: TaskSpec | None) -> Reason | None:
     """The first problem of a file that is not remembered. An edited value comes first: it says most."""
     assert result.path is not None
-    rows = rows_of(result)
     same = card is not None and card.hash == result.task.hash
+    found = examine_file(result.path.resolve(), card)
+    rows = rows_of(result) if found.rows is None else found.rows
     problems = [
         Reason(field, f"{field}: {message}")
-        for field, message in examine_file(result.path.resolve(), card).problems
+        for field, message in found.problems
         if same or not _OF_CARD.fullmatch(field)
     ]
     # Without the card its metrics were not computed again.
     edited = edited_value(result, rows, card if same else None) if problems or not same else None
-    return next(iter([*([edited] if edited else []), *problems]), None)
+    return edited or next(iter(problems), None)
 
 
 def mark_of(path: Path, card: TaskSpec | None) -> Path:

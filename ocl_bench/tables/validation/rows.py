@@ -13,7 +13,7 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import file_sha256
 from ...families.summary import summarise
-from ...metrics import find_metric
+from ...metrics import find_metric, is_metric
 from ...results.record import Result, read_rows
 from ..leaderboard.strata import COLUMNS
 
@@ -127,12 +127,10 @@ def check_row_values(rows: pandas.DataFrame) -> FieldProblems:
     for column in rows.select_dtypes("number").columns:
         values = rows[column].to_numpy(np.float64)
         low, high = -math.inf, math.inf
-        if column not in ("noise_seed", "n_objects"):
-            try:
-                known = find_metric(column)
-                low, high = known.low - ROUNDING, known.high + ROUNDING
-            except UsageError:
-                pass  # a sum or a count from which a metric of the whole set is computed: any finite number
+        # Any other column is a sum or a count from which a metric of the whole set is computed: any finite number.
+        if column not in ("noise_seed", "n_objects") and is_metric(column):
+            known = find_metric(column)
+            low, high = known.low - ROUNDING, known.high + ROUNDING
         # Comparisons with NaN are false, therefore NaN is never wrong.
         wrong = np.isinf(values) | (values < low) | (values > high)
         if wrong.any():
