@@ -11,10 +11,10 @@ import numpy as np
 import pandas
 
 from ocl_bench.cards.names import get_task, is_task
+from ocl_bench.evaluation.examination.refusals import mark_of
 from ocl_bench.metrics.statistics import bootstrap_mean
 from ocl_bench.results.record import Result, write_result
 from ocl_bench.tables.leaderboard.build import build_leaderboard
-from ocl_bench.tables.validation.refusals import mark_of
 
 TASK = get_task("clevrtex")
 N = 40

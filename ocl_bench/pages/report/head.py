@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...evaluation.examination.refusals import why_not_ranked
 from ...metrics import find_metric
 from ...metrics.of_set import Total
 from ...results.record import NOT_DETERMINISTIC, MetricValue, Result
-from ...tables.validation.refusals import why_not_ranked
 from .run import Run
 from .signature import terms
 

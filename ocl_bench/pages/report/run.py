@@ -13,6 +13,7 @@ from ...core.files import ids_hash
 from ...core.paths import data_root as root_of_environment
 from ...core.paths import results_root
 from ...data import OpenData, open_data
+from ...evaluation.examination.rows import check_values
 from ...evaluation.supplied.arrays import array_plan
 from ...families import find_family
 from ...families.base import Family
@@ -20,7 +21,6 @@ from ...metrics import find_metric
 from ...metrics.of_set import SumRatio
 from ...results.record import Result, read_result
 from ...results.store import only_result, rows_of
-from ...tables.validation.rows import check_values
 
 if TYPE_CHECKING:
     import pandas

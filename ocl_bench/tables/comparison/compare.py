@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...evaluation.examination.model_section import check_model
+from ...evaluation.examination.refusals import why_not_ranked
 from ...families import find_family
 from ...metrics.statistics import (
     PERMUTATIONS,
@@ -34,8 +36,6 @@ from ...models.declared import is_bundled
 from ...results.ranks_with import Reason
 from ...results.record import Result
 from ...results.store import default_folders, where
-from ..validation.model_section import check_model
-from ..validation.refusals import why_not_ranked
 from .pairing import ComparedMethod, PairedResults, pair
 from .sides import Method, Tasks, cards_of, check_names, on_shared_data, side_of
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from ...cards.names import CARDS
 from ...core.errors import UsageError
 from ...core.files import digest
+from ...evaluation.examination.refusals import why_not_ranked
 from ...results.ranks_with import Reason
 from ...results.record import Result
 from ...results.store import find, tasks_in
-from ..validation.refusals import why_not_ranked
 
 DataKey = tuple[str, str, str]
 """Kind, revision and hash of the sample ids. Results are joined image by image only when all three are equal."""

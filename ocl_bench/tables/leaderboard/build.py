@@ -21,6 +21,7 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
+from ...evaluation.examination.refusals import unusable_rows, why_not_ranked
 from ...families.summary import set_statistic
 from ...metrics.statistics_of_set import Statistic
 from ...results.published import load_all, load_published, published_folder
@@ -28,7 +29,6 @@ from ...results.ranks_with import Reference, reference_of_card
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
 from ...results.store import default_folders, rows_of, search, task_names_in
-from ..validation.refusals import unusable_rows, why_not_ranked
 from .board_csv import to_csv
 from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import UsageError
+from ...evaluation.examination.model_section import stable_name as stable_name
 from ...results.record import read_result, write_result
 from ...results.store import only_result, rows_of
 from .examine import Problem, Validation, examine
-from .model_section import stable_name as stable_name
 
 
 @dataclass(frozen=True)

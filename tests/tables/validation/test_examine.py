@@ -284,9 +284,9 @@ def test_a_damaged_table_of_columns_is_a_problem_and_no_crash(run: Path, columns
 
 
 def test_files_of_a_size_that_no_result_has_are_not_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocl_bench.tables.validation.rows.LARGEST_ROWS", 100)
+    monkeypatch.setattr("ocl_bench.evaluation.examination.rows.LARGEST_ROWS", 100)
     assert fields(run) == {"rows.file"}
-    monkeypatch.setattr("ocl_bench.tables.validation.examine.LARGEST_RESULT", 100)
+    monkeypatch.setattr("ocl_bench.evaluation.examination.examine_file.LARGEST_RESULT", 100)
     with pytest.raises(UsageError, match="MB, a result at most"):
         examine(run)
 

@@ -12,12 +12,12 @@ import pytest
 from ocl_bench import compare
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
+from ocl_bench.evaluation.examination import refusals
+from ocl_bench.evaluation.examination.refusals import why_not_ranked
 from ocl_bench.results.record import read_result
 from ocl_bench.tables.comparison.methods import find_method
 from ocl_bench.tables.leaderboard.build import make_board
-from ocl_bench.tables.validation import refusals
 from ocl_bench.tables.validation.examine import examine
-from ocl_bench.tables.validation.refusals import why_not_ranked
 
 RESULTS = bundled("leaderboards") / "results" / "clevrtex"
 

@@ -12,10 +12,10 @@ import numpy as np
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import file_sha256
+from ...families.image_properties import PROPERTIES
 from ...families.summary import summarise
 from ...metrics import find_metric, is_metric
 from ...results.record import Result, read_rows
-from ..leaderboard.strata import COLUMNS
 
 if TYPE_CHECKING:
     import pandas
@@ -75,11 +75,10 @@ def _wrong_columns(rows: pandas.DataFrame, name: str) -> FieldProblems:
             yield f"rows.{column}", f"holds {rows[column].dtype}, not whole numbers"
     if "n_objects" in rows and is_integer_dtype(rows["n_objects"]) and (rows["n_objects"] < 0).any():
         yield "rows.n_objects", "an image has a negative number of objects"
-    shares = [column for column in COLUMNS if column != "n_objects"]
-    for column in ("n_frames", *shares):
+    for column in ("n_frames", *PROPERTIES):
         if column in rows and (is_bool_dtype(rows[column]) or not is_numeric_dtype(rows[column])):
             yield f"rows.{column}", f"holds {rows[column].dtype}, not numbers"
-        elif column in shares and column in rows and not rows[column].dropna().between(0, 1).all():
+        elif column in PROPERTIES and column in rows and not rows[column].dropna().between(0, 1).all():
             yield f"rows.{column}", "a share lies outside [0, 1]"
 
 

@@ -21,7 +21,7 @@ from ...families.summary import edited_value
 from ...results.ranks_with import Reason, Reference, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import rows_of, where
-from .examine import examine_file
+from .examine_file import examine_file
 
 _OF_CARD = re.compile(r"task\..*|fit(\..*)?|data\.revision|metrics\.[^.]+")
 """Fields that only the card with which a result was made can judge."""
@@ -103,7 +103,7 @@ def _remember(mark: Path) -> None:
 @cache
 def _sources() -> str:
     """Hash of what decides: the sources of all checks and the cards of the models. A file passes each version anew."""
-    rooms = [PACKAGE / room for room in ("core", "metrics", "cards", "results", "families", "tables/validation")]
+    rooms = [PACKAGE / room for room in ("core", "metrics", "cards", "results", "families", "evaluation/examination")]
     found = hashlib.sha256()
     for path in sorted([*(path for room in rooms for path in room.rglob("*.py")), *CARDS.glob("*.yaml")]):
         found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())

@@ -1,0 +1,1 @@
+"""Is a finished result what its rows and its cards say?"""
