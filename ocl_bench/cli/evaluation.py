@@ -16,10 +16,10 @@ from ..core.paths import bundled, results_root
 from ..evaluation.heads import with_head
 from ..evaluation.loop import Runner
 from ..evaluation.plan import Plan, make_plan
+from ..evaluation.references import CHEAP, reference_results
 from ..evaluation.run import run
 from ..metrics import find_metric
 from ..results.record import Result, read_rows
-from ..results.references import CHEAP, reference_results
 from ..training.follow_up import flags
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate_and_report(
     if result.reused:
         made = f"{result.identity.created}, commit {result.identity.commit[:8] or 'unknown'}"
         logger.info("this result was finished before (%s); --force computes it again", made)
-    references = reference_results(result, [root])
+    references = reference_results(result, [root], plan.task)
     if floors:
         references = _with_floors(plan, result, references, root, save_predictions)
     elif not references:
@@ -116,7 +116,7 @@ def _with_floors(
             run(replace(other, listed=plan.listed), results=root, save_predictions=save_predictions)
         except UsageError:
             continue  # a floor without the fields that this task needs
-    return reference_results(result, [root])
+    return reference_results(result, [root], plan.task)
 
 
 def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:

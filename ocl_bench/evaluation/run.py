@@ -23,7 +23,7 @@ from ..core.locks import locked
 from ..core.log import logger, progress_bar
 from ..core.machine import fixed_arithmetic, peak_memory_mb
 from ..core.paths import results_root
-from ..families.summary import edited_value, summarise
+from ..families.summary import summarise
 from ..models.loading import LoadedModel
 from ..results import provenance
 from ..results import record as records
@@ -31,6 +31,7 @@ from ..results.config import write_config
 from ..results.record import Result
 from ..results.store import rows_of
 from .determinism import agreement
+from .examination.refusals import refusal
 from .fitting import fit_section
 from .heads import with_head
 from .loop import Runner, input_size
@@ -150,8 +151,10 @@ def run(
     stem = plan.key[:8]  # for people; `_read_finished` compares the whole key
     path = folder / f"{stem}.json"
 
+    refused: set[Any] = set()
+
     def finished() -> Result | None:
-        return _read_finished(path, plan, save_predictions) if plan.model.reusable and not force else None
+        return _reusable(path, plan, save_predictions, refused) if plan.model.reusable and not force else None
 
     if done := finished():
         return done
@@ -353,6 +356,17 @@ def _setup_of(plan: Plan) -> records.Setup:
     )
 
 
+def _reusable(path: Path, plan: Plan, save_predictions: bool, refused: set[Any]) -> Result | None:
+    """The finished result of this plan, unless `validate` refuses it, which is said once. refused: stamps of such."""
+    stamp = _stamp(path)
+    done = _read_finished(path, plan, save_predictions) if stamp not in refused else None
+    if done is None or (problem := refusal(done, plan.task)) is None:
+        return done
+    refused.add(stamp)
+    logger.warning("%s: %s; it is computed again", path, problem.message)
+    return None
+
+
 def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too: bool = False) -> Result | None:
     """The finished result of this plan, or None when it is missing, damaged, or without its rows or predictions.
 
@@ -372,12 +386,9 @@ def _read_finished(path: Path, plan: Plan, save_predictions: bool, *, failed_too
     if result.identity.batch_independent is False and result.setup.batch_size != plan.batch_size:
         return None  # another batch size would give something else
     try:
-        rows = rows_of(result)
+        rows_of(result)
     except UsageError:
         return None  # missing, or not those that the result recorded: computed again
-    if (edited := edited_value(result, rows, plan.task)) is not None:
-        logger.warning("%s: %s; it is computed again", path, edited.message)
-        return None
     if save_predictions and not path.with_suffix(".predictions").is_dir():
         return None
     result._reused = True  # a private attribute: it is not written to the file

@@ -350,15 +350,28 @@ def test_the_numbers_are_those_without_the_two_predictions(tmp_path: Path) -> No
     assert model.seen == ("s0000", "s0004", "s0008", "s0000", "s0000", "s0003", "s0001")
 
 
-def test_a_result_that_was_edited_by_hand_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("section", "field", "value", "said"),
+    [
+        ("metrics", "value", 0.99, "is 0.99 in the file, but its rows give"),
+        ("metrics", "ci95", [0.1, 0.9], ".ci95: (0.1, 0.9), but the rows give"),
+        ("metrics", "n_valid", 3, ".n_valid: 3, but the rows give"),
+        ("counts", "single_object_share", 0.25, "counts.single_object_share: 0.25, but the rows give"),
+        ("model", "role", "floor", "model.role: 'floor' is reserved"),
+    ],
+)
+def test_a_result_that_was_edited_by_hand_is_computed_again(
+    section: str, field: str, value: Any, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = model_file(tmp_path)
     first = evaluated(tmp_path, path)
     assert first.path is not None
-    main = first.task.main
     content = json.loads(first.path.read_text())
-    content["metrics"][main]["value"] = 0.99
+    place = content["metrics"][first.task.main] if section == "metrics" else content[section]
+    assert place[field] != value
+    place[field] = value
     first.path.write_text(json.dumps(content))
     again = evaluated(tmp_path, path)
-    assert not again.reused and again.metrics[main].value == first.metrics[main].value
-    assert "is 0.99 in the file, but its rows give" in caplog.text
-    assert evaluated(tmp_path, path).reused
+    assert not again.reused and (again.metrics, again.model.role) == (first.metrics, "model")
+    assert said in caplog.text and caplog.text.count("it is computed again") == 1
+    assert evaluated(tmp_path, path).reused and caplog.text.count("it is computed again") == 1

@@ -14,6 +14,7 @@ from tiny_evaluation import memory_data, tiny_plan, tiny_task
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import write_atomically
+from ocl_bench.evaluation.references import reference_results
 from ocl_bench.evaluation.run import run
 from ocl_bench.families.image_properties import PROPERTIES
 from ocl_bench.results.migrations import SCHEMA, migrate
@@ -26,7 +27,6 @@ from ocl_bench.results.record import (
     read_rows,
     write_result,
 )
-from ocl_bench.results.references import reference_results
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,19 @@ def test_references_are_floors_and_ceilings_of_the_same_images(tmp_path: Path) -
     assert names[-1] == "oracle" and sorted(names) == ["grid", "oracle", "single-slot"]
     version_2 = run(tiny_plan(count=6, task=tiny_task(version=2)), results=tmp_path, progress=False)
     assert reference_results(version_2, [tmp_path]) == []
+
+
+@pytest.mark.parametrize("field", ["value", "ci95", "se"])
+def test_a_reference_that_was_edited_by_hand_is_left_out_with_one_line(
+    field: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("single-slot", "grid"):
+        edited = run(tiny_plan(name, count=6), results=tmp_path, progress=False)
+    mine = run(tiny_plan(count=6), results=tmp_path, progress=False)
+    assert edited.path is not None
+    content = json.loads(edited.path.read_text())
+    content["metrics"][edited.task.main][field] = [0.0, 1.0] if field == "ci95" else 0.5
+    edited.path.write_text(json.dumps(content))
+    assert [one.model.name for one in reference_results(mine, [tmp_path], tiny_task())] == ["single-slot"]
+    (line,) = caplog.messages
+    assert line.startswith(f"grid ({edited.path}) is left out: ") and "rows give" in line

@@ -9,9 +9,9 @@ from typing import Any
 
 from ...cards.task import TaskSpec
 from ...core.plot_style import PALETTE
+from ...evaluation.references import one_of_each, stored_references
 from ...metrics.mistakes import KINDS
 from ...results.record import Result
-from ...results.references import reference_results
 from ..render import render, write_page
 from .chart import line_chart
 from .diagnosis import diagnosis
@@ -70,15 +70,15 @@ def report(
     out = Path(out)
     saved = [Saved(one, one.predictions, one.result.seeds.noise[0]) if one.predictions else None for one in runs]
     names = {one.name for one in runs}
-    floor = best_floor(runs[0], runs[0].folders, names) if runs[0].family.view in COUNTED else None
+    stored = stored_references(runs[0].result, runs[0].folders, runs[0].task)
+    floor = best_floor(runs[0], stored, names) if runs[0].family.view in COUNTED else None
     beside = Saved(floor, floor.predictions, floor.result.seeds.noise[0]) if floor and floor.predictions else None
     inline = runs[0].result.counts.attempted * PICTURES.get(runs[0].family.view, 1) <= INLINE_PICTURES
     # In files, samples of similar value lie together: the first screen then needs one file and not all of them.
     numbers = columns(runs, by_value=not inline)
     drawn = pictures(runs, numbers["ids"], saved, beside, progress=progress)
     inside, files = _placed(drawn, inline, out)
-    references = [one for one in reference_results(runs[0].result, runs[0].folders) if one.model.name not in names]
-    content = {**report_content(runs, references, saved, beside), "comparison": compared}
+    content = {**report_content(runs, one_of_each(stored, names), saved, beside), "comparison": compared}
     data = {
         "runs": [one.name for one in runs],
         "unit": runs[0].family.unit,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from ...metrics import find_metric
-from ...results.ranks_with import same_images
-from ...results.store import find, rows_of
+from ...results.record import Result
+from ...results.store import rows_of
 from .run import Run, mean_over_seeds, predictions_of
 
 
-def best_floor(run: Run, folders: Iterable[Path], without: Iterable[str]) -> Run | None:
+def best_floor(run: Run, references: Iterable[Result], without: Iterable[str]) -> Run | None:
     """The best floor on the samples of a run whose predictions lie beside its result.
 
     Args:
         run: what is diagnosed.
-        folders: folders of results that are searched.
+        references: floors and ceilings on the same samples.
         without: names of models that are no floor here, as they are diagnosed themselves.
 
     Returns:
@@ -26,8 +25,8 @@ def best_floor(run: Run, folders: Iterable[Path], without: Iterable[str]) -> Run
     left_out = set(without)
     found = [
         result
-        for result in find(folders, run.result.task.name)
-        if result.model.role == "floor" and result.model.name not in left_out and same_images(run.result, result)
+        for result in references
+        if result.model.role == "floor" and result.model.name not in left_out
         if predictions_of(result) is not None and result.metrics[main].value is not None
     ]
     if not found:
