@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 
-from ..core.errors import OclBenchError, SampleError
+from ..core.errors import OclBenchError, SampleError, UsageError
 from ..core.types import Batch, Prediction, Video
 from ..families.base import ClipAdapter, LateTally, Tally
 from ..models.frames import video_model
@@ -116,17 +117,34 @@ class VideoRunner:
     def predicted(self, video: Video, seed: int) -> Iterator[tuple[int, list[Item], Prediction]]:
         """Yields the index of the first frame, the items and the prediction of each clip, in order.
 
-        Raises SampleError for a prediction that is not finite.
+        Raises SampleError for a prediction that is not finite, and UsageError for a number of slots that changes.
         """
         length = max(1, len(video)) if getattr(self.model, "whole_video", False) else self.plan.batch_size
-        state = None
+        state, slots = None, None
         for frames in self._pieces(len(video), length):
             items = self._read(video, frames)
             prediction = self._predict(items, frames.start, seed, state)
             state = prediction.state
+            slots = self._slots(prediction, frames.start, slots)
             if not self.adapter.finite(prediction).all():
                 raise SampleError(video.id, f"model {self.plan.model.name}: the prediction is not finite")
             yield frames.start, items, prediction
+
+    def _slots(self, prediction: Prediction, start: int, before: int | None) -> int | None:
+        """Number of slots of a video model's soft masks (T, K, h, w); None for label maps and slots linked by number.
+
+        A slot means the same object in all frames, which another number of slots contradicts. before: of the last clip.
+        """
+        masks = cast(Tensor, prediction.masks)
+        if not getattr(self.plan.model.model, "reads_video", False) or not masks.is_floating_point():
+            return None
+        if before is not None and masks.shape[1] != before:
+            raise UsageError(
+                f"model {self.plan.model.name}: Prediction.masks has {masks.shape[1]} slots from frame {start} on, "
+                f"{before} before; a slot means the same object in all frames: give as many slots for each clip, with "
+                "weight 0 for those that are not in use, or integer label maps"
+            )
+        return masks.shape[1]
 
     def _pieces(self, count: int, length: int) -> Iterator[range]:
         """The frames of each clip of up to `length`; none holds frames from both sides of those that stand alone."""

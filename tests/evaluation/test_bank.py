@@ -60,7 +60,7 @@ class LabelledReader:
 
 def data(**keywords: Any) -> OpenData:
     reader = LabelledReader(**keywords)
-    return OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "")  # type: ignore[arg-type]
+    return OpenData(reader, "supplied", "supplied-1", Path("."), reader.ids, "")  # type: ignore[arg-type]
 
 
 class Pixels:

@@ -52,8 +52,8 @@ def test_the_fit_split_is_recorded_with_the_images_that_failed_and_the_rate_that
     rates = TASK.fit.model_copy(update={"learning_rates": (1e-6, 0.03), "steps": 60}) if TASK.fit else None
     fit = result(tmp_path, train=damaged(), card=TASK.model_copy(update={"fit": rates})).fit
     assert fit is not None
-    assert (fit.head, fit.kind, fit.split) == ("recognition", "embedded", "train")
-    assert (fit.revision, fit.samples) == ("embedded-r1-00000000", 40)
+    assert (fit.head, fit.kind, fit.split) == ("recognition", "supplied", "train")
+    assert (fit.revision, fit.samples) == ("supplied-0", 40)
     assert fit.ids_sha256 == ids_hash(damaged().ids) and fit.left_out == BROKEN
     assert fit.chosen == {"learning_rate": 0.03}
 

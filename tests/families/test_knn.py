@@ -266,8 +266,8 @@ class ColourReader:
 
 def colours(count: int, seed: int) -> OpenData:
     reader = ColourReader(count, seed)
-    revision, names = f"embedded-r1-{seed:08d}", {0: "red", 1: "green", 2: "blue"}
-    return OpenData(reader, "embedded", revision, Path("."), reader.ids, "", names)  # type: ignore[arg-type]
+    revision, names = f"supplied-{seed}", {0: "red", 1: "green", 2: "blue"}
+    return OpenData(reader, "supplied", revision, Path("."), reader.ids, "", names)  # type: ignore[arg-type]
 
 
 class Tokens:

@@ -73,7 +73,7 @@ class Quarters(SampleSequence):
 
 def data(count: int, first: int = 0) -> OpenData:
     reader = Quarters(count, first)
-    return OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "in memory")
+    return OpenData(reader, "supplied", "supplied-1", Path("."), reader.ids, "in memory")
 
 
 class Colours:

@@ -218,6 +218,48 @@ def test_a_frame_that_is_not_finite_fails_the_video(tmp_path: Path) -> None:
     assert "not finite" in result.counts.failed[0].error
 
 
+class SlotsOfClip:
+    """A video model with as many slots as `numbers` says for each clip of two frames."""
+
+    reads_video = True
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def predict(self, batch: Batch) -> Prediction:
+        assert batch.video is not None
+        masks = torch.eye(self.numbers[batch.start // 2])[_colour_of(batch.video[0])].movedim(3, 1)[None]
+        return Prediction(masks=masks, mask_source="decoder")
+
+
+def test_as_many_slots_in_every_clip_of_a_video(tmp_path: Path) -> None:
+    """What a slot shows is known by its number: another number of slots says that this is not kept."""
+    assert scored(SlotsOfClip(3, 3, 3), tmp_path, batch_size=2).metrics["fg_ari_video"].value == 1
+    for numbers, start in (((4, 3, 3), 2), ((3, 3, 5), 4)):
+        before, after = numbers[0], numbers[start // 2]
+        with pytest.raises(UsageError, match=f"has {after} slots from frame {start} on, {before} before") as said:
+            scored(SlotsOfClip(*numbers), tmp_path, batch_size=2)
+        assert "weight 0 for those that are not in use" in str(said.value)
+
+
+class ImageSlots:
+    """An image model with more slots for later frames, which the suite links."""
+
+    def predict(self, batch: Batch) -> Prediction:
+        self.slots = getattr(self, "slots", 2) + 1
+        return Prediction(masks=torch.eye(self.slots)[_colour_of(batch.image)].movedim(3, 1), mask_source="decoder")
+
+
+def _colour_of(image: torch.Tensor) -> torch.Tensor:
+    """0 for grey, 1 for red, 2 for blue."""
+    return torch.where(image[:, 0] > 0.5, 1, torch.where(image[:, 2] > 0.5, 2, 0))
+
+
+def test_slots_that_the_suite_links_may_change_in_number(tmp_path: Path) -> None:
+    found = scored(ImageSlots(), tmp_path, batch_size=2)
+    assert found.model.mask_source == "decoder+linked-masks" and found.metrics["fg_ari_video"].value == 1
+
+
 class TestWrongPredictions:
     def test_no_masks(self, tmp_path: Path) -> None:
         with pytest.raises(NotApplicableError, match="masks is missing"):

@@ -94,7 +94,7 @@ def annotated(count: int, first: int = 0) -> OpenData:
     """Data of `Annotated`."""
     reader = Annotated(count, first)
     names = {1: "one", 2: "two"}
-    return OpenData(reader, "embedded", f"embedded-r1-{first:08d}", Path("."), reader.ids, "in memory", names)  # type: ignore[arg-type]
+    return OpenData(reader, "supplied", f"supplied-{first}", Path("."), reader.ids, "in memory", names)  # type: ignore[arg-type]
 
 
 class Everything:

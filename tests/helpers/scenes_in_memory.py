@@ -59,8 +59,8 @@ class SceneReader:
 def scene_data(count: int, first: int = 0) -> OpenData:
     reader = SceneReader(count, first)
     names = {category: f"thing {category}" for category in CATEGORIES}
-    revision = f"embedded-r1-{first:08d}"
-    return OpenData(reader, "embedded", revision, Path("."), reader.ids, "in memory", names)  # type: ignore[arg-type]
+    revision = f"supplied-{first}"
+    return OpenData(reader, "supplied", revision, Path("."), reader.ids, "in memory", names)  # type: ignore[arg-type]
 
 
 def task(head: str, **protocol: Any) -> TaskSpec:

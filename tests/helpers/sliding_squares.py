@@ -80,7 +80,7 @@ class Sliding:
 def sliding(count: int, first: int = 0, **keywords: Any) -> OpenData:
     timing = keywords.pop("timing", {})
     reader = Sliding(count, first=first, **keywords)
-    return OpenData(reader, "embedded", f"embedded-r1-{first:08d}", Path("."), reader.ids, "in memory", timing=timing)  # type: ignore[arg-type]
+    return OpenData(reader, "supplied", f"supplied-{first}", Path("."), reader.ids, "in memory", timing=timing)  # type: ignore[arg-type]
 
 
 class Centres:

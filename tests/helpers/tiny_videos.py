@@ -90,7 +90,7 @@ class VideoMemory:
 
 def memory_videos(count: int = 4, **keywords: Any) -> OpenData:
     reader = VideoMemory(count, **keywords)
-    return OpenData(reader, "embedded", "embedded-r1-00000000", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
+    return OpenData(reader, "supplied", "supplied-1", Path("."), reader.ids, "data: in memory")  # type: ignore[arg-type]
 
 
 class Colours:

@@ -73,7 +73,7 @@ class Oblong(MemoryReader):
 
 def test_masks_of_whole_images_are_cropped_like_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Oblong(4)
-    data = OpenData(reader, "embedded", "embedded-r1-00000000", tmp_path, reader.ids, "")  # type: ignore[arg-type]
+    data = OpenData(reader, "supplied", "supplied-1", tmp_path, reader.ids, "")  # type: ignore[arg-type]
     monkeypatch.setattr(score, "open_data", lambda *arguments, **keywords: data)
     task = tiny_task(protocol={"crop": "center-0.8", "input": SIZE, "score_at": SIZE})
     write_masks(tmp_path / "whole", data)
@@ -99,7 +99,7 @@ def test_masks_whose_size_fits_image_and_crop_are_refused_or_declared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Square(4)
-    data = OpenData(reader, "embedded", "embedded-r1-00000000", tmp_path, reader.ids, "")  # type: ignore[arg-type]
+    data = OpenData(reader, "supplied", "supplied-1", tmp_path, reader.ids, "")  # type: ignore[arg-type]
     monkeypatch.setattr(score, "open_data", lambda *arguments, **keywords: data)
     task = tiny_task(protocol={"crop": "center-0.5", "input": SIZE, "score_at": SIZE})
     write_masks(tmp_path / "whole", data)
