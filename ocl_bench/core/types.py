@@ -163,8 +163,8 @@ class Prediction:
     Attributes:
         masks: (B, K, h, w) soft masks (any grid, upsampled bilinearly, then argmax) or (B, H, W) integer label maps.
             For a batch with `video`: (B, T, K, h, w) or (B, T, H, W); a slot means the same object in all frames, so
-            that K is the same for all clips of a video. Soft masks are floating weights in [0, 1], the share of slot k in
-            a pixel. They need not sum to 1 over the slots.
+            that K is the same for all clips of a video. Soft masks are floating weights in [0, 1], the share of slot k
+            in a pixel. They need not sum to 1 over the slots.
         mask_source: origin of the masks; it is printed in the signature.
         slots: (B, K, D) slot vectors.
         tokens: (B, D, h, w) dense features.
