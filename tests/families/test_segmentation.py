@@ -286,11 +286,12 @@ def test_the_mean_over_training_seeds_has_an_interval_of_its_own(tmp_path: Path)
     for seed in (0, 1):
         weak = ceiling("pixels", Weak("tokens"))
         card = weak.card.model_copy(update={"role": "model"})
-        named = replace(weak, card=card, name=f"pixels:{seed}", training_seed=seed, checkpoint_sha256=str(seed) * 64)
+        seeded = {"training_seed": seed, "checkpoint_sha256": str(seed) * 64}
+        named = replace(weak, card=card, name="mine", bundled=False, **seeded)
         score(named, task, tmp_path)
     ((_, rows),) = make_board([tmp_path], task).groups
     mean, *seeds = rows
-    assert mean.model == "pixels (mean of 2 training seeds)" and [row.rank for row in seeds] == ["seed", "seed"]
+    assert mean.model == "mine (mean of 2 training seeds)" and [row.rank for row in seeds] == ["seed", "seed"]
     cell = mean.cells["miou_sem"]
     assert cell.low is not None and cell.high is not None and cell.low < cell.value < cell.high
 
