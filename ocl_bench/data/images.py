@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -217,10 +217,10 @@ def _decode(
 
     try:
         with opened() as picture:
-            if picture.format != "PNG":
+            # Decoding alone does not compare checksums: a flipped bit could change truth unnoticed. Other formats have
+            # none. verify() says what is wrong, and after it Pillow cannot decode the same object.
+            if picture.format != "PNG" or _intact(picture.fp):
                 return _decoded(picture)
-            # verify() compares checksums, which decoding alone does not: a flipped bit could change truth unnoticed.
-            # Other formats have none. After it, Pillow cannot decode the same object.
             picture.verify()
         with opened() as picture:
             return _decoded(picture)
@@ -229,6 +229,24 @@ def _decode(
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"not a {' or '.join(formats)} file"
         raise SampleError(sample_id, f"{path}: {field} cannot be read ({reason}); {remedy}") from error
+
+
+def _intact(file: IO[bytes]) -> bool:
+    """Whether the checksum of each chunk of an open PNG file agrees. The place in the file is left as it was."""
+    place = file.tell()
+    file.seek(8)  # the signature
+    try:
+        kind = b""
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8))
+            checksum = zlib.crc32(file.read(length), zlib.crc32(kind))
+            if not kind.isalpha() or file.read(4) != checksum.to_bytes(4, "big"):
+                return False
+    except struct.error:  # cut
+        return False
+    finally:
+        file.seek(place)
+    return True
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
