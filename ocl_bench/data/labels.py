@@ -16,7 +16,7 @@ from ..core.types import OVERLAP, VOID, Instance
 LARGEST_LABEL = np.iinfo(np.int16).max
 """Largest number of an object in a label map. Negative numbers are void and overlaps."""
 
-_FARTHEST = 1_000_000
+FARTHEST = 1_000_000
 """Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
 
 
@@ -213,7 +213,7 @@ def _corners(polygon: Any) -> list[float]:
         raise ValueError("a polygon needs at least 3 points x, y, x, y, ...")
     # pycocotools draws in 32-bit integers and reserves memory for each pixel of an edge, so a huge coordinate would
     # overflow or exhaust the memory. Written so that NaN is refused as well: it fails every comparison.
-    if not (np.abs(values) <= _FARTHEST).all():
-        raise ValueError(f"a polygon has a coordinate that is not a number up to {_FARTHEST:,}")
+    if not (np.abs(values) <= FARTHEST).all():
+        raise ValueError(f"a polygon has a coordinate that is not a number up to {FARTHEST:,}")
     corners: list[float] = values.tolist()
     return corners

@@ -31,7 +31,7 @@ from ..labels import Runs
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from .dense import DenseFiles, DenseReader, read_codes
-from .places import find_root_with
+from .places import find_root_with, within
 
 CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
@@ -72,7 +72,8 @@ def open_cityscapes(request: Request) -> OpenData:
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:
     """Ids `<city>_<sequence>_<frame>` of a split, each with the places of image and annotation; one may be missing."""
-    folders = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine")]
+    places = (within(root, kind, Path.is_dir) or root / kind for kind in ("leftImg8bit", "gtFine"))
+    folders = [(place / split).relative_to(root).as_posix() for place in places]
     suffixes = ("_leftImg8bit.png", "_gtFine_labelIds.png")
     images, labels = (
         {f"{path.parent.name}/{path.name[: -len(suffix)]}" for path in find_files(root / folder, f"*/[!.]*{suffix}")}

@@ -61,6 +61,11 @@ class FolderOptions(BaseModel):
     background: _Code = 0
     max_objects: int = Field(default=1000, ge=1, le=32767)  # labels are int16
 
+    @property
+    def in_one_folder(self) -> bool:
+        """Whether images and masks lie in the same folder."""
+        return PurePosixPath(self.images) == PurePosixPath(self.masks)
+
 
 Options = TypeVar("Options", bound=FolderOptions)
 
@@ -123,7 +128,13 @@ class FolderReader(SampleSequence[Sample]):
     ) -> FolderReader:
         """List the first `limit` images of the folder, or of `ids` where these are given; no pixel is read."""
         images, other_images = _list(root / options.images, IMAGES)
-        masks, other_masks = _list(root / options.masks, MASK_FILES)
+        # In one folder with the images, as LabelMe saves them, a PNG is an image.
+        together = options.in_one_folder
+        suffixes = tuple(one for one in MASK_FILES if one not in IMAGES) if together else MASK_FILES
+        masks, other_masks = _list(root / options.masks, suffixes)
+        if together:
+            other_images = [name for name in other_images if name not in masks.values()]
+            other_masks = []
         # A mask in another format is asked for, so that the error names the file that is there.
         masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
@@ -133,7 +144,7 @@ class FolderReader(SampleSequence[Sample]):
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
-            "mask": [f"{options.masks}/{masks.get(i, f'{i}.png')}" for i in chosen],
+            "mask": [f"{options.masks}/{masks.get(i, i + suffixes[0])}" for i in chosen],
         }
         # A list of ids says what is left out.
         alone = sorted(masks[i] for i in masks.keys() - images.keys()) if ids is None else []

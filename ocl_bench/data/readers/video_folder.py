@@ -51,6 +51,9 @@ class VideoFolderOptions(FolderOptions):
 def open_video_folder(request: Request) -> OpenData:
     """Open a folder of videos. Raises UsageError for an option, DataMissingError for a missing folder."""
     options = folder_options(VideoFolderOptions, request, "video-folder")
+    if options.in_one_folder:
+        text = "are one folder, in which a frame would be its own mask; put the masks into another"
+        raise UsageError(f"task '{request.task.name}': data.options.images and data.options.masks {text}")
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {counted(len(reader), 'video')} of {root}"

@@ -322,7 +322,11 @@ def find_official(request: Request) -> Path:
 
     def holds(place: Path) -> bool:
         # The root itself may have any name, but must not be the folder of another year.
-        other_year = place.name.startswith("VOC2") and place.name != f"VOC{year}"
+        other_year = place.name.startswith("VOC2") and not place.name.startswith(f"VOC{year}")
         return (place / "JPEGImages").is_dir() and not other_year
 
-    return find_root(request, candidates, holds, f"folder JPEGImages of VOC{year}")
+    # Names of archives, as on Kaggle. That of the test set has no masks.
+    patterns = (f"VOC{year}*", f"VOC{year}*/VOC{year}*", f"VOC*/VOCdevkit/VOC{year}")
+    unpacked = (place for pattern in patterns for place in sorted(root.glob(pattern)))
+    wrapped = (place for place in unpacked if any((place / folder).is_dir() for _, folder in _TRUTHS.values()))
+    return find_root(request, candidates, holds, f"folder JPEGImages of VOC{year}", wrapped=wrapped)

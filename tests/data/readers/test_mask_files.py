@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from layout_trees import card, compressed, save_image, save_picture, uncompressed
+from modern_trees import video_card
 from video_layout_trees import all_frames, frame, moving_labels, open_with, save_jpeg
 
-from ocl_bench.core.errors import SampleError
+from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.data import OpenData, open_data
 from ocl_bench.data.readers.video_folder import open_video_folder
 
@@ -175,3 +176,87 @@ def test_what_is_wrong_with_a_video_file(tmp_path: Path) -> None:
     (tmp_path / "frames/a.mkv").write_bytes(b"no video" * 100)
     with pytest.raises(SampleError, match=r"a\.mkv: cannot be decoded"):
         open_with(open_video_folder, tmp_path, "test").reader[0]
+
+
+def labelme(*shapes: dict[str, Any], height: int | None = 20, width: int | None = 30) -> dict[str, Any]:
+    """The file that LabelMe saves for an image (its keys from memory)."""
+    return {
+        "version": "5.4.1", "flags": {}, "shapes": list(shapes), "imagePath": "a.png", "imageData": None,
+        "imageHeight": height, "imageWidth": width,
+    }  # fmt: skip
+
+
+def shape(label: str, *points: tuple[float, float], kind: str = "polygon", group: int | None = None) -> dict[str, Any]:
+    return {"label": label, "points": list(points), "group_id": group, "shape_type": kind, "flags": {}}
+
+
+def box(left: int, top: int, right: int, bottom: int) -> tuple[tuple[int, int], ...]:
+    """The corners of the pixels of a rectangle, whose last row and column belong to it."""
+    return (left, top), (right - 1, top), (right - 1, bottom - 1), (left, bottom - 1)
+
+
+def test_shapes_of_labelme_are_objects(tmp_path: Path) -> None:
+    """In one folder with the images, as LabelMe saves them; later shapes over earlier ones, groups joined."""
+    expected = np.zeros(CODES.shape, np.int16)
+    expected[2:10, 2:10], expected[4:8, 4:6] = 1, 2
+    expected[12:18, 5:15] = expected[12:18, 20:25] = 3
+    expected[0:3, 27:30] = -1
+    y, x = np.indices(CODES.shape)
+    distance = np.hypot(y - 5, x - 20)
+    expected[distance <= 3.5] = 4
+    content = labelme(
+        shape("cat", *box(2, 2, 10, 10)),
+        shape("cat", (5, 7), (4, 4), kind="rectangle"),
+        shape("dog", *box(5, 12, 15, 18), group=7),
+        shape("ball", (20, 5), (23, 5), kind="circle"),
+        shape("dog", *box(20, 12, 25, 18), group=7),
+        shape("__ignore__", *box(27, 0, 30, 3)),
+    )
+    save_image(tmp_path / "photos/a.png", CODES.shape)
+    (tmp_path / "photos/a.json").write_text(json.dumps(content))
+    options = {"images": "photos", "masks": "photos"}
+    data = open_data(card(reader="folder", folder=str(tmp_path), options=options))
+    labels = data.reader[0].truth.labels
+    assert data.ids == ("a",) and "not read" not in data.note
+    sure = (distance <= 2.5) | (distance > 3.5)  # of the border of a circle, Pillow decides
+    assert np.array_equal(labels[sure], expected[sure])
+
+
+def test_groups_of_other_labels_and_shapes_without_group_are_apart(tmp_path: Path) -> None:
+    corners = box(2, 2, 5, 5), box(6, 2, 9, 5), box(10, 2, 13, 5)
+    shapes = [shape("a", *corners[0], group=1), shape("b", *corners[1], group=1), shape("a", *corners[2])]
+    labels = write(tmp_path, ".json", labelme(*shapes, height=None, width=None)).reader[0].truth.labels
+    assert [labels[3, column] for column in (3, 7, 11)] == [1, 2, 3]
+    assert not write(tmp_path, ".json", labelme()).reader[0].truth.labels.any()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (labelme(shape("wire", (1, 1), (9, 9), kind="linestrip")), "'wire' is a linestrip of 2 points; only polygons"),
+        (labelme(shape("cat", (1, 1), (9, 9))), "'cat' is a polygon of 2 points"),
+        (labelme(shape("cat", *box(1, 1, 5, 5)), height=30), "of an image of 30x30, the image has 30x20"),
+        (labelme(shape("cat", (1, 1), (9, 9), (1e9, 2))), "is not x, y of at most 1,000,000"),
+        (labelme({"label": "cat"}), "'points'"),
+        ({"shapes": 7}, "mask cannot be read"),
+        (labelme(*[shape("cat", *box(1, 1, 5, 5))] * 255), "255 objects, at most 254"),
+    ],
+)
+def test_what_labelme_cannot_mean_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    data = write(tmp_path, ".json", content)
+    with pytest.raises(SampleError) as caught:
+        _ = data.reader[0]
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_photograph_is_never_its_own_mask(tmp_path: Path) -> None:
+    """Images and masks in one folder: without a mask the sample fails."""
+    save_image(tmp_path / "photos/a.png", CODES.shape)
+    options = {"images": "photos", "masks": "./photos"}
+    data = open_data(card(reader="folder", folder=str(tmp_path), options=options))
+    with pytest.raises(SampleError, match="mask file is missing"):
+        _ = data.reader[0]
+    save_image(tmp_path / "videos/v/0.png", CODES.shape)
+    options = {"images": "videos", "masks": "videos"}
+    with pytest.raises(UsageError, match="a frame would be its own mask"):
+        open_data(video_card(reader="video-folder", folder=str(tmp_path), split="val", options=options))
