@@ -18,7 +18,7 @@ from ..core.log import warn_once
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Formats of images by Pillow's names, whatever the suffix of the file. Masks are PNG."""
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
     *(KeyError, IndexError, TypeError, OverflowError, RuntimeError),
 )
@@ -112,7 +112,7 @@ def remark_orientation(picture: Image.Image, path: Path) -> None:
     """Warn, once for the folder above that of `path`, when the EXIF orientation of a picture is not applied to it."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
-    except _UNREADABLE:  # a damaged EXIF section says nothing about the pixels
+    except UNREADABLE:  # a damaged EXIF section says nothing about the pixels
         return
     if orientation in range(2, 9):
         folder = path.parent.parent
@@ -224,7 +224,7 @@ def _decode(
             picture.verify()
         with opened() as picture:
             return _decoded(picture)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"not a {' or '.join(formats)} file"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from layout_trees import card, compressed, save_image, save_picture, uncompressed
 from modern_trees import video_card
+from PIL import Image
 from video_layout_trees import all_frames, frame, moving_labels, open_with, save_jpeg
 
 from ocl_bench.core.errors import SampleError, UsageError
@@ -148,6 +151,68 @@ def test_a_video_file_is_that_of_its_frames(tmp_path: Path, suffix: str) -> None
     video = data.reader[0]
     for t in (3, 0, 2, 2):
         assert np.array_equal(video.frames[t].image, frames[t]), "in any order"
+
+
+def write_gif(path: Path, frames: list[Image.Image], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    return path
+
+
+@pytest.mark.parametrize("times", [{}, {"duration": 0}, {"duration": [100, 0, 40, 0, 20, 0]}])
+def test_every_frame_of_a_gif_is_read(tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without times, and without the package `av`."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    pictures = []
+    for t in range(6):
+        pixels = np.zeros((*SHAPE, 3), np.uint8)
+        pixels[2:9, 1 + 2 * t : 6 + 2 * t] = (250, 10 * t, 30)
+        pictures.append(Image.fromarray(pixels))
+    path = write_gif(tmp_path / "frames/a.gif", pictures, **times)
+    assert path.read_bytes()[:6] == (b"GIF89a" if times.get("duration") else b"GIF87a")
+    write_masks(tmp_path, 6)
+    video = open_with(open_video_folder, tmp_path, "test").reader[0]
+    for t in (0, 1, 2, 3, 4, 5, 2, 0):
+        assert np.array_equal(video.frames[t].image, np.asarray(pictures[t])), f"frame {t}"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(SampleError, match=r"a\.gif: (cannot be decoded|5 frames, 6 masks)"):
+        open_with(open_video_folder, tmp_path, "test").reader[0]
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3])
+def test_frames_of_a_gif_are_drawn_over_the_ones_before(tmp_path: Path, disposal: int) -> None:
+    """Each frame is a small square that is else transparent; its disposal says what stays of it."""
+    palette = [0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]
+    content = bytearray(b"GIF89a" + struct.pack("<HHBBB", SHAPE[1], SHAPE[0], 0xF1, 0, 0) + bytes(palette))
+    expected = []
+    canvas = np.zeros((*SHAPE, 3), np.uint8)
+    for t in range(3):
+        # A frame of 4x4 pixels, of which the left half is transparent; 0 is the transparent number after the first.
+        pixels = np.full((4, 4), t + 1, np.uint8) if t == 0 else np.repeat([[0, 0, t + 1, t + 1]], 4, 0)
+        left = 3 * t
+        method = disposal if t else min(disposal, 1)  # programs differ on what was there before the first frame
+        content += b"!\xf9\x04" + struct.pack("<BHBB", method << 2 | (t > 0), 10, 0, 0)
+        content += b"," + struct.pack("<HHHHB", left, 2, 4, 4, 0) + b"\x02"
+        # Without compression: a clear code (4) before each pair of pixels keeps all codes at 3 bits.
+        codes = [code for row in pixels.reshape(-1, 2).tolist() for code in (4, *row)] + [5]
+        bits = sum(code << 3 * k for k, code in enumerate(codes))
+        packed = bits.to_bytes((3 * len(codes) + 7) // 8, "little")
+        content += bytes([len(packed)]) + packed + b"\0"
+        shown = canvas.copy()
+        window = shown[2:6, left : left + 4]
+        window[pixels > 0] = np.reshape(palette, (4, 3))[pixels[pixels > 0]]
+        expected.append(shown)
+        if method < 2:
+            canvas = shown
+        elif method == 2:
+            canvas = shown.copy()
+            canvas[2:6, left : left + 4] = 0
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/a.gif").write_bytes(content + b";")
+    write_masks(tmp_path, 3)
+    video = open_with(open_video_folder, tmp_path, "test").reader[0]
+    for t in (0, 1, 2, 1):
+        assert np.array_equal(video.frames[t].image, expected[t]), f"frame {t}"
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pixels"), [(".mp4", "mpeg4", "yuv420p"), (".gif", "gif", "rgb8")])
