@@ -64,7 +64,7 @@ class Truth:
     labels: np.ndarray
     categories: tuple[int, ...] = ()
     classes: np.ndarray | None = None
-    instances: tuple[Instance, ...] = ()
+    instances: Sequence[Instance] = ()
     label: int | None = None
     questions: tuple[Question, ...] = ()
     locations: np.ndarray | None = None

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,7 +18,7 @@ from ..core.log import warn_once
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Formats of images by Pillow's names, whatever the suffix of the file. Masks are PNG."""
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
     *(KeyError, IndexError, TypeError, OverflowError, RuntimeError),
 )
@@ -112,7 +112,7 @@ def remark_orientation(picture: Image.Image, path: Path) -> None:
     """Warn, once for the folder above that of `path`, when the EXIF orientation of a picture is not applied to it."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
-    except _UNREADABLE:  # a damaged EXIF section says nothing about the pixels
+    except UNREADABLE:  # a damaged EXIF section says nothing about the pixels
         return
     if orientation in range(2, 9):
         folder = path.parent.parent
@@ -217,18 +217,36 @@ def _decode(
 
     try:
         with opened() as picture:
-            if picture.format != "PNG":
+            # Decoding alone does not compare checksums: a flipped bit could change truth unnoticed. Other formats have
+            # none. verify() says what is wrong, and after it Pillow cannot decode the same object.
+            if picture.format != "PNG" or _intact(picture.fp):
                 return _decoded(picture)
-            # verify() compares checksums, which decoding alone does not: a flipped bit could change truth unnoticed.
-            # Other formats have none. After it, Pillow cannot decode the same object.
             picture.verify()
         with opened() as picture:
             return _decoded(picture)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"not a {' or '.join(formats)} file"
         raise SampleError(sample_id, f"{path}: {field} cannot be read ({reason}); {remedy}") from error
+
+
+def _intact(file: IO[bytes]) -> bool:
+    """Whether the checksum of each chunk of an open PNG file agrees. The place in the file is left as it was."""
+    place = file.tell()
+    file.seek(8)  # the signature
+    try:
+        kind = b""
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8))
+            checksum = zlib.crc32(file.read(length), zlib.crc32(kind))
+            if not kind.isalpha() or file.read(4) != checksum.to_bytes(4, "big"):
+                return False
+    except struct.error:  # cut
+        return False
+    finally:
+        file.seek(place)
+    return True
 
 
 def _decoded(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import reduce
+from operator import ior
 from typing import Any
 
 import numpy as np
@@ -10,14 +13,38 @@ from ..core.errors import SampleError
 from ..core.rle import unpack_runs
 from ..core.types import OVERLAP, VOID, Instance
 
-_WIDEST = 1 << 16
-"""Widest range of numbers that are looked up in a table; numbers further apart, as those of colours, are sorted."""
-
 LARGEST_LABEL = np.iinfo(np.int16).max
 """Largest number of an object in a label map. Negative numbers are void and overlaps."""
 
-_FARTHEST = 1_000_000
+FARTHEST = 1_000_000
 """Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Maps of one size as runs of pixels, row after row, in which no map changes: far fewer than pixels.
+
+    Attributes:
+        values: for each map, its number in each run (N,).
+        lengths: (N,) pixels of each run.
+        shape: of the maps.
+    """
+
+    values: list[np.ndarray]
+    lengths: np.ndarray
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, *maps: np.ndarray) -> Runs:
+        """The runs of one or more maps of the same size."""
+        lines = [one.ravel() for one in maps]
+        changed = reduce(ior, (line[1:] != line[:-1] for line in lines))
+        starts = np.append(0, np.flatnonzero(changed) + 1)[: lines[0].size]  # an empty map has none
+        return cls([line[starts] for line in lines], np.diff(starts, append=lines[0].size), maps[0].shape)
+
+    def drawn(self, values: np.ndarray) -> np.ndarray:
+        """The map that has these values in the runs."""
+        return np.repeat(values, self.lengths).reshape(self.shape)
 
 
 def narrowed(labels: np.ndarray, sample_id: str, where: object) -> np.ndarray:
@@ -95,35 +122,23 @@ def class_regions(classes: np.ndarray, void: int | None = None) -> tuple[np.ndar
     Returns:
         Labels (H, W) int16 from 1, VOID where the class is void, and the class of each label.
     """
-    numbers = distinct(classes)
-    known = (numbers >= 0) if void is None else (numbers >= 0) & (numbers != void)
-    present = numbers[known]
-    values = np.where(known, np.searchsorted(present, numbers) + 1, VOID).astype(np.int16)
-    return renumbered(classes, numbers, values), tuple(int(value) for value in present)
+    runs = Runs.of(classes)
+    (kinds,) = runs.values
+    known = (kinds >= 0) if void is None else (kinds >= 0) & (kinds != void)
+    present = np.unique(kinds[known])
+    labels = np.where(known, np.searchsorted(present, kinds) + 1, VOID).astype(np.int16)
+    return runs.drawn(labels), tuple(int(value) for value in present)
 
 
 def distinct(codes: np.ndarray) -> np.ndarray:
     """The sorted numbers of a map of any shape: `np.unique`, several times as fast for maps of regions."""
-    line = codes.ravel()
-    # Neighbours mostly are equal, and one of each run of equal pixels is enough.
-    return np.unique(np.append(line[:-1][line[1:] != line[:-1]], line[-1:]))
+    return np.unique(Runs.of(codes).values[0])
 
 
 def renumbered(codes: np.ndarray, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A map with `values[k]` in place of `numbers[k]`; `numbers` are sorted and hold all numbers of the map."""
-    low, high = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, 0)
-    if max(high, 0) - min(low, 0) >= _WIDEST:
-        return values.take(np.searchsorted(numbers, codes))
-    if high - low < 256 and values.min(initial=0) >= -128 and values.max(initial=0) < 128:
-        # Most masks: their lowest bytes tell the numbers apart, and translating these takes half the time.
-        bytewise = np.zeros(256, np.int8)
-        bytewise[numbers.astype(np.uint8)] = values
-        found = np.frombuffer(codes.astype(np.uint8).tobytes().translate(bytewise.tobytes()), np.int8)
-        return found.reshape(codes.shape).astype(values.dtype)
-    # A negative number is found at the end of the table: NumPy counts it from there.
-    table = np.zeros(max(high, 0) - min(low, 0) + 1, values.dtype)
-    table[numbers] = values
-    return table.take(codes)
+    runs = Runs.of(codes)
+    return runs.drawn(values[np.searchsorted(numbers, runs.values[0])])
 
 
 def region_codes(labels: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -198,7 +213,7 @@ def _corners(polygon: Any) -> list[float]:
         raise ValueError("a polygon needs at least 3 points x, y, x, y, ...")
     # pycocotools draws in 32-bit integers and reserves memory for each pixel of an edge, so a huge coordinate would
     # overflow or exhaust the memory. Written so that NaN is refused as well: it fails every comparison.
-    if not (np.abs(values) <= _FARTHEST).all():
-        raise ValueError(f"a polygon has a coordinate that is not a number up to {_FARTHEST:,}")
+    if not (np.abs(values) <= FARTHEST).all():
+        raise ValueError(f"a polygon has a coordinate that is not a number up to {FARTHEST:,}")
     corners: list[float] = values.tolist()
     return corners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pycocotools import mask as rle
 from ocl_bench.core.errors import SampleError
 from ocl_bench.core.types import Instance
 from ocl_bench.data.labels import (
+    Runs,
     class_regions,
     distinct,
     label_map,
@@ -156,3 +158,16 @@ def test_more_objects_than_labels_are_refused() -> None:
     assert labels.tolist() == [[-2, 32768]]
     with pytest.raises(SampleError, match="label 32768, expected"):
         narrowed(labels, "a", "a.json")
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 1), (7, 9), (40, 3)])
+def test_runs_of_two_maps_give_both_maps_back(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(5)
+    maps = [random.integers(0, 2, shape, np.uint8), random.integers(-1, 2, shape, np.int16)]
+    before = [one.copy() for one in maps]
+    runs = Runs.of(*maps)
+    for one, copy, values in zip(maps, before, runs.values, strict=True):
+        assert np.array_equal(one, copy) and np.array_equal(runs.drawn(values), one)
+        assert runs.drawn(values).dtype == one.dtype
+    pairs = list(zip(*runs.values, strict=True))
+    assert all(first != second for first, second in pairwise(pairs)), "no run is cut in two"

@@ -89,6 +89,6 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str) -> Truth:
     """Truth from the numbers (H, W) of an annotation. Raises SampleError for a number above 150."""
     if codes.max(initial=0) > _CLASSES:
         raise SampleError(sample_id, f"{path}: label {codes.max()}, expected 0..{_CLASSES}; is it SceneParsing-150?")
-    classes = codes.astype(np.int16) - np.int16(1)  # 0 becomes VOID, which is -1
+    classes = np.subtract(codes, 1, dtype=np.int16)  # 0 becomes VOID, which is -1
     labels, numbers = class_regions(codes, void=0)
     return Truth(labels, tuple(number - 1 for number in numbers), classes=classes)

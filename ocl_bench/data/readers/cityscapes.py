@@ -27,11 +27,11 @@ from ...core.files import find_files
 from ...core.numbers import counted
 from ...core.types import VOID, Truth
 from ..base import OpenData, Request
-from ..labels import distinct, renumbered
+from ..labels import Runs
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
 from .dense import DenseFiles, DenseReader, read_codes
-from .places import find_root_with
+from .places import find_root_with, within
 
 CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
@@ -72,7 +72,8 @@ def open_cityscapes(request: Request) -> OpenData:
 
 def list_files(root: Path, split: str) -> list[DenseFiles]:
     """Ids `<city>_<sequence>_<frame>` of a split, each with the places of image and annotation; one may be missing."""
-    folders = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine")]
+    places = (within(root, kind, Path.is_dir) or root / kind for kind in ("leftImg8bit", "gtFine"))
+    folders = [(place / split).relative_to(root).as_posix() for place in places]
     suffixes = ("_leftImg8bit.png", "_gtFine_labelIds.png")
     images, labels = (
         {f"{path.parent.name}/{path.name[: -len(suffix)]}" for path in find_files(root / folder, f"*/[!.]*{suffix}")}
@@ -104,25 +105,28 @@ def read_truth(codes: np.ndarray, path: Path, sample_id: str, *, instances: bool
     Raises:
         SampleError: there are other numbers, or the instance ids contradict the labelIds.
     """
-    numbers = distinct(codes)
-    wrong = numbers[(numbers > _LARGEST_ID) & (numbers != 255)]
+    maps = [codes]
+    if instances:
+        place = Path(_instance_file(str(path)))
+        maps.append(read_codes(place, sample_id, codes.shape))
+    runs = Runs.of(*maps)
+    labels = runs.values[0]
+    wrong = labels[(labels > _LARGEST_ID) & (labels != 255)]
     if wrong.size:
         raise SampleError(sample_id, f"{path}: label {wrong.max()}, expected labelIds 0..{_LARGEST_ID}")
     table = np.full(256, VOID, dtype=np.int16)
     table[list(CLASSES)] = np.arange(len(CLASSES))
-    values = table[numbers]
-    classes = renumbered(codes, numbers, values)
-    if not instances:
-        kinds = np.unique(values[values != VOID])
-        ranks = np.where(values == VOID, VOID, np.searchsorted(kinds, values) + 1).astype(np.int16)
-        return Truth(renumbered(codes, numbers, ranks), tuple(int(kind) for kind in kinds), classes=classes)
-    place = Path(_instance_file(str(path)))
-    ids = read_codes(place, sample_id, codes.shape)
-    # Ids below 1000 are labelIds: of a class without instances, or of a group that annotators did not separate.
-    differ = (classes != VOID) & (np.where(ids < _FIRST_INSTANCE, ids, ids // _FIRST_INSTANCE) != codes)
-    if differ.any():
-        text = f"instance id {ids[differ][0]} where {path.name} has label {codes[differ][0]}; unpack the archive again"
-        raise SampleError(sample_id, f"{place}: {text}")
-    present, first = np.unique(ids[classes != VOID], return_index=True)
-    labels = np.where(classes == VOID, VOID, np.searchsorted(present, ids) + 1).astype(np.int16)
-    return Truth(labels, tuple(int(value) for value in classes[classes != VOID][first]), classes)
+    classes = table[labels]
+    known = classes != VOID
+    objects = classes
+    if instances:
+        objects = runs.values[1]
+        # Ids below 1000 are labelIds: of a class without instances, or of a group that annotators did not separate.
+        differ = known & (np.where(objects < _FIRST_INSTANCE, objects, objects // _FIRST_INSTANCE) != labels)
+        if differ.any():
+            text = f"instance id {objects[differ][0]} where {path.name} has label {labels[differ][0]}"
+            raise SampleError(sample_id, f"{place}: {text}; unpack the archive again")
+    present, first = np.unique(objects[known], return_index=True)
+    ranks = np.where(known, np.searchsorted(present, objects) + 1, VOID).astype(np.int16)
+    categories = tuple(int(kind) for kind in classes[known][first])
+    return Truth(runs.drawn(ranks), categories, classes=runs.drawn(classes))

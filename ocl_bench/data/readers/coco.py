@@ -48,7 +48,7 @@ from ..labels import LARGEST_LABEL, class_regions, label_map, narrowed, run_leng
 from ..options import check_entries, check_split, first_repeated, parse_options, read_json
 from ..stand_ins.layouts import ensure_layout
 from .coco_names import check_ids, choose, image_ids, sample_ids
-from .places import find_root, usual_places
+from .places import find_root, usual_places, within
 
 _NOT_ANNOTATED = "listed images are not annotated, first {}; correct the list"
 _NO_MAP = "listed maps are missing, first {}; unpack them again"
@@ -100,9 +100,10 @@ class CocoOptions(BaseModel):
         """The name that the official files give to a split."""
         return f"{split}{self.year}"
 
-    def table(self, split: str) -> str:
-        """The official annotation file of a split, below the root."""
-        return f"annotations/{self.annotations}_{self.part(split)}.json"
+    def table(self, root: Path, split: str) -> Path:
+        """The annotation file of a split below the root; it need not be there."""
+        name = f"annotations/{self.annotations}_{self.part(split)}.json"
+        return within(root, name, Path.is_file) or root / name
 
 
 def open_coco(request: Request) -> OpenData:
@@ -157,7 +158,7 @@ class CocoReader(SampleSequence[Sample]):
         folder = _first_folder(root, (options.part(split), f"images/{options.part(split)}"), "images")
         if options.annotations == "stuffthings":
             return _open_maps(cls, root, split, options, folder, limit)
-        return cls.open_table(root, root / options.table(split), folder, split, options, limit)
+        return cls.open_table(root, options.table(root, split), folder, split, options, limit)
 
     @classmethod
     def open_table(
@@ -353,7 +354,7 @@ def find_official(request: Request) -> Path:
     return find_root(
         request,
         usual_places(request),
-        lambda place: any((place / folder).is_dir() for folder in folders),
+        lambda place: any(within(place, folder, Path.is_dir) for folder in folders),
         f"folder '{folders[0]}' (COCO {options.part(split)})",
         between=" and ",
     )
@@ -362,18 +363,23 @@ def find_official(request: Request) -> Path:
 def find_table(request: Request) -> Path:
     """The folder of the official files, if that split is annotated there. Raises DataMissingError."""
     options, root = parse_options(CocoOptions, request), find_official(request)
-    if options.annotations != "stuffthings" and not (root / options.table(request.split)).is_file():
-        raise DataMissingError(f"{root / options.table(request.split)}: there is no such file")
+    table = options.table(root, request.split)
+    if options.annotations != "stuffthings" and not table.is_file():
+        raise DataMissingError(f"{table}: there is no such file")
     return root
 
 
 def _first_folder(root: Path, names: tuple[str, ...], what: str, pattern: str | None = None) -> Path:
     """The first of these folders with a file that fits the pattern. Raises DataMissingError; `what` is the content."""
-    for name in names:
-        folder = root / name
-        files = find_files(folder, pattern) if pattern else folder.glob("*")
-        if folder.is_dir() and next(files, None) is not None:
-            return root / name
+
+    def holds(folder: Path) -> bool:
+        if pattern is not None:
+            return any(find_files(folder, pattern))
+        return folder.is_dir() and any(one.name != folder.name for one in folder.glob("[!.]*"))
+
+    for place in (root / name for name in names):
+        if (found := within(place.parent, place.name, holds)) is not None:
+            return found
     raise DataMissingError(f"{root}: no {what} in {' or '.join(names)}; see docs/data.md for the layout")
 
 

@@ -34,7 +34,7 @@ from ...metrics.ignored import IGNORED, spread_to_255
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import Manifest, open_index, read_row, take_manifest
-from ..labels import distinct, renumbered
+from ..labels import Runs, distinct
 from ..options import first_repeated, parse_options, read_lines
 from ..rims import remark_rims
 from .frames import IMAGES, by_stem, name_some
@@ -60,6 +60,11 @@ class FolderOptions(BaseModel):
     void: _Code = Field(default=IGNORED, validation_alias=AliasChoices("void", "ignore_index"))
     background: _Code = 0
     max_objects: int = Field(default=1000, ge=1, le=32767)  # labels are int16
+
+    @property
+    def in_one_folder(self) -> bool:
+        """Whether images and masks lie in the same folder."""
+        return PurePosixPath(self.images) == PurePosixPath(self.masks)
 
 
 Options = TypeVar("Options", bound=FolderOptions)
@@ -123,7 +128,13 @@ class FolderReader(SampleSequence[Sample]):
     ) -> FolderReader:
         """List the first `limit` images of the folder, or of `ids` where these are given; no pixel is read."""
         images, other_images = _list(root / options.images, IMAGES)
-        masks, other_masks = _list(root / options.masks, MASK_FILES)
+        # In one folder with the images, as LabelMe saves them, a PNG is an image.
+        together = options.in_one_folder
+        suffixes = tuple(one for one in MASK_FILES if one not in IMAGES) if together else MASK_FILES
+        masks, other_masks = _list(root / options.masks, suffixes)
+        if together:
+            other_images = [name for name in other_images if name not in masks.values()]
+            other_masks = []
         # A mask in another format is asked for, so that the error names the file that is there.
         masks |= {Path(name).stem: name for name in other_masks if Path(name).suffix.lower() in IMAGES} | masks
         chosen = (sorted(images) if ids is None else ids)[:limit]
@@ -133,7 +144,7 @@ class FolderReader(SampleSequence[Sample]):
         columns = {
             "id": chosen,
             "image": [f"{options.images}/{images.get(i, f'{i}.jpg')}" for i in chosen],
-            "mask": [f"{options.masks}/{masks.get(i, f'{i}.png')}" for i in chosen],
+            "mask": [f"{options.masks}/{masks.get(i, i + suffixes[0])}" for i in chosen],
         }
         # A list of ids says what is left out.
         alone = sorted(masks[i] for i in masks.keys() - images.keys()) if ids is None else []
@@ -152,11 +163,12 @@ class FolderReader(SampleSequence[Sample]):
         path = self.root / row["mask"]
         codes, coloured = read_mask_file(path, row["id"], shape=image.shape, remedy=_REMEDY)
         try:
-            numbers = distinct(codes)
+            runs = Runs.of(codes)
+            numbers = np.unique(runs.values[0])
             void = void_number(numbers, coloured, self.options, path, self.root)
             about = self.root / self.options.masks
             remark_rims(codes, coloured, _code(void, coloured, "void"), path, about, numbers)
-            labels = rank_labels(codes, coloured, void, self.options.background, numbers)
+            labels = runs.drawn(rank_labels(runs.values[0], coloured, void, self.options.background, numbers))
         except ValueError as error:
             raise SampleError(row["id"], f"{path}: {error}") from error
         if labels.max(initial=0) > self.options.max_objects:
@@ -164,7 +176,7 @@ class FolderReader(SampleSequence[Sample]):
             raise SampleError(
                 row["id"], f"{path}: {labels.max()} labels, {limit}; is it an id map? else raise the limit"
             )
-        return Sample(row["id"], image, Truth(labels.astype(np.int16)))
+        return Sample(row["id"], image, Truth(labels.astype(np.int16, copy=False)))
 
 
 def rank_labels(
@@ -173,7 +185,7 @@ def rank_labels(
     """Labels of a mask: `VOID` where void, 0 for the background, and 1, 2, .. for the other codes in ascending order.
 
     Args:
-        codes: (H, W) integers as `read_mask` gives them.
+        codes: integers as `read_mask` gives them, of the pixels or of runs of them.
         coloured: whether the codes are colours.
         void: code of the void pixels, None without any.
         background: code of the background, None when every segment is an object.
@@ -184,16 +196,19 @@ def rank_labels(
     """
     empty = _code(void, coloured, "void")
     ground = _code(background, coloured, "background")
-    special = [code for code in (empty, ground) if code is not None]
     numbers = distinct(codes) if numbers is None else numbers
-    labels = np.searchsorted(np.setdiff1d(numbers, special), numbers) + 1
+    own = np.ones(len(numbers), bool)
+    for code in (empty, ground):
+        if code is not None:
+            own &= numbers != code
+    labels = np.cumsum(own)
     if len(numbers) < np.iinfo(np.int16).max:
         labels = labels.astype(np.int16)
     if ground is not None:
         labels[numbers == ground] = 0
     if empty is not None:
         labels[numbers == empty] = VOID
-    return renumbered(codes, numbers, labels)
+    return labels[np.searchsorted(numbers, codes)]
 
 
 def void_number(codes: np.ndarray, coloured: bool, options: FolderOptions, path: Path, about: object) -> _Code:

@@ -4,7 +4,8 @@
 .npy, .npz    (H, W) integers or booleans, or (N, H, W) booleans, one layer for each object; an .npz with one array, or
               with one called mask, masks, labels or segmentation
 .json         one run-length code {"size": [H, W], "counts": ..} for each object, in a list; an entry may also hold it
-              in its field `segmentation`, as Segment Anything and COCO write it
+              in its field `segmentation`, as Segment Anything and COCO write it; or the shapes of an image that LabelMe
+              saved, see `_from_labelme`
 
 JPEG is refused: it blurs the numbers at the borders of objects. So are objects that overlap in layers or codes, as one
 number stands for each pixel.
@@ -12,16 +13,20 @@ number stands for each pixel.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from ...core.errors import SampleError
 from ...core.files import check_regular, find_file, parse_json, read_text
+from ...core.numbers import counted, finite_numbers
+from ...metrics.ignored import IGNORED
 from ..images import LARGEST_IMAGE, one_line, read_mask
-from ..labels import run_length
+from ..labels import FARTHEST, run_length
 from .frames import MASKS
 
 MASK_FILES = (*MASKS, ".npy", ".npz", ".json")
@@ -95,6 +100,8 @@ def _from_json(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     from pycocotools import mask as rle
 
     content = parse_json(read_text(path))
+    if isinstance(content, dict) and "shapes" in content:
+        return _from_labelme(content, shape)
     entries = content if isinstance(content, list) else [content]
     codes: list[Any] = []
     for entry in entries:
@@ -106,6 +113,47 @@ def _from_json(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if not codes:
         return np.zeros(shape[:2], np.int64)
     return _joined(np.stack([rle.decode(code) for code in codes]).astype(bool))
+
+
+def _from_labelme(content: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The codes of LabelMe's shapes: 1, 2, .. in the order of the file, 255 for `__ignore__`.
+
+    As in `shapes_to_label` of its code (from memory), a later shape covers an earlier one, and shapes with the same
+    label and `group_id` are one object. Raises ValueError for lines, points and brushed masks.
+    """
+    size = (content.get("imageHeight"), content.get("imageWidth"))
+    if size not in (tuple(shape[:2]), (None, None)):
+        raise ValueError(f"its shapes are of an image of {size[1]}x{size[0]}, the image has {shape[1]}x{shape[0]}")
+    canvas = Image.new("I", (shape[1], shape[0]))
+    draw, objects = ImageDraw.Draw(canvas), list[tuple[Any, Any]]()
+    for position, one in enumerate(content["shapes"]):
+        group = one.get("group_id")
+        name = (one["label"], ("shape", position) if group is None else group)
+        if name[0] != "__ignore__" and name not in objects:
+            objects.append(name)
+        _draw(draw, one, IGNORED if name[0] == "__ignore__" else objects.index(name) + 1)
+    if len(objects) >= IGNORED:
+        raise ValueError(f"it has {len(objects)} objects, at most {IGNORED - 1} are read; save the mask as NPY")
+    return np.asarray(canvas).astype(np.int64)
+
+
+def _draw(draw: ImageDraw.ImageDraw, one: dict[str, Any], code: int) -> None:
+    """Draw one shape of LabelMe with its border."""
+    kind = one.get("shape_type") or "polygon"
+    points = [tuple(finite_numbers("points", point)) for point in one["points"]]
+    if any(len(point) != 2 or max(map(abs, point)) > FARTHEST for point in points):
+        raise ValueError(f"a point of '{one['label']}' is not x, y of at most {FARTHEST:,}")
+    if kind == "polygon" and len(points) > 2:
+        draw.polygon(points, fill=code, outline=code)
+    elif kind == "rectangle" and len(points) == 2:
+        (left, right), (top, bottom) = (sorted(values) for values in zip(*points, strict=True))
+        draw.rectangle((left, top, right, bottom), fill=code, outline=code)
+    elif kind == "circle" and len(points) == 2:
+        (x, y), radius = points[0], math.dist(*points)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=code, outline=code)
+    else:
+        text = f"'{one['label']}' is a {kind} of {counted(len(points), 'point')}"
+        raise ValueError(f"{text}; only polygons, rectangles and circles are read: draw it as one, or save a PNG")
 
 
 def _joined(layers: np.ndarray) -> np.ndarray:

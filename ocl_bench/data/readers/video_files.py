@@ -1,4 +1,7 @@
-"""Frames of a video file (mp4, mov, mkv, webm, avi, gif), decoded one after the other. Needs the package `av`."""
+"""Frames of a video file (mp4, mov, mkv, webm, avi, gif), decoded one after the other.
+
+GIFs are read by Pillow, all others need the package `av`, which loses frames of GIFs that state no times.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ...core.errors import SampleError, UsageError
 from ...core.files import check_regular
-from ..images import LARGEST_IMAGE, one_line
+from ..images import LARGEST_IMAGE, UNREADABLE, one_line, to_rgb
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 """Suffixes of video files."""
@@ -48,21 +52,44 @@ class VideoFile:
         for frame in self._frames:
             self._next += 1
             if self._next == position + 1:
-                return np.asarray(frame.to_ndarray(format="rgb24"))
+                return to_rgb(frame) if isinstance(frame, Image.Image) else np.asarray(frame.to_ndarray(format="rgb24"))
         raise SampleError(self._video_id, f"{self._path}: frame {position} cannot be decoded; {self._remedy}")
 
     def _decoded(self) -> Iterator[Any]:
-        av = _package(self._path)
+        decode = _gif if self._path.suffix.lower() == ".gif" else _film
         try:
             check_regular(self._path)
-            with av.open(str(self._path)) as container:
-                for number, frame in enumerate(container.decode(video=0)):
-                    if number >= _MOST_FRAMES or frame.width * frame.height > LARGEST_IMAGE:
-                        raise ValueError(f"frame {number} of {frame.width}x{frame.height} pixels is too much")
-                    yield frame
-        except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+            for number, frame in enumerate(decode(self._path)):
+                if number >= _MOST_FRAMES or frame.width * frame.height > LARGEST_IMAGE:
+                    raise ValueError(f"frame {number} of {frame.width}x{frame.height} pixels is too much")
+                yield frame
+        except UNREADABLE as error:
             text = f"cannot be decoded ({one_line(error)})"
             raise SampleError(self._video_id, f"{self._path}: {text}; {self._remedy}") from error
+
+
+def _gif(path: Path) -> Iterator[Image.Image]:
+    """The frames as they are shown, drawn over the ones before: one picture, which changes."""
+    with Image.open(path, formats=("GIF",)) as picture:
+        position = 0
+        while True:
+            try:
+                picture.seek(position)
+            except EOFError:
+                return
+            picture.load()
+            yield picture
+            position += 1
+
+
+def _film(path: Path) -> Iterator[Any]:
+    """The frames that `av` decodes."""
+    av = _package(path)
+    try:
+        with av.open(str(path)) as container:
+            yield from container.decode(video=0)
+    except av.FFmpegError as error:
+        raise ValueError(one_line(error)) from error
 
 
 def _package(path: Path) -> Any:

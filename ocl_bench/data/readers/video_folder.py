@@ -32,7 +32,7 @@ from ...core.types import Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
 from ..images import read_image
 from ..index import Manifest, take_manifest
-from ..labels import distinct
+from ..labels import Runs, distinct
 from ..rims import remark_rims
 from .folder import FolderOptions, find_folder, folder_options, list_ids, not_read, rank_labels, void_number
 from .frames import IMAGES, by_stem, files_below, in_time, lazy_video, list_files
@@ -51,6 +51,9 @@ class VideoFolderOptions(FolderOptions):
 def open_video_folder(request: Request) -> OpenData:
     """Open a folder of videos. Raises UsageError for an option, DataMissingError for a missing folder."""
     options = folder_options(VideoFolderOptions, request, "video-folder")
+    if options.in_one_folder:
+        text = "are one folder, in which a frame would be its own mask; put the masks into another"
+        raise UsageError(f"task '{request.task.name}': data.options.images and data.options.masks {text}")
     root = find_folder(request, options)
     reader = VideoFolderReader.open(root, options, list_ids(root, options, request), request.limit)
     note = f"data: supplied by you, {counted(len(reader), 'video')} of {root}"
@@ -170,9 +173,11 @@ def _read_frame(files: _VideoFiles, position: int) -> Sample:
     table, coloured = files.codes
     path = files.masks[position]
     codes, _ = read_mask_file(path, files.video_id, shape=image.shape, remedy=_REMEDY)
-    if not np.isin(distinct(codes), table).all():
+    runs = Runs.of(codes)
+    if not np.isin(runs.values[0], table).all():
         raise SampleError(files.video_id, f"{path}: was changed while its video was read; evaluate again")
-    return Sample(files.video_id, image, Truth(_rank(files, table, codes, coloured).astype(np.int16)))
+    labels = _rank(files, table, runs.values[0], coloured).astype(np.int16)
+    return Sample(files.video_id, image, Truth(runs.drawn(labels)))
 
 
 def _collect(files: _VideoFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:

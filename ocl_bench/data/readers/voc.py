@@ -26,9 +26,11 @@ colours may have been blended.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -40,7 +42,7 @@ from ...core.types import VOID, Instance, Sample, Truth
 from ..base import OpenData, Request, SampleSequence
 from ..images import one_line, read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
-from ..labels import class_regions, distinct, region_codes, renumbered
+from ..labels import Runs, region_codes
 from ..options import first_repeated, parse_options, read_lines
 from ..stand_ins.layouts import ensure_layout
 from .places import find_root
@@ -130,84 +132,95 @@ class VocReader(SampleSequence[Sample]):
         row = read_row(self.index, range(len(self))[index])
         image = read_image(self.root / row["image"], row["id"], remedy=_REMEDY)
         shape = image.shape[:2]
-        classes = self._mask(row, "classes", shape) if row["classes"] else None
-        objects = self._mask(row, "objects", shape) if row["objects"] else None
         kind, name = _TRUTHS[self.options.truth]
         if not row[kind]:
             raise SampleError(row["id"], f"{self.root / name}: mask file is missing; {_REMEDY}")
-        if objects is None:
-            assert classes is not None
-            # Each class becomes one object. Background must not: it is void for class_regions, and 0 again afterwards.
-            labels, categories = class_regions(np.where(classes == 0, VOID, classes))
-            labels = np.where(classes == 0, 0, labels).astype(np.int16)
-        else:
-            labels, categories = number_objects(objects, classes)
-        instances = _instances(labels, categories)
+        masks = {key: self._mask(row, key, shape) for key in ("objects", "classes") if row[key]}
+        runs = Runs.of(*masks.values())
+        numbers = {key: self._numbers(row, key, codes) for key, codes in zip(masks, runs.values, strict=True)}
+        truth = _truth(runs, numbers.get("objects"), numbers.get("classes"))
         if self.options.boxes == "annotations":
             path = self.root / "Annotations" / f"{row['id']}.xml"
-            instances = join_masks(read_boxes(path, row["id"], shape, CLASSES), instances)
-        return Sample(row["id"], image, Truth(labels, categories, classes, instances))
+            boxes = read_boxes(path, row["id"], shape, CLASSES)
+            truth = replace(truth, instances=join_masks(boxes, truth.instances))
+        return Sample(row["id"], image, truth)
 
     def _mask(self, row: dict[str, str], key: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The numbers (H, W) int16 of a mask, 255 as VOID. Raises SampleError for a damaged or re-saved mask."""
+        """The numbers (H, W) of a mask. Raises SampleError for a damaged or re-saved mask."""
         path = self.root / row[key]
         if path.suffix == ".mat":
-            codes = _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
-        else:
-            codes, coloured = read_mask(path, row["id"], shape=shape, remedy=_REMEDY)
-            if coloured:
-                message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
-                raise SampleError(row["id"], f"{path}: {message}")
+            return _read_mat(path, row["id"], "GTcls" if key == "classes" else "GTinst", shape)
+        codes, coloured = read_mask(path, row["id"], shape=shape, remedy=_REMEDY)
+        if coloured:
+            message = "is in colour, expected palette numbers; was it re-saved? unpack the archive again"
+            raise SampleError(row["id"], f"{path}: {message}")
+        return codes
+
+    def _numbers(self, row: dict[str, str], key: str, codes: np.ndarray) -> np.ndarray:
+        """Numbers of a mask as int16, 255 as VOID. Raises SampleError for one that a mask cannot have."""
         largest = len(CLASSES) - 1 if key == "classes" else _VOID_CODE - 1
-        present = distinct(codes)
-        wrong = present[((present < 0) | (present > largest)) & (present != _VOID_CODE)]
-        if wrong.size:
-            raise SampleError(row["id"], f"{path}: number {wrong.max()}, expected 0..{largest} or 255; {_REMEDY}")
+        wrong = ((codes < 0) | (codes > largest)) & (codes != _VOID_CODE)
+        if wrong.any():
+            path, number = self.root / row[key], codes[wrong].max()
+            raise SampleError(row["id"], f"{path}: number {number}, expected 0..{largest} or 255; {_REMEDY}")
         numbers = codes.astype(np.int16)
         numbers[numbers == _VOID_CODE] = VOID
         return numbers
 
 
-def number_objects(objects: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Number the objects of a mask without gaps and find their classes.
+def _truth(runs: Runs, objects: np.ndarray | None, classes: np.ndarray | None) -> Truth:
+    """The truth from the numbers of objects and classes in the runs of their masks; one of the two may be missing.
 
-    Args:
-        objects: (H, W) numbers of objects, 0 background, VOID.
-        classes: (H, W) class of each pixel, None when there is no such mask.
-
-    Returns:
-        Labels (H, W) int16, and the category of each: the class of most of its pixels, 0 if none of them has a class.
-        Without `classes` there are no categories. A pixel that is void in one of the two maps, and does not belong to
-        an object in the other, is void.
+    Objects are numbered without gaps. The category of an object is the class of most of its pixels, 0 if none of them
+    has a class. A pixel that is void in one of the two masks, and does not belong to an object in the other, is void.
+    Without classes there are no categories, and without objects each class is one.
     """
-    numbers = distinct(objects)
-    present = numbers[numbers > 0]
-    values = np.where(numbers > 0, np.searchsorted(present, numbers) + 1, numbers).astype(np.int16)
-    labels = renumbered(objects, numbers, values)
+    numbers = classes if objects is None else objects
+    assert numbers is not None
+    present = np.unique(numbers[numbers > 0])
+    ranks = np.where(numbers > 0, np.searchsorted(present, numbers) + 1, numbers).astype(np.int16)
     if classes is None:
-        return labels, ()
-    labels[(labels == 0) & (classes == VOID)] = VOID
-    # One entry for each run of pixels with equal label and class: far fewer than pixels.
-    label, kind = labels.ravel(), classes.ravel()
-    ends = np.append(np.flatnonzero((label[1:] != label[:-1]) | (kind[1:] != kind[:-1])), labels.size - 1)
-    lengths = np.diff(ends, prepend=-1)
-    label, kind = label[ends], kind[ends]
-    known = (label > 0) & (kind > 0)
-    counts = np.zeros((len(present) + 1, len(CLASSES)), np.int64)
-    np.add.at(counts, (label[known], kind[known]), lengths[known])
-    return labels, tuple(int(value) for value in counts[1:].argmax(1))
+        return Truth(runs.drawn(ranks))
+    ranks[(ranks == 0) & (classes == VOID)] = VOID
+    known = (ranks > 0) & (classes > 0)
+    places = (ranks[known] - 1) * len(CLASSES) + classes[known]
+    counts = np.bincount(places, runs.lengths[known], len(present) * len(CLASSES)).reshape(-1, len(CLASSES))
+    categories = tuple(counts.argmax(1).tolist())
+    labels = runs.drawn(ranks)
+    return Truth(labels, categories, runs.drawn(classes), _Instances(labels, categories))
 
 
-def _instances(labels: np.ndarray, categories: tuple[int, ...]) -> tuple[Instance, ...]:
-    """The labels as instances with masks, and boxes around them."""
-    from pycocotools import mask as rle
+class _Instances(Sequence[Instance]):
+    """The labels of a map as instances, with masks and boxes around them.
 
-    instances = []
-    codes = region_codes(labels, len(categories))
-    for category, code in zip(categories, codes, strict=True):
-        x, y, width, height = (float(value) for value in rle.toBbox(code))
-        instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
-    return tuple(instances)
+    They are made when one is asked for: most tasks only need the map.
+    """
+
+    def __init__(self, labels: np.ndarray, categories: tuple[int, ...]) -> None:
+        self._labels, self._categories = labels, categories
+
+    def __len__(self) -> int:
+        return len(self._categories)
+
+    @overload
+    def __getitem__(self, index: int) -> Instance: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Instance, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Instance | tuple[Instance, ...]:
+        return self._made[index]
+
+    @cached_property
+    def _made(self) -> tuple[Instance, ...]:
+        from pycocotools import mask as rle
+
+        instances = []
+        codes = region_codes(self._labels, len(self))
+        for category, code in zip(self._categories, codes, strict=True):
+            x, y, width, height = (float(value) for value in rle.toBbox(code))
+            instances.append(Instance(category, (x, y, x + width, y + height), code, float(rle.area(code))))
+        return tuple(instances)
 
 
 def list_ids(root: Path, split: str) -> list[str]:
@@ -309,7 +322,11 @@ def find_official(request: Request) -> Path:
 
     def holds(place: Path) -> bool:
         # The root itself may have any name, but must not be the folder of another year.
-        other_year = place.name.startswith("VOC2") and place.name != f"VOC{year}"
+        other_year = place.name.startswith("VOC2") and not place.name.startswith(f"VOC{year}")
         return (place / "JPEGImages").is_dir() and not other_year
 
-    return find_root(request, candidates, holds, f"folder JPEGImages of VOC{year}")
+    # Names of archives, as on Kaggle. That of the test set has no masks.
+    patterns = (f"VOC{year}*", f"VOC{year}*/VOC{year}*", f"VOC*/VOCdevkit/VOC{year}")
+    unpacked = (place for pattern in patterns for place in sorted(root.glob(pattern)))
+    wrapped = (place for place in unpacked if any((place / folder).is_dir() for _, folder in _TRUTHS.values()))
+    return find_root(request, candidates, holds, f"folder JPEGImages of VOC{year}", wrapped=wrapped)

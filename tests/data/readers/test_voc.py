@@ -16,6 +16,7 @@ from scipy.io import savemat
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Instance
+from ocl_bench.data.readers import voc
 
 HEIGHT, WIDTH = 24, 32
 REAL = SHARED / "real/voc_sample"
@@ -330,3 +331,13 @@ def test_real_photographs() -> None:
             assert set(truth.classes[stored == number].tolist()) == {category} and 1 <= category <= 20
         gaps.append(len(numbers) < numbers[-1])
     assert any(gaps)
+
+
+def test_instances_are_encoded_only_when_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_voc(tmp_path, val=("a",))
+    calls: list[int] = []
+    encode = voc.region_codes
+    monkeypatch.setattr(voc, "region_codes", lambda labels, count: calls.append(count) or encode(labels, count))
+    truth = open_split(tmp_path).reader[0].truth
+    assert np.array_equal(truth.labels, LABELS) and len(truth.instances) == 3 and not calls
+    assert truth.instances[-1] == list(truth.instances)[2] == truth.instances[1:][1] and calls == [3], "and once"
