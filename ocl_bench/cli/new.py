@@ -36,8 +36,10 @@ _FILES = {
 """The files of an example and their templates, `templates/<template>.txt`."""
 
 _NEXT = {
-    Kind.model: ("ocl-bench check-model --model $out/$name.py:build",)
-    + ("ocl-bench eval --model $out/$name.py:build --task clevrtex --limit 16",),
+    Kind.model: (
+        "ocl-bench check-model --model $out/$name.py:build",
+        "ocl-bench eval --model $out/$name.py:build --task clevrtex --limit 16",
+    ),
     Kind.task: ("ocl-bench eval --model dias --task $out/$name.yaml --data-root $out",),
     Kind.metric: (
         "pip install -e $out",
