@@ -26,7 +26,6 @@ from .options import ErrorsInOneLine, SeveralValues, print_versions
 app = typer.Typer(
     cls=ErrorsInOneLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="How good is this object-centric model, really, and compared with what?",

@@ -33,7 +33,27 @@ MOST_COLUMNS = 12
 _ENDLESS = 100_000
 """Columns of a console into which every table fits."""
 _PIPE_WIDTH = 120
-"""Columns of a console that is not a terminal; rich would take 80 and break the tables."""
+"""Columns of a console that is not a terminal, and of the widest table on one."""
+
+
+class _TabbedConsole(Console):
+    """Prints tables as columns between tabs, without lines and padding: for programs, files and pipes."""
+
+    def print(self, *objects: Any, **keywords: Any) -> None:
+        """Print the objects, as `Console` does, but for tables."""
+        if not any(isinstance(one, Table) for one in objects):
+            super().print(*objects, **keywords)
+            return
+        for table in objects:
+            title = [self._plain(table.title)] if table.title else []
+            columns = [[column.header, *column.cells] for column in table.columns]
+            head, *rows = ("\t".join(map(self._plain, cells)) for cells in zip(*columns, strict=True))
+            self.file.write("\n".join([*title, *([head] if table.show_header else []), *rows]) + "\n")
+
+    def _plain(self, cell: Any) -> str:
+        """A cell in one line, without its markup."""
+        text = cell if isinstance(cell, Text) else self.render_str(cell)
+        return " ".join(text.plain.split())
 
 
 class _PlainConsole(Console):
@@ -45,12 +65,10 @@ class _PlainConsole(Console):
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that is wide enough for the tables, also when the output goes to a file or a pipe."""
+    """A console for people at a terminal, or one for a file or a pipe, where tables are columns between tabs."""
     kind = _PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
     console = kind(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console = kind(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
-    return console
+    return console if console.is_terminal else _TabbedConsole(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
@@ -339,9 +357,6 @@ def print_board(console: Console, board: Board) -> None:
 
     console.print(Text(f"{board.task.name} v{board.task.version}, ranked by {board.task.main}"))
     for title, (head, *rows) in group_tables(board):
-        if not console.is_terminal:
-            console.file.write("\n".join([title, *("\t".join(cells) for cells in [head, *rows])]) + "\n")
-            continue
         table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in head:
             table.add_column(Text(name), no_wrap=name != "model", overflow="fold")
@@ -350,6 +365,17 @@ def print_board(console: Console, board: Board) -> None:
         console.print(table)
     for line in notes(board):
         console.print(Text(line), soft_wrap=True)
+
+
+def print_best(console: Console, boards: Sequence[Board]) -> None:
+    """Print a line for each leaderboard: its best row."""
+    from ..tables.leaderboard.board_text import best_rows
+
+    head, *rows = best_rows(boards)
+    table = Table(*head, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    console.print(table)
 
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:
