@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..core.terminal import is_plain, plain
+from ..core.terminal import is_plain
 from ..core.text_tables import text_table
+from .consoles import PIPE_WIDTH, PlainConsole, TabbedConsole
 
 if TYPE_CHECKING:
     from ..cards.model import ModelCard
@@ -32,43 +33,13 @@ MOST_COLUMNS = 12
 """Most metrics that stand beside each other in a table; more stand below each other."""
 _ENDLESS = 100_000
 """Columns of a console into which every table fits."""
-_PIPE_WIDTH = 120
-"""Columns of a console that is not a terminal, and of the widest table on one."""
-
-
-class _TabbedConsole(Console):
-    """Prints tables as columns between tabs, without lines and padding: for programs, files and pipes."""
-
-    def print(self, *objects: Any, **keywords: Any) -> None:
-        """Print the objects, as `Console` does, but for tables."""
-        if not any(isinstance(one, Table) for one in objects):
-            super().print(*objects, **keywords)
-            return
-        for table in objects:
-            title = [self._plain(table.title)] if table.title else []
-            columns = [[column.header, *column.cells] for column in table.columns]
-            head, *rows = ("\t".join(map(self._plain, cells)) for cells in zip(*columns, strict=True))
-            self.file.write("\n".join([*title, *([head] if table.show_header else []), *rows]) + "\n")
-
-    def _plain(self, cell: Any) -> str:
-        """A cell in one line, without its markup."""
-        text = cell if isinstance(cell, Text) else self.render_str(cell)
-        return " ".join(text.plain.split())
-
-
-class _PlainConsole(Console):
-    """Puts ASCII for signs before a table is laid out: the columns stay straight although `+-` is wider than `±`."""
-
-    def render_str(self, text: str, **keywords: Any) -> Text:
-        """The text with its markup, as `Console` makes it."""
-        return super().render_str(plain(text), **keywords)
 
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console for people at a terminal, or one for a file or a pipe, where tables are columns between tabs."""
-    kind = _PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
+    kind = PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
     console = kind(stderr=stderr, highlight=False)
-    return console if console.is_terminal else _TabbedConsole(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return console if console.is_terminal else TabbedConsole(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
@@ -81,7 +52,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     wide = console.options.update(max_width=_ENDLESS)
     if (
         table is _by_model
-        and console.width < _PIPE_WIDTH
+        and console.width < PIPE_WIDTH
         and console.measure(shown, options=wide).maximum > console.width
     ):
         shown = _by_model(result, references, folded=True)

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -64,17 +63,19 @@ def test_help_of_a_verb_ends_with_an_example_that_it_accepts(name: str) -> None:
     VERBS[name].make_context(name, words[2:])  # raises for an unknown option or a missing argument
 
 
-def test_completion_is_installed_and_completes_verbs_and_options(tmp_path: Path) -> None:
-    home = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    done = forked.run(forked.command, "--install-completion", "bash", environment=home)
-    assert done.returncode == 0, done.stderr
+def test_completion_is_installed_and_completes_verbs_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # so that the shell can be named
+    run = CliRunner().invoke(app, ["--install-completion", "bash"], prog_name="ocl-bench")
+    assert run.exit_code == 0, run.output
     script = tmp_path / ".bash_completions" / "ocl-bench.sh"
-    assert (
-        "_OCL_BENCH_COMPLETE=complete_bash" in script.read_text() and str(script) in (tmp_path / ".bashrc").read_text()
-    )
+    assert "_OCL_BENCH_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
     for words, number, expected in (("ocl-bench lead", 1, "leaderboard"), ("ocl-bench eval --devi", 2, "--device")):
         asked = {"_OCL_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
-        assert forked.run(forked.command, environment=asked).stdout.split() == [expected]
+        assert CliRunner().invoke(app, [], env=asked, prog_name="ocl-bench").stdout.split() == [expected]
 
 
 @pytest.mark.parametrize(
