@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .core.types import Prediction as Prediction
     from .core.types import Sample as Sample
     from .core.types import Truth as Truth
+    from .evaluation.check_model import check_model as check_model
     from .evaluation.run import evaluate as evaluate
     from .models.loading import get_model as get_model
     from .pages.report.build import report as report
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 # The imports above are for type checkers and editors; this table is for the interpreter.
 _HOMES = {
+    "check_model": "evaluation.check_model",
     "compare": "tables.comparison.compare",
     "evaluate": "evaluation.run",
     "get_model": "models.loading",

@@ -111,7 +111,7 @@ def name_of_file(path: Path, attribute: str) -> str:
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """The error message for an unknown name, with a suggestion."""
-    return f"unknown {kind} '{name}'{suggest(name, known)}; see `ocl-bench list {kind}s`"
+    return f"unknown {kind} '{name}', see `ocl-bench list {kind}s`{suggest(name, known)}"
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -140,7 +140,7 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
         return load_model_card(Path(name)) if is_model_card(Path(name)) else get_task(name)
     if (CARDS / f"{name}.yaml").is_file():
         return get_card(name)
-    raise UsageError(f"no card '{name}'{suggest(name, [*task_names(), *model_names(), *others])}; see `ocl-bench list`")
+    raise UsageError(f"no card '{name}', see `ocl-bench list`{suggest(name, [*task_names(), *model_names(), *others])}")
 
 
 def is_model_card(path: Path) -> bool:

@@ -41,7 +41,7 @@ class ModelLine:
         role: as on its card; `installed` for a model of an installed package, which has no card here.
         paper: number on arXiv, or the address without its scheme and without `github.com`.
         families: whose tasks it does; None for what the defaults of a card say.
-        bundled: `weights`; `no weights` for a model that needs a checkpoint; `needs none` for floors and ceilings.
+        bundled: `weights`; `no weights` for a model that needs a checkpoint; `none needed` for floors and ceilings.
         parameters: numbers in the bundled weights, None without any.
     """
 
@@ -95,7 +95,7 @@ def model_line(name: str) -> ModelLine:
     card = _content(path)
     role = card.get("role", "model")
     weights = card.get("weights", "")
-    without = "needs none" if role in ("floor", "ceiling") else "no weights"
+    without = "none needed" if role in ("floor", "ceiling") else "no weights"
     return ModelLine(
         name=name,
         role=role,

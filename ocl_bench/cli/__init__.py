@@ -16,6 +16,7 @@ from . import cost as cli_cost
 from . import data as cli_data
 from . import listing as cli_listing
 from . import models as cli_models
+from . import new as cli_new
 from . import pages as cli_pages
 from . import prediction as cli_prediction
 from . import results as cli_results
@@ -25,7 +26,6 @@ from .options import ErrorsInOneLine, SeveralValues, print_versions
 app = typer.Typer(
     cls=ErrorsInOneLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="How good is this object-centric model, really, and compared with what?",
@@ -68,6 +68,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "cite": (cli_results.cite, "dias clevrtex"),
     },
     "Models and training": {
+        "new": (cli_new.new, "model my_model"),
         "train": (cli_training.train, "--model dias"),
         "tune": (cli_models.tune, "--model dias --task clevrtex --option slots=7..15"),
         "export": (cli_models.export, "--checkpoint slotcon.pth --to torchvision --out resnet50.safetensors"),

@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..core.terminal import is_plain, plain
+from ..core.terminal import is_plain
 from ..core.text_tables import text_table
+from .consoles import PIPE_WIDTH, PlainConsole, TabbedConsole
 
 if TYPE_CHECKING:
     from ..cards.model import ModelCard
@@ -32,25 +33,13 @@ MOST_COLUMNS = 12
 """Most metrics that stand beside each other in a table; more stand below each other."""
 _ENDLESS = 100_000
 """Columns of a console into which every table fits."""
-_PIPE_WIDTH = 120
-"""Columns of a console that is not a terminal; rich would take 80 and break the tables."""
-
-
-class _PlainConsole(Console):
-    """Puts ASCII for signs before a table is laid out: the columns stay straight although `+-` is wider than `±`."""
-
-    def render_str(self, text: str, **keywords: Any) -> Text:
-        """The text with its markup, as `Console` makes it."""
-        return super().render_str(plain(text), **keywords)
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that is wide enough for the tables, also when the output goes to a file or a pipe."""
-    kind = _PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
+    """A console for people at a terminal, or one for a file or a pipe, where tables are columns between tabs."""
+    kind = PlainConsole if is_plain(sys.stderr if stderr else sys.stdout) else Console
     console = kind(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console = kind(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
-    return console
+    return console if console.is_terminal else TabbedConsole(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def print_result(console: Console, result: Result, references: Sequence[Result] = ()) -> None:
@@ -63,7 +52,7 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     wide = console.options.update(max_width=_ENDLESS)
     if (
         table is _by_model
-        and console.width < _PIPE_WIDTH
+        and console.width < PIPE_WIDTH
         and console.measure(shown, options=wide).maximum > console.width
     ):
         shown = _by_model(result, references, folded=True)
@@ -339,9 +328,6 @@ def print_board(console: Console, board: Board) -> None:
 
     console.print(Text(f"{board.task.name} v{board.task.version}, ranked by {board.task.main}"))
     for title, (head, *rows) in group_tables(board):
-        if not console.is_terminal:
-            console.file.write("\n".join([title, *("\t".join(cells) for cells in [head, *rows])]) + "\n")
-            continue
         table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in head:
             table.add_column(Text(name), no_wrap=name != "model", overflow="fold")
@@ -350,6 +336,17 @@ def print_board(console: Console, board: Board) -> None:
         console.print(table)
     for line in notes(board):
         console.print(Text(line), soft_wrap=True)
+
+
+def print_best(console: Console, boards: Sequence[Board]) -> None:
+    """Print a line for each leaderboard: its best row."""
+    from ..tables.leaderboard.board_text import best_rows
+
+    head, *rows = best_rows(boards)
+    table = Table(*head, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    console.print(table)
 
 
 def print_tuning(console: Console, option: str, main: str, rows: Sequence[dict[str, Any]], best: Any) -> None:

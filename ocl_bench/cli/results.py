@@ -50,7 +50,7 @@ def leaderboard(
     by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
     json: Json = False,
 ) -> None:
-    """Build one table per task (CSV, Markdown) from results and published rows; with --task print it, too."""
+    """Build one table per task (CSV, Markdown) from results and published rows; print each best row."""
     from ..results.store import default_folders
     from ..tables.leaderboard.build import build_leaderboard, stale_files
 
@@ -71,10 +71,13 @@ def leaderboard(
     if json:
         print_json({"written": [str(path) for path in written]})
         return
-    if task is not None and by is None:
-        from .console import make_console, print_board
+    if by is None:
+        from .console import make_console, print_best, print_board
 
-        print_board(make_console(), boards[0])
+        if task is not None:
+            print_board(make_console(), boards[0])
+        else:
+            print_best(make_console(), boards)
     for path in written:
         typer.echo(f"written: {path}")
     typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")

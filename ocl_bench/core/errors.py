@@ -9,9 +9,18 @@ if TYPE_CHECKING:
 
 
 class OclBenchError(Exception):
-    """An expected error. The command line prints its message as one line and exits with `exit_code`."""
+    """An expected error. The command line prints its message as one line and exits with `exit_code`.
+
+    Args:
+        problem: what is wrong.
+        remedy: what to do; it ends the message.
+    """
 
     exit_code = 2
+
+    def __init__(self, problem: str = "", remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem, self.remedy = problem, remedy
 
 
 class UsageError(OclBenchError):

@@ -49,6 +49,12 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
+def synchronise(device: torch.device | str) -> None:
+    """Wait until an accelerator has finished: its kernels run asynchronously."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

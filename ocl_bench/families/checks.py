@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,12 +17,25 @@ _FIELDS = ("masks", "slots", "tokens", "embedding", "classes", "boxes")
 def check_prediction(prediction: object, name: str) -> Prediction:
     """Return `prediction` if it is a `Prediction` of dense tensors. Raises UsageError otherwise."""
     if not isinstance(prediction, Prediction):
-        raise UsageError(f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction")
+        raise UsageError(
+            f"model {name}: predict returned {type(prediction).__name__}, expected a Prediction", _wrapped(prediction)
+        )
     for field in (*_FIELDS, "scores", "labels"):
         value = getattr(prediction, field)
         if isinstance(value, Tensor) and value.layout != torch.strided:
-            raise UsageError(f"model {name}: Prediction.{field} is a sparse tensor; give {field}.to_dense()")
+            raise UsageError(f"model {name}: Prediction.{field} is a sparse tensor", f"give {field}.to_dense()")
     return prediction
+
+
+def _wrapped(answer: object) -> str:
+    """How to make a `Prediction` of something else."""
+    if answer is None:
+        return "does predict end without a return?"
+    if isinstance(answer, Mapping):
+        return "give Prediction(**answer), with the names of its fields"
+    if isinstance(answer, Tensor | np.ndarray):
+        return "give Prediction(masks=answer, mask_source=...)"
+    return "name its parts, Prediction(masks=..., slots=...)"
 
 
 def flattened(height: int, width: int) -> str:
@@ -63,7 +76,7 @@ def missing(prediction: Prediction, name: str, field: str, need: str) -> NotAppl
     """
     present = [known for known in _FIELDS if getattr(prediction, known) is not None]
     got = ", ".join(present) or "nothing"
-    return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got}); {need}")
+    return NotApplicableError(f"model {name}: Prediction.{field} is missing (got {got})", need)
 
 
 def check_field(
@@ -83,7 +96,10 @@ def check_field(
     """
     value = getattr(prediction, field)
     if not isinstance(value, Tensor):
-        raise UsageError(f"model {name}: Prediction.{field} is {type(value).__name__}, expected a torch.Tensor")
+        raise UsageError(
+            f"model {name}: Prediction.{field} is {type(value).__name__}, expected a torch.Tensor",
+            as_tensor(field, value),
+        )
     fits = value.ndim == len(shape) and all(
         length >= least and wanted in (None, length) for length, wanted in zip(value.shape, shape, strict=True)
     )
@@ -91,14 +107,27 @@ def check_field(
         wanted_text = ", ".join("*" if length is None else str(length) for length in shape)
         raise UsageError(
             f"model {name}: Prediction.{field} has shape {tuple(value.shape)} and dtype {value.dtype}, expected "
-            f"floating ({wanted_text})"
+            f"floating ({wanted_text})",
+            "" if value.is_floating_point() else f"give {field}.float()",
         )
     if value.ndim == 4 and (remedy := misplaced(field, "the features", value.shape)):
-        raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}; {remedy}")
+        raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}", remedy)
     return value
+
+
+def as_tensor(field: str, value: object) -> str:
+    """How to make one tensor of a field that is something else."""
+    if isinstance(value, np.ndarray):
+        return f"give torch.from_numpy({field})"
+    if not isinstance(value, list | tuple):
+        return "give one tensor for the batch"
+    if len({getattr(one, "shape", None) for one in value}) > 1:
+        return "its entries have several shapes: pad or resize them to one, then stack them"
+    arrays = bool(value) and isinstance(value[0], np.ndarray)
+    return f"give torch.from_numpy(np.stack({field}))" if arrays else f"give torch.stack({field})"
 
 
 def finite_rows(*fields: Tensor | None) -> np.ndarray:
     """(B,) bool: the images for which all given fields are finite. Fields that are None are ignored."""
-    rows = [torch.isfinite(field).flatten(1).all(1).cpu().numpy() for field in fields if field is not None]
+    rows = [torch.isfinite(field.detach()).flatten(1).all(1).cpu().numpy() for field in fields if field is not None]
     return np.logical_and.reduce(rows)

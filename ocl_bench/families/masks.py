@@ -5,6 +5,8 @@ Each error is one line that names model and field, the shape that came, the shap
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -13,8 +15,9 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.types import MaskSource, Prediction
-from .checks import flattened
+from .checks import as_tensor, flattened
 
+_SLOTS_FIRST = "give masks.permute(0, 3, 1, 2)"
 ROUNDING = 1e-3
 """How far weights may leave [0, 1]: sums and quotients in half precision round by as much."""
 
@@ -35,38 +38,38 @@ def check_masks(prediction: Prediction, size: int, name: str) -> Prediction:
     """
     masks = prediction.masks
     if not isinstance(masks, Tensor):
-        raise UsageError(f"model {name}: Prediction.masks {_no_tensor(masks)}")
+        shape = f" of shape {masks.shape}" if isinstance(masks, np.ndarray) else ""
+        raise UsageError(
+            f"model {name}: Prediction.masks is {type(masks).__name__}{shape}, expected a torch.Tensor (B,K,h,w) or "
+            "(B,H,W)",
+            as_tensor("masks", masks),
+        )
     got = f"model {name}: Prediction.masks has shape {tuple(masks.shape)} and dtype {masks.dtype}"
     if remedy := _layout_remedy(masks, size):
-        raise UsageError(f"{got}, expected floating (B,K,h,w) or integer (B,H,W) with B = {size}; {remedy}")
+        raise UsageError(f"{got}, expected floating (B,K,h,w) or integer (B,H,W) with B = {size}", remedy)
     if masks.shape[0] != size:
-        raise UsageError(f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}")
+        raise UsageError(
+            f"model {name}: Prediction.masks has batch size {masks.shape[0]}, expected {size}",
+            "give masks for each image of the batch, in its order",
+        )
     if prediction.mask_source not in get_args(MaskSource):
         raise UsageError(
             f"model {name}: Prediction.mask_source is {prediction.mask_source!r}, expected one of "
-            f"{', '.join(get_args(MaskSource))}"
+            f"{', '.join(get_args(MaskSource))}",
+            "choose the one that says where the masks come from",
         )
     if not masks.is_floating_point():
         return _labels(prediction, masks, name)
     if not prediction.mask_logits and (outside := _outside(masks)):
         raise UsageError(
-            f"model {name}: Prediction.masks has {outside}, expected weights in [0, 1] for each slot; for logits give "
-            "their softmax over the slots, or say Prediction(.., mask_logits=True) and the suite takes it (with the "
-            "finite weight 0 for a slot at -inf)"
+            f"model {name}: Prediction.masks has {outside}, expected weights in [0, 1] for each slot",
+            "for logits give their softmax over the slots, or say Prediction(.., mask_logits=True) and the suite takes "
+            "it (with the finite weight 0 for a slot at -inf)",
         )
     prediction = prediction.with_weights()
     if prediction.masks is not None and _slots_last(prediction.masks):
-        raise UsageError(
-            f"{got}, expected (B,K,h,w), and its last axis looks like the slots; give masks.permute(0, 3, 1, 2)"
-        )
+        raise UsageError(f"{got}, expected (B,K,h,w), and its last axis looks like the slots", _SLOTS_FIRST)
     return prediction
-
-
-def _no_tensor(masks: object) -> str:
-    """What was given in place of a tensor, what is expected, and the remedy."""
-    shape = f" of shape {masks.shape}" if isinstance(masks, np.ndarray) else ""
-    remedy = "torch.from_numpy(masks)" if shape else "one tensor for the batch, torch.stack(masks) for a list"
-    return f"is {type(masks).__name__}{shape}, expected a torch.Tensor (B,K,h,w) or (B,H,W); give {remedy}"
 
 
 def _layout_remedy(masks: Tensor, size: int) -> str:
@@ -76,27 +79,36 @@ def _layout_remedy(masks: Tensor, size: int) -> str:
         return "no axis may be empty; give one slot of ones where nothing is found"
     if masks.is_complex():
         return "give real numbers"
+    if floating and axes == 4 and _in_no_grid(shape):
+        return _SLOTS_FIRST
     if (floating and axes == 4) or (not floating and axes == 3 and masks.dtype != torch.bool):
         return flattened(shape[-2], shape[-1])
     if not floating and axes == 4:
-        if shape[1] == 1 and masks.dtype != torch.bool:
-            return "drop the axis of length 1, masks[:, 0]"
+        if masks.dtype != torch.bool and (shape[1] == 1 or shape[3] == 1):
+            return f"drop the axis of length 1, masks{'[:, 0]' if shape[1] == 1 else '[..., 0]'}"
         return "give weights, masks.float()" + (" / 255" if masks.dtype == torch.uint8 and masks.max() > 1 else "")
+    if floating and axes == 3 and shape[1] != shape[2] and (side := math.isqrt(shape[2])) ** 2 == shape[2] > 1:
+        return f"its last axis is a flattened grid, masks.unflatten(-1, ({side}, {side}))"
     if floating and axes == 3 and shape[0] == size != 1:
         return "label maps are integers, masks.long(); for one slot in each image give masks[:, None]"
     if masks.dtype == torch.bool and axes == 3:
         return "for label maps 0 and 1 give masks.long(); for (K,h,w) of one image give masks.float()[None]"
     if axes < (4 if floating else 3):
         return "is the axis of the batch missing? For one image give masks[None]"
+    if axes == 5 and 1 in shape[1:3]:
+        return f"drop the axis of length 1, masks.squeeze({list(shape).index(1, 1)})"
     return "clips (B,T,..) are for tasks on videos"
 
 
 def _labels(prediction: Prediction, masks: Tensor, name: str) -> Prediction:
     """The prediction, whose masks are label maps. Raises UsageError for negative labels or declared logits."""
     if prediction.mask_logits:
-        raise UsageError(f"model {name}: Prediction.mask_logits is set, but masks are label maps; leave it out")
+        raise UsageError(f"model {name}: Prediction.mask_logits is set, but masks are label maps", "leave it out")
     if int(masks.min()) < 0:
-        raise UsageError(f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0")
+        raise UsageError(
+            f"model {name}: Prediction.masks has label {int(masks.min())}, expected labels >= 0",
+            "give pixels without a slot a label of their own",
+        )
     return prediction
 
 
@@ -109,6 +121,12 @@ def _outside(masks: Tensor) -> str:
     return "" if low >= -ROUNDING and high <= 1 + ROUNDING else f"values from {low:.4g} to {high:.4g}"
 
 
+def _in_no_grid(shape: Sequence[int]) -> bool:
+    """Whether axes (B, K, h, w) have as many slots as rows and a quarter as many columns, in no grid of an image."""
+    _, slots, height, width = shape
+    return slots == height >= 4 * width
+
+
 def _slots_last(masks: Tensor) -> bool:
     """Whether weights (B, K, h, w) look like (B, H, W, K).
 
@@ -116,7 +134,7 @@ def _slots_last(masks: Tensor) -> bool:
     shortest, or another one behind two equal ones, and the weights sum to 1 over it but not over the slots.
     """
     _, slots, height, width = masks.shape
-    if slots == height >= 4 * width:
+    if _in_no_grid(masks.shape):
         return True
     if width == 1 or not (width < min(slots, height) or slots == height != width):
         return False

@@ -114,7 +114,7 @@ def unknown_option(model: str, factory: Callable[..., Any], of_card: Mapping[str
     """The error for an option that a factory does not take; it lists those that it takes."""
     known = [one for one in known_options(factory, of_card) if one != name]
     return UsageError(
-        f"model {model}: option '{name}' is unknown{suggest(name, known)}; options are: {', '.join(known) or 'none'}"
+        f"model {model}: option '{name}' is unknown; options are: {', '.join(known) or 'none'}{suggest(name, known)}"
     )
 
 

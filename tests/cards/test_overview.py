@@ -32,7 +32,7 @@ def test_lines_of_models_are_those_of_their_cards() -> None:
         assert (line.role, line.title, line.families or card.families) == (card.role, card.title, card.families), name
         assert line.paper in card.paper and (line.paper == "") == (card.paper == "")
         needs_none = card.role in ("floor", "ceiling")
-        assert line.bundled == ("weights" if card.weights else "needs none" if needs_none else "no weights")
+        assert line.bundled == ("weights" if card.weights else "none needed" if needs_none else "no weights")
 
 
 @pytest.mark.parametrize("name", ["dias", "kmeans-features", "kmeans-features-label-free", "grid"])

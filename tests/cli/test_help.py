@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,3 +61,34 @@ def test_help_of_a_verb_ends_with_an_example_that_it_accepts(name: str) -> None:
     words = shlex.split(last)
     assert words[:2] == ["ocl-bench", name]
     VERBS[name].make_context(name, words[2:])  # raises for an unknown option or a missing argument
+
+
+def test_completion_is_installed_and_completes_verbs_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # so that the shell can be named
+    run = CliRunner().invoke(app, ["--install-completion", "bash"], prog_name="ocl-bench")
+    assert run.exit_code == 0, run.output
+    script = tmp_path / ".bash_completions" / "ocl-bench.sh"
+    assert "_OCL_BENCH_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+    for words, number, expected in (("ocl-bench lead", 1, "leaderboard"), ("ocl-bench eval --devi", 2, "--device")):
+        asked = {"_OCL_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        assert CliRunner().invoke(app, [], env=asked, prog_name="ocl-bench").stdout.split() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["show", "clevrtexx"], "error: no card 'clevrtexx', see `ocl-bench list`; did you mean clevrtex"),
+        (["eval", "-m", "dais", "-t", "clevrtex"], "error: unknown model 'dais', see `ocl-bench list models`; did you"),
+        (["list", "--family", "vidoe"], "error: --family vidoe: unknown; use "),
+        (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rosw=3"], "error: model grid: option 'rosw' is unknown; "),
+        (["compare", "dais", "dias", "-t", "clevrtex"], "error: unknown model 'dais': no model and no result has"),
+    ],
+)
+def test_a_suggestion_ends_the_message(arguments: list[str], start: str) -> None:
+    run = CliRunner().invoke(app, arguments)
+    assert run.exit_code == 2 and run.stderr.startswith(start)
+    assert "; did you mean " in run.stderr and run.stderr.endswith("?\n") and "?;" not in run.stderr

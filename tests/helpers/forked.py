@@ -85,6 +85,13 @@ def command(*arguments: str) -> None:
     main()
 
 
+def tests(*arguments: str) -> int:
+    """What `pytest` does with these arguments, without the settings and the plugins of this project."""
+    import pytest
+
+    return int(pytest.main(["--rootdir=.", "--config-file=/dev/null", "-p", "no:cacheprovider", *arguments]))
+
+
 def script(path: Path, *arguments: str) -> None:
     """A file in an interpreter of its own, which imports everything again."""
     os.execv(sys.executable, [sys.executable, str(path), *arguments])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...core.errors import UsageError
+from ...core.machine import synchronise
 from ...core.types import Batch, Truth
 from ...models.frames import video_model
 from ...models.loading import LoadedModel, get_model
@@ -145,9 +146,3 @@ class Subject:
         if self.setup.dtype == "float32":
             return nullcontext()
         return torch.autocast(torch.device(self.setup.device).type, dtype=DTYPES[self.setup.dtype])
-
-
-def synchronise(device: str) -> None:
-    """Wait until an accelerator has finished: its kernels run asynchronously."""
-    if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -71,8 +71,8 @@ def check_names(sides: Sequence[Side], folders: Sequence[Path]) -> None:
             known = sorted({*known, *(base_name(result) for result in find(folders))})
             if name not in known:
                 raise UsageError(
-                    f"unknown model '{name}': no model and no result has this name{suggest(name, known)}; "
-                    f"evaluate yours with --name {name}, or name its result files"
+                    f"unknown model '{name}': no model and no result has this name; "
+                    f"evaluate yours with --name {name}, or name its result files{suggest(name, known)}"
                 )
 
 

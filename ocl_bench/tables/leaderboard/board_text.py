@@ -22,6 +22,17 @@ def group_tables(board: Board) -> list[tuple[str, list[list[str]]]]:
     return [(_title(group), [head, *(_cells(row, metrics) for row in folded(rows))]) for group, rows in board.groups]
 
 
+def best_rows(boards: Sequence[Board]) -> list[list[str]]:
+    """The best row of the first group of each board, the head first; a board without ranked results has dashes."""
+    rows = [["task", "data", "supervision", "best", "metric", "value"]]
+    for board in boards:
+        first = [(group, row) for group, ranked in board.groups for row in folded(ranked) if row.rank == "1"][:1]
+        about = [[group.kind, group.supervision, short_name(row)] for group, row in first] or [["-", "-", "-"]]
+        value = _number(first[0][1].cells.get(board.task.main)) if first else "-"
+        rows.append([board.task.name, *about[0], board.task.main, value])
+    return rows
+
+
 def notes(board: Board) -> list[str]:
     """What has to be known to read the tables, a line each."""
     rows = board.published.rows if board.published is not None else ()

@@ -1,0 +1,61 @@
+"""Tables have lines on a terminal; in a file or a pipe they are columns between tabs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+from typer.testing import CliRunner
+
+from ocl_bench import read_result
+from ocl_bench.cli import app
+from ocl_bench.cli.console import make_console
+from ocl_bench.core.paths import bundled
+
+
+def test_a_table_in_a_pipe_has_neither_lines_nor_padding(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(title="a title", title_justify="left")
+    table.add_column("model")
+    table.add_column("mbo_fg ↑\nn = 64", justify="right")
+    table.add_row("[bold]mine[/]", "0.5", end_section=True)
+    table.add_row(Text("[odd]"), "0.25")
+    console = make_console()
+    assert not console.is_terminal
+    console.print(table)
+    console.print("a line")
+    assert capsys.readouterr().out == "a title\nmodel\tmbo_fg ↑ n = 64\nmine\t0.5\n[odd]\t0.25\na line\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        (["show", "clevrtex"], "input\t128"),
+        (["check-model", "-m", "grid"], "input unchanged\tpass\tbatch.image is as it was\t"),
+        (["train", "--suite", "embedded", "--dry-run"], "model\tseed\tsteps\timages\tminutes\tneeds\tstate"),
+    ],
+)
+def test_verbs_print_tables_that_scripts_can_read(arguments: list[str], row: str) -> None:
+    run = CliRunner().invoke(app, arguments)
+    assert run.exit_code == 0, run.output
+    assert row in run.stdout.splitlines()
+    assert not set("┏━┃┡└") & set(run.stdout)
+
+
+def test_leaderboard_prints_the_best_row_of_each_board(tmp_path: Path) -> None:
+    (tmp_path / "clevrtex").mkdir()
+    for name in ("dias", "dinosaur", "grid"):
+        for file in bundled("leaderboards").glob(f"results/clevrtex/{name}.*"):
+            shutil.copy(file, tmp_path / "clevrtex")
+    run = CliRunner().invoke(app, ["leaderboard", "--results", str(tmp_path), "--out", str(tmp_path / "tables")])
+    assert run.exit_code == 0, run.output
+    lines = [line.split("\t") for line in run.stdout.splitlines() if "\t" in line]
+    assert lines[0] == ["task", "data", "supervision", "best", "metric", "value"]
+    rows = {task: cells for task, *cells in lines[1:]}
+    value = read_result(tmp_path / "clevrtex" / "dias.json").value("mbo_fg")
+    assert rows["clevrtex"][:4] == ["embedded", "boxes", "dias", "mbo_fg"] and value is not None
+    assert rows["clevrtex"][4].startswith(f"{value:.3f} [")
+    others = {tuple(cells[:3]) for task, cells in rows.items() if task != "clevrtex"}
+    assert others <= {("-", "-", "-")}
