@@ -4,8 +4,9 @@
     python benchmarks/embedded_world.py --write docs/embedded-world.md    # and writes it into the page
 
 The numbers are those of leaderboards/results. A model is above a floor if the 95 % interval of the difference, over
-training seeds and images, lies above 0. The table gives the difference to the floor that comes closest. A floor that saw
-other labels than the model, such as clusters of an encoder that learnt from boxes, is no floor of a model without labels.
+training seeds and images, lies above 0. The table gives the difference to the floor that comes closest. A floor that
+saw other labels than the model is no floor of it: clusters of an encoder that learnt from boxes do not stand below a
+model without labels.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def line_of(model: str, task: str) -> Line:
     values = {name: value for name, value in every.items() if value is not None}
     allowed = {"none", results[model][0].model.supervision}
     floors = [
-        name
-        for name in values
-        if get_card(name).role == "floor" and results[name][0].model.supervision in allowed
+        name for name in values if get_card(name).role == "floor" and results[name][0].model.supervision in allowed
     ]
     pairs = (pair(results[model], results[floor], card.main, card=card) for floor in floors)
     compared = [measure(one, permute=False) for one in pairs]
