@@ -1,8 +1,8 @@
 """Backbones by name, for probes and floors: any vision transformer of the Hugging Face hub, any network of timm.
 
-`hub:facebook/dinov3-vits16-pretrain-lvd1689m` or `timm:vit_base_patch16_224.mae` stands wherever a model's name does, also
-as `encoder` of a floor. The network runs in the library's own code. What differs between networks and changes numbers
-is written into the signature: which token, patch, registers, positions, final norm, image statistics and input size.
+`hub:facebook/dinov3-vits16-pretrain-lvd1689m` or `timm:vit_base_patch16_224.mae` stands wherever a model's name does,
+also as `encoder` of a floor. The network runs in the library's own code. What differs between networks and changes
+numbers is written into the signature: which token, patch, registers, positions, final norm, image statistics and input size.
 
 `dino-hub` is the stricter card for DINO and DINOv2: it has the position and LayerNorm rules of the methods' own code.
 """
@@ -98,7 +98,9 @@ class Backbone(nn.Module):
         self._run, self._facts, self._parts = run, facts, tuple(token.split("+"))
         for part in self._parts:
             if part not in facts.parts:
-                raise UsageError(f"option token: this network has no {part!r}; use {', '.join(facts.parts)}, joined by +")
+                raise UsageError(
+                    f"option token: this network has no {part!r}; use {', '.join(facts.parts)}, joined by +"
+                )
         self.input_size, self.supervision = input_size, facts.supervision
         self.checkpoint_sha256 = fingerprint(network.state_dict())
 
@@ -192,7 +194,9 @@ def build_timm(name: str = "", input_size: int | None = None, token: str = "mean
         import timm  # an optional dependency that needs torchvision
     except (ImportError, RuntimeError) as error:  # torchvision of another torch fails with a RuntimeError
         reason = str(error).splitlines()[0]
-        raise UsageError(f"model timm:{name}: timm cannot be imported ({reason}); pip install timm torchvision") from error
+        raise UsageError(
+            f"model timm:{name}: timm cannot be imported ({reason}); pip install timm torchvision"
+        ) from error
     sizes = {} if input_size is None else {"img_size": input_size}
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0, **sizes)

@@ -45,7 +45,7 @@ class SegmentAnything(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        """Predict label maps (B, H, W) int64: 0 where no mask lies, 1, 2, ... for masks from the largest to the smallest.
+        """Predict label maps (B, H, W) int64: 0 where no mask lies, then 1, 2, .. from the largest to the smallest.
 
         Raises:
             UsageError: images of another size than the network's.
@@ -67,7 +67,7 @@ class SegmentAnything(nn.Module):
         return masks[without_doubles(boxes_of(masks), self.overlap)]
 
     def _of_points(self, points: Tensor, embeddings: Any) -> tuple[Tensor, Tensor]:
-        """Masks (N, H, W) bool and believed IoU (N,) at the points (P, 2), those that are neither doubted nor unstable."""
+        """Masks (N, H, W) bool at the points (P, 2), without doubted and unstable ones, and their believed IoU (N,)."""
         output = self.network(
             input_points=points[None, :, None],
             input_labels=torch.ones(1, len(points), 1, dtype=torch.long, device=points.device),
@@ -152,7 +152,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
 
 def without_doubles(boxes: Tensor, overlap: float) -> Tensor:
-    """Numbers of the boxes (N, 4), the best first, that no better kept one overlaps by more than an IoU of `overlap`."""
+    """Numbers of the boxes (N, 4), the best first, that overlap no better kept one by more than an IoU of `overlap`."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     dropped = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     kept = []
@@ -168,7 +168,7 @@ def without_doubles(boxes: Tensor, overlap: float) -> Tensor:
 
 
 def label_map(masks: Tensor) -> Tensor:
-    """Masks (N, H, W) bool -> one label map (H, W) int64: a smaller mask lies on a larger one, 0 is what none covers."""
+    """Masks (N, H, W) bool -> a label map (H, W) int64: a smaller mask lies on a larger one, 0 is what none covers."""
     labels = torch.zeros(masks.shape[1:], dtype=torch.long, device=masks.device)
     order = masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()
     for label, number in enumerate(order, start=1):

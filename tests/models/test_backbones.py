@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Batch
+from ocl_bench.evaluation.run import evaluate
 from ocl_bench.models.backbone_names import split_name, supervision_of
 from ocl_bench.models.backbones import build_hub, build_timm, from_timm
+from ocl_bench.models.declared import Declared
 from ocl_bench.models.loading import get_model
+from ocl_bench.tables.validation.examine import validate
 
 transformers = pytest.importorskip("transformers")
 
@@ -140,6 +143,29 @@ def test_a_floor_takes_a_backbone_and_its_supervision(tmp_path: Path) -> None:
     assert prediction.masks.shape == (2, 3, 4, 4)
     assert floor.card.supervision == "undeclared"  # a folder does not say what it saw
     assert floor.checkpoint_sha256 == get_model(f"hub:{tmp_path}").checkpoint_sha256 != ""
+
+
+def test_whoever_evaluates_a_folder_declares_what_it_saw(tmp_path: Path) -> None:
+    saved("dinov3_vit", tmp_path)
+    declared = Declared(supervision="none")
+    assert get_model(f"hub:{tmp_path}", declared=declared).card.supervision == "none"
+    floor = get_model("kmeans-features", options={"encoder": f"hub:{tmp_path}"}, declared=declared)
+    assert floor.card.supervision == "none"
+    with pytest.raises(UsageError, match="its card says supervision none; leave the option out"):
+        get_model("grid", declared=Declared(supervision="boxes"))
+
+
+def test_a_result_of_a_backbone_is_valid_and_one_with_another_supervision_is_not(tmp_path: Path) -> None:
+    saved("dinov3_vit", tmp_path / "model")
+    options = {"encoder": f"hub:{tmp_path / 'model'}", "clusters": 3}
+    evaluate("kmeans-features", "clevrtex", options=options, limit=4, results=tmp_path / "results", progress=False)
+    path = next((tmp_path / "results").rglob("*.json"))
+    assert validate(path) == []
+    record = json.loads(path.read_text())
+    record["model"]["options"]["encoder"] = "hub:facebook/dinov3-vits16"
+    record["model"]["supervision"] = "boxes"
+    path.write_text(json.dumps(record))
+    assert any("'boxes' is not that of the card, 'none'" in str(problem) for problem in validate(path))
 
 
 def test_other_weights_are_another_model(tmp_path: Path) -> None:

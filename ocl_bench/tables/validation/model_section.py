@@ -81,11 +81,12 @@ def _supervision(result: Result, card: ModelCard) -> str:
     """The supervision by the card. A floor that clusters features of an encoder has that of the encoder."""
     if _has_own_encoder(result, card):
         return result.model.supervision
-    if card.name in SOURCES:
-        return supervision_of(card.name, str(result.model.options.get("name", "")))
-    encoder = str(result.model.options.get("encoder", ""))
-    if card.role == "floor" and (backbone := split_name(encoder)):
-        return supervision_of(*backbone)
+    options = result.model.options
+    encoder = str(options.get("encoder", ""))
+    backbone = (card.name, str(options.get("name", ""))) if card.name in SOURCES else split_name(encoder)
+    if backbone and (card.name in SOURCES or card.role == "floor"):
+        seen = supervision_of(*backbone)
+        return result.model.supervision if seen == "undeclared" else seen  # whoever evaluates it may declare it
     encoder = encoder.partition(":")[0]
     if card.role == "floor" and encoder in model_names():
         return get_card(encoder).supervision
