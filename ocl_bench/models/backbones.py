@@ -2,7 +2,7 @@
 
 `hub:facebook/dinov3-vits16-pretrain-lvd1689m` or `timm:vit_base_patch16_224.mae` stands wherever a model's name does,
 also as `encoder` of a floor. The network runs in the library's own code. What differs between networks and changes
-numbers is written into the signature: which token, patch, registers, positions, final norm, image statistics and input size.
+numbers is written into the signature: token, patch, registers, positions, final norm, image statistics and input size.
 
 `dino-hub` is the stricter card for DINO and DINOv2: it has the position and LayerNorm rules of the methods' own code.
 """
@@ -247,8 +247,8 @@ class _HubCall:
     def __call__(self, image: Tensor) -> Tokens:
         arguments: dict[str, Any] = {"interpolate_pos_encoding": True}
         if "noise" in self.kind.arguments:  # MAE sorts patches by noise: rising numbers leave their order as it is
-            patches = image.shape[-2] * image.shape[-1] // self.facts.patch**2
-            arguments["noise"] = torch.arange(patches, device=image.device, dtype=torch.float32).expand(len(image), -1)
+            count = image.shape[-2] * image.shape[-1] // self.facts.patch**2
+            arguments["noise"] = torch.arange(count, device=image.device, dtype=torch.float32).expand(len(image), -1)
         output = self.network(image, **{key: arguments[key] for key in self.kind.arguments})
         hidden = output.last_hidden_state
         patches = _grid(hidden[:, self.kind.prefix + self.facts.registers :], image, self.facts.patch)
