@@ -7,13 +7,16 @@ test split is never read. Settings that are finished are not run again, so a stu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.cards.names import get_task
+from ocl_bench.data.base import OpenData
+from ocl_bench.models.loading import get_model
 from ocl_bench.training.run import train
+from ocl_bench.training.validation import validate_masks
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Study:
         limit: number of its validation samples.
         metrics: the metrics that are printed.
         uses: options at evaluation, by the name of the use.
+        held_out: gives the validation samples where the task has no split `val`: that of MOVi is its test.
     """
 
     task: str
     limit: int
     metrics: Sequence[str]
     uses: Mapping[str, dict[str, Any]]
+    held_out: Callable[[], OpenData] | None = None
 
     def run(self, model: str, settings: Mapping[str, Setting], out: Path) -> None:
         """Train and score the settings in order, below `out/<model>/<setting>`, and print a line for each."""
@@ -71,15 +76,7 @@ class Study:
 
     def _evaluate(self, model: str, options: dict[str, Any], folder: Path) -> dict[str, float]:
         """The metrics of the weights in a folder on the validation samples."""
-        weights = folder / f"{model}.safetensors"
-        result = evaluate(
-            model,
-            self.task,
-            split="val",
-            limit=self.limit,
-            checkpoint=weights,
-            options=options,
-            results=folder / "results",
-            progress=False,
-        )
-        return {metric: float(result.metrics[metric].value or 0.0) for metric in self.metrics}
+        loaded = get_model(model, checkpoint=folder / f"{model}.safetensors", options=options)
+        data = self.held_out() if self.held_out is not None else None
+        values = validate_masks(loaded.model, task=get_task(self.task), limit=self.limit, device="cpu", data=data)
+        return {metric: values.get(metric, 0.0) for metric in self.metrics}

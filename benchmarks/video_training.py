@@ -14,11 +14,28 @@ from pathlib import Path
 
 from training_study import Setting, Study
 
+from ocl_bench.cards.names import get_task
+from ocl_bench.data.base import OpenData
+from ocl_bench.data.scenes.store import open_store
+from ocl_bench.data.stand_ins.layouts import ensure_scenes
+from ocl_bench.training.clips import rendered_data
+
 MODELS = ("slotmatch-without-distillation", "slotcontrast", "slotcontrast-without-contrast")
+LIMIT = 16
+"""Number of validation videos."""
+
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
+
+
+def held_out() -> OpenData:
+    """Rendered videos of split `val`, which no evaluation reads."""
+    return rendered_data(ensure_scenes(open_store("motion", 1, "val", 0), LIMIT), get_task("movi-c"))
+
+
 STUDY = Study(
     task="movi-c",
-    limit=16,
+    limit=LIMIT,
+    held_out=held_out,
     metrics=("mbo_video", "fg_ari_video", "mbo_frame", "fg_ari_frame"),
     uses={"unmerged": {}} | {f"merged-{threshold}": {"merge_threshold": threshold} for threshold in THRESHOLDS},
 )

@@ -74,6 +74,9 @@ class Declared:
     def _bundled(self, model: LoadedModel) -> LoadedModel:
         """A bundled model, under another name only where weights or options are not the bundled ones."""
         card = model.card
+        if self.supervision is not None and card.supervision == "undeclared":  # of a backbone from elsewhere
+            card = card.model_copy(update={"supervision": self.supervision})
+            model = replace(model, card=card)
         if self.supervision not in (None, card.supervision):
             raise UsageError(f"model {model.name}: its card says supervision {card.supervision}; leave the option out")
         if self.name is None:

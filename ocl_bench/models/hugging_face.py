@@ -11,14 +11,14 @@ Only the weights are loaded, into the vision transformer used here. The rest of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataMissingError, UsageError
+from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.types import Batch, Prediction
 from .checkpoints.vit import bare_backbone
 from .layers.vit import DINO_OFFSET, VisionTransformer
@@ -26,6 +26,8 @@ from .reading import Reading, attention_keys
 
 REPOSITORIES = ("facebook/dino-", "facebook/dinov2-")
 """Starts of the supported names; other vision transformers on the hub need image transforms that are not used here."""
+
+Loaded = TypeVar("Loaded")
 
 MODEL_TYPES = ("vit", "dinov2", "dinov2_with_registers")
 """Supported values of `model_type` in a configuration."""
@@ -131,25 +133,53 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the configuration and the tensors of a repository, in float32, on the CPU."""
+def with_transformers(subject: str, load: Callable[[Any], Loaded]) -> Loaded:
+    """Call `load` with the module transformers.
+
+    Args:
+        subject: start of the messages, such as `option repo: facebook/dino-vits16`.
+        load: what reads a model from the hub or a folder.
+
+    Raises:
+        UsageError: transformers is not installed.
+        DataMissingError: the files are not available.
+    """
     try:
         import transformers  # an optional dependency that takes seconds to import
     except ImportError as error:
-        raise UsageError("option repo: it needs transformers; pip install transformers") from error
+        raise UsageError(f"{subject} needs transformers; pip install transformers") from error
     try:
+        return load(transformers)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OclBenchError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise DataMissingError(f"{subject} is not available ({reason}); download it and give its folder") from error
+
+
+def load_strictly(kind: Any, subject: str, repo: str, revision: str | None, **options: Any) -> Any:
+    """A model of transformers in float32, on the CPU. Raises UsageError for a tensor that the files do not hold.
+
+    kind: class of transformers with `from_pretrained`, such as `AutoModel`.
+    """
+    options |= {"revision": revision, "dtype": torch.float32, "output_loading_info": True}
+    model, info = kind.from_pretrained(repo, **options)
+    absent = sorted(str(name) for name in info["missing_keys"] if "mask_token" not in str(name))
+    if absent:  # transformers only warns and initialises them at random
+        raise UsageError(f"{subject}: tensor '{absent[0]}' is missing ({len(absent)} such tensors)")
+    return model
+
+
+def _download(repo: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the configuration and the tensors of a repository, in float32, on the CPU."""
+    subject = f"option repo: {repo}"
+
+    def load(transformers: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
         if config.model_type not in MODEL_TYPES:
             return config.to_dict(), {}
         extra = {"add_pooling_layer": False} if config.model_type == "vit" else {}
-        options = {"revision": revision, "dtype": torch.float32, "output_loading_info": True, **extra}
-        model, info = transformers.AutoModel.from_pretrained(repo, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataMissingError(
-            f"option repo: {repo} is not available ({reason}); download it and give its folder"
-        ) from error
-    absent = sorted(str(name) for name in info["missing_keys"] if "mask_token" not in str(name))
-    if absent:  # transformers only warns and initialises them at random
-        raise UsageError(f"option repo: {repo}: tensor '{absent[0]}' is missing ({len(absent)} such tensors)")
-    return config.to_dict(), dict(model.state_dict())
+        model = load_strictly(transformers.AutoModel, subject, repo, revision, **extra)
+        return config.to_dict(), dict(model.state_dict())
+
+    return with_transformers(subject, load)

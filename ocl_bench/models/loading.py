@@ -15,6 +15,7 @@ from ..cards.model import load_model_card
 from ..cards.names import CARDS, WEIGHTS, get_card, model_names, name_of_file
 from ..core import entry_points
 from ..core.errors import UsageError, first_problem
+from .backbone_names import split_name
 from .declared import Declared, is_bundled
 from .fingerprint import arrays_fingerprint, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
@@ -40,7 +41,7 @@ def get_model(
 
     Args:
         name: a card name, `name:SEED` (another training seed), the path of a model card (YAML), `path.py:build`, an
-            entry point name, or any object with `predict`.
+            entry point name, a backbone `hub:NAME` or `timm:NAME`, or any object with `predict`.
         checkpoint: a `.safetensors` file (or a `.pt` that holds plain tensors) instead of the card's weights.
         options: keyword arguments for the model's factory.
         device: where the model goes.
@@ -68,6 +69,9 @@ def _load(
         return _from_card_file(Path(name), checkpoint, options, device)
     if name.endswith(".py"):
         raise UsageError(f"model {name}: also name the function that builds the model: write {name}:build")
+    if backbone := split_name(name):
+        source, of_source = backbone
+        return _from_card(get_card(source), None, checkpoint, {"name": of_source, **options}, device)
     base, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise UsageError(f"model {name}: what follows the colon is a training seed, such as {base}:1")

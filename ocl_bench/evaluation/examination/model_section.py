@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...cards.names import CARDS, get_card, model_names
 from ...core.errors import UsageError
+from ...models.backbone_names import SOURCES, split_name, supervision_of
 from ...models.declared import is_as_bundled, is_bundled
 from .rows import FieldProblems
 
@@ -80,7 +81,13 @@ def _supervision(result: Result, card: ModelCard) -> str:
     """The supervision by the card. A floor that clusters features of an encoder has that of the encoder."""
     if _has_own_encoder(result, card):
         return result.model.supervision
-    encoder = str(result.model.options.get("encoder", "")).partition(":")[0]
+    options = result.model.options
+    encoder = str(options.get("encoder", ""))
+    backbone = (card.name, str(options.get("name", ""))) if card.name in SOURCES else split_name(encoder)
+    if backbone and (card.name in SOURCES or card.role == "floor"):
+        seen = supervision_of(*backbone)
+        return result.model.supervision if seen == "undeclared" else seen  # whoever evaluates it may declare it
+    encoder = encoder.partition(":")[0]
     if card.role == "floor" and encoder in model_names():
         return get_card(encoder).supervision
     return card.supervision
