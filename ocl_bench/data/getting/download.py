@@ -71,6 +71,7 @@ class _Resuming:
         self.part = path.with_name(f"{path.name}.part")
         self.state = path.with_name(f"{path.name}.part.json")
         self.tries, self.advance = tries, advance
+        self.answered = False  # whether the server was ever reached
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
         """Download `url` to `output_file`."""
@@ -84,6 +85,9 @@ class _Resuming:
                 status = error.response.status_code if error.response is not None else None
                 if status in _CLIENT_ERRORS:
                     raise DataMissingError(f"{url}: the server answers {status}; is it still there?") from error
+                if not self.answered and isinstance(error, requests.ConnectionError):
+                    host = urlparse(url).hostname
+                    raise DataMissingError(f"{url}: {host} cannot be reached; is there a network?") from error
                 if attempt + 1 == self.tries:
                     text = f"the connection failed {self.tries} times ({type(error).__name__})"
                     raise DataMissingError(f"{url}: {text}; run the same command again, it goes on") from error
@@ -102,6 +106,7 @@ class _Resuming:
         headers = {"Range": f"bytes={have}-", "If-Range": tag} if have and tag else {}
         headers["Accept-Encoding"] = "identity"
         with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
+            self.answered = True
             _check_redirect(url, response.url)
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 self.part.unlink()

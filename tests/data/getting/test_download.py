@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 
@@ -155,9 +156,14 @@ def test_what_the_server_refuses_is_not_tried_again(site: Site, tmp_path: Path, 
     assert len(site.asked) == 1
 
 
-def test_a_server_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataMissingError, match="failed 2 times"):
+def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once: waiting would not help, and five tries without a network take minutes."""
+    asked = []
+    real = requests.get
+    monkeypatch.setattr(requests, "get", lambda *given, **options: (asked.append(given), real(*given, **options))[1])
+    with pytest.raises(DataMissingError, match=r"127\.0\.0\.1 cannot be reached; is there a network\?"):
         download("http://127.0.0.1:9/file.zip", tmp_path / "file.zip", tries=2)
+    assert len(asked) == 1
 
 
 def test_redirects_are_followed_but_not_out_of_encryption(site: Site, tmp_path: Path) -> None:
