@@ -104,7 +104,8 @@ def _remember(mark: Path) -> None:
 def _sources() -> str:
     """Hash of what decides: the sources of all checks and the cards of the models. A file passes each version anew."""
     rooms = [PACKAGE / room for room in ("core", "metrics", "cards", "results", "families", "evaluation/examination")]
+    names = [PACKAGE / "models" / "declared.py", PACKAGE / "models" / "backbone_names.py"]
     found = hashlib.sha256()
-    for path in sorted([*(path for room in rooms for path in room.rglob("*.py")), *CARDS.glob("*.yaml")]):
+    for path in sorted([*(path for room in rooms for path in room.rglob("*.py")), *names, *CARDS.glob("*.yaml")]):
         found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
