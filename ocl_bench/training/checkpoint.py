@@ -61,7 +61,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read `last.pt`.
 
     Raises:
-        UsageError: The file is damaged, or is not such a checkpoint. This includes pickles that contain code, which is not run.
+        UsageError: The file is damaged, or is not such a checkpoint. This includes pickles that contain code, which is
+            not run.
     """
     try:
         check_regular(path)
