@@ -132,21 +132,23 @@ class VideoRunner:
     def _slot_shape(self, prediction: Prediction, start: int, before: tuple[int, ...]) -> tuple[int, ...]:
         """Number and length of the slots, see `ClipAdapter.slot_shape`. before: those of the last clip, empty at first.
 
-        A slot of a video model means the same object in all frames, which another number of slots contradicts; those of
-        an image model are linked by number.
+        A slot of a video model means the same object in all frames, which another number of slots contradicts. Those of
+        an image model are linked by number. Those of a ceiling are numbered by the truth, and a clip has those of the
+        objects in it.
         """
-        found, name = self.adapter.slot_shape(prediction), self.plan.model.name
+        found, model = self.adapter.slot_shape(prediction), self.plan.model
         if not found or not before:
             return found or before
-        if getattr(self.plan.model.model, "reads_video", False) and found[0] != before[0]:
+        follows = getattr(model.model, "reads_video", False) and not model.needs_truth
+        if follows and found[0] != before[0]:
             raise UsageError(
-                f"model {name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a slot "
+                f"model {model.name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a slot "
                 "means the same object in all frames: give as many slots for each clip, with weight 0 for those that "
                 "are not in use, or where only masks are scored integer label maps"
             )
         if found[1:] != before[1:]:
             raise UsageError(
-                f"model {name}: Prediction.slots has slots of {found[1]} numbers from frame {start} on, of {before[1]} "
+                f"model {model.name}: Prediction.slots has slots of {found[1]} numbers from frame {start} on, of {before[1]} "
                 "before; give slots of one length"
             )
         return found
