@@ -142,14 +142,14 @@ class VideoRunner:
         follows = getattr(model.model, "reads_video", False) and not model.needs_truth
         if follows and found[0] != before[0]:
             raise UsageError(
-                f"model {model.name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a slot "
-                "means the same object in all frames: give as many slots for each clip, with weight 0 for those that "
+                f"model {model.name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a "
+                "slot means the same object in all frames: give as many slots for each clip, with weight 0 for those that "
                 "are not in use, or where only masks are scored integer label maps"
             )
         if found[1:] != before[1:]:
             raise UsageError(
-                f"model {model.name}: Prediction.slots has slots of {found[1]} numbers from frame {start} on, of {before[1]} "
-                "before; give slots of one length"
+                f"model {model.name}: Prediction.slots has slots of {found[1]} numbers from frame {start} on, of "
+                f"{before[1]} before; give slots of one length"
             )
         return found
 
