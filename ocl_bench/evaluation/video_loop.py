@@ -143,8 +143,8 @@ class VideoRunner:
         if follows and found[0] != before[0]:
             raise UsageError(
                 f"model {model.name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a "
-                "slot means the same object in all frames: give as many slots for each clip, with weight 0 for those that "
-                "are not in use, or where only masks are scored integer label maps"
+                "slot means the same object in all frames: give as many slots for each clip, with weight 0 for those "
+                "that are not in use, or where only masks are scored integer label maps"
             )
         if found[1:] != before[1:]:
             raise UsageError(
