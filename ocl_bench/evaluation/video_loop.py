@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from ..core.errors import OclBenchError, SampleError, UsageError
 from ..core.types import Batch, Prediction, Video
@@ -117,36 +116,42 @@ class VideoRunner:
     def predicted(self, video: Video, seed: int) -> Iterator[tuple[int, list[Item], Prediction]]:
         """Yields the index of the first frame, the items and the prediction of each clip, in order.
 
-        Raises SampleError for a prediction that is not finite, and UsageError for a number of slots that changes.
+        Raises SampleError for a prediction that is not finite, and UsageError for slots of another number or length.
         """
         length = max(1, len(video)) if getattr(self.model, "whole_video", False) else self.plan.batch_size
-        state, slots = None, None
+        state, slots = None, tuple[int, ...]()
         for frames in self._pieces(len(video), length):
             items = self._read(video, frames)
             prediction = self._predict(items, frames.start, seed, state)
             state = prediction.state
-            slots = self._slots(prediction, frames.start, slots)
+            slots = self._slot_shape(prediction, frames.start, slots)
             if not self.adapter.finite(prediction).all():
                 raise SampleError(video.id, f"model {self.plan.model.name}: the prediction is not finite")
             yield frames.start, items, prediction
 
-    def _slots(self, prediction: Prediction, start: int, before: int | None) -> int | None:
-        """Number of slots of a video model's soft masks (T, K, h, w); None for label maps and slots linked by number.
+    def _slot_shape(self, prediction: Prediction, start: int, before: tuple[int, ...]) -> tuple[int, ...]:
+        """Number and length of the slots, see `ClipAdapter.slot_shape`. before: those of the last clip, empty at first.
 
-        A slot means the same object in all frames, which another number of slots contradicts. The slots of a ceiling
-        are numbered by the truth, and a clip has those of the objects in it. before: of the last clip.
+        A slot of a video model means the same object in all frames, which another number of slots contradicts. Those of
+        an image model are linked by number. Those of a ceiling are numbered by the truth, and a clip has those of the
+        objects in it.
         """
-        masks, model = cast(Tensor, prediction.masks), self.plan.model
+        found, model = self.adapter.slot_shape(prediction), self.plan.model
+        if not found or not before:
+            return found or before
         follows = getattr(model.model, "reads_video", False) and not model.needs_truth
-        if not follows or not masks.is_floating_point():
-            return None
-        if before is not None and masks.shape[1] != before:
+        if follows and found[0] != before[0]:
             raise UsageError(
-                f"model {self.plan.model.name}: Prediction.masks has {masks.shape[1]} slots from frame {start} on, "
-                f"{before} before; a slot means the same object in all frames: give as many slots for each clip, with "
-                "weight 0 for those that are not in use, or integer label maps"
+                f"model {model.name}: the prediction has {found[0]} slots from frame {start} on, {before[0]} before; a "
+                "slot means the same object in all frames: give as many slots for each clip, with weight 0 for those "
+                "that are not in use, or where only masks are scored integer label maps"
             )
-        return masks.shape[1]
+        if found[1:] != before[1:]:
+            raise UsageError(
+                f"model {model.name}: Prediction.slots has slots of {found[1]} numbers from frame {start} on, of "
+                f"{before[1]} before; give slots of one length"
+            )
+        return found
 
     def _pieces(self, count: int, length: int) -> Iterator[range]:
         """The frames of each clip of up to `length`; none holds frames from both sides of those that stand alone."""

@@ -124,6 +124,10 @@ class ClipAdapter(Adapter, Protocol):
 
     alone: int
 
+    def slot_shape(self, prediction: Prediction) -> tuple[int, ...]:
+        """Number of slots, and their length where it counts; empty where slots have no number of their own."""
+        ...
+
     def tally(self, task: TaskSpec) -> Tally:
         """A new `Tally` for one video."""
         ...

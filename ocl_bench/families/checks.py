@@ -115,6 +115,27 @@ def check_field(
     return value
 
 
+def check_alike(field: str, found: Sequence[int], other: Sequence[int]) -> None:
+    """Require features of one image to be as long as those of the others, on which a head is or was fitted.
+
+    NumPy and torch would repeat an axis of length 1 and say nothing.
+
+    Args:
+        field: name of the field.
+        found: its shape for one image, or the part of it that must be equal.
+        other: the same of another image.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    if tuple(found) != tuple(other):
+        one, another = (" x ".join(map(str, shape)) for shape in (found, other))
+        raise UsageError(
+            f"Prediction.{field} has {one} numbers for one image and {another} for another; a head needs as many for "
+            "every image"
+        )
+
+
 def as_tensor(field: str, value: object) -> str:
     """How to make one tensor of a field that is something else."""
     if isinstance(value, np.ndarray):

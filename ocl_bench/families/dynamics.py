@@ -25,7 +25,7 @@ from ..core.errors import SampleError, UsageError
 from ..core.types import Prediction, Sample, Truth, Video
 from ..metrics.definitions.dynamics import HORIZONS
 from .base import Batches, Family, Head
-from .checks import check_field, finite_rows, missing
+from .checks import check_alike, check_field, finite_rows, missing
 from .future import by_horizon, entries, mask_values, segments_of
 from .heads.positions import fit_positions, located_slots, match_slots, places_of
 from .heads.rollouter import SETTLED, FittedRollouter, SlotVideo, fit_rollouter, history_of
@@ -179,6 +179,10 @@ class Dynamics:
         """(T,) bool: the frames whose masks and slots are finite."""
         return finite_rows(prediction.masks, prediction.slots)
 
+    def slot_shape(self, prediction: Prediction) -> tuple[int, ...]:
+        """(K, D): number of slots, and their length."""
+        return tuple(cast(Tensor, prediction.slots).shape[1:])
+
     def source(self, prediction: Prediction) -> str:
         """Where masks, the dynamics and the masks of predicted slots come from."""
         how = f"dyn:{self.methods.dynamics},decode:{self.methods.decode_source}"
@@ -187,9 +191,14 @@ class Dynamics:
     def outputs(
         self, prediction: Prediction, shapes: Sequence[tuple[int, int]], side: int | None = None
     ) -> list[SlotFrame]:
-        """Slots and segments of each frame, the latter at its size in `shapes`."""
+        """Slots and segments of each frame, the latter at its size in `shapes`.
+
+        Raises UsageError for slots of another length than those that the probes were fitted on.
+        """
         segments = self._frames.outputs(prediction, shapes, side)
         slots = cast(Tensor, prediction.slots)
+        for name in {"place_mean", "slot_mean"} & (self.head or {}).keys():
+            check_alike("slots", slots.shape[2:], cast(Head, self.head)[name].shape)
         return [SlotFrame(frame, labels) for frame, labels in zip(slots, segments, strict=True)]
 
     def fit(self, batches: Batches, split: OpenData) -> Head:
@@ -198,7 +207,9 @@ class Dynamics:
         for truth, prediction in batches:
             shapes = [(int(frame.labels.shape[0]), int(frame.labels.shape[1])) for frame in truth]
             frames = self.outputs(prediction, shapes)
-            videos.append(SlotVideo(torch.stack([frame.slots for frame in frames]).cpu(), entries(truth)))
+            slots = torch.stack([frame.slots for frame in frames]).cpu()
+            videos.append(SlotVideo(slots, entries(truth)))
+            check_alike("slots", slots.shape[2:], videos[0].slots.shape[2:])
             pairs = zip(frames, truth, strict=True)
             found = [located_slots(frame.slots.cpu(), frame.segments, one) for frame, one in pairs]
             located.append((np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])))

@@ -18,7 +18,7 @@ from ..core.types import Prediction, Truth
 from ..metrics.definitions.detection import kind_of
 from ..metrics.detection import Detections, match_images, to_columns
 from .base import Adapter, Batches, Family, Head
-from .checks import check_field, check_prediction, finite_rows, missing
+from .checks import check_alike, check_field, check_prediction, finite_rows, missing
 from .detection import Detection, empty_rows
 from .discovery import label_map
 from .recognition import check_slots, fitted_head
@@ -112,11 +112,15 @@ def slot_detections(masks: Tensor, slots: Tensor, head: Head, shape: tuple[int, 
         slots: (K, D); slot k belongs to mask k.
         head: a head from `fit`.
         shape: size (H, W) of the image.
+
+    Raises:
+        UsageError: another D than that of the head.
     """
     from pycocotools import mask as coco_mask
 
     from .heads.perceptron import apply
 
+    check_alike("slots", slots.shape[1:], head["mean"].shape)
     segments = label_map(masks, shape)
     present = np.flatnonzero(np.bincount(segments.ravel()))  # a slot without pixels has no mask to detect
     logits, shares = apply(head, slots[present])

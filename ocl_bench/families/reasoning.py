@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from ..core.errors import NotApplicableError, UsageError
 from ..core.questions import CHOICE_KINDS, Answers, Question
 from ..core.types import Prediction, Truth
 from ..data.clevrer.questions import video_number, write_answers
-from .base import Family
+from ..data.clevrer.vocabulary import ANSWERS
+from .base import Adapter, Family
 from .checks import check_prediction, missing
 from .files import prediction_path
 
@@ -30,6 +31,9 @@ COUNTS = (
     "n_unanswered",
 )
 """Columns of counts, from which all metrics are computed."""
+
+
+STRANGE = f"answers that are no answer of CLEVRER and count as wrong ({', '.join(ANSWERS)}, in small letters)"
 
 
 def count_right(questions: Sequence[Question], answers: Answers) -> dict[str, float]:
@@ -83,6 +87,12 @@ class Reasoning:
         del shapes, side
         return list(prediction.answers or ())
 
+    def remarks(self, outputs: Sequence[Answers]) -> dict[str, int]:
+        """How many words are none of CLEVRER's."""
+        words = [given for answers in outputs for given in answers.values() if isinstance(given, str)]
+        strange = sum(word not in ANSWERS for word in words)
+        return {STRANGE: strange} if strange else {}
+
     def columns(self, task: TaskSpec) -> dict[str, str]:
         """A column for each count."""
         return dict.fromkeys(COUNTS, "float64")
@@ -104,6 +114,13 @@ class Reasoning:
         write_answers(path, {video_number(sample_id): output})
 
 
+def _remarks(
+    adapter: Adapter, outputs: Sequence[Answers], shapes: Sequence[tuple[int, int]], side: int | None
+) -> Mapping[str, int]:
+    del shapes, side
+    return cast(Reasoning, adapter).remarks(outputs)
+
+
 REASONING = Family(
     name="reasoning",
     protocol=ReasoningProtocol,
@@ -112,5 +129,6 @@ REASONING = Family(
     whole=True,
     output="answers",
     picture="none",
+    remarks=_remarks,
 )
 """The family of tasks that ask questions about videos."""

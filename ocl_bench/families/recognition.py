@@ -24,7 +24,7 @@ from ..core.types import Prediction, Truth
 from ..metrics.catalogue import find_metric
 from ..metrics.of_set import SumRatio
 from .base import Batches, Family, Head
-from .checks import check_field, check_prediction, finite_rows, missing
+from .checks import check_alike, check_field, check_prediction, finite_rows, missing
 from .discovery import label_map
 from .files import prediction_path, write_label_map
 from .masks import check_masks
@@ -100,6 +100,7 @@ class Recognition:
         head = fitted_head(self.head, self.task)
         categories = head["categories"].numpy()
         masks, slots = cast(Tensor, prediction.masks), cast(Tensor, prediction.slots)
+        check_alike("slots", slots.shape[2:], head["mean"].shape)
         outputs = []
         for mask, image_slots, shape in zip(masks, slots, shapes, strict=True):
             scores, boxes = apply(head, image_slots)

@@ -112,6 +112,11 @@ class VideoAdapter(Discovery):
             )
         return check_masks(replace(checked, masks=masks[0]), size, name)
 
+    def slot_shape(self, prediction: Prediction) -> tuple[int, ...]:
+        """(K,), the number of slots of soft masks; empty for label maps."""
+        masks = cast(Tensor, prediction.masks)
+        return tuple(masks.shape[1:2]) if masks.is_floating_point() else ()
+
     def source(self, prediction: Prediction) -> str:
         """Origin of the masks; by what slots were linked, how often a video was gone through, if later frames count."""
         link = f"+linked-{prediction.link}" if prediction.link else ""

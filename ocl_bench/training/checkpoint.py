@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.files import check_regular, write_atomically
+from ..core.files import check_regular, damaged_part, write_atomically
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read `last.pt`.
 
     Raises:
-        UsageError: The file is not such a checkpoint. This includes pickles that contain code, which is not run.
+        UsageError: The file is damaged, or is not such a checkpoint. This includes pickles that contain code, which is
+            not run.
     """
     try:
         check_regular(path)
+        if part := damaged_part(path):
+            raise ValueError(f"damaged in {part}")
         content = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
             step=int(content["step"]),

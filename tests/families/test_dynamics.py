@@ -343,6 +343,47 @@ def test_slots_that_are_not_finite_fail_their_video(tmp_path: Path) -> None:
     assert "slots are not finite" in evaluation.counts.failed[0].error
 
 
+class Changing(Straight):
+    """A video model of label maps, whose slots are as long and as many as it is told for the video and the clip."""
+
+    reads_video = True
+
+    def __init__(self, first: tuple[int, int], later: tuple[int, int], train: tuple[int, int]) -> None:
+        self.first, self.later, self.train = first, later, train
+
+    def predict(self, batch: Batch) -> Prediction:
+        found = super().predict(replace(batch, image=batch.video[0]))  # type: ignore[index]
+        number, length = self.train if int(batch.ids[0][5:]) < 100 else self.later if batch.start else self.first
+        assert found.masks is not None and found.slots is not None
+        slots = torch.nn.functional.pad(found.slots, (0, length - 5, 0, number - 3))
+        return replace(found, masks=found.masks.argmax(1)[None], slots=slots[None])
+
+    decode_slots = None  # type: ignore[assignment]
+
+
+def test_slots_are_as_many_and_as_long_in_every_clip_and_video(tmp_path: Path) -> None:
+    """Also those of label maps: what slot 3 is worth before it appears, nobody can say."""
+    same, more, longer = (3, 5), (4, 5), (3, 6)
+    data: dict[str, Any] = {"data": sliding(2, 100), "train": sliding(2)}
+    assert not result(Changing(same, same, same), tmp_path, **data).counts.failed
+    assert not result(Changing(more, more, same), tmp_path, **data).counts.failed
+    for later, message in ((more, "4 slots from frame 6 on, 3 before"), (longer, "6 numbers from frame 6 on, of 5 b")):
+        with pytest.raises(UsageError, match=message):
+            result(Changing(same, later, same), tmp_path, **data)
+    with pytest.raises(UsageError, match=r"Prediction\.slots has 6 numbers for one image and 5 for another"):
+        result(Changing(longer, longer, same), tmp_path, **data)
+
+
+def test_slots_of_the_fit_split_have_one_length(tmp_path: Path) -> None:
+    class Alternating(Changing):
+        def predict(self, batch: Batch) -> Prediction:
+            self.train = (3, 5 + int(batch.ids[0][5:]) % 2)
+            return super().predict(batch)
+
+    with pytest.raises(UsageError, match=r"Prediction\.slots has 6 numbers for one image and 5 for another"):
+        result(Alternating((3, 5), (3, 5), (3, 5)), tmp_path, data=sliding(2, 100), train=sliding(2))
+
+
 def test_a_method_that_fails_on_one_video_fails_this_one(tmp_path: Path) -> None:
     class Sometimes(Straight):
         calls = 0

@@ -21,7 +21,7 @@ from ocl_bench.data.clevrer.questions import read_answers, read_questions, write
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import evaluate, run
 from ocl_bench.evaluation.supplied.score import score_masks
-from ocl_bench.families.reasoning import COUNTS, count_right
+from ocl_bench.families.reasoning import COUNTS, STRANGE, count_right
 
 ALL = (
     "descriptive", "explanatory_option", "explanatory_question", "predictive_option", "predictive_question",
@@ -117,6 +117,27 @@ def test_missing_answers_are_wrong_and_others_are_counted(
     assert result.metrics["descriptive"].value == pytest.approx((len(descriptive) - 1) / total)
     assert result.metrics["predictive_question"].value == 0  # only video 10001 has one
     assert "the data do not have them: 1 videos, and 1 questions of other videos" in caplog.text
+
+
+def test_words_that_are_no_answer_are_counted_and_said(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`Yes` is wrong as every other word, and nobody would see why."""
+    right = truth_of(root)
+    write_answers(tmp_path / "answers.json", right)
+    result = score_masks(TASK, tmp_path / "answers.json", data_root=root, results=tmp_path, progress=False)
+    assert result.counts.remarks == {} and result.value("descriptive") == 1
+    capitals = {
+        video: {number: one.title() if isinstance(one, str) else one for number, one in answers.items()}
+        for video, answers in right.items()
+    }
+    strange = sum(
+        isinstance(one, str) and one != one.title() for of_video in right.values() for one in of_video.values()
+    )
+    write_answers(tmp_path / "answers.json", capitals)
+    result = score_masks(TASK, tmp_path / "answers.json", data_root=root, results=tmp_path, progress=False)
+    assert strange and result.counts.remarks == {STRANGE: strange} and (result.value("descriptive") or 0) < 1
+    assert f"{strange} answers that are no answer of CLEVRER and count as wrong" in caplog.text
 
 
 def test_files_that_answer_nothing_are_refused(root: Path, tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_checkpoint_with_a_changed_byte_is_refused(tmp_path):
+    """torch reads it without a word: a training would go on from other weights."""
+    path, weights = tmp_path / "last.pt", torch.arange(400.0)
+    save_checkpoint(path, Checkpoint(7, {"weight": weights}, {"state": {0: weights + 1}}, {"lr": 0.1}))
+    content = path.read_bytes()
+    refused = 0
+    for position in range(0, len(content), 23):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 64]) + content[position + 1 :])
+        try:
+            read = load_checkpoint(path)
+        except UsageError:
+            refused += 1
+        else:  # a byte that fills up, or a date
+            assert (read.step, read.identity) == (7, {"lr": 0.1}) and torch.equal(read.model["weight"], weights)
+            assert torch.equal(read.optimizer["state"][0], weights + 1)
+    assert refused > 0.6 * len(content) / 23
+
+
 class _Evil:
     def __reduce__(self):
         return (exec, ("raise SystemExit('code ran')",))

@@ -19,6 +19,7 @@ from ...cards.protocols import Fit
 from ...core.types import Prediction, Truth
 from ...metrics.detection import Detections
 from ..base import Batches, Head
+from ..checks import check_alike
 from .features import FeatureSet, extracted
 from .matching import instance_mask
 from .perceptron import Examples, apply, fit_perceptron
@@ -147,7 +148,11 @@ def dense_detections(tokens: Tensor, head: Head, shape: tuple[int, int]) -> Dete
         tokens: (D, h, w).
         head: a head from `fit_dense`.
         shape: size (H, W) of the image.
+
+    Raises:
+        UsageError: another D than that of the head.
     """
+    check_alike("tokens", tokens.shape[:1], head["mean"].shape)
     grid = (tokens.shape[1], tokens.shape[2])
     logits, sides = apply(head, tokens.flatten(1).T)
     probabilities = logits.softmax(1)

@@ -18,6 +18,7 @@ from ...core.paths import cache_root
 from ...core.types import VOID
 from ...data.transforms import nearest
 from ..base import Batches
+from ..checks import check_alike
 
 _LARGEST = float(np.finfo(np.float16).max)
 _EPSILON = 1e-5
@@ -57,7 +58,7 @@ def extracted(batches: Batches, count: int, at: int) -> Iterator[FeatureSet | No
         The features, or None when the model gives no tokens.
 
     Raises:
-        UsageError: no image could be read, or tokens are not finite or too large for float16.
+        UsageError: no image could be read, or tokens differ in shape, are not finite, or too large for float16.
     """
     place = cache_root() / "features"
     place.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,7 @@ def _collect(batches: Batches, folder: Path, count: int, at: int) -> FeatureSet 
         if tokens is None:  # the shape of the tokens is known only after the first batch
             shape = (count, *values.shape[1:])
             tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+        check_alike("tokens", values.shape[1:], tokens.shape[1:])
         rows = slice(done, done + len(truths))
         tokens[rows] = values
         for row, truth in zip(classes[rows], truths, strict=True):

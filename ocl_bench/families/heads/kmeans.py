@@ -10,6 +10,7 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...core.errors import UsageError
 from ..base import Head
+from ..checks import check_alike
 from .features import FeatureSet
 
 MAX_TOKENS = 100_000
@@ -41,7 +42,11 @@ def fit_kmeans(features: FeatureSet, clusters: int, fit: Fit) -> Head:
 
 
 def cluster_scores(tokens: Tensor, head: Head) -> Tensor:
-    """Cosines (B, K, h, w) between tokens (B, D, h, w) and the centres of the clusters."""
+    """Cosines (B, K, h, w) between tokens (B, D, h, w) and the centres of the clusters.
+
+    Raises UsageError for another D than that of the head.
+    """
+    check_alike("tokens", tokens.shape[1:2], head["centres"].shape[1:])
     return torch.einsum("bdhw,kd->bkhw", F.normalize(tokens.float(), dim=1), head["centres"].to(tokens.device))
 
 

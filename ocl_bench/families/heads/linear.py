@@ -16,6 +16,7 @@ from torch import Tensor
 from ...cards.protocols import Fit
 from ...metrics.semantic import confusion, miou_sem
 from ..base import Head
+from ..checks import check_alike
 from .features import FeatureSet, held_out, normalisation
 
 
@@ -46,7 +47,8 @@ def fit_linear(features: FeatureSet, classes: int, fit: Fit) -> Head:
 
 
 def class_scores(tokens: Tensor, head: Head) -> Tensor:
-    """Class scores (B, C, h, w) of tokens (B, D, h, w)."""
+    """Class scores (B, C, h, w) of tokens (B, D, h, w). Raises UsageError for another D than that of the head."""
+    check_alike("tokens", tokens.shape[1:2], head["mean"].shape)
     # The norm is folded into the convolution: w ((x - mean) scale) + b = (w scale) x + (b - (w scale) mean).
     weight = head["weight"] * head["scale"]
     bias = head["bias"] - weight @ head["mean"]

@@ -14,6 +14,7 @@ from ...cards.protocols import Fit
 from ...core.errors import UsageError
 from ...core.types import Prediction, Truth
 from ..base import Batches, Head
+from ..checks import check_alike
 from ..discovery import label_map
 from .matching import Objects
 from .perceptron import Examples, fit_perceptron
@@ -74,7 +75,7 @@ def collect_slots(batches: Batches, find: Finder, threshold: float, *, unmatched
         unmatched: also take the other slots that own a pixel, as examples of `NO_OBJECT`.
 
     Raises:
-        UsageError: no image could be read, or slots are not finite.
+        UsageError: no image could be read, or slots differ in length or are not finite.
     """
     features: list[np.ndarray] = []
     categories: list[np.ndarray] = []
@@ -85,6 +86,7 @@ def collect_slots(batches: Batches, find: Finder, threshold: float, *, unmatched
         for truth, masks, slots in rows:
             if not np.isfinite(slots).all():
                 raise UsageError("Prediction.slots is not finite (NaN or infinity) on an image of the fit split")
+            check_alike("slots", slots.shape[1:], (features or [slots])[0].shape[1:])
             segments = label_map(masks.detach(), (truth.labels.shape[0], truth.labels.shape[1]))
             objects = find(truth, segments, len(slots))
             matched, its_slots = objects.matched(threshold)

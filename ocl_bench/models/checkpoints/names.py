@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
-from ...core.files import file_sha256, write_atomically
+from ...core.files import damaged_part, file_sha256, write_atomically
 from ...core.log import logger
 
 _WRAPPERS = ("state_dict", "model")
@@ -34,6 +34,9 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if part := damaged_part(path):
+            # Only a warning: torch can be told to write no checksums.
+            logger.warning("%s: %s does not fit its checksum; is the file damaged? Get it again", path, part)
         # Official files of SlotCon, DINO and iBOT hold their training arguments as a Namespace, a class without code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)

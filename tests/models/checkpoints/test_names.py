@@ -96,6 +96,17 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
         read_tensors(tmp_path / "nested.pth")
 
 
+def test_a_changed_byte_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """torch reads it without a word: the numbers would be those of other weights."""
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.full((64,), 2.0)}, path)
+    assert read_tensors(path)["weight"].tolist() == [2.0] * 64 and not caplog.text
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x00\x00\x00\x40" * 64, b"\x00\x00\x80\x40" * 64))
+    assert read_tensors(path)["weight"].tolist() == [4.0] * 64
+    assert "data/0 does not fit its checksum; is the file damaged?" in caplog.text
+
+
 def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
 
