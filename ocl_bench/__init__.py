@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .core.types import Sample as Sample
     from .core.types import Truth as Truth
     from .evaluation.check_model import check_model as check_model
-    from .evaluation.run import evaluate as evaluate
+    from .evaluation.evaluate import evaluate as evaluate
     from .models.loading import get_model as get_model
     from .pages.report.build import report as report
     from .results.collection import Results as Results
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "check_model": "evaluation.check_model",
     "compare": "tables.comparison.compare",
-    "evaluate": "evaluation.run",
+    "evaluate": "evaluation.evaluate",
     "get_model": "models.loading",
     "get_task": "cards.names",
     "Result": "results.record",
