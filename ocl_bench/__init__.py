@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .results.rows import read_rows as read_rows
     from .tables.comparison.compare import compare as compare
     from .tables.validation.examine import validate as validate
+    from .training.scoring import TaskScorer as TaskScorer
 
 # The imports above are for type checkers and editors; this table is for the interpreter.
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "read_rows": "results.rows",
     "report": "pages.report.build",
     "ModelCard": "cards.model",
+    "TaskScorer": "training.scoring",
     "TaskSpec": "cards.task",
     "load_model_card": "cards.model",
     "load_task": "cards.task",

@@ -14,6 +14,7 @@ from PIL import Image
 from ...core.errors import UsageError
 from ...evaluation.heads import with_head
 from ...evaluation.loop import Runner
+from ...evaluation.model_diagnosis import left_as_found
 from ...evaluation.plan import Plan
 from ...evaluation.reproduce import plan_again
 from ...evaluation.supplied.score import replay_plan
@@ -49,7 +50,12 @@ def sample_pictures(result: Result, count: int = 3, **where: Any) -> list[Image.
     """
     if count < 1:
         raise UsageError(f"pictures: {count} is no number of pictures; give 1 or more")
-    plan = with_head(_plan_of(result, where))
+    with left_as_found(where.get("model")):
+        return _sample_pictures(result, count, _plan_of(result, where))
+
+
+def _sample_pictures(result: Result, count: int, plan: Plan) -> list[Image.Image]:
+    plan = with_head(plan)
     if plan.family.picture == "none":
         raise UsageError(f"task {plan.task.name}: predictions of {plan.family.name} have no picture")
     main, values = _per_image(plan, rows_of(result))
