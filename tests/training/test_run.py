@@ -96,22 +96,6 @@ def test_a_training_leaves_record_curves_and_the_next_command(trained):
         ("encoder-large", "--model slotcontrast"),
     ],
 )
-def test_a_tracker_gets_the_numbers_of_the_log(trained):
-    """Without --log there are no files of trackers."""
-    (file,) = trained[0].rglob("*tfevents*")
-    assert file.parent == trained[0] / "encoder/tensorboard/encoder-seed0"
-    found = EventAccumulator(str(file.parent)).Reload()
-    rows = [json.loads(line) for line in (trained[0] / "encoder/log.jsonl").read_text().splitlines()]
-    for name in ("loss", "lr"):
-        logged = [(row["step"], row[name]) for row in rows if name in row]
-        assert [one.step for one in found.Scalars(name)] == [step for step, _ in logged]
-        assert [one.value for one in found.Scalars(name)] == pytest.approx([value for _, value in logged])
-    (last,) = [row for row in rows if "val" in row]
-    for name, value in last["val"].items():
-        assert [(one.step, one.value) for one in found.Scalars(f"val_{name}")] == [(3, pytest.approx(value))]
-        assert found.Scalars(f"final/val_{name}")[0].value == pytest.approx(value, abs=1e-4)
-
-
 def test_an_encoder_is_followed_by_a_model_that_uses_it(encoder, following):
     told = next_command(get_card(encoder), "clevrtex", Path("a b.safetensors"), {})
     assert told == f"ocl-bench train {following} --set 'objective.encoder_checkpoint=a b.safetensors'"
@@ -140,6 +124,22 @@ def test_what_was_asked_for_is_asked_for_again(tmp_path, cards, monkeypatch):
     assert first["steps"] == 1 and not first["finished"]
     second = json.loads(invoke(*shlex.split(first["next"])[3:], "--json"))
     assert second["finished"] and second["recipe"] == first["recipe"] and second["options"] == first["options"]
+
+
+def test_a_tracker_gets_the_numbers_of_the_log(trained):
+    """Without --log there are no files of trackers."""
+    (file,) = trained[0].rglob("*tfevents*")
+    assert file.parent == trained[0] / "encoder/tensorboard/encoder-seed0"
+    found = EventAccumulator(str(file.parent)).Reload()
+    rows = [json.loads(line) for line in (trained[0] / "encoder/log.jsonl").read_text().splitlines()]
+    for name in ("loss", "lr"):
+        logged = [(row["step"], row[name]) for row in rows if name in row]
+        assert [one.step for one in found.Scalars(name)] == [step for step, _ in logged]
+        assert [one.value for one in found.Scalars(name)] == pytest.approx([value for _, value in logged])
+    (last,) = [row for row in rows if "val" in row]
+    for name, value in last["val"].items():
+        assert [(one.step, one.value) for one in found.Scalars(f"val_{name}")] == [(3, pytest.approx(value))]
+        assert found.Scalars(f"final/val_{name}")[0].value == pytest.approx(value, abs=1e-4)
 
 
 def test_features_were_cached_plain_and_mirrored(trained):

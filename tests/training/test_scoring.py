@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,11 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from places import ROOT
 from report_runs import own_images
 from torch import Tensor, nn
 
 from ocl_bench import TaskScorer, evaluate
 from ocl_bench.core.errors import DataMissingError, UsageError
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 class Net(nn.Module):
@@ -74,6 +81,20 @@ def test_scores_are_those_of_evaluate_and_nothing_is_written(
 def test_missing_data_are_said(tmp_path: Path) -> None:
     with pytest.raises(DataMissingError):
         TaskScorer("clevrtex", data_root=tmp_path / "nothing")(Net())
+
+
+def test_the_documented_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The first block of the page, as it stands there, on images and a card of the names that it uses."""
+    (block,) = [body for body in python_blocks(ROOT / "docs/training.md") if "TaskScorer(" in body]
+    task = own_images(tmp_path / "my-images").model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "my-task.yaml").write_text(yaml.safe_dump(task))
+    monkeypatch.chdir(tmp_path)
+    net = Net()
+    batches = [torch.rand(2, 3, 16, 16)] * 100
+    names = {"model": net, "optimizer": torch.optim.Adam(net.parameters()), "batches": batches}
+    exec(compile(block, "training.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.startswith("100 {'mbo_fg': 0.") and len(printed.splitlines()) == 1
 
 
 @pytest.fixture
