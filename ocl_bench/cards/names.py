@@ -111,7 +111,7 @@ def name_of_file(path: Path, attribute: str) -> str:
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """The error message for an unknown name, with a suggestion."""
-    return f"unknown {kind} '{name}', see `ocl-bench list {kind}s`{suggest(name, known)}"
+    return f"unknown {kind} '{name}'{suggest(name, known) or f'; see `ocl-bench list {kind}s`'}"
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -140,7 +140,8 @@ def find_card(name: str, others: Sequence[str] = ()) -> TaskSpec | ModelCard:
         return load_model_card(Path(name)) if is_model_card(Path(name)) else get_task(name)
     if (CARDS / f"{name}.yaml").is_file():
         return get_card(name)
-    raise UsageError(f"no card '{name}', see `ocl-bench list`{suggest(name, [*task_names(), *model_names(), *others])}")
+    close = suggest(name, [*task_names(), *model_names(), *others])
+    raise UsageError(f"no card '{name}'{close or '; see `ocl-bench list`'}")
 
 
 def is_model_card(path: Path) -> bool:

@@ -32,7 +32,7 @@ def with_config(args: Sequence[str], parameters: Sequence[Any]) -> list[str]:
     for name, value in read_config(path).items():
         if name not in known:
             close = suggest(name, list(known))
-            raise UsageError(f"{path}: '{name}' is no option; there are {', '.join(known)}{close}")
+            raise UsageError(f"{path}: '{name}' is no option{close or '; there are ' + ', '.join(known)}")
         if value is not None:
             arguments += _spelled(known[name], value, f"{path}: {name}")
     return [*arguments, *others]

@@ -130,7 +130,8 @@ def _nothing(known: Mapping[str, Sequence[str]], patterns: Sequence[str], family
 
     kinds = " or ".join(kind.removesuffix("s") for kind in known)
     if family is not None and family not in family_names():
-        return f"--family {family}: unknown; use {', '.join(family_names())}{suggest(family, list(family_names()))}"
+        close = suggest(family, list(family_names()))
+        return f"--family {family}: unknown{close or '; use ' + ', '.join(family_names())}"
     of_family = f" of family {family}" if family is not None else ""
     every = [name for names in known.values() for name in names]
     return f"no {kinds}{of_family} fits '{' '.join(patterns)}'{suggest(patterns[0], [*every, *What])}"

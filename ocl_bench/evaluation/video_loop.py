@@ -133,10 +133,12 @@ class VideoRunner:
     def _slots(self, prediction: Prediction, start: int, before: int | None) -> int | None:
         """Number of slots of a video model's soft masks (T, K, h, w); None for label maps and slots linked by number.
 
-        A slot means the same object in all frames, which another number of slots contradicts. before: of the last clip.
+        A slot means the same object in all frames, which another number of slots contradicts. The slots of a ceiling
+        are numbered by the truth, and a clip has those of the objects in it. before: of the last clip.
         """
-        masks = cast(Tensor, prediction.masks)
-        if not getattr(self.plan.model.model, "reads_video", False) or not masks.is_floating_point():
+        masks, model = cast(Tensor, prediction.masks), self.plan.model
+        follows = getattr(model.model, "reads_video", False) and not model.needs_truth
+        if not follows or not masks.is_floating_point():
             return None
         if before is not None and masks.shape[1] != before:
             raise UsageError(

@@ -52,6 +52,9 @@ _SMALL = 2**16
 """Numbers of a tensor up to which its values are kept in the outline; some are checked when a file is translated."""
 
 
+_DOWNLOADING = ("hugging_face", "backbones", "segment_anything")
+"""Modules whose models bring their weights with them."""
+
 _UNLIKE = 0.25
 """Share of equal shapes below which a file is not tried; even a bare backbone shares more with its training's model."""
 
@@ -119,7 +122,8 @@ def identify(path: str | Path, only: str | None = None) -> list[Fit]:
 
 def _fillable(card: ModelCard) -> bool:
     """Whether a file could hold the weights of a card: not those of floors, nor of what is downloaded."""
-    return card.role in ("model", "control", "encoder") and "hugging_face" not in card.source
+    downloaded = any(f".{module}:" in card.source for module in _DOWNLOADING)
+    return card.role in ("model", "control", "encoder") and not downloaded
 
 
 def _try(card: ModelCard, outline: Path, shapes: Counter[tuple[int, ...]]) -> Iterator[Fit]:

@@ -120,12 +120,12 @@ def rows_of(result: Result) -> pandas.DataFrame:
         raise UsageError(f"{where(result)}: {problem}; evaluate again")
     assert result.rows_path is not None
     rows = read_rows(result.rows_path)
-    if problem := _wrong_columns(result, rows):
+    if problem := wrong_columns(result, rows):
         raise UsageError(f"{where(result)}: {problem}; evaluate again")
     return rows
 
 
-def _wrong_columns(result: Result, rows: pandas.DataFrame) -> str:
+def wrong_columns(result: Result, rows: pandas.DataFrame) -> str:
     """Why rows cannot be paired or averaged; '' when they can. Their hash says only that nobody changed them."""
     from pandas.api.types import infer_dtype, is_integer_dtype, is_numeric_dtype
 

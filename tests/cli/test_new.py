@@ -30,7 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tests_of_an_example_pass(written: Path, kind: str) -> None:
-    done = forked.run(forked.tests, ".", cwd=written / kind)
+    done = forked.run(forked.tests, ".", cwd=written / kind, timeout=600)
     assert done.returncode == 0, done.stdout
 
 
@@ -38,7 +38,7 @@ def test_the_tests_of_an_example_find_a_mistake(tmp_path: Path) -> None:
     new("model", "wrong", "--out", tmp_path)
     path = tmp_path / "wrong.py"
     path.write_text(path.read_text().replace("noise = batch.noise(", "noise = torch.randn(images, "))
-    done = forked.run(forked.tests, ".", "-k", "asks_of_a_model", cwd=tmp_path)
+    done = forked.run(forked.tests, ".", "-k", "asks_of_a_model", cwd=tmp_path, timeout=600)
     assert done.returncode == 1 and "deterministic" in done.stdout
 
 

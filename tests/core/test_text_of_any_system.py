@@ -19,12 +19,12 @@ from ocl_bench.core.files import file_sha256
 from ocl_bench.core.paths import bundled
 from ocl_bench.data.options import read_json, read_lines
 from ocl_bench.data.readers import ade20k, imagenet_boxes, imagenet_files, movi, voc_boxes
+from ocl_bench.evaluation.examination import examine_file
 from ocl_bench.families.coco_results import read_results
 from ocl_bench.results import published
 from ocl_bench.results.record import read_result
 from ocl_bench.tables.comparison.claims import load_claims
 from ocl_bench.tables.gate.golden import read_golden
-from ocl_bench.tables.validation import examine
 from ocl_bench.training.curves import read_log
 
 LEADERBOARDS = bundled("leaderboards")
@@ -48,7 +48,7 @@ READERS: dict[str, Reader] = {
     "model card": ("m.yaml", (CARDS / "grid.yaml").read_text(encoding="utf-8"), load_model_card),
     "kind of card": ("m.yaml", (CARDS / "grid.yaml").read_text(encoding="utf-8"), is_model_card),
     "result": ("r.json", first("results/*/*.json"), read_result),
-    "validated result": ("r.json", first("results/*/*.json"), examine._read_json),
+    "validated result": ("r.json", first("results/*/*.json"), examine_file._read_json),
     "claims": ("dias.yaml", (LEADERBOARDS / "claims/dias.yaml").read_text(encoding="utf-8"), load_claims),
     "published": (
         "clevrtex-dias-v3.yaml",

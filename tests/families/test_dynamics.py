@@ -64,7 +64,7 @@ def test_a_model_that_knows_the_motion_is_nearly_perfect(tmp_path: Path) -> None
         "│mask:decoder+linked-slots│" in signature
         and "│dyn:own│decode:slots│burn-in:6│rollout:12│stride:1│" in signature
     )
-    assert signature.endswith("│rollouter:supplied│head:rollouter│v1") and not evaluation.counts.failed
+    assert signature.endswith("│rollouter:embedded│head:rollouter│v1") and not evaluation.counts.failed
     assert evaluation.fit is not None and evaluation.fit.samples == 12 and evaluation.fit.left_out == ()
 
 

@@ -14,13 +14,14 @@ import pandas
 import pytest
 import torch
 import yaml
-from results_for_boards import board_of, image_values, write
+from results_for_boards import board_of, image_values, taken_for_valid, write
 from targets import clevrtex, coco_detection, davis, folder, imagenet, voc
 from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import file_sha256
+from ocl_bench.results.record import read_result
 from ocl_bench.training import checkpoint as checkpoints
 from ocl_bench.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -106,6 +107,7 @@ def test_markup_in_the_name_of_a_model(with_markup: Path) -> None:
 def test_results_in_files_whose_names_are_not_utf_8(with_markup: Path) -> None:
     folder = with_markup / "results/clevrtex"
     (folder / "b.json").rename(folder / os.fsdecode(b"b\xff.json"))
+    taken_for_valid(read_result(folder / os.fsdecode(b"b\xff.json")))
     done = call("leaderboard", "--results", with_markup / "results", "--out", with_markup / "out")
     assert done.exit_code == 0, done.output
     page = (with_markup / "out/clevrtex.md").read_text(encoding="utf-8")

@@ -169,7 +169,8 @@ def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
     if task is None:
         return
     embedded, card = result.data.revision.startswith("embedded-r"), task.data.stand_in
-    if embedded != (result.data.kind == "embedded"):
+    # Masks that `score` reads are of supplied data, also where they are of the stand-in.
+    if result.data.kind not in (("embedded", "supplied") if embedded else ("official", "supplied")):
         yield "data.kind", f"'{result.data.kind}' is not that of revision '{result.data.revision}'"
     elif embedded and not (card and result.data.revision.startswith(f"embedded-r{card.revision}-")):
         yield "data.revision", f"'{result.data.revision}' is not of the stand-in of the card"

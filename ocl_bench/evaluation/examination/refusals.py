@@ -7,6 +7,7 @@ file that passed is remembered in the cache by its content, its cards and the so
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from ...data.extensions import extensions_of
 from ...families.summary import edited_value
 from ...results.ranks_with import Reason, Reference, reasons_against_ranking
 from ...results.record import Result
-from ...results.store import rows_of, where
+from ...results.store import rows_of, where, wrong_columns
 from .examine_file import examine_file
 
 _OF_CARD = re.compile(r"task\..*|fit(\..*)?|data\.revision|metrics\.[^.]+")
@@ -74,6 +75,8 @@ def _problem(result: Result, card: TaskSpec | None) -> Reason | None:
     same = card is not None and card.hash == result.task.hash
     found = examine_file(result.path.resolve(), card)
     rows = rows_of(result) if found.rows is None else found.rows
+    if wrong := wrong_columns(result, rows):
+        return Reason("rows.file", f"rows cannot be used: {wrong}; evaluate again")
     problems = [
         Reason(field, f"{field}: {message}")
         for field, message in found.problems
@@ -86,7 +89,7 @@ def _problem(result: Result, card: TaskSpec | None) -> Reason | None:
 
 def mark_of(path: Path, card: TaskSpec | None) -> Path:
     """The empty file that says that a result passed, made from its content, where its rows stand with their hash."""
-    parts = [path.name, file_sha256(path), _sources()]
+    parts = [os.fsencode(path.name).hex(), file_sha256(path), _sources()]  # a name need not be UTF-8
     if card is not None:
         parts += [card.hash, digest(extensions_of(card))]
     return cache_root() / "examined" / digest(parts)

@@ -9,6 +9,8 @@ import pytest
 from rectangles_with_boxes import TASK, rectangles
 from tiny_videos import Colours, memory_videos, video_task
 
+# score binds `open_data` when it is imported, which must not happen while a test replaces it.
+import ocl_bench.evaluation.supplied.score  # noqa: F401
 from ocl_bench import data as readers
 from ocl_bench.cards.task import TaskSpec
 from ocl_bench.data import OpenData
