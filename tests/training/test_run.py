@@ -81,7 +81,7 @@ def test_trained_weights_load_as_the_model_that_was_validated(trained):
 def test_a_training_leaves_record_curves_and_the_next_command(trained):
     out, printed, _ = trained
     names = {path.name for path in (out / "encoder").iterdir()}
-    assert names == {"last.pt", "log.jsonl", "encoder.safetensors", "training.json", "curves.png"}
+    assert names == {"last.pt", "log.jsonl", "encoder.safetensors", "training.json", "curves.png", "tensorboard"}
     record = json.loads((out / "encoder" / "training.json").read_text())
     assert record["supervision"] == "boxes"
     assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
