@@ -19,7 +19,6 @@ from ...evaluation.plan import Plan
 from ...evaluation.reproduce import plan_again
 from ...evaluation.supplied.score import replay_plan
 from ...evaluation.video_loop import VideoRunner
-from ...families import find_family
 from ...metrics import find_metric
 from ...results.record import Result
 from ...results.store import rows_of
@@ -81,8 +80,8 @@ def _plan_of(result: Result, where: dict[str, Any]) -> Plan:
     """The plan that gives the predictions of a result: of its saved ones, or of the model that made them."""
     if result.path is None:
         raise UsageError("pictures: this result was not written, so that its samples are not known")
-    family = find_family(find_metric(result.task.main).families[0])
-    if "model" not in where and family.picture != "neighbours" and result.path.with_suffix(".predictions").is_dir():
+    # What was saved for a task with a head gives no outputs without it.
+    if "model" not in where and result.fit is None and result.path.with_suffix(".predictions").is_dir():
         return replay_plan(result.path, **{name: where[name] for name in ("task", "data_root") if name in where})[1]
     return plan_again(result.path, progress=False, **where)
 
