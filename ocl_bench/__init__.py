@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .core.types import Sample as Sample
     from .core.types import Truth as Truth
     from .evaluation.check_model import check_model as check_model
-    from .evaluation.run import evaluate as evaluate
+    from .evaluation.evaluate import evaluate as evaluate
     from .models.loading import get_model as get_model
     from .pages.report.build import report as report
     from .results.collection import Results as Results
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from .results.rows import read_rows as read_rows
     from .tables.comparison.compare import compare as compare
     from .tables.validation.examine import validate as validate
+    from .training.scoring import TaskScorer as TaskScorer
 
 # The imports above are for type checkers and editors; this table is for the interpreter.
 _HOMES = {
     "check_model": "evaluation.check_model",
     "compare": "tables.comparison.compare",
-    "evaluate": "evaluation.run",
+    "evaluate": "evaluation.evaluate",
     "get_model": "models.loading",
     "get_task": "cards.names",
     "Result": "results.record",
@@ -48,6 +49,7 @@ _HOMES = {
     "read_rows": "results.rows",
     "report": "pages.report.build",
     "ModelCard": "cards.model",
+    "TaskScorer": "training.scoring",
     "TaskSpec": "cards.task",
     "load_model_card": "cards.model",
     "load_task": "cards.task",

@@ -6,24 +6,17 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
+from typing import Any
 
 from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.paths import bundled, results_root
-from ..evaluation.heads import with_head
-from ..evaluation.loop import Runner
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.references import CHEAP, reference_results
 from ..evaluation.run import run
-from ..metrics import find_metric
-from ..results.record import Result, read_rows
+from ..results.record import Result
+from ..tables.pictures.of_result import write_picture
 from ..training.follow_up import flags
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ def evaluate_and_report(
         references = _with_floors(plan, result, references, root, save_predictions)
     elif not references:
         logger.info("no stored floors for these images; --floors computes the cheap ones")
-    picture = _picture(plan, result, force or not result.reused) if pictures else None
+    picture = write_picture(plan, result, force or not result.reused) if pictures else None
     paths: dict[str, Path | None] = {
         "result": result.path,
         "per image": result.rows_path,
@@ -117,107 +110,6 @@ def _with_floors(
         except UsageError:
             continue  # a floor without the fields that this task needs
     return reference_results(result, [root], plan.task)
-
-
-def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
-    """Draw the best, median and worst samples beside the result; only these few are predicted again."""
-    assert result.path is not None
-    path = result.path.with_suffix(".png")
-    if path.is_file() and not redraw:
-        return path
-    if plan.family.picture == "none":
-        return None
-    main, rows = _per_image(plan, read_rows(result.path))
-    draw = {"masks": _overlays, "storyboard": _storyboard, "neighbours": _neighbours}[plan.family.picture]
-    return None if rows.empty else draw(plan, result, path, main, rows)
-
-
-def _title(plan: Plan, result: Result) -> str:
-    return f"{result.model.name} on {plan.task.name} (data: {result.data.kind})"
-
-
-def _overlays(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
-    """Draw masks of images. rows: values of the metric `main` by sample id."""
-    from ..tables.pictures.overlays import Panel, choose, write_overlays
-
-    direction = find_metric(main).direction
-    indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})
-    values = {str(rows.index[i]): float(rows.iloc[i]) for i in indices}
-    positions = [position for position, sample_id in enumerate(plan.data.ids) if sample_id in values]
-    panels = []
-    plan = with_head(plan)
-    for start in range(0, len(positions), plan.batch_size):
-        runner = Runner(plan)
-        items, _ = runner.read(positions[start : start + plan.batch_size])
-        # A sample that fails in this second prediction is left out of the picture.
-        predicted, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
-        for item, output in zip(predicted, outputs, strict=True):
-            labels, truth = plan.adapter.picture(output, item.truth)
-            panels.append(Panel(item.id, values[item.id], item.pixels, truth, labels))
-    title = f"{_title(plan, result)}, {main}"
-    return write_overlays(path, panels, metric=main, title=title, direction=direction)
-
-
-def _storyboard(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
-    from ..evaluation.video_loop import VideoRunner
-    from ..tables.pictures.overlays import choose
-    from ..tables.pictures.storyboard import Strip, chosen_frames, write_storyboard
-
-    plan = with_head(plan)
-    runner, strips = VideoRunner(plan), []
-    for section, indices in choose(list(rows), per_section=1, direction=find_metric(main).direction).items():
-        for index in indices:
-            video = runner.video(plan.data.ids.index(str(rows.index[index])))
-            wanted, frames = set(chosen_frames(len(video))), []
-            # All clips run, because the state of a model goes from clip to clip; only some frames are drawn.
-            followed = runner.shown(video, plan.noise_seeds[0], runner.adapter.tally(plan.task))
-            for number, (item, output) in enumerate(followed):
-                if number in wanted:
-                    labels, truth = plan.adapter.picture(output, item.truth)
-                    frames.append((item.pixels, truth, labels))
-            images, truth, prediction = (np.stack(part) for part in zip(*frames, strict=True))
-            value = float(rows.iloc[index])
-            strips.append(Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted))))
-    return write_storyboard(path, strips, metric=main, title=_title(plan, result))
-
-
-def _neighbours(plan: Plan, result: Result, path: Path, main: str, rows: pandas.Series) -> Path:
-    """Draw the neighbours of up to four queries with the right class and four with a wrong one, from all the data."""
-    from ..families.knn import Knn
-    from ..tables.pictures.neighbours import SHOWN, Query, write_neighbours
-
-    plan, train = with_head(plan), plan.train
-    assert train is not None
-    runner, adapter, names = Runner(plan), cast(Knn, plan.adapter), train.categories
-    bank = Runner(replace(plan, data=train))
-    queries = []
-    for hit in (True, False):
-        # The mean over noise seeds of 0 and 1 can lie between them.
-        ids = [str(sample_id) for sample_id in rows.index[(rows >= 0.5) == hit]]
-        chosen = [ids[k * len(ids) // 4] for k in range(4)] if len(ids) >= 4 else ids
-        items, _ = runner.read([plan.data.ids.index(sample_id) for sample_id in chosen])
-        predicted, outputs, _ = runner.outputs(items, plan.noise_seeds[0])
-        for item, output in zip(predicted, outputs, strict=True):
-            why, label = adapter.explain(output), item.truth.label
-            nearest, _ = bank.read([int(position) for position in why.positions[:SHOWN]])
-            labels = [neighbour.truth.label for neighbour in nearest]
-            classes = [number for number in (label, why.predicted, *labels) if number is not None]
-            true_name, predicted_name, *others = [names.get(number, str(number)) for number in classes]
-            pictures = np.stack([neighbour.pixels for neighbour in nearest])
-            cosines = tuple(float(value) for value in why.similarity)
-            queries.append(Query(item.id, item.pixels, true_name, predicted_name, pictures, tuple(others), cosines))
-    return write_neighbours(path, queries, title=f"{_title(plan, result)}, {main}")
-
-
-def _per_image(plan: Plan, rows: pandas.DataFrame) -> tuple[str, pandas.Series]:
-    """A metric with values of single images, and its values by sample id: the main metric if it has any."""
-    names = [plan.task.main, *(name for name in plan.task.metrics if name in rows and name != plan.task.main)]
-    columns = [(name, rows.groupby("id", sort=False)[name].mean().dropna()) for name in names if name in rows]
-    if not any(len(values) for _, values in columns):
-        values = plan.family.image_values(rows)
-        if values is not None:
-            return str(values.name), values
-    return next(((name, values) for name, values in columns if len(values)), columns[0])
 
 
 def _leaderboard(plan: Plan, root: Path) -> Path | None:

@@ -20,6 +20,7 @@ from .options import (
     ExportTarget,
     Json,
     Limit,
+    Log,
     ModelName,
     Offline,
     Options,
@@ -71,6 +72,7 @@ def evaluate_model(
     pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
     force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file of the data first, images too.")] = False,
+    log: Log = None,
     offline: Offline = False,
     json: Json = False,
     config: Annotated[
@@ -102,7 +104,11 @@ def evaluate_model(
         "training_seed": training_seed,
         "supervision": supervision,
     }
+    from ..core.trackers import find_tracker
     from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand, several
+    from ..results.tracking import track_results
+
+    make_tracker = find_tracker(log)
 
     if several(model) or several(task):
         if several(model) and any(value is not None for value in (name, training_seed, supervision)):
@@ -116,6 +122,7 @@ def evaluate_model(
                 save_predictions=save_predictions,
                 **plan,
             )
+            track_results([cell.result for cell in cells if cell.result is not None], make_tracker)
         print_matrix(cells, json)
         raise typer.Exit(exit_code_of(cells))
     from .evaluation import evaluate_and_report
@@ -131,6 +138,7 @@ def evaluate_model(
             pictures=pictures,
             **plan,
         )
+        track_results([report.result], make_tracker)
     print_result(report.result, json, report.references, report.paths, report.next_command)
     raise typer.Exit(exit_code(report.result))
 

@@ -179,6 +179,7 @@ Supervision = Annotated[
 ]
 Results = Annotated[Path | None, typer.Option(help="Folder for results; by default OCL_BENCH_RESULTS or ./results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly the result as JSON on stdout.")]
+Log = Annotated[str | None, typer.Option(help="Also log to wandb, tensorboard, trackio or mlflow.")]
 Offline = Annotated[bool, typer.Option(help="Open no network connection.")]
 
 

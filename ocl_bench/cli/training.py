@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
-from .options import Json, Options, out_folder, own_stdout, parse_options, print_json
+from .options import Json, Log, Options, out_folder, own_stdout, parse_options, print_json
 
 
 def train(
@@ -49,11 +49,12 @@ def train(
         typer.Option(help="Train on the task's data in this folder instead of scenes (slotcon, odis, videos)."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from OUT/last.pt where there is one.")] = True,
+    log: Log = None,
     json: Json = False,
 ) -> None:
     """Train a model by the recipe of its card, or go on with a training that was stopped."""
     if suite is not None:
-        _train_suite(suite, model or [], seeds, scale, out, minutes, device, dry_run, json)
+        _train_suite(suite, model or [], seeds, scale, out, minutes, device, dry_run, log, json)
         return
     if not model or len(model) > 1:
         raise UsageError("train: give one --model, or --suite embedded for all of them")
@@ -76,6 +77,7 @@ def train(
             options=parse_options(option),
             data_root=data_root,
             resume=resume,
+            log=log,
         )
     if not record["main_rank"]:
         return
@@ -97,6 +99,7 @@ def _train_suite(
     minutes: float | None,
     device: str,
     dry_run: bool,
+    log: str | None,
     json: bool,
 ) -> None:
     """Print the plan of a suite and what it costs, then train unless `dry_run`."""
@@ -112,7 +115,7 @@ def _train_suite(
         return
     records: list[dict[str, Any]] = []
     with own_stdout(json):
-        for planned, record in train_suite(plan, minutes=minutes, device=device):
+        for planned, record in train_suite(plan, minutes=minutes, device=device, log=log):
             if record is None:
                 continue
             records.append(record)

@@ -1,9 +1,9 @@
-"""Numbers that other programs wrote into JSON, and numbers in messages."""
+"""Numbers that other programs wrote into JSON, and numbers in messages and on axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -26,3 +26,12 @@ def finite_numbers(field: str, values: Iterable[Any]) -> list[float]:
 def counted(number: int, noun: str) -> str:
     """A number and its noun, which takes an s in the plural: `1 image`, `2 images`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def axis_ends(numbers: Sequence[float], low: float, high: float) -> tuple[float, float]:
+    """Ends of the axis: 0 to 1 where all numbers lie there, else what the numbers need."""
+    if all(0 <= number <= 1 for number in numbers) and high >= 1:
+        return 0.0, 1.0
+    least, most = min(numbers, default=0.0), max(numbers, default=1.0)
+    pad = 0.08 * (most - least or 1.0)
+    return max(low, min(0.0, least - pad)), min(high, most + pad)

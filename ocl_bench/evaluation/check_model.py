@@ -25,9 +25,10 @@ from ..families import find_family, get_adapter
 from ..families.base import Adapter
 from ..models.frames import video_model
 from ..models.loading import LoadedModel, get_model
+from ..models.plain_module import MasksFrom, WithMasks
 from ..models.user_code import own_errors
 from .loop import input_size
-from .model_diagnosis import generators_used, in_mode, in_training_mode, plain_tensors, torch_parts
+from .model_diagnosis import generators_used, in_mode, in_training_mode, left_as_found, plain_tensors, torch_parts
 
 BATCH = 4
 ALL = list(range(BATCH))
@@ -64,6 +65,7 @@ def check_model(
     checkpoint: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    masks_from: MasksFrom | None = None,
 ) -> list[Check]:
     """Check a model on 4 synthetic images of the size that it gets in the task.
 
@@ -72,7 +74,7 @@ def check_model(
     video, and two clips must give the same as one.
 
     Args:
-        model, checkpoint, options: as in `evaluate`.
+        model, checkpoint, options, masks_from: as in `evaluate`.
         task: its family decides which fields are needed.
         device: of the model.
 
@@ -84,18 +86,20 @@ def check_model(
     """
     spec = get_task(task)
     device = choose_device(device)
-    loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-    session_class = _VideoSession if find_family(spec.family).by_clips else _ImageSession
-    session = session_class(loaded, spec, get_adapter(spec, loaded), device)
-    checks: list[Check] = []
-    for name, step, remedy in session.steps():
-        if any(check.passed is False for check in checks[:3]):  # the other checks need a usable prediction
-            checks.append(Check(name, None, "skipped"))
-            continue
-        try:
-            checks.append(Check(name, True, step()))
-        except OclBenchError as error:
-            checks.append(Check(name, False, error.problem, error.remedy or remedy))
+    model = model if masks_from is None else WithMasks(model, masks_from)
+    with left_as_found(model):
+        loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
+        session_class = _VideoSession if find_family(spec.family).by_clips else _ImageSession
+        session = session_class(loaded, spec, get_adapter(spec, loaded), device)
+        checks: list[Check] = []
+        for name, step, remedy in session.steps():
+            if any(check.passed is False for check in checks[:3]):  # the other checks need a usable prediction
+                checks.append(Check(name, None, "skipped"))
+                continue
+            try:
+                checks.append(Check(name, True, step()))
+            except OclBenchError as error:
+                checks.append(Check(name, False, error.problem, error.remedy or remedy))
     return checks
 
 

@@ -46,6 +46,29 @@ def in_mode(parts: Parts, training: bool) -> Iterator[None]:
                 buffer.data.copy_(before)
 
 
+@contextmanager
+def left_as_found(model: Any) -> Iterator[None]:
+    """A live model is in the modes and on the devices in which it was, at the end; a name is no live model."""
+    parts = torch_parts(model)
+    modes = [(module, module.training) for part in parts.values() for module in part.modules()]
+    devices = {name: tensor.device for name, tensor in _tensors(parts)}
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for name, tensor in _tensors(parts):
+            if tensor.device != (before := devices.get(name, tensor.device)):
+                tensor.data = tensor.data.to(before)
+
+
+def _tensors(parts: Parts) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers. `to` puts new buffers in the place of the old ones, and their names stay."""
+    for name, part in parts.items():
+        yield from part.named_parameters(prefix=name)
+        yield from part.named_buffers(prefix=name)
+
+
 def plain_tensors(parts: Parts) -> list[str]:
     """Names of tensors that no `.to(device)` moves: attributes of modules that are neither parameters nor buffers."""
     return [

@@ -63,6 +63,18 @@ class Reproduction:
 def reproduce(path: str | Path, *, progress: bool = True, **over: Any) -> Reproduction:
     """Evaluate again what a result is of, heads and banks too, and write nothing.
 
+    Arguments and errors are those of `plan_again`.
+    """
+    stored, plan = read_result(path), plan_again(path, progress=progress, **over)
+    with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
+        now = run(plan, results=scratch, progress=progress, force=True)
+        same_rows = None if rows_problem(stored) else _equal_rows(stored, now)
+    return Reproduction(stored, now, differences(stored, now), same_rows)
+
+
+def plan_again(path: str | Path, *, progress: bool = True, **over: Any) -> Plan:
+    """The plan that a stored result is of.
+
     Settings are those of the result. Where the model, its weights and the data lie, the YAML file beside the result
     says; a bundled model needs none.
 
@@ -87,10 +99,7 @@ def reproduce(path: str | Path, *, progress: bool = True, **over: Any) -> Reprod
         raise UsageError(f"{path}: is of {stored.data.listed} listed samples; give --ids FILE")
     plan = make_plan(arguments.pop("model"), arguments.pop("task"), progress=progress, **arguments)
     _check(path, stored, plan)
-    with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
-        now = run(plan, results=scratch, progress=progress, force=True)
-        same_rows = None if rows_problem(stored) else _equal_rows(stored, now)
-    return Reproduction(stored, now, differences(stored, now), same_rows)
+    return plan
 
 
 def _recorded(stored: Result) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..core.errors import UsageError
 from ..core.files import path_name, write_atomically
 from ..core.paths import results_root
 from ..models.options import option_value
-from .run import evaluate
+from .evaluate import evaluate
 
 
 def parse_values(text: str) -> list[Any]:

@@ -20,6 +20,7 @@ from .declared import Declared, is_bundled
 from .fingerprint import arrays_fingerprint, state_fingerprint
 from .loaded import LoadedModel as LoadedModel
 from .options import TypedOptions, as_declared, check_sizes, known_options, unknown_option
+from .plain_module import WithMasks
 from .sources import files_of, sources_sha256
 from .user_code import load_attribute, own_errors
 
@@ -207,7 +208,7 @@ def _from_object(model: Any, checkpoint: Any, options: dict[str, Any], device: s
     if is_bundled(card.name):  # an object of a bundled class, or of one with the same name, is not the bundled model
         card = card.model_copy(update={"name": f"{card.name}-object"})
     ready, parameters = _ready(model, device), _parameters(model)
-    files = files_of(type(model))
+    files = files_of(type(model.module if isinstance(model, WithMasks) else model))
     code = sources_sha256(files, files[0].parent) if files else ""
     loaded = LoadedModel(ready, card, card.name, "", parameters, None, {}, bundled=False)
     return replace(_identified(loaded, code, code), reusable=False)  # it may change while it lives
@@ -217,7 +218,9 @@ def _card_of(name: Any, model: Any) -> ModelCard:
     """Make a card for a model without one."""
     # Its role is always `model`: only bundled cards can declare floors and ceilings.
     if not callable(getattr(model, "predict", None)):
-        raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction")
+        plain = "; for a plain nn.Module say masks_from=, where its output has the masks"
+        plain = plain if callable(getattr(model, "forward", None)) else ""
+        raise UsageError(f"model {name}: {type(model).__name__} has no method predict(batch) -> Prediction{plain}")
     from pydantic import ValidationError
 
     from ..cards.families import family_names

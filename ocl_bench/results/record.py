@@ -27,6 +27,8 @@ from .rows import write_rows
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 SCHEMA_FILE = PACKAGE / "results" / "result.schema.json"
 
@@ -309,6 +311,21 @@ class Result(_Section):
         # By its public name: a page knows results, and results know no pages.
         written: Path = importlib.import_module("ocl_bench").report(self, other, **keywords)
         return written
+
+    def plot(self) -> Figure:
+        """Bars of the metrics with their intervals, beside stored floors and ceilings (matplotlib)."""
+        # By their names, as `report`: pictures know results.
+        drawn: Figure = importlib.import_module("ocl_bench.tables.pictures.bars").metric_bars(self)
+        return drawn
+
+    def pictures(self, n: int = 3, **where: Any) -> list[Image]:
+        """PIL images of samples from best to worst: image, truth, prediction. See `tables.pictures.of_result`.
+
+        where: such as `model=`, a live model, or `data_root=`, if they are not found by themselves.
+        """
+        module = importlib.import_module("ocl_bench.tables.pictures.of_result")
+        drawn: list[Image] = module.sample_pictures(self, n, **where)
+        return drawn
 
     def to_json(self) -> str:
         """The text of the JSON file: indented, fields in a fixed order. Bytes that are no UTF-8 stand as `\\xff`."""

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import parse_json, read_bytes, write_atomically
+from ..core.trackers import Tracker, finite
 
 
 class LogFile:
-    """Appends to `log.jsonl`.
+    """Appends to `log.jsonl`, and gives the same numbers to a tracker.
 
     Args:
         path: The file.
         step: Finished steps of the checkpoint that is resumed, 0 for a new training. Lines from beyond it are removed.
         enabled: False on all ranks but one.
+        tracker: gets validations as `val_NAME`.
     """
 
-    def __init__(self, path: Path, step: int, enabled: bool) -> None:
-        self.path, self.enabled = path, enabled
+    def __init__(self, path: Path, step: int, enabled: bool, tracker: Tracker | None = None) -> None:
+        self.path, self.enabled, self.tracker = path, enabled, tracker
         self.last: dict[str, float] = {}
         self.validated: set[int] = set()  # steps after which the log has a validation
         if enabled:
@@ -39,11 +41,17 @@ class LogFile:
         """Append the terms of a step: `loss` is the total, `monitor_NAME` stays, `loss_NAME` are the other terms."""
         self.last = {_logged_name(name): value for name, value in terms.items()}
         self._append({"step": step, **self.last, "lr": rate, **counts})
+        self._track(step, {**self.last, "lr": rate, **counts})
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
         """Append the validation numbers after `step` steps, unless an earlier visit has stopped there and did so."""
         if step not in self.validated:
             self._append({"step": step, "val": numbers})
+            self._track(step, {f"val_{name}": value for name, value in numbers.items()})
+
+    def _track(self, step: int, numbers: dict[str, float]) -> None:
+        if self.enabled and self.tracker is not None:
+            self.tracker.log(step, finite(numbers))
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.enabled:

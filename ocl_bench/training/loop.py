@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.schedules import cosine, learning_rate
+from ..core.trackers import Tracker
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .log_file import LogFile
@@ -106,6 +107,7 @@ def fit(
     resume: bool = True,
     compile_model: bool = False,
     progress: bool = True,
+    tracker: Tracker | None = None,
 ) -> TrainingOutcome:
     """Train a model up to `recipe.steps` and write `last.pt` and `log.jsonl` into `out`.
 
@@ -121,6 +123,7 @@ def fit(
         resume: Continue from `out/last.pt` if it exists.
         compile_model: Use `torch.compile`.
         progress: Draw a progress bar.
+        tracker: Gets the numbers of the log, too; it is started already.
 
     Raises:
         UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
@@ -135,7 +138,7 @@ def fit(
     run = _Run(model, objective, recipe, ranks, out, parameters, _optimizer(recipe, parameters))
     run.identity = {**recipe.identity, "seed": seed, **(identity or {})}
     state = run.state = _restore(out / "last.pt", model, run.optimizer, run.identity) if resume else _TrainingState()
-    log = LogFile(out / "log.jsonl", state.step, ranks.main)
+    log = LogFile(out / "log.jsonl", state.step, ranks.main, tracker)
     undecided = Undecided(recipe.undecided, recipe.steps, out)
     if compile_model:
         _compile(model)

@@ -19,6 +19,7 @@ from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.locks import locked
 from ..core.schedules import stream_seed
+from ..core.trackers import find_tracker, tracked
 from ..models.options import check_sizes
 from ..results.provenance import git_state
 from .checkpoint import export_weights
@@ -47,6 +48,7 @@ def train(
     options: dict[str, Any] | None = None,
     resume: bool = True,
     progress: bool = True,
+    log: str | None = None,
 ) -> dict[str, Any]:
     """Train a bundled model by the recipe of its card, or continue a stopped training.
 
@@ -70,13 +72,14 @@ def train(
         options: Options of the model that replace those of the card, such as `{"slots": 7}`.
         resume: Continue from `last.pt` in `out` if it exists.
         progress: Draw progress bars.
+        log: Name of an experiment tracker that gets the numbers of the log, too (see `core.trackers`).
 
     Returns:
         The content of `training.json`, with `main_rank`, `weights` (path) and `next` (the command to run next).
 
     Raises:
-        UsageError: A name, an option or the data are wrong, or `last.pt` belongs to another training,
-            or another training writes into `out`.
+        UsageError: A name, an option or the data are wrong, the tracker is not installed, `last.pt` belongs to another
+            training, or another training writes into `out`.
     """
     card = get_card(model_name)
     model_options = {**card.options, **card.train.get("options", {}), **(options or {})}
@@ -92,11 +95,14 @@ def train(
         changes["task"] = task.name if isinstance(task, TaskSpec) else task
     recipe = read_recipe(card.train, f"model card {card.name}", **changes)
     spec = get_task(recipe.task if task is None else task)
+    make_tracker = find_tracker(log)
     ranks = start_ranks(device, recipe.precision, world_size)
     out = Path(out) if out else Path("runs") / f"{card.name}-seed{seed}"
     busy = f"{out}: another training writes there; wait for it, or choose another --out"
     lock = locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext()
-    with lost_ranks_named(ranks, out), lock:
+    tracker = make_tracker(f"{card.name}-seed{seed}", out) if ranks.main else find_tracker(None)("", out)
+    settings = {"model": card.name, "options": card.options, "seed": seed, "recipe": recipe.model_dump(mode="json")}
+    with lost_ranks_named(ranks, out), lock, tracked(tracker, settings) as summary:
         model = build_untrained(card, seed)
         objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
         data = getattr(objective, "note", "") or recipe.scenes.note
@@ -112,8 +118,10 @@ def train(
             resume=resume,
             compile_model=compile_model,
             progress=progress,
+            tracker=tracker,
         )
         record = _record(card, spec, recipe, seed, ranks, trained, data)
+        summary |= record["numbers"]
         weights = out / f"{card.name}.safetensors"
         if ranks.main:
             record["sha256"] = export_weights(model, weights)

@@ -107,7 +107,12 @@ def plan_suite(
 
 
 def train_suite(
-    plan: Sequence[PlannedTraining], *, minutes: float | None = None, device: str = "auto", progress: bool = True
+    plan: Sequence[PlannedTraining],
+    *,
+    minutes: float | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    log: str | None = None,
 ) -> Iterator[tuple[PlannedTraining, dict[str, Any] | None]]:
     """Run the trainings of a plan in order and yield each with its record; None for one that was finished before.
 
@@ -118,6 +123,7 @@ def train_suite(
         minutes: stop after so many minutes in all, with a checkpoint.
         device: `auto`, `cpu` or `cuda`.
         progress: draw progress bars.
+        log: as in `train`.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for number, planned in enumerate(plan, 1):
@@ -137,6 +143,7 @@ def train_suite(
             overrides=planned.overrides,
             resume=not _is_outdated(planned),
             progress=progress,
+            log=log,
         )
         yield planned, record
         if not record["finished"]:

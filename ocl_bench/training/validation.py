@@ -44,7 +44,7 @@ class ValidatedObjective:
 
 
 def validate_masks(
-    model: Any, *, task: TaskSpec, limit: int, device: str, data: OpenData | None = None
+    model: Any, *, task: TaskSpec, limit: int, device: str, data: OpenData | None = None, batch_size: int = 16
 ) -> dict[str, float]:
     """Metrics of a task, the main metric first.
 
@@ -54,6 +54,7 @@ def validate_masks(
         limit: Number of samples.
         device: Device of the model.
         data: Samples to score on; by default the first ones of the task's split `val`.
+        batch_size: Images of a batch, or frames of a clip.
     """
     from ..evaluation.plan import make_plan
     from ..evaluation.run import run
@@ -68,6 +69,7 @@ def validate_masks(
             limit=limit,
             noise_seeds=(0,),
             device=device,
+            batch_size=batch_size,
             progress=False,
         )
         result = run(plan, results=Path(results), progress=False)

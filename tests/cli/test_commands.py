@@ -334,3 +334,26 @@ def test_tune_chooses_on_the_validation_split(tmp_path: Path) -> None:
 
 def test_schema_verb() -> None:
     assert json.loads(call("schema").stdout) == json_schema()
+
+
+def test_log_gives_each_result_to_a_tracker(images: Path) -> None:
+    """TensorBoard's files lie beside the result; without --log there are none."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run_eval(images, "--no-pictures").exit_code == 0
+    assert not list(images.rglob("*tfevents*"))
+    done = run_eval(images, "--no-pictures", "--json", "--log", "tensorboard")
+    stored = json.loads(done.stdout)
+    (file,) = images.rglob("*tfevents*")
+    scalars = EventAccumulator(str(file.parent)).Reload()
+    assert file.parent.name == f"mine-tiny_evaluation-build-{stored['identity']['key'][:8]}"
+    for name, metric in stored["metrics"].items():
+        assert scalars.Scalars(f"final/{name}")[0].value == pytest.approx(metric["value"])
+        assert scalars.Scalars(f"final/{name}_low")[0].value == pytest.approx(metric["ci95"][0])
+    run_eval(images, "--no-pictures", "--log", "tensorboard", model="grid,single-slot")
+    assert {one.parent.name.rpartition("-")[0] for one in images.rglob("*tfevents*")} > {
+        "mine-grid",
+        "mine-single-slot",
+    }
+    refused = run_eval(images, "--log", "neptune")
+    assert refused.exit_code == 2 and "unknown tracker; use wandb" in refused.stderr

@@ -34,8 +34,8 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.data import OpenData, contents, open_data
 from ocl_bench.evaluation.bank import bank_key
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.plan import make_plan
-from ocl_bench.evaluation.run import evaluate
 
 Open = Callable[[Path], OpenData]
 LABELS = np.zeros((16, 32), np.uint8)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ocl_bench.cli import app
 from ocl_bench.data.stand_ins.writers import find_writer
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.results.record import Result
 
 TASKS = {"coco-discovery": ("coco", "{:012d}"), "voc-discovery": ("voc2012", "2012_{:06d}")}

@@ -18,8 +18,9 @@ from ocl_bench.core.questions import CHOICE_KINDS, Choice, Question
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.data import open_data
 from ocl_bench.data.clevrer.questions import read_answers, read_questions, write_answers
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.plan import make_plan
-from ocl_bench.evaluation.run import evaluate, run
+from ocl_bench.evaluation.run import run
 from ocl_bench.evaluation.supplied.score import score_masks
 from ocl_bench.families.reasoning import COUNTS, STRANGE, count_right
 

@@ -15,7 +15,7 @@ from ocl_bench.core.types import Batch
 from ocl_bench.data.clevrer.questions import as_question
 from ocl_bench.data.scenes.collisions import sample_world, simulate
 from ocl_bench.data.stand_ins.clevrer import questions_about
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.families.reasoning import count_right
 from ocl_bench.models.answering import _template, build_majority, build_question_only
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ocl_bench.core.errors import DataMissingError, UsageError
 from ocl_bench.core.types import Batch
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.models.backbone_names import split_name, supervision_of
 from ocl_bench.models.backbones import build_hub, build_timm, from_timm
 from ocl_bench.models.declared import Declared

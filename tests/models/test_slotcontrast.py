@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ocl_bench.core.errors import SampleError, UsageError
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.evaluation.check_model import check_model
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.supplied.score import replay
 from ocl_bench.models import slotmatch
 from ocl_bench.models.checkpoints.names import load_weights, save_weights

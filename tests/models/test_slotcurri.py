@@ -17,7 +17,7 @@ from ocl_bench.cards.names import get_card
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Batch
 from ocl_bench.evaluation.check_model import check_model
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.supplied.score import replay
 from ocl_bench.models import slotcontrast
 from ocl_bench.models.checkpoints.names import load_weights

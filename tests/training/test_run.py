@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from ocl_bench.cards.names import get_card
@@ -51,7 +52,7 @@ def trained(tmp_path_factory, cards):
         make_small(patch, out / "cache", cards)
         small_encoder = partial(get_model, options=ENCODER_OPTIONS)
         patch.setattr(objectives, "get_model", small_encoder)
-        encoder = invoke("encoder", "--out", out / "encoder", "--device", "cpu")
+        encoder = invoke("encoder", "--out", out / "encoder", "--device", "cpu", "--log", "tensorboard")
         checkpoint = f"objective.encoder_checkpoint={out / 'encoder' / 'encoder.safetensors'}"
         dias = invoke("dias", "--out", out / "dias", "--set", checkpoint, "--seed", 2, "--device", "cpu", "--json")
     return out, encoder, dias
@@ -80,7 +81,7 @@ def test_trained_weights_load_as_the_model_that_was_validated(trained):
 def test_a_training_leaves_record_curves_and_the_next_command(trained):
     out, printed, _ = trained
     names = {path.name for path in (out / "encoder").iterdir()}
-    assert names == {"last.pt", "log.jsonl", "encoder.safetensors", "training.json", "curves.png"}
+    assert names == {"last.pt", "log.jsonl", "encoder.safetensors", "training.json", "curves.png", "tensorboard"}
     record = json.loads((out / "encoder" / "training.json").read_text())
     assert record["supervision"] == "boxes"
     assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
@@ -123,6 +124,22 @@ def test_what_was_asked_for_is_asked_for_again(tmp_path, cards, monkeypatch):
     assert first["steps"] == 1 and not first["finished"]
     second = json.loads(invoke(*shlex.split(first["next"])[3:], "--json"))
     assert second["finished"] and second["recipe"] == first["recipe"] and second["options"] == first["options"]
+
+
+def test_a_tracker_gets_the_numbers_of_the_log(trained):
+    """Without --log there are no files of trackers."""
+    (file,) = trained[0].rglob("*tfevents*")
+    assert file.parent == trained[0] / "encoder/tensorboard/encoder-seed0"
+    found = EventAccumulator(str(file.parent)).Reload()
+    rows = [json.loads(line) for line in (trained[0] / "encoder/log.jsonl").read_text().splitlines()]
+    for name in ("loss", "lr"):
+        logged = [(row["step"], row[name]) for row in rows if name in row]
+        assert [one.step for one in found.Scalars(name)] == [step for step, _ in logged]
+        assert [one.value for one in found.Scalars(name)] == pytest.approx([value for _, value in logged])
+    (last,) = [row for row in rows if "val" in row]
+    for name, value in last["val"].items():
+        assert [(one.step, one.value) for one in found.Scalars(f"val_{name}")] == [(3, pytest.approx(value))]
+        assert found.Scalars(f"final/val_{name}")[0].value == pytest.approx(value, abs=1e-4)
 
 
 def test_features_were_cached_plain_and_mirrored(trained):

@@ -145,7 +145,21 @@ def replay(
     data_root: str | Path | None = None,
     progress: bool = True,
 ) -> Replay:
-    """Score the saved predictions of a run again; writes nothing.
+    """Score the saved predictions of a run again; writes nothing. Arguments and errors are those of `replay_plan`."""
+    stored, plan = replay_plan(path, task=task, data_root=data_root, progress=progress)
+    with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
+        now = run(plan, results=scratch, progress=progress)
+    return Replay(stored, now, differences(stored, now))
+
+
+def replay_plan(
+    path: str | Path,
+    *,
+    task: str | Path | TaskSpec | None = None,
+    data_root: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[Result, Plan]:
+    """A stored run, and the plan that scores its saved predictions.
 
     Args:
         path: result JSON of the run.
@@ -182,9 +196,7 @@ def replay(
     plan = saved_plan(stored, spec, _without(data, failed), folder)
     if data.kind != section.kind or (not failed and plan.ids_sha256 != section.ids_sha256):
         raise UsageError(f"{path}: was scored on other data ({section.kind} {section.revision}); pass its --data-root")
-    with tempfile.TemporaryDirectory() as scratch:  # `run` always writes a result
-        now = run(plan, results=scratch, progress=progress)
-    return Replay(stored, now, differences(stored, now))
+    return stored, plan
 
 
 def saved_plan(stored: Result, task: TaskSpec, data: OpenData, folder: Path) -> Plan:

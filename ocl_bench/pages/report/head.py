@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...core.numbers import axis_ends
 from ...evaluation.examination.refusals import why_not_ranked
 from ...metrics import find_metric
 from ...metrics.of_set import Total
@@ -79,7 +80,7 @@ def _tile(name: str, runs: Sequence[Run], references: Sequence[Result]) -> dict[
     ]
     numbers = [number for value in values if value for number in (value["value"], value["low"], value["high"])]
     numbers += [float(one["value"] or 0.0) for one in known]
-    low, high = _domain(numbers, metric.low, metric.high)
+    low, high = axis_ends(numbers, metric.low, metric.high)
     return {
         "name": name,
         "main": name == runs[0].result.task.main,
@@ -99,15 +100,6 @@ def _value(metric: MetricValue | None) -> dict[str, Any] | None:
         return None
     low, high = metric.ci95 or (metric.value, metric.value)
     return {"value": metric.value, "low": low, "high": high, "interval": metric.ci95 is not None, "n": metric.n_valid}
-
-
-def _domain(numbers: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    """Ends of the axis: 0 to 1 where all numbers lie there, else what the numbers need."""
-    if all(0 <= number <= 1 for number in numbers) and high >= 1:
-        return 0.0, 1.0
-    least, most = min(numbers, default=0.0), max(numbers, default=1.0)
-    pad = 0.08 * (most - least or 1.0)
-    return max(low, min(0.0, least - pad)), min(high, most + pad)
 
 
 def _facts(result: Result) -> list[dict[str, str]]:

@@ -47,7 +47,7 @@ class Measurement:
 
 def evaluate_recipe(task: str, model: str, recipe: GoldenRecipe, baseline: Path, device: str = "cpu") -> Measurement:
     """Evaluate a model as `recipe` says. Earlier runs are not reused, and `OCL_BENCH_DATA` is ignored."""
-    from ...evaluation.run import evaluate
+    from ...evaluation.evaluate import evaluate
 
     with tempfile.TemporaryDirectory() as folder, _without_official_data():
         result = evaluate(

@@ -130,7 +130,7 @@ def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], s
     x, bottom, tile = place
     width, height = size
     margin = 0.02 * tile
-    for row, picture in enumerate(_tiles(panel)):
+    for row, picture in enumerate(tiles(panel)):
         y = bottom + (2 - row) * tile
         box = ((x + margin) / width, (y + margin) / height, (tile - 2 * margin) / width, (tile - 2 * margin) / height)
         axes = figure.add_axes(box)
@@ -138,7 +138,7 @@ def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], s
         axes.set_axis_off()
 
 
-def _tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image and its two overlays, (H', W', 3) uint8 each, enlarged by a whole factor to at least `_TILE`."""
     factor = max(1, -(-_TILE // max(panel.image.shape[:2])))
     image = panel.image.repeat(factor, axis=0).repeat(factor, axis=1)

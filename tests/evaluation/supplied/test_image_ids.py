@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ocl_bench.cards.names import get_task
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.supplied.score import replay, score_masks
 from ocl_bench.families.summary import summarise
 from ocl_bench.results.record import Result

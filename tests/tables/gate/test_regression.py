@@ -15,7 +15,7 @@ from ocl_bench.cards.names import get_task
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
-from ocl_bench.evaluation.run import evaluate
+from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.metrics import METRICS
 from ocl_bench.tables.gate.golden import Golden, Tolerance, golden_files, read_golden
 from ocl_bench.tables.gate.recording import make_golden
