@@ -77,11 +77,17 @@ def new(
         typer.echo(f"next: {_filled(command, words)}")
 
 
+def _is_usable(name: str) -> bool:
+    """Whether a Python file may have this name."""
+    return re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) is not None and not keyword.iskeyword(name)
+
+
 def _check_name(kind: Kind, name: str) -> None:
     """Raise UsageError for a name that cannot be that of a Python file, or that would hide something known."""
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or keyword.iskeyword(name):
-        proposed = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-        raise UsageError(f"name '{name}': use a letter, then letters, digits and _, such as my_{proposed or kind}")
+    if not _is_usable(name):
+        close = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+        proposed = close if _is_usable(close) else f"my_{close or kind}"
+        raise UsageError(f"name '{name}': use a letter, then letters, digits and _, such as {proposed}")
     if kind is not Kind.task and (known := importlib.util.find_spec(name)) is not None and known.origin:
         raise UsageError(f"name '{name}': is that of an installed module, which {name}.py would hide; use my_{name}")
     if kind is Kind.metric:

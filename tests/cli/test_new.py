@@ -67,10 +67,10 @@ def test_nothing_is_overwritten(written: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("model", "my-model", "such as my_my_model"),
+        ("model", "my-model", "such as my_model"),
         ("task", "2nd", "use a letter, then letters"),
         ("model", "class", "use a letter, then letters"),
-        ("metric", "../up", "such as my_up"),
+        ("metric", "../up", "such as up"),
         ("model", "torch", "is that of an installed module"),
         ("metric", "fg_ari", "is that of a metric of the suite"),
     ],
