@@ -18,7 +18,7 @@ def _callback_class() -> Any:
             return importlib.import_module(name).Callback
         except ImportError:
             continue
-    raise UsageError("ocl_bench.training.lightning needs Lightning; pip install lightning")
+    raise ImportError("ocl_bench.training.lightning needs Lightning; pip install lightning")
 
 
 class ScoreTask(_callback_class()):  # type: ignore[misc]

@@ -133,5 +133,5 @@ def test_without_lightning_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatc
     for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "ocl_bench.training.lightning", raising=False)
-    with pytest.raises(UsageError, match="pip install lightning"):
+    with pytest.raises(ImportError, match="pip install lightning"):
         import ocl_bench.training.lightning  # noqa: F401
