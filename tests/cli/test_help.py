@@ -81,9 +81,9 @@ def test_completion_is_installed_and_completes_verbs_and_options(
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["show", "clevrtexx"], "error: no card 'clevrtexx', see `ocl-bench list`; did you mean clevrtex"),
-        (["eval", "-m", "dais", "-t", "clevrtex"], "error: unknown model 'dais', see `ocl-bench list models`; did you"),
-        (["list", "--family", "vidoe"], "error: --family vidoe: unknown; use "),
+        (["show", "clevrtexx"], "error: no card 'clevrtexx'; did you mean clevrtex"),
+        (["eval", "-m", "dais", "-t", "clevrtex"], "error: unknown model 'dais'; did you mean "),
+        (["list", "--family", "vidoe"], "error: --family vidoe: unknown; did you mean "),
         (["eval", "-m", "grid", "-t", "clevrtex", "-o", "rosw=3"], "error: model grid: option 'rosw' is unknown; "),
         (["compare", "dais", "dias", "-t", "clevrtex"], "error: unknown model 'dais': no model and no result has"),
     ],

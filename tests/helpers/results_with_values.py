@@ -23,6 +23,7 @@ def made(folder: Path, name: str, values: list[float], seed: int | None = 0, **c
     content = json.loads(template.to_json())
     content["model"] |= {"name": name if not seed else f"{name}:{seed}", "training_seed": seed, "role": "model"}
     content["model"]["checkpoint_sha256"] = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
+    content["model"]["arrays"] = ""  # those of the template are of one training
     content["model"] |= changes.pop("model", {})
     nothing = {"value": None, "se": None, "ci95": None, "n_valid": 0}  # metrics that are valid on no image
     metrics = {metric: section | nothing for metric, section in content["metrics"].items()}

@@ -516,7 +516,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_table_of_boxes(tmp_path: Path, name: str) -> None:
     write_folders(tmp_path / "imagenet")
     rows = [
-        row(f"val/{VAL_IDS[4]}", (1, 2, 3, 4), (30, 20, 99, 99), score=[0.5, 0.25], label=None, source="x"),
+        row(f"val/{VAL_IDS[4]}", (1, 2, 3, 4), (30, 20, 35, 26), score=[0.5, 0.25], label=None, source="x"),
         row(VAL_IDS[0], (5, 6, 7, 8), (1, 1, 2, 2), score=[1.0, 1.0], label=[BIRD, None], source="x"),
         row("ILSVRC2012_val_00000005", (1, 1, 9, 9), score=[1.0], label=["n07777777"], source="x"),
         row(f"train/{FISH}/{FISH}_0", (1, 1, 9, 9), score=[1.0], label=[FISH], source="x"),
