@@ -35,8 +35,8 @@ def test_the_tests_of_an_example_pass(written: Path, kind: str) -> None:
 
 
 def test_the_tests_of_an_example_find_a_mistake(tmp_path: Path) -> None:
-    new("model", "wrong", "--out", tmp_path)
-    path = tmp_path / "wrong.py"
+    new("model", "mistaken_example", "--out", tmp_path)  # no other test loads a module of this name
+    path = tmp_path / "mistaken_example.py"
     path.write_text(path.read_text().replace("noise = batch.noise(", "noise = torch.randn(images, "))
     done = forked.run(forked.tests, ".", "-k", "asks_of_a_model", cwd=tmp_path, timeout=600)
     assert done.returncode == 1 and "deterministic" in done.stdout
