@@ -4,6 +4,7 @@
     videos/<split>/video_10000-11000/video_10000/000000.png    frames as pictures, for `content: frames`
     annotations/<split>/annotation_10000-11000/annotation_10000.json
     derender_proposals/proposal_10000.json, or sim_10000.json  masks of objects
+    propnet_preds/sim_10000.json                               what happens and what would happen, for the `executor`
     stand-in.json                                              timing of videos that are shorter than the official ones
 
 Options of a card: `content`. `questions` gives one sample without pixels for each video, with the questions in its
@@ -33,6 +34,7 @@ from ..base import OpenData, Request, SampleSequence
 from ..clevrer.annotations import annotation_of, read_locations, read_timing
 from ..clevrer.facts import Thing
 from ..clevrer.questions import read_questions, video_name, video_number
+from ..clevrer.simulations import OFFICIAL_FRAMES, read_facts, simulation_name
 from ..images import read_image
 from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options
@@ -126,8 +128,22 @@ class QuestionReader(SampleSequence[Sample]):
         """The questions about video `index`, in the truth of a black image."""
         name = self.ids[range(len(self))[index]]
         black = np.zeros((_NO_PIXELS, _NO_PIXELS, 3), np.uint8)
-        truth = Truth(np.zeros((_NO_PIXELS, _NO_PIXELS), np.int16), questions=self.questions[video_number(name)])
-        return Sample(name, black, truth)
+        number = video_number(name)
+        file = next((path for base in self._bases if (path := base / simulation_name(number)).is_file()), None)
+        facts = partial(read_facts, file, name, self._seen) if file is not None else None
+        labels = np.zeros((_NO_PIXELS, _NO_PIXELS), np.int16)
+        return Sample(name, black, Truth(labels, questions=self.questions[number], facts=facts))
+
+    @property
+    def _bases(self) -> tuple[Path, Path]:
+        """The folders that may be CLEVRER's."""
+        return self.root.parent, self.root
+
+    @cached_property
+    def _seen(self) -> int:
+        """Frames of a video before its end."""
+        timing = next((found for base in self._bases if (found := read_timing(base))), {})
+        return timing.get("seen_frames", OFFICIAL_FRAMES)
 
 
 @dataclass(frozen=True)

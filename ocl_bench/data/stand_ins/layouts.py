@@ -20,8 +20,8 @@ from ..scenes.store import Store, open_store
 from . import stand_in
 from .writers import find_writer
 
-WRITERS = 1
-"""Add 1 when any layout is written differently: trees of another number in a cache are then not read."""
+WRITERS = {"clevrer": 2}
+"""Add 1 when a layout is written differently, from 1 on: trees of another number in a cache are then not read."""
 
 FIRST = {"train": 0, "test": 500_000}
 """Number of scene 0 in file names, so that no name occurs in two splits."""
@@ -109,7 +109,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     suffix = f"-seed{seed}" if seed else ""
-    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS}"
+    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS.get(layout, 1)}"
     root = release / f"{request.split}-{count}{suffix}"
 
     def write(folder: Path) -> None:
