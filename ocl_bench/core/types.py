@@ -60,6 +60,8 @@ class Truth:
         facts: reads what is true of this video (`data.clevrer.facts.Facts`); None where the data do not say it.
         locations: (G, 2) float64, where object i lies on the ground, at index i - 1, in units of the data set; NaN for
             one out of view. None where the data set does not say it.
+        touched: the pairs of objects, the smaller label first, that have touched up to this frame of the video. None
+            where the data set does not say it.
     """
 
     labels: np.ndarray
@@ -70,6 +72,7 @@ class Truth:
     questions: tuple[Question, ...] = ()
     facts: Callable[[], object] | None = None
     locations: np.ndarray | None = None
+    touched: frozenset[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)

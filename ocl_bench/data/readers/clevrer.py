@@ -9,8 +9,8 @@
 
 Options of a card: `content`. `questions` gives one sample without pixels for each video, with the questions in its
 truth. `frames` gives videos; the masks are proposals of a network, as in SlotFormer, and exact ones in the stand-in. An
-object is told by its colour, material and shape, which no other object of the video has. Where it lies is known if the
-annotations are there.
+object is told by its colour, material and shape, which no other object of the video has. Where it lies and what it has
+touched are known if the annotations are there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ...core.numbers import counted
 from ...core.questions import Question
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
-from ..clevrer.annotations import annotation_of, read_locations, read_timing
+from ..clevrer.annotations import Annotation, annotation_of, read_annotation, read_timing
 from ..clevrer.facts import Thing
 from ..clevrer.questions import read_questions, video_name, video_number
 from ..clevrer.simulations import OFFICIAL_FRAMES, read_facts, simulation_name
@@ -191,9 +191,9 @@ class FrameReader(SampleSequence[Video]):
             raise SampleError(name, f"{path}: has frame {max(frames)}, the video has {len(names)} frames; {_REMEDY}")
         things = _things(frames, path, name)
         numbers = {thing: number for number, thing in enumerate(things, start=1)}
-        annotation = annotation_of(self.root, self.folders[name])
-        locations = read_locations(annotation, name, things, len(names)) if annotation.is_file() else None
-        read = partial(self._frame, name, files, names, frames, numbers, locations, path)
+        place = annotation_of(self.root, self.folders[name])
+        annotation = read_annotation(place, name, things, len(names)) if place.is_file() else None
+        read = partial(self._frame, name, files, names, frames, numbers, annotation, path)
         return lazy_video(name, names, read, _REMEDY)
 
     def _frame(
@@ -203,7 +203,7 @@ class FrameReader(SampleSequence[Video]):
         names: list[str],
         frames: Mapping[int, list[Any]],
         numbers: Mapping[Thing, int],
-        locations: np.ndarray | None,
+        annotation: Annotation | None,
         path: Path,
         position: int,
     ) -> Sample:
@@ -215,7 +215,10 @@ class FrameReader(SampleSequence[Video]):
         for entry in frames[position]:
             mask = _mask(entry, image.shape[:2], path, name, position)
             labels[mask] = np.where(labels[mask] > 0, OVERLAP, numbers[_thing(entry, path, name)])
-        return Sample(name, image, Truth(labels, locations=None if locations is None else locations[position]))
+        if annotation is None:
+            return Sample(name, image, Truth(labels))
+        known = {"locations": annotation.locations[position], "touched": annotation.touched(position)}
+        return Sample(name, image, Truth(labels, **known))
 
 
 def _frames_of(path: Path, name: str) -> dict[int, list[Any]]:

@@ -38,6 +38,7 @@ _SPLITS = {
     "movi_c": ("train", "validation", "test"),
     "movi_d": ("train", "validation", "test"),
     "movi_e": ("train", "validation", "test"),
+    "physion": ("readout", "test"),
     "ytvis": ("train", "validation"),
     "voc2007": ("train", "val", "trainval", "test", "all-masks"),
     "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
@@ -80,7 +81,7 @@ class StoreJob:
 def ensure_layout(request: Request, layout: str) -> LayoutTree:
     """The stand-in of a task in a layout, rendered and written if it is not in the cache yet.
 
-    Splits whose name begins with `train` show training scenes, all others test scenes.
+    Splits whose name begins with `train`, and Physion's `readout`, show training scenes, all others test scenes.
 
     Args:
         request: gives the card, the split, the limit and the seed.
@@ -97,7 +98,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     if card is None:
         how = request.data.get or "see docs/data.md"
         raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root ({how})")
-    training = request.split.startswith("train")
+    training = request.split.startswith(("train", "readout"))
     count = card.samples if request.split == request.data.split else card.fit_samples or card.samples
     count = min(count, request.limit or count)
     split, seed = "train" if training else "test", request.stand_in_seed or 0
