@@ -47,8 +47,7 @@ def fit_contact(examples: Sequence[ContactExample], seed: int) -> Head:
     everything = torch.cat([example.slots.flatten(0, 1) for example in examples])
     mean, scale = everything.mean(0), everything.std(0)
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    most = max(example.slots.shape[1] for example in examples)
-    # Clips with fewer slots are filled up with slots of the mean.
+    most = max(_pairable(example.slots) for example in examples)
     slots = torch.stack([_standard(example.slots, mean, scale, most) for example in examples])
     targets = torch.tensor([float(example.touch) for example in examples])
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.inference_mode(False):
@@ -59,7 +58,13 @@ def fit_contact(examples: Sequence[ContactExample], seed: int) -> Head:
     return {"contact_mean": mean, "contact_scale": scale, **weights}
 
 
+def _pairable(slots: Tensor) -> int:
+    """Number of the slots (T, K, D), or 2 for a single one: there must be a pair."""
+    return max(slots.shape[1], 2)
+
+
 def _standard(slots: Tensor, mean: Tensor, scale: Tensor, count: int) -> Tensor:
+    """Standardised slots; clips with fewer than `count` are filled up with slots of the mean."""
     return F.pad((slots - mean) / scale, (0, 0, 0, count - slots.shape[1]))
 
 
@@ -79,8 +84,9 @@ def _descend(network: ContactReadout, slots: Tensor, targets: Tensor) -> None:
 def contact_probability(head: Head, slots: Tensor) -> float:
     """The probability that two of the slots (T, K, D) of a clip touch."""
     with torch.no_grad():
-        network = ContactReadout(len(head["contact_mean"]), slots.shape[1], HIDDEN)
+        count = _pairable(slots)
+        network = ContactReadout(len(head["contact_mean"]), count, HIDDEN)
         weights = {name.removeprefix(_PREFIX): value for name, value in head.items() if name.startswith(_PREFIX)}
         network.load_state_dict({**weights, "comb_idx": network.comb_idx})
-        standard = _standard(slots.cpu(), head["contact_mean"], head["contact_scale"], slots.shape[1])
+        standard = _standard(slots.cpu(), head["contact_mean"], head["contact_scale"], count)
         return float(network(standard[None]).sigmoid()[0])

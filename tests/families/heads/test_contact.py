@@ -45,6 +45,11 @@ def test_clips_may_have_other_numbers_of_slots() -> None:
     assert 0 < contact_probability(head, torch.zeros(5, 7, 4)) < 1
 
 
+def test_a_single_slot_is_compared_with_an_empty_one() -> None:
+    head = fit_contact([ContactExample(torch.ones(5, 1, 4), touch) for touch in (True, False)], seed=0)
+    assert contact_probability(head, torch.ones(5, 1, 4)) == pytest.approx(0.5, abs=0.05)
+
+
 def test_one_answer_alone_cannot_be_learnt() -> None:
     with pytest.raises(UsageError, match="has not both objects that touch"):
         fit_contact([one for one in examples(8) if one.touch], seed=0)
