@@ -18,6 +18,8 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.locks import locked
+from ..core.log import logger
+from ..core.optional import MissingPackageError
 from ..core.schedules import stream_seed
 from ..core.trackers import find_tracker, tracked
 from ..models.options import check_sizes
@@ -188,7 +190,10 @@ def _machine(ranks: Ranks) -> str:
 
 
 def _draw_curves(out: Path, title: str) -> None:
-    """Draw `curves.png`. matplotlib is imported only here, because that is slow."""
+    """Draw `curves.png`; without matplotlib, say so instead. It is imported only here, because that is slow."""
     from .curves import write_curves
 
-    write_curves(out / "curves.png", out / "log.jsonl", title=title)
+    try:
+        write_curves(out / "curves.png", out / "log.jsonl", title=title)
+    except MissingPackageError as error:
+        logger.info("no curves.png: %s", error)
