@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
+
+from ocl_bench.core.paths import PACKAGE
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 OPTIONAL = {
     "accelerate": "accelerate",
     "av": "av",
@@ -122,7 +128,8 @@ REFUSED: list[tuple[list[str] | str, str]] = [
      "hf://datasets/a/b needs huggingface_hub; pip install 'ocl-bench[hub]'"),
     (PARQUET, ".: reading its Parquet files needs datasets; pip install 'ocl-bench[hub]'"),
     ("from pathlib import Path; from ocl_bench.data.readers.video_files import VideoFile\n"
-     "Path('a.mp4').touch(); VideoFile(Path('a.mp4'), 'a', '')", "a.mp4: reading it needs av; pip install 'ocl-bench[video]'"),
+     "Path('a.mp4').touch(); VideoFile(Path('a.mp4'), 'a', '')",
+     "a.mp4: reading it needs av; pip install 'ocl-bench[video]'"),
     ("from pathlib import Path; from ocl_bench.data.readers.lmdb_file import LmdbFile\n"
      "LmdbFile.open(Path('a.lmdb'))", "a.lmdb: reading it needs lmdb; pip install 'ocl-bench[lmdb]'"),
     ("from pathlib import Path; from ocl_bench.data.getting.download import download\n"
@@ -156,6 +163,19 @@ def test_every_optional_package_is_hidden() -> None:
     alone = {"requests"}  # comes with pooch
     extras = set(EXTRAS) - {"all", "docs", "test"}
     assert set.union(*map(names, extras)) | alone == set(OPTIONAL)
+
+
+def test_every_import_is_declared() -> None:
+    """A package that only came along with another one would be missing where that one is an extra."""
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    modules = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names) - set(OPTIONAL.values())
+    declared = {canonicalize_name(re.split("[<>=]", line)[0]) for line in PROJECT["dependencies"]}
+    parts = {"pydantic_core": "pydantic", "markupsafe": "jinja2"}  # each is required by the other
+    owners = packages_distributions()
+    unknown = {one for one in modules if not declared & {*map(canonicalize_name, owners.get(parts.get(one, one), []))}}
+    assert unknown == set()
 
 
 def test_all_installs_every_extra_but_trackers_and_timm() -> None:
