@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 INDEX_VERSION = 2
-"""Add 1 when the columns of an index change: caches of older versions are then not read."""
+"""Add 1 when the columns or the format of an index change: caches of older versions are then not read."""
 
 
 @dataclass(frozen=True)
