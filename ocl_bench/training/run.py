@@ -129,7 +129,7 @@ def train(
             record["sha256"] = export_weights(model, weights)
             text = json.dumps(record, indent=2) + "\n"
             write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
-            _draw_curves(out, f"{card.name}, seed {seed}")
+            draw_curves(out, f"{card.name}, seed {seed}")
     if trained.finished:
         command = next_command(card, spec.name, weights, options or {})
     else:
@@ -189,7 +189,7 @@ def _machine(ranks: Ranks) -> str:
     return f"{name}, {ranks.size} rank(s), torch {torch.__version__}"
 
 
-def _draw_curves(out: Path, title: str) -> None:
+def draw_curves(out: Path, title: str) -> None:
     """Draw `curves.png`; without matplotlib, say so instead. It is imported only here, because that is slow."""
     from .curves import write_curves
 
