@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.log import logger
+from ..core.optional import MissingPackageError
 from ..core.paths import bundled, results_root
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.references import CHEAP, reference_results
@@ -69,7 +70,7 @@ def evaluate_and_report(
         references = _with_floors(plan, result, references, root, save_predictions)
     elif not references:
         logger.info("no stored floors for these images; --floors computes the cheap ones")
-    picture = write_picture(plan, result, force or not result.reused) if pictures else None
+    picture = _picture(plan, result, force or not result.reused) if pictures else None
     paths: dict[str, Path | None] = {
         "result": result.path,
         "per image": result.rows_path,
@@ -80,6 +81,15 @@ def evaluate_and_report(
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
     return EvaluationReport(result, references, paths, _next_command(model, task, result, keywords))
+
+
+def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
+    """Draw samples beside the result; None, and a line in the log, where matplotlib is not installed."""
+    try:
+        return write_picture(plan, result, redraw)
+    except MissingPackageError as error:
+        logger.info("no picture: %s", error)
+        return None
 
 
 def _with_floors(
