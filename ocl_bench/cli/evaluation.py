@@ -11,6 +11,8 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.paths import bundled, results_root
+from ..evaluation.launching import Launcher
+from ..evaluation.matrix import MatrixCell, evaluate_matrix, expand, several
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.references import CHEAP, reference_results
 from ..evaluation.run import run
@@ -80,6 +82,31 @@ def evaluate_and_report(
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
     return EvaluationReport(result, references, paths, _next_command(model, task, result, keywords))
+
+
+def evaluate_several(
+    model: str, task: str, launcher: str | None, jobs: int, job_options: Mapping[str, Any], **keywords: Any
+) -> list[MatrixCell]:
+    """Evaluate each model on each task, as `evaluate_matrix`.
+
+    Args:
+        model: names of models, as `expand` reads them.
+        task: names of tasks.
+        launcher: kind of a `Launcher`; None evaluates all in this process.
+        jobs: of the launcher.
+        job_options: of the launcher.
+        keywords: of `evaluate_matrix`.
+
+    Raises:
+        UsageError: for options of one model with several, and as `evaluate_matrix`.
+    """
+    one_model = ("name", "training_seed", "supervision")
+    if several(model) and any(keywords.get(name) is not None for name in one_model):
+        raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
+    if job_options and launcher is None:
+        raise UsageError("--job-option: is for --launcher slurm or local")
+    chosen = Launcher(launcher, jobs, job_options) if launcher is not None else None
+    return evaluate_matrix(expand(model, "model"), expand(task, "task"), launcher=chosen, **keywords)
 
 
 def _with_floors(
