@@ -42,15 +42,15 @@ def of_page(page: str, results: Path) -> Image.Image:
     """The drawn samples of a page's task. Masks stand in two columns; what is wider stands below each other."""
     task, model, limit, drawn = PAGES[page]
     result = evaluate(model, task, limit=limit, device="cpu", results=results, progress=False)
-    pictures = result.pictures(drawn)
-    return in_grid(pictures, columns=2 if result.task.family != "knn" else 1)
+    return in_grid(result.pictures(drawn), columns=1 if page == "knn" else 2)
 
 
 def of_video() -> Image.Image:
     """Six frames of the first video of CLEVRER's stand-in beside each other."""
     video = open_data(get_task("clevrer-prediction")).reader[0]
     chosen = np.linspace(0, len(video) - 1, 6).round().astype(int)
-    return in_grid([Image.fromarray(video.frames[int(index)].image) for index in chosen], columns=6)
+    frames = [Image.fromarray(video.frames[int(index)].image) for index in chosen]
+    return in_grid([frame.resize((3 * frame.width, 3 * frame.height)) for frame in frames], columns=6)
 
 
 def in_grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:

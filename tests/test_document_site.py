@@ -105,9 +105,8 @@ def test_dark_mode_search_and_copy_buttons(site: Path, browser: Any) -> None:
 
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda script: script.stem)
 def test_tutorial_runs(script: Path, tmp_path: Path) -> None:
-    done = forked.run(
-        _as_script, str(script), cwd=tmp_path, environment={"OCL_BENCH_RESULTS": str(tmp_path / "results")}
-    )
+    places = {"OCL_BENCH_RESULTS": str(tmp_path / "results")}
+    done = forked.run(_as_script, str(script), cwd=tmp_path, environment=places, timeout=600.0)
     assert done.returncode == 0, done.stderr
     assert EXPECTED[script.stem] in done.stdout
 
