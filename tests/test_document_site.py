@@ -77,9 +77,9 @@ def test_formulas_are_typeset_and_nothing_comes_from_elsewhere(site: Path) -> No
 def test_nothing_is_wider_than_its_place(site: Path, browser: Any) -> None:
     found: dict[str, list[str]] = {}
     for page in pages(site):
+        browser.get(page.as_uri())
         for width in (1440, 390):
             size(browser, width)
-            browser.get(page.as_uri())
             name = f"{page.relative_to(site).with_suffix('')} at {width}"
             if browser.execute_script("return document.documentElement.scrollWidth > innerWidth + 1"):
                 found[name] = ["the page"]
