@@ -117,6 +117,7 @@ PROGRAMS: dict[str, Callable[[list[str]], str | None]] = {
     "make": _make,
     "pip": _pip,
     "pytest": _anything,
+    "docker": _anything,
     "export": _anything,
     "git": _anything,
     ".ci/run": _anything,
