@@ -22,7 +22,6 @@ from ocl_bench.models.segment_anything import (
     grid_of_points,
     label_map,
     stability_of,
-    without_doubles,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -220,12 +219,6 @@ def test_boxes_end_after_the_last_pixel() -> None:
     mask = torch.zeros(1, 5, 6, dtype=torch.bool)
     mask[0, 1:3, 2:6] = True
     assert boxes_of(mask).tolist() == [[2.0, 1.0, 6.0, 3.0]]
-
-
-def test_of_boxes_that_overlap_the_better_one_stays() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6], [20, 20, 30, 30]])
-    assert without_doubles(boxes, 0.7).tolist() == [0, 2, 3]
-    assert without_doubles(boxes[:0], 0.7).tolist() == []
 
 
 def test_a_smaller_mask_lies_on_a_larger_one() -> None:
