@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core.boxes import overlapping, survivors
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
-from .hugging_face import fingerprint, load_strictly, with_transformers
+from .hugging_face import check_repository, fingerprint, load_strictly, with_transformers
 from .layers.normalisation import normalise
 
 PREDICTED_IOU = {"sam": 0.88, "sam2": 0.8}
@@ -110,6 +110,7 @@ def build(
         if number < 1:
             raise UsageError(f"option {name}: {number} is below 1")
     subject = f"option repo: {repo}"
+    check_repository("option repo", repo)
 
     def load(transformers: Any) -> Any:
         kind = transformers.AutoConfig.from_pretrained(repo, revision=revision).model_type

@@ -230,8 +230,10 @@ def test_a_smaller_mask_lies_on_a_larger_one() -> None:
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataMissingError, match="is not available"):
+    with pytest.raises(DataMissingError, match=f"^option repo: there is no such folder: {tmp_path / 'nothing'}$"):
         build(str(tmp_path / "nothing"))
+    with pytest.raises(DataMissingError, match="is not available"):
+        build(str(tmp_path))
     transformers.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="of type 'bert'; supported are sam, sam2"):
         build(str(tmp_path))
