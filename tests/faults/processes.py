@@ -97,6 +97,12 @@ def training_of(given: Path) -> object:
     return (given / "out/log.jsonl").read_text(), (given / "out/encoder.safetensors").read_bytes()
 
 
+def store_of(given: Path) -> object:
+    """The training, and the arrays of scenes that it keeps in the cache."""
+    kept = files_of(given / "cache/training")
+    return training_of(given), {name: content for name, content in kept.items() if name.endswith(".npy")}
+
+
 def boards_of(given: Path) -> object:
     return {name: content for name, content in files_of(given / "out").items() if not name.startswith(".")}
 
@@ -111,6 +117,7 @@ WORKS = (
     Work("bank", more_imagenet, _PIXELS, numbers_of),
     Work("rendering", partial(stand_in, samples=12), without_data(), scenes_of),
     Work("train", lambda given: None, train_small(), training_of, _TRAINED),
+    Work("training store", lambda given: None, train_small(), store_of),
     Work("leaderboard", results, _BOARD, boards_of, TWO_RESULTS),
 )
 
