@@ -31,6 +31,8 @@ from targets import (
     without_data,
 )
 
+from ocl_bench.data.rendered import RECORD
+
 TOGETHER = 8
 """Processes that run at the same time."""
 Act = Callable[[], None]
@@ -87,8 +89,10 @@ def numbers_of(given: Path) -> object:
 
 
 def scenes_of(given: Path) -> object:
+    """Numbers and rendered files, without the records of size and times that lie beside these."""
+    rendered = files_of(given / "cache/stand-ins")
     return numbers_of(given), {
-        name: content for name, content in files_of(given / "cache/stand-ins").items() if ".tmp" not in name
+        name: content for name, content in rendered.items() if ".tmp" not in name and Path(name).name != RECORD
     }
 
 
