@@ -20,6 +20,7 @@ from ..core.files import write_atomically
 from ..core.locks import locked
 from ..core.schedules import stream_seed
 from ..core.trackers import find_tracker, tracked
+from ..models.declared import check_training_seed
 from ..models.options import check_sizes
 from ..results.provenance import git_state
 from .checkpoint import export_weights
@@ -78,9 +79,10 @@ def train(
         The content of `training.json`, with `main_rank`, `weights` (path) and `next` (the command to run next).
 
     Raises:
-        UsageError: A name, an option or the data are wrong, the tracker is not installed, `last.pt` belongs to another
-            training, or another training writes into `out`.
+        UsageError: A name, the seed, an option or the data are wrong, the tracker is not installed, `last.pt` belongs
+            to another training, or another training writes into `out`.
     """
+    check_training_seed(seed)
     card = get_card(model_name)
     model_options = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": model_options})
