@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ocl-bench needs Python 3.11 or newer, this is %d.%d; name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[all,test]'
 	@touch $@
 
 lint: install

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +29,7 @@ from ocl_bench.results.record import Result
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INSTALL = ROOT / "docs" / "install.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -85,7 +89,10 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert "torch==2.13.0" in lines
     assert all("==" in line for line in lines)
     pinned = {normal(line) for line in lines}
-    wanted = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    (whole,) = extras["all"]
+    named = re.findall(r"\w+", whole.partition("[")[2])
+    wanted = [*PROJECT["project"]["dependencies"], *extras["test"], *(one for name in named for one in extras[name])]
     assert {normal(requirement) for requirement in wanted} - pinned == set()
 
 
@@ -179,3 +186,66 @@ def test_readme_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(compile(source, "README.md", "exec"), names)
     assert len([line for line in source.splitlines() if line.strip()]) <= 8
     assert names["result"].counts.scored == 16  # type: ignore[attr-defined]
+
+
+def test_conda_recipe_needs_what_the_core_needs() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
+    core = {line.replace("torch>", "pytorch>").replace(">=", " >=") for line in PROJECT["project"]["dependencies"]}
+    assert set(recipe["requirements"]["run"]) == core | {f"python {PROJECT['project']['requires-python']}"}
+    assert recipe["context"]["version"] == PROJECT["project"]["version"]
+
+
+def test_documented_extras_exist() -> None:
+    named = {name for page in PAGES for name in re.findall(r"ocl-bench\[([\w,]+)\]", page.read_text())}
+    sources = [path.read_text() for path in (ROOT / "ocl_bench").rglob("*.py")]
+    named |= {name for source in sources for name in re.findall(r'import_optional\("[\w.]+", "(\w+)"', source)}
+    listed = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`.+?) \|", INSTALL.read_text(), re.MULTILINE))))
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    assert named and named - extras == set()
+    assert extras - listed == {"docs", "test"}
+
+
+def workflow(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+    return found
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    prefix = "Programming Language :: Python :: 3."
+    promised = {line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if line.startswith(prefix)}
+    assert set(workflow("ci")["jobs"]["checks"]["strategy"]["matrix"]["python"]) == promised
+
+
+def test_publishing_checks_first_and_holds_no_password() -> None:
+    found = workflow("publish")
+    assert found[True] == {"push": {"tags": ["v*"]}}  # YAML reads the key `on` as true
+    build, publish = found["jobs"]["build"], found["jobs"]["publish"]
+    assert publish["needs"] == "build" and publish["permissions"] == {"id-token": "write"}
+    assert found["permissions"] == {"contents": "read"} and "permissions" not in build
+    assert "secrets." not in (ROOT / ".github" / "workflows" / "publish.yml").read_text()
+    for step in build["steps"]:
+        if "run" in step:
+            assert "${{" not in step["run"]  # the name of a tag would become code
+            subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
+
+
+@pytest.mark.parametrize(("tag", "owner", "code"), [("v{}", "me", 0), ("v0.0.0", "me", 1), ("v{}", "OWNER", 1)])
+def test_only_the_version_with_real_addresses_is_published(tmp_path: Path, tag: str, owner: str, code: int) -> None:
+    (script,) = (step["run"] for step in workflow("publish")["jobs"]["build"]["steps"] if "TAG" in step.get("env", {}))
+    text = (ROOT / "pyproject.toml").read_text().replace("github.com/OWNER", f"github.com/{owner}")
+    (tmp_path / "pyproject.toml").write_text(text)
+    shim = tmp_path / "bin" / "python"
+    shim.parent.mkdir()
+    shim.symlink_to(sys.executable)
+    environment = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "TAG": tag.format(PROJECT["project"]["version"])}
+    done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=environment, check=False, capture_output=True)
+    assert done.returncode == code, done
+
+
+def test_image_runs_as_a_user_with_its_cache_in_a_volume() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    words = [line.split() for line in text.splitlines() if line and not line.startswith(("#", " "))]
+    assert [rest for word, *rest in words if word == "USER"] == [["bench"]]
+    assert f"OCL_BENCH_CACHE={next(rest[0] for word, *rest in words if word == 'VOLUME')}" in text
+    (extras,) = re.findall(r"^ARG EXTRAS=(\w+)$", text, re.MULTILINE)
+    assert extras in PROJECT["project"]["optional-dependencies"]

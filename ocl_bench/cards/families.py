@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core import entry_points
 from ..core.errors import UsageError
+from .contact import ContactProtocol
 from .dynamics import DynamicsProtocol
 from .protocols import (
     DetectionProtocol,
@@ -23,6 +24,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "knn": KnnProtocol,
     "video": VideoProtocol,
     "dynamics": DynamicsProtocol,
+    "contact": ContactProtocol,
     "reasoning": ReasoningProtocol,
 }
 """The protocol class of each bundled family."""

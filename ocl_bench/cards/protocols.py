@@ -73,7 +73,8 @@ class Fit(Card):
     Attributes:
         head: `linear` (affine-free batch norm and a 1x1 convolution on tokens), `kmeans` (spherical k-means of tokens),
             `slot` and `dense` (detection from slots or tokens), `recognition` (class and box of a matched slot),
-            `rollouter` (the next slots, and where a slot's object lies), or `bank` (the unit feature and label of each
+            `rollouter` (the next slots, and where a slot's object lies), `contact` (the next slots, and whether two
+            slots touch), or `bank` (the unit feature and label of each
             image, for nearest neighbours; nothing is trained). Each family supports some of them.
         split: split on which the head is fitted.
         samples: number of samples of that split that are used, spread evenly; None uses all.

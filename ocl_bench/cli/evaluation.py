@@ -10,7 +10,10 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.log import logger
+from ..core.optional import MissingPackageError
 from ..core.paths import bundled, results_root
+from ..evaluation.launching import Launcher
+from ..evaluation.matrix import MatrixCell, evaluate_matrix, expand, several
 from ..evaluation.plan import Plan, make_plan
 from ..evaluation.references import CHEAP, reference_results
 from ..evaluation.run import run
@@ -69,7 +72,7 @@ def evaluate_and_report(
         references = _with_floors(plan, result, references, root, save_predictions)
     elif not references:
         logger.info("no stored floors for these images; --floors computes the cheap ones")
-    picture = write_picture(plan, result, force or not result.reused) if pictures else None
+    picture = _picture(plan, result, force or not result.reused) if pictures else None
     paths: dict[str, Path | None] = {
         "result": result.path,
         "per image": result.rows_path,
@@ -80,6 +83,40 @@ def evaluate_and_report(
     if save_predictions and result.path:
         paths["predictions"] = result.path.with_suffix(".predictions")
     return EvaluationReport(result, references, paths, _next_command(model, task, result, keywords))
+
+
+def _picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
+    """Draw samples beside the result; None, and a line in the log, where matplotlib is not installed."""
+    try:
+        return write_picture(plan, result, redraw)
+    except MissingPackageError as error:
+        logger.info("no picture: %s", error)
+        return None
+
+
+def evaluate_several(
+    model: str, task: str, launcher: str | None, jobs: int, job_options: Mapping[str, Any], **keywords: Any
+) -> list[MatrixCell]:
+    """Evaluate each model on each task, as `evaluate_matrix`.
+
+    Args:
+        model: names of models, as `expand` reads them.
+        task: names of tasks.
+        launcher: kind of a `Launcher`; None evaluates all in this process.
+        jobs: of the launcher.
+        job_options: of the launcher.
+        keywords: of `evaluate_matrix`.
+
+    Raises:
+        UsageError: for options of one model with several, and as `evaluate_matrix`.
+    """
+    one_model = ("name", "training_seed", "supervision")
+    if several(model) and any(keywords.get(name) is not None for name in one_model):
+        raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
+    if job_options and launcher is None:
+        raise UsageError("--job-option: is for --launcher slurm or local")
+    chosen = Launcher(launcher, jobs, job_options) if launcher is not None else None
+    return evaluate_matrix(expand(model, "model"), expand(task, "task"), launcher=chosen, **keywords)
 
 
 def _with_floors(

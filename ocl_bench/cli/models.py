@@ -72,6 +72,14 @@ def evaluate_model(
     pictures: Annotated[bool, typer.Option(help="Draw the best, median and worst images.")] = True,
     force: Annotated[bool, typer.Option(help="Compute again even if this result is finished.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file of the data first, images too.")] = False,
+    launcher: Annotated[
+        str | None, typer.Option(help="Run each model on each task as a job: slurm, or local for processes here.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs at one time, with --launcher.")] = 4,
+    job_option: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for the jobs, such as partition=gpu; repeatable."),
+    ] = None,
     log: Log = None,
     offline: Offline = False,
     json: Json = False,
@@ -105,39 +113,20 @@ def evaluate_model(
         "supervision": supervision,
     }
     from ..core.trackers import find_tracker
-    from ..evaluation.matrix import evaluate_matrix, exit_code_of, expand, several
+    from ..evaluation.matrix import exit_code_of, several
     from ..results.tracking import track_results
+    from .evaluation import evaluate_and_report, evaluate_several
 
     make_tracker = find_tracker(log)
-
-    if several(model) or several(task):
-        if several(model) and any(value is not None for value in (name, training_seed, supervision)):
-            raise UsageError("--name, --training-seed and --supervision are of one model; name one with --model")
+    kept: dict[str, Any] = {"results": results, "force": force, "save_predictions": save_predictions}
+    if several(model) or several(task) or launcher or job_option:
         with own_stdout(json):
-            cells = evaluate_matrix(
-                expand(model, "model"),
-                expand(task, "task"),
-                results=results,
-                force=force,
-                save_predictions=save_predictions,
-                **plan,
-            )
+            cells = evaluate_several(model, task, launcher, jobs, parse_options(job_option), **kept, **plan)
             track_results([cell.result for cell in cells if cell.result is not None], make_tracker)
         print_matrix(cells, json)
         raise typer.Exit(exit_code_of(cells))
-    from .evaluation import evaluate_and_report
-
     with own_stdout(json):
-        report = evaluate_and_report(
-            model,
-            task,
-            results=results,
-            save_predictions=save_predictions,
-            force=force,
-            floors=floors,
-            pictures=pictures,
-            **plan,
-        )
+        report = evaluate_and_report(model, task, floors=floors, pictures=pictures, **kept, **plan)
         track_results([report.result], make_tracker)
     print_result(report.result, json, report.references, report.paths, report.next_command)
     raise typer.Exit(exit_code(report.result))

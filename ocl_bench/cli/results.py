@@ -107,6 +107,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Is one model better than another? Paired intervals and tests on the images of both (docs/compare.md)."""
+    from ..core.plot_style import import_matplotlib
     from ..tables.comparison.compare import compare as compare_methods
     from ..tables.comparison.comparison_page import print_comparisons, write_comparison
 
@@ -115,6 +116,8 @@ def compare(
             f"compare takes two methods, got {len(methods)}; "
             "with several files of a method write: compare A1 A2 A3 --against B1 B2 B3"
         )
+    if out is not None:
+        import_matplotlib()  # before anything is compared
     a, b = (methods, against) if against else (methods[:1], methods[1:])
     with own_stdout(json):
         found = compare_methods(a, b, task, metrics, results=existing(results))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .errors import UsageError
+from .processors import processors
 
 
 def choose_device(device: str) -> str:
@@ -27,9 +28,8 @@ def choose_device(device: str) -> str:
 
 def thread_count() -> int:
     """Number of threads for torch: the smallest of 4, the usable processors, and OMP_NUM_THREADS if it is set."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(4, processors, int(limit) if limit.isdigit() and int(limit) else processors))
+    limit, usable = os.environ.get("OMP_NUM_THREADS", ""), processors()
+    return max(1, min(4, usable, int(limit) if limit.isdigit() and int(limit) else usable))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .files import write_atomically
+from .optional import import_optional
 from .paths import PACKAGE
 
 if TYPE_CHECKING:
@@ -45,11 +46,18 @@ _METADATA: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": 
 """Time and version stay out of the files: equal figures are equal files."""
 
 
-def style() -> AbstractContextManager[None]:
-    """A context with the look of all pictures, which does not depend on the user's matplotlib settings."""
-    from matplotlib import rc_context
+def import_matplotlib() -> Any:
+    """The module matplotlib. Raises MissingPackageError where it is not installed."""
+    return import_optional("matplotlib", "plots", "drawing a picture")
 
-    return rc_context(fname=STYLE_FILE)
+
+def style() -> AbstractContextManager[None]:
+    """A context with the look of all pictures, which does not depend on the user's matplotlib settings.
+
+    Raises MissingPackageError without matplotlib.
+    """
+    context: AbstractContextManager[None] = import_matplotlib().rc_context(fname=STYLE_FILE)
+    return context
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -6,7 +6,6 @@ values; they decide nothing, and without one everything is as before.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from .errors import UsageError
+from .optional import import_optional
 
 PROJECT = "ocl-bench"
 """Project or experiment under which trackers list the runs."""
@@ -140,11 +140,7 @@ def find_tracker(kind: str | None) -> MakeTracker:
     if kind not in TRACKERS:
         raise UsageError(f"--log {kind}: unknown tracker; use {', '.join(TRACKERS)}")
     place, make = TRACKERS[kind]
-    try:
-        module = importlib.import_module(place)
-    except ImportError as error:
-        raise UsageError(f"--log {kind}: {kind} is not installed; pip install 'ocl-bench[{kind}]'") from error
-    return partial(make, module)
+    return partial(make, import_optional(place, kind, f"--log {kind}"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ All are frozen dataclasses. Shapes use B images, K slots, D channels, T frames, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -57,8 +57,11 @@ class Truth:
             boxes of those whose category is `label`.
         label: class index of the whole image; None when it has none.
         questions: about the video that the frame is of, with their answers.
+        facts: reads what is true of this video (`data.clevrer.facts.Facts`); None where the data do not say it.
         locations: (G, 2) float64, where object i lies on the ground, at index i - 1, in units of the data set; NaN for
             one out of view. None where the data set does not say it.
+        touched: the pairs of objects, the smaller label first, that have touched up to this frame of the video. None
+            where the data set does not say it.
     """
 
     labels: np.ndarray
@@ -67,7 +70,9 @@ class Truth:
     instances: Sequence[Instance] = ()
     label: int | None = None
     questions: tuple[Question, ...] = ()
+    facts: Callable[[], object] | None = None
     locations: np.ndarray | None = None
+    touched: frozenset[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from .readers.davis import open_davis
 from .readers.folder import open_folder
 from .readers.imagenet import open_imagenet
 from .readers.movi import open_movi
+from .readers.physion import open_physion
 from .readers.video_folder import open_video_folder
 from .readers.voc import open_voc
 from .readers.ytvis import open_ovis, open_ytvis
@@ -46,6 +47,7 @@ READERS: dict[str, Callable[[Request], OpenData]] = {
     "imagenet": open_imagenet,
     "movi": open_movi,
     "ovis": open_ovis,
+    "physion": open_physion,
     "video-folder": open_video_folder,
     "voc": open_voc,
     "ytvis": open_ytvis,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..core.errors import DataMissingError, UsageError
 from ..core.log import logger
+from ..core.optional import import_optional
 
 _PATTERN = re.compile(r"hf:/+datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
 _FILES = ("*.parquet", "*.tar", "*.json", "*.txt")
@@ -45,6 +46,7 @@ def fetch(root: Path | str) -> HubFolder:
     if match is None:
         raise UsageError(f"{shown}: write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION")
     name, revision = match[1], match[2] or "main"
+    import_optional("huggingface_hub", "hub", shown)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

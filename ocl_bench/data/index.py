@@ -1,4 +1,4 @@
-"""The Arrow index of a data set: file names through Hugging Face `datasets`, keyed by a manifest of the files.
+"""The Arrow index of a data set: names of files, memory-mapped, keyed by a manifest of the files.
 
 The index holds names, not pixels. Official sets are large (CLEVRTEX full: 50,000 scenes of 5 files), and a copy of the
 pixels would double the disk space. Samples are decoded from the original files when they are asked for, so memory use
@@ -10,26 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import UsageError
-from ..core.files import find_file
+from ..core.files import find_file, write_atomically
 from ..core.log import logger
 from ..core.paths import cache_root
 from . import contents
-from .folders import remove, write_folder
+from .folders import remove
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
-INDEX_VERSION = 1
-"""Add 1 when the columns of an index change: caches of older versions are then not read."""
+INDEX_VERSION = 2
+"""Add 1 when the columns or the format of an index change: caches of older versions are then not read."""
 
 
 @dataclass(frozen=True)
@@ -104,42 +103,39 @@ def _stamped(root: Path, name: str) -> tuple[str, contents.Stamp]:
     return str(PurePosixPath(name).with_suffix(found.suffix)), contents.stamp(found)
 
 
-def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manifest) -> datasets.Dataset:
+def open_index(name: str, columns: Mapping[str, Sequence[str]], manifest: Manifest) -> pyarrow.Table:
     """The memory-mapped index from the cache; it is built there when the manifest has changed.
 
     Args:
-        name: first part of the name of its folder, `cache_root()/arrow/<name>-<manifest key>`.
+        name: first part of the name of its file, `cache_root()/arrow/<name>-<manifest key>.arrow`.
         columns: name of each column and its texts, one per sample.
         manifest: of the files that the index names.
 
     Raises:
         UsageError: the cache cannot be written, or a name is not UTF-8.
     """
-    import datasets
+    import pyarrow
 
     for texts in columns.values():
         check_utf8(texts)
 
-    folder = cache_root() / "arrow" / f"{name}-{manifest.key}"
-    with _quiet(datasets):
-        if (found := _read_index(datasets, folder, columns)) is not None:
-            return found
-        if not folder.is_dir():
-            features = datasets.Features({column: datasets.Value("string") for column in columns})
-            table = datasets.Dataset.from_dict({key: list(column) for key, column in columns.items()}, features)
-            try:
-                # Whole or not at all: two processes may build the same index at the same time.
-                write_folder(folder, lambda place: table.save_to_disk(str(place)))
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise UsageError(f"{folder}: cannot be written ({reason}); set OCL_BENCH_CACHE elsewhere") from error
-        return datasets.load_from_disk(str(folder), keep_in_memory=False)
+    path = cache_root() / "arrow" / f"{name}-{manifest.key}.arrow"
+    table = pyarrow.table({column: pyarrow.array(texts, pyarrow.string()) for column, texts in columns.items()})
+    if (found := _read_index(path, table)) is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: two processes may build the same index at the same time.
+        write_atomically(path, lambda part: _write(table, part))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path}: cannot be written ({reason}); set OCL_BENCH_CACHE elsewhere") from error
+    return _mapped(path)
 
 
-def read_row(index: datasets.Dataset, position: int) -> dict[str, str]:
-    """Row `position` of an index: what `index[position]` gives, without the formatting that takes ten times as long."""
-    table = index.data.table
-    return {name: table.column(name)[position].as_py() for name in table.column_names}
+def read_row(index: pyarrow.Table, position: int) -> dict[str, str]:
+    """Row `position` of an index, by column."""
+    return {name: index.column(name)[position].as_py() for name in index.column_names}
 
 
 def check_utf8(names: Iterable[str]) -> None:
@@ -151,38 +147,37 @@ def check_utf8(names: Iterable[str]) -> None:
             raise UsageError(f"{name!r}: the name of a file is not UTF-8; rename the file") from error
 
 
-def _read_index(module: Any, folder: Path, columns: Mapping[str, Sequence[str]]) -> datasets.Dataset | None:
-    """The index in a folder of the cache; None when there is none, or when it is damaged, and then it is removed."""
-    import pyarrow
-
-    if not os.path.lexists(folder):
+def _read_index(path: Path, expected: pyarrow.Table) -> pyarrow.Table | None:
+    """The index in a file of the cache; None when there is none, or when it is damaged, and then it is removed."""
+    if not os.path.lexists(path):
         return None
     try:
-        index = module.load_from_disk(str(folder), keep_in_memory=False)
-        table = index.data.table
+        table = _mapped(path)
         table.validate(full=True)  # Arrow trusts offsets: a changed one would lead out of the file
         # Every row: a name that was edited would give a sample the mask of another one.
-        if table.equals(pyarrow.table({key: list(texts) for key, texts in columns.items()}, table.schema)):
-            return index
-    except Exception as error:  # whatever the damaged bytes mean to Arrow and JSON
-        logger.info("%s: damaged (%s); it is made again", folder, type(error).__name__)
+        if table.equals(expected):
+            return table
+    except Exception as error:  # whatever the damaged bytes mean to Arrow
+        logger.info("%s: damaged (%s); it is made again", path, type(error).__name__)
     try:
-        remove(folder)
+        remove(path)
     except OSError as error:
-        raise UsageError(f"{folder}: damaged, and cannot be removed ({error.strerror}); remove it") from error
+        raise UsageError(f"{path}: damaged, and cannot be removed ({error.strerror}); remove it") from error
     return None
 
 
-@contextmanager
-def _quiet(module: object) -> Iterator[None]:
-    """Hide the progress bars of `datasets` inside the `with`; the caller's own setting is restored afterwards."""
-    shown = not module.are_progress_bars_disabled()  # type: ignore[attr-defined]
-    module.disable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if shown:
-            module.enable_progress_bars()  # type: ignore[attr-defined]
+def _mapped(path: Path) -> pyarrow.Table:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
+        return stream.read_all()
+
+
+def _write(table: pyarrow.Table, path: Path) -> None:
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
 
 
 def _digest(content: object) -> str:

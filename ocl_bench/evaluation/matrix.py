@@ -5,8 +5,11 @@ Nothing is averaged over tasks: each cell is one result. Finished results are re
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +17,11 @@ from ..cards.families import family_names
 from ..cards.names import get_card, get_task, is_pattern, matching, model_names, ready_names, task_names
 from ..cards.overview import families_of, task_line
 from ..core.errors import DataMissingError, NotApplicableError, OclBenchError, UsageError
-from ..core.log import is_watched, logger, progress_bar
+from ..core.log import is_watched, logger, print_on_stderr, progress_bar
 
 if TYPE_CHECKING:
     from ..results.record import Result
+    from .launching import Launcher
 
 SUITE = "suite:"
 """Beginning of a name that stands for all tasks of a family, or for all models that do them."""
@@ -94,6 +98,7 @@ def evaluate_matrix(
     progress: bool = True,
     force: bool = False,
     save_predictions: bool = False,
+    launcher: Launcher | None = None,
     **keywords: Any,
 ) -> list[MatrixCell]:
     """Evaluate all pairs, task by task. The data of a task are opened once.
@@ -105,6 +110,7 @@ def evaluate_matrix(
         progress: whether to show a progress bar.
         force: compute again what is finished.
         save_predictions: as in `evaluate`.
+        launcher: runs each cell as a job of its own, several at a time, with the same results.
         keywords: of `make_plan`.
 
     Raises:
@@ -115,6 +121,8 @@ def evaluate_matrix(
         if ".py:" not in model and model.partition(":")[0] not in model_names():
             get_card(model.partition(":")[0])  # raises the error with its suggestion
     run_options = {"results": results, "force": force, "save_predictions": save_predictions}
+    if launcher is not None:
+        return _launched(models, tasks, launcher, progress, run_options | keywords)
     cells = []
     within = progress and not is_watched()  # a terminal shows one bar at a time; a log takes the lines of both
     text, total = f"{len(models)} models x {len(specs)} tasks", len(models) * len(specs)
@@ -127,6 +135,37 @@ def evaluate_matrix(
                 cells.append(cell)
                 advance(1)
     return cells
+
+
+def _launched(
+    models: Sequence[str], tasks: Sequence[str], launcher: Launcher, progress: bool, keywords: dict[str, Any]
+) -> list[MatrixCell]:
+    """The same cells as jobs. Those of one model start together: the others then find the data of their task ready."""
+    from ..core.paths import results_root
+    from .launching import run_as_jobs
+
+    root = Path(keywords["results"]) if keywords["results"] is not None else results_root()
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".jobs-", dir=root))
+    pairs = [(model, task) for model in models for task in tasks]
+    found: dict[tuple[str, str], MatrixCell] = {}
+    text = f"{len(models)} models x {len(tasks)} tasks, {launcher.jobs} {launcher.kind} jobs at a time"
+    with progress_bar(text, len(pairs), progress, "evaluations") as advance:
+        for number, outcome in run_as_jobs(partial(_job, keywords), pairs, launcher, folder):
+            cell = outcome.value or MatrixCell(*pairs[number], "failed", outcome.problem)
+            logger.info("%s", _line(cell, get_task(cell.task).main))
+            found[pairs[number]] = cell
+            advance(1)
+    if not any(cell.failed for cell in found.values()):
+        shutil.rmtree(folder)
+    return [found[model, task] for task in tasks for model in models]
+
+
+def _job(keywords: dict[str, Any], model: str, task: str) -> MatrixCell:
+    """One cell in a process of its own, which logs on its stderr."""
+    print_on_stderr()
+    (cell,) = evaluate_matrix([model], [task], **keywords)
+    return cell
 
 
 def _cell(

@@ -8,6 +8,7 @@ from ..cards.task import TaskSpec
 from ..core import entry_points
 from ..core.errors import UsageError
 from .base import Adapter, Family
+from .contact import CONTACT
 from .discovery import DISCOVERY
 from .dynamics import DYNAMICS
 from .knn import KNN
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from ..models.loading import LoadedModel
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, REASONING)
+    family.name: family
+    for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, CONTACT, REASONING)
 }
 """The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
 

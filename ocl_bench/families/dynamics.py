@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class Dynamics:
     scored_at_once: int | None = 1  # a killed run loses no more than one video
 
     @classmethod
-    def of(cls, task: TaskSpec, loaded: LoadedModel | None = None) -> Dynamics:
+    def of(cls, task: TaskSpec, loaded: LoadedModel | None = None) -> Self:
         """The adapter of a task for a model; None when there is none, as for saved results.
 
         Raises:
@@ -106,7 +106,7 @@ class Dynamics:
         head = fitted_head(self.head, self.task)
         return FittedRollouter(head, self.protocol.rollouter) if self.methods.uses_probe else None
 
-    def with_timing(self, data: OpenData) -> Dynamics:
+    def with_timing(self, data: OpenData) -> Self:
         """A copy with the stride and the cut of a stand-in whose videos are shorter than the official ones."""
         seen = None if self.seen is None else data.timing.get("seen_frames", self.seen)
         return replace(self, stride=data.timing.get("stride", self.stride), seen=seen)
@@ -118,7 +118,7 @@ class Dynamics:
         is shorter than a clip.
         """
         if fitting:
-            return _part(video, range(0, len(video), self.stride))
+            return part_of(video, range(0, len(video), self.stride))
         span = (self.protocol.frames - 1) * self.stride
         if self.seen is None:
             last = len(video) - 1 - span
@@ -130,7 +130,7 @@ class Dynamics:
             needed = f"{self.protocol.frames} frames at a stride of {self.stride}"
             cut = f", cut after {self.seen}" if self.seen is not None else ""
             raise SampleError(video.id, f"has {len(video)} frames; a clip of {needed}{cut} does not fit")
-        return _part(video, range(starts[0], starts[0] + span + 1, self.stride) if starts else range(0))
+        return part_of(video, range(starts[0], starts[0] + span + 1, self.stride) if starts else range(0))
 
     def _without_entry(self, video: Video, span: int, count: int) -> list[int]:
         """The first of the starts below `count` at which no object comes into view after it settled, in a list."""
@@ -220,7 +220,7 @@ class Dynamics:
             head |= fit_rollouter(videos, self.protocol.rollouter, cast(Fit, self.task.fit))
         return head
 
-    def with_head(self, head: Head) -> Dynamics:
+    def with_head(self, head: Head) -> Self:
         """A copy of this adapter that uses a head from `fit`."""
         return replace(self, head=head)
 
@@ -347,7 +347,7 @@ def _slot_errors(predicted: Tensor, future: Tensor, last: Tensor) -> dict[str, f
     return values
 
 
-def _part(video: Video, positions: Sequence[int]) -> Video:
+def part_of(video: Video, positions: Sequence[int]) -> Video:
     """Some frames of a video, read when asked for."""
     return Video(video.id, _Frames(video.frames, positions), tuple(video.names[position] for position in positions))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..core import entry_points
 from ..core.errors import UsageError
-from .definitions import detection, discovery, dynamics, reasoning, recognition, segmentation, video
+from .definitions import contact, detection, discovery, dynamics, reasoning, recognition, segmentation, video
 from .definitions.knn import LISTED, knn_metric
 from .metric import Metric
 
@@ -16,7 +16,7 @@ METRIC_VERSION = 1
 
 CATALOGUE: dict[str, Metric] = {
     metric.name: metric
-    for family in (discovery, detection, segmentation, recognition, video, dynamics, reasoning)
+    for family in (discovery, detection, segmentation, recognition, video, dynamics, contact, reasoning)
     for metric in family.DEFINITIONS
 }
 """The bundled metrics. Names of nearest-neighbour metrics follow a pattern instead: see `definitions.knn`."""

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
+from ..core.log import logger
+from ..core.optional import MissingPackageError, import_optional
 from .definitions.knn import MAIN_K, Mode, parse_metric
 
 if TYPE_CHECKING:
@@ -321,12 +323,12 @@ def _margin(length: int, dtype: type[np.floating]) -> float:
 
 @lru_cache(maxsize=1)
 def _faiss() -> Any:
-    """The module faiss, or None where it cannot be imported (no wheel for the platform)."""
+    """The module faiss; None, and a line in the log, where it is not installed."""
     try:
-        import faiss
-    except ImportError:
+        return import_optional("faiss", "knn", "a faster search for neighbours")
+    except MissingPackageError as error:
+        logger.info("%s", error)
         return None
-    return faiss
 
 
 @contextmanager

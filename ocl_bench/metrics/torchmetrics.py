@@ -1,21 +1,26 @@
-"""Any mask metric of this package as a `torchmetrics.Metric`, for use in training loops."""
+"""Any mask metric of this package as a `torchmetrics.Metric`, for training loops. Importing it needs torchmetrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torchmetrics
 from torch import Tensor
 
 from ..core.errors import UsageError
+from ..core.optional import import_optional
 from . import EmptyRule, Metric, evaluate_table, mask_metric
 from .contingency import Contingency, OverlapRule, VoidRule, contingency
 from .ignored import IgnoreIndex
 from .overlap import Categories
+
+if TYPE_CHECKING:
+    import torchmetrics
+else:
+    torchmetrics = import_optional("torchmetrics", "torchmetrics", __name__)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+import torch
+
 from ..core.questions import Answers, GivenAnswer, Question
 from ..core.types import Batch, Prediction
 from ..data.clevrer.facts import COLOURS, MATERIALS, SHAPES
@@ -37,7 +39,11 @@ class Guessing:
         self.by_words = by_words
 
     def predict(self, batch: Batch) -> Prediction:
-        """Answers (B,) to the questions about each video."""
+        """Answers (B,) to the questions about each video. Without questions, slots that are the same in every frame:
+        a readout of these can only learn which answer is more frequent.
+        """
+        if not batch.questions:
+            return Prediction(masks=torch.ones(len(batch), 1, 1, 1), slots=torch.ones(len(batch), 1, 1))
         return Prediction(answers=tuple(self.answers(questions) for questions in batch.questions))
 
     def answers(self, questions: Iterable[Question]) -> Answers:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataMissingError, UsageError
+from ..core.optional import import_optional
 from ..core.types import Batch, Prediction
 from .backbone_names import supervision_of
 from .hugging_face import REPOSITORIES, check_repository, fingerprint, load_strictly, with_transformers
@@ -191,13 +192,7 @@ def build_timm(name: str = "", input_size: int | None = None, token: str = "mean
         DataMissingError: the weights are not available.
     """
     name = _named(name, "timm:vit_base_patch16_224.mae")
-    try:
-        import timm  # an optional dependency that needs torchvision
-    except (ImportError, RuntimeError) as error:  # torchvision of another torch fails with a RuntimeError
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"model timm:{name}: timm cannot be imported ({reason}); pip install timm torchvision"
-        ) from error
+    timm = import_optional("timm", "timm", f"model timm:{name}")
     sizes = {} if input_size is None else {"img_size": input_size}
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0, **sizes)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
+from ..core.optional import import_optional
 from ..core.types import Batch, Prediction
 from .checkpoints.vit import bare_backbone
 from .layers.vit import DINO_OFFSET, VisionTransformer
@@ -160,10 +161,7 @@ def with_transformers(subject: str, load: Callable[[Any], Loaded]) -> Loaded:
         UsageError: transformers is not installed.
         DataMissingError: the files are not available.
     """
-    try:
-        import transformers  # an optional dependency that takes seconds to import
-    except ImportError as error:
-        raise UsageError(f"{subject} needs transformers; pip install transformers") from error
+    transformers = import_optional("transformers", "hub", subject)
     try:
         return load(transformers)
     except (OSError, ValueError) as error:

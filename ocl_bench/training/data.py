@@ -6,7 +6,6 @@ one revision therefore share its chunks, whatever number of scenes they use.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..core.errors import UsageError
 from ..core.files import check_regular, write_atomically
 from ..core.log import progress_bar
 from ..core.paths import cache_root
+from ..core.processors import processors
 from ..core.types import Sample, Truth
 from ..data.base import OpenData, subset
 from ..data.rendered import ensure_files
@@ -363,7 +363,7 @@ def reader_pool() -> ThreadPoolExecutor:
 
 def _in_parallel(work: Callable[[int], None], chunks: list[int], workers: int | None, title: str) -> None:
     """Call `work` for every chunk, in several processes where there is more than one chunk and core."""
-    workers = min(len(chunks), workers or len(os.sched_getaffinity(0)))
+    workers = min(len(chunks), workers or processors())
     if workers <= 1:
         for chunk in track(chunks, title if chunks else ""):
             work(chunk)

@@ -13,17 +13,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import TCPStore
 
 from ..core.errors import UsageError
 from ..core.launcher import PATIENCE, is_starting, one_of_several, remedy, without_others
 from ..core.log import logger
+from ..core.optional import import_optional
 from .recipe import Precision
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
         world_size: Expected number of ranks; None accepts the number of torchrun.
 
     Raises:
-        UsageError: The number of ranks differs, or the device does not exist.
+        UsageError: The number of ranks differs, the device does not exist, or `accelerate` is not installed.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: unknown; choose auto, cpu or cuda")
@@ -153,9 +156,10 @@ def start_ranks(device: str = "auto", precision: Precision = "auto", world_size:
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision {precision}: unknown; choose auto, fp32 or bf16")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
+    accelerate = import_optional("accelerate", "train", "training")
     store = _meet(on_cpu)  # kept until the group has joined: rank 0 holds the server
     with without_others():
-        state = PartialState(cpu=on_cpu)
+        state = accelerate.PartialState(cpu=on_cpu)
     del store
     atexit.register(_leave_gloo)
     expected = world_size if world_size is not None else int(os.environ.get("WORLD_SIZE", "1"))

@@ -18,6 +18,8 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError
 from ..core.files import write_atomically
 from ..core.locks import locked
+from ..core.log import logger
+from ..core.optional import MissingPackageError
 from ..core.schedules import stream_seed
 from ..core.trackers import find_tracker, tracked
 from ..models.declared import check_training_seed
@@ -129,7 +131,7 @@ def train(
             record["sha256"] = export_weights(model, weights)
             text = json.dumps(record, indent=2) + "\n"
             write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
-            _draw_curves(out, f"{card.name}, seed {seed}")
+            draw_curves(out, f"{card.name}, seed {seed}")
     if trained.finished:
         command = next_command(card, spec.name, weights, options or {})
     else:
@@ -189,8 +191,11 @@ def _machine(ranks: Ranks) -> str:
     return f"{name}, {ranks.size} rank(s), torch {torch.__version__}"
 
 
-def _draw_curves(out: Path, title: str) -> None:
-    """Draw `curves.png`. matplotlib is imported only here, because that is slow."""
+def draw_curves(out: Path, title: str) -> None:
+    """Draw `curves.png`; without matplotlib, say so instead. It is imported only here, because that is slow."""
     from .curves import write_curves
 
-    write_curves(out / "curves.png", out / "log.jsonl", title=title)
+    try:
+        write_curves(out / "curves.png", out / "log.jsonl", title=title)
+    except MissingPackageError as error:
+        logger.info("no curves.png: %s", error)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -107,14 +106,7 @@ class TestSearch:
         np.testing.assert_array_equal(results[0][1], results[1][1])
 
     def test_without_faiss(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        original = builtins.__import__
-
-        def refuse(name: str, *arguments: Any, **keywords: Any) -> Any:
-            if name == "faiss":
-                raise ImportError(name)
-            return original(name, *arguments, **keywords)
-
-        monkeypatch.setattr(builtins, "__import__", refuse)
+        monkeypatch.setitem(sys.modules, "faiss", None)
         monkeypatch.setattr(knn, "_FAISS_FROM", 0)
         knn._faiss.cache_clear()
         try:

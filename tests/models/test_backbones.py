@@ -250,7 +250,7 @@ def test_timm_itself_where_it_imports() -> None:
     try:
         import timm
     except (ImportError, RuntimeError) as error:
-        with pytest.raises(UsageError, match="timm cannot be imported"):
+        with pytest.raises(UsageError, match=r"model timm:\S+ needs timm.*; pip install 'ocl-bench\[timm\]'"):
             build_timm("vit_tiny_patch16_224")
         pytest.skip(f"timm cannot be imported: {error}")
     network = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)

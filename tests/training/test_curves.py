@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.training.curves import read_log, smooth, write_curves
+from ocl_bench.training.run import draw_curves
 
 
 def _log(path: Path, *records: object) -> Path:
@@ -60,3 +62,15 @@ def test_smooth_keeps_a_constant_and_skips_nan() -> None:
     assert np.allclose(smooth(np.full(500, 3.0)), 3.0)
     assert np.isfinite(smooth(np.array([1.0, math.nan, 1.0]))).all()
     assert smooth(np.array([0.0, 3.0, 0.0]))[1] == 1.0
+
+
+def test_without_matplotlib_a_training_leaves_its_curves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    with monkeypatch.context() as patch, caplog.at_level("INFO", logger="ocl_bench"):
+        patch.setitem(sys.modules, "matplotlib", None)
+        draw_curves(tmp_path, "x")
+    assert "no curves.png: drawing a picture needs matplotlib; pip install 'ocl-bench[plots]'" in caplog.text
+    draw_curves(tmp_path, "x")
+    assert (tmp_path / "curves.png").is_file()

@@ -1,8 +1,9 @@
-"""CLEVRER's annotations: where each object of a video lies, and the timing of a stand-in."""
+"""CLEVRER's annotations: where each object of a video lies, what touches, and the timing of a stand-in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,32 @@ def annotation_of(root: Path, frames: Path) -> Path:
     return root / "annotations" / split / stems[0] / f"{stems[1]}.json"
 
 
-def read_locations(path: Path, name: str, things: Sequence[Thing], frames: int) -> np.ndarray:
-    """Where objects lie on the ground.
+@dataclass(frozen=True)
+class Annotation:
+    """The annotation of a video of T frames with G objects.
+
+    Attributes:
+        locations: (T, G, 2) float64 on the ground; NaN for an object out of view.
+        collisions: frame, and the positions of the two objects, the smaller one first.
+    """
+
+    locations: np.ndarray
+    collisions: tuple[tuple[int, int, int], ...]
+
+    def touched(self, frame: int) -> frozenset[tuple[int, int]]:
+        """The labels of each pair that has collided up to this frame; object k has label k + 1."""
+        return frozenset((a + 1, b + 1) for at, a, b in self.collisions if at <= frame)
+
+
+def read_annotation(path: Path, name: str, things: Sequence[Thing], frames: int) -> Annotation:
+    """Read an annotation.
 
     Args:
         path: of the annotation.
         name: of the video, for messages.
         things: the objects. One that the annotation does not know, as proposals of a network may be wrong, has no
-            location.
+            location. Collisions of objects that are not among them are left out.
         frames: of the video.
-
-    Returns:
-        (frames, len(things), 2) float64; NaN for an object out of view.
 
     Raises:
         SampleError: the annotation is broken, or has another number of frames.
@@ -46,17 +61,31 @@ def read_locations(path: Path, name: str, things: Sequence[Thing], frames: int) 
         trajectory = content["motion_trajectory"]
         if sorted(moment["frame_id"] for moment in trajectory) != list(range(frames)):
             raise SampleError(name, f"{path}: has {len(trajectory)} frames, the video has {frames}; {_REMEDY}")
-        locations = np.full((frames, len(things), 2), np.nan)
-        for moment in trajectory:
-            for entry in moment["objects"]:
-                column = columns.get(entry["object_id"])
-                if column is not None and entry["inside_camera_view"]:
-                    locations[moment["frame_id"], column] = [float(value) for value in entry["location"][:2]]
+        return Annotation(_locations(trajectory, columns, len(things)), _collisions(content["collision"], columns))
     except OSError as error:
         raise SampleError(name, f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise SampleError(name, f"{path}: is no annotation ({type(error).__name__}: {error}); {_REMEDY}") from error
+
+
+def _locations(trajectory: Sequence[Any], columns: Mapping[int, int], count: int) -> np.ndarray:
+    locations = np.full((len(trajectory), count, 2), np.nan)
+    for moment in trajectory:
+        for entry in moment["objects"]:
+            column = columns.get(entry["object_id"])
+            if column is not None and entry["inside_camera_view"]:
+                locations[moment["frame_id"], column] = [float(value) for value in entry["location"][:2]]
     return locations
+
+
+def _collisions(entries: Sequence[Any], columns: Mapping[int, int]) -> tuple[tuple[int, int, int], ...]:
+    found = []
+    for entry in entries:
+        first, second = entry["object_ids"]
+        if first in columns and second in columns:
+            a, b = sorted((columns[first], columns[second]))
+            found.append((int(entry["frame_id"]), a, b))
+    return tuple(found)
 
 
 def _thing(entry: Mapping[str, Any]) -> Thing:

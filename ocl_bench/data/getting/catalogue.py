@@ -8,6 +8,7 @@ from typing import Any
 
 from ...cards.task import TaskSpec
 from ...core.errors import DataMissingError, UsageError
+from ...core.optional import import_optional
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def movi_files(dataset: str, server: str = _BUCKET) -> tuple[Archive, ...]:
     """The files of MOVi in Google's bucket, each with its MD5. Raises DataMissingError when the list cannot be read."""
     import base64
 
-    import requests
-
+    requests = import_optional("requests", "download", "downloading")
     prefix = f"tfds/{dataset}/128x128/1.0.0/"
     query = {"prefix": prefix, "fields": "items(name,size,md5Hash),nextPageToken"}
     items: list[dict[str, str]] = []

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from ...core.errors import DataMissingError, UsageError
 from ...core.files import write_atomically
 from ...core.log import logger
+from ...core.optional import import_optional
 from ..images import one_line
 
 _PIECE = 1 << 20
@@ -46,7 +47,7 @@ def download(
         DataMissingError: the server refuses or cannot be reached, or the connection was cut too often.
         OSError: the disk refuses; a full one is said in one line that names the file.
     """
-    pooch = _package()
+    pooch = import_optional("pooch", "download", "downloading")
     pooch.get_logger().setLevel("ERROR")  # what it says of hashes is said here
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -163,12 +164,3 @@ def _check_redirect(asked: str, answered: str) -> None:
     schemes = urlparse(asked).scheme, urlparse(answered).scheme
     if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
         raise DataMissingError(f"{asked}: redirects to {answered}, which is not encrypted; it is refused")
-
-
-def _package() -> Any:
-    """The module pooch. Raises UsageError when it is not installed."""
-    try:
-        import pooch
-    except ImportError as error:
-        raise UsageError("downloading needs the package pooch; pip install 'ocl-bench[download]'") from error
-    return pooch

@@ -4,12 +4,13 @@
     videos/<split>/video_10000-11000/video_10000/000000.png    frames as pictures, for `content: frames`
     annotations/<split>/annotation_10000-11000/annotation_10000.json
     derender_proposals/proposal_10000.json, or sim_10000.json  masks of objects
+    propnet_preds/sim_10000.json                               what happens and what would happen, for the `executor`
     stand-in.json                                              timing of videos that are shorter than the official ones
 
 Options of a card: `content`. `questions` gives one sample without pixels for each video, with the questions in its
 truth. `frames` gives videos; the masks are proposals of a network, as in SlotFormer, and exact ones in the stand-in. An
-object is told by its colour, material and shape, which no other object of the video has. Where it lies is known if the
-annotations are there.
+object is told by its colour, material and shape, which no other object of the video has. Where it lies and what it has
+touched are known if the annotations are there.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from ...core.numbers import counted
 from ...core.questions import Question
 from ...core.types import OVERLAP, Sample, Truth, Video
 from ..base import OpenData, Request, SampleSequence
-from ..clevrer.annotations import annotation_of, read_locations, read_timing
+from ..clevrer.annotations import Annotation, annotation_of, read_annotation, read_timing
 from ..clevrer.facts import Thing
 from ..clevrer.questions import read_questions, video_name, video_number
+from ..clevrer.simulations import OFFICIAL_FRAMES, read_facts, simulation_name
 from ..images import read_image
 from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options
@@ -126,8 +128,22 @@ class QuestionReader(SampleSequence[Sample]):
         """The questions about video `index`, in the truth of a black image."""
         name = self.ids[range(len(self))[index]]
         black = np.zeros((_NO_PIXELS, _NO_PIXELS, 3), np.uint8)
-        truth = Truth(np.zeros((_NO_PIXELS, _NO_PIXELS), np.int16), questions=self.questions[video_number(name)])
-        return Sample(name, black, truth)
+        number = video_number(name)
+        file = next((path for base in self._bases if (path := base / simulation_name(number)).is_file()), None)
+        facts = partial(read_facts, file, name, self._seen) if file is not None else None
+        labels = np.zeros((_NO_PIXELS, _NO_PIXELS), np.int16)
+        return Sample(name, black, Truth(labels, questions=self.questions[number], facts=facts))
+
+    @property
+    def _bases(self) -> tuple[Path, Path]:
+        """The folders that may be CLEVRER's."""
+        return self.root.parent, self.root
+
+    @cached_property
+    def _seen(self) -> int:
+        """Frames of a video before its end."""
+        timing = next((found for base in self._bases if (found := read_timing(base))), {})
+        return timing.get("seen_frames", OFFICIAL_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -175,9 +191,9 @@ class FrameReader(SampleSequence[Video]):
             raise SampleError(name, f"{path}: has frame {max(frames)}, the video has {len(names)} frames; {_REMEDY}")
         things = _things(frames, path, name)
         numbers = {thing: number for number, thing in enumerate(things, start=1)}
-        annotation = annotation_of(self.root, self.folders[name])
-        locations = read_locations(annotation, name, things, len(names)) if annotation.is_file() else None
-        read = partial(self._frame, name, files, names, frames, numbers, locations, path)
+        place = annotation_of(self.root, self.folders[name])
+        annotation = read_annotation(place, name, things, len(names)) if place.is_file() else None
+        read = partial(self._frame, name, files, names, frames, numbers, annotation, path)
         return lazy_video(name, names, read, _REMEDY)
 
     def _frame(
@@ -187,7 +203,7 @@ class FrameReader(SampleSequence[Video]):
         names: list[str],
         frames: Mapping[int, list[Any]],
         numbers: Mapping[Thing, int],
-        locations: np.ndarray | None,
+        annotation: Annotation | None,
         path: Path,
         position: int,
     ) -> Sample:
@@ -199,7 +215,10 @@ class FrameReader(SampleSequence[Video]):
         for entry in frames[position]:
             mask = _mask(entry, image.shape[:2], path, name, position)
             labels[mask] = np.where(labels[mask] > 0, OVERLAP, numbers[_thing(entry, path, name)])
-        return Sample(name, image, Truth(labels, locations=None if locations is None else locations[position]))
+        if annotation is None:
+            return Sample(name, image, Truth(labels))
+        known = {"locations": annotation.locations[position], "touched": annotation.touched(position)}
+        return Sample(name, image, Truth(labels, **known))
 
 
 def _frames_of(path: Path, name: str) -> dict[int, list[Any]]:

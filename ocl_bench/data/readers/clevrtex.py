@@ -30,7 +30,7 @@ from ..labels import narrowed
 from ..stand_ins.stand_in import StandInTree
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
 VARIANTS = ("full", "pbg", "vbg", "grassbg", "camo", "outd")
 SCENES = {"full": 50_000, "pbg": 20_000, "vbg": 20_000, "grassbg": 20_000, "camo": 20_000, "outd": 10_000}
@@ -140,7 +140,7 @@ class ClevrtexReader(SampleSequence[Sample]):
 
     root: Path
     ids: tuple[str, ...]
-    index: datasets.Dataset
+    index: pyarrow.Table
     manifest: Manifest
     remedy: str
 

@@ -16,7 +16,7 @@ from ..images import read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
 DenseFiles = tuple[str, str, str]
 """Sample id, path of the image and path of its annotation, both relative to the root."""
@@ -34,7 +34,7 @@ class DenseReader(SampleSequence[Sample]):
 
     root: Path
     ids: tuple[str, ...]
-    index: datasets.Dataset
+    index: pyarrow.Table
     manifest: Manifest
     truth: Callable[[np.ndarray, Path, str], Truth]
 

@@ -42,7 +42,7 @@ from .mask_files import MASK_FILES, read_mask_file
 from .places import first_folder
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
 _REMEDY = "repair the file, or list the other samples in data.options.ids"
 _Code = int | tuple[int, int, int] | None
@@ -117,7 +117,7 @@ class FolderReader(SampleSequence[Sample]):
 
     root: Path
     ids: tuple[str, ...]
-    index: datasets.Dataset
+    index: pyarrow.Table
     manifest: Manifest
     options: FolderOptions
     left_out: str = ""

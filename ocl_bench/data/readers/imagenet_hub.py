@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular
+from ...core.optional import import_optional
 from ..images import IMAGE_FORMATS, check_pixels, one_line, remark_orientation, to_rgb
 from .shards import Part, index_shards, list_shards
 
@@ -232,8 +233,7 @@ def read_pixels(rows: Rows, position: int, sample_id: str) -> np.ndarray:
 
 def _open_saved(folder: Path, part: str) -> SavedRows:
     """The rows that `save_to_disk` wrote to folder/part."""
-    import datasets
-
+    datasets = import_optional("datasets", "hub", f"{folder / part}: reading it")
     for path in (folder / part).iterdir():
         check_regular(path)
     table = datasets.load_from_disk(str(folder / part), keep_in_memory=False)
@@ -247,9 +247,9 @@ def _open_parquet(
     folder: Path, names: Sequence[str], images: tuple[str, ...] = ("image",), needed: tuple[str, ...] = _COLUMNS
 ) -> ParquetRows:
     """The rows of these files; only their footers are read. needed: columns without which they are refused."""
-    import datasets
     import pyarrow.parquet
 
+    datasets = import_optional("datasets", "hub", f"{folder}: reading its Parquet files")
     groups, counts = [], []
     for number, name in enumerate(names):
         check_regular(folder / name)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ...core.errors import DataMissingError, SampleError, UsageError
 from ...core.files import check_regular
+from ...core.optional import import_optional
 from ..images import one_line
 from ..unpickling import load_plain
 
@@ -122,9 +123,4 @@ def _environment(process: int, path: Path, size: int, modified: int) -> Any:
 
 
 def _package(path: Path) -> Any:
-    """The module lmdb. Raises UsageError when it is not installed."""
-    try:
-        import lmdb
-    except ImportError as error:
-        raise UsageError(f"{path}: reading it needs the package lmdb; pip install 'ocl-bench[lmdb]'") from error
-    return lmdb
+    return import_optional("lmdb", "lmdb", f"{path}: reading it")

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...core.errors import SampleError, UsageError
+from ...core.errors import SampleError
 from ...core.files import check_regular
+from ...core.optional import import_optional
 from ..images import LARGEST_IMAGE, UNREADABLE, one_line, to_rgb
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -84,18 +85,9 @@ def _gif(path: Path) -> Iterator[Image.Image]:
 
 def _film(path: Path) -> Iterator[Any]:
     """The frames that `av` decodes."""
-    av = _package(path)
+    av = import_optional("av", "video", f"{path}: reading it")
     try:
         with av.open(str(path)) as container:
             yield from container.decode(video=0)
     except av.FFmpegError as error:
         raise ValueError(one_line(error)) from error
-
-
-def _package(path: Path) -> Any:
-    """The module av. Raises UsageError when it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise UsageError(f"{path}: reading it needs the package av; pip install 'ocl-bench[video]'") from error
-    return av

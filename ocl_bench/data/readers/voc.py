@@ -49,7 +49,7 @@ from .places import find_root
 from .voc_boxes import join_masks, read_boxes
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
 _REMEDY = "unpack the archive again, or take the image out of the list"
 _VOID_CODE = 255
@@ -98,7 +98,7 @@ class VocReader(SampleSequence[Sample]):
 
     root: Path
     ids: tuple[str, ...]
-    index: datasets.Dataset
+    index: pyarrow.Table
     manifest: Manifest
     options: VocOptions
 

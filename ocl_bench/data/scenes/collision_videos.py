@@ -65,9 +65,13 @@ class CollisionStore(Store[RenderedCollisions]):
             world = CollisionWorld(bodies, content["position"], content["velocity"])
             return [RenderedCollisions(content["frames"], content["objects"], world)]
 
+    def world(self, index: int) -> CollisionWorld:
+        """The world of a video."""
+        return sample_world(self.revision, self.split, index, self.seed)
+
     def write(self, path: Path, indices: range) -> None:
         """Render the only video of `indices` and write it."""
-        video = render_collisions(sample_world(self.revision, self.split, indices[0], self.seed))
+        video = render_collisions(self.world(indices[0]))
         things = [body.thing for body in video.world.bodies]
         kinds = [(COLOURS.index(t.color), MATERIALS.index(t.material), SHAPES.index(t.shape)) for t in things]
         write_arrays(

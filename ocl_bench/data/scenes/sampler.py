@@ -27,6 +27,7 @@ REVISIONS: dict[str, tuple[int, ...]] = {
     "salient": (1, 2),
     "motion": (1,),
     "collisions": (1,),
+    "contacts": (1,),
 }
 """The revisions of each variant that can be rendered. Whenever a pixel changes, it is another revision; tests compare
 stored pixels."""

@@ -134,6 +134,7 @@ _STORES = {
     "salient": "salient:SalientStore",
     "motion": "videos:VideoStore",
     "collisions": "collision_videos:CollisionStore",
+    "contacts": "contact_videos:ContactStore",
 }
 
 

@@ -3,6 +3,7 @@
 CLEVRER/videos/<split>/video_10000-11000/video_10000/000000.png
 CLEVRER/annotations/<split>/annotation_10000-11000/annotation_10000.json
 CLEVRER/derender_proposals/proposal_10000.json      exact masks in the form of NS-DR's proposals
+CLEVRER/propnet_preds/sim_10000.json                what happens, and would happen without an object, in NS-DR's form
 CLEVRER/questions/<split>.json
 CLEVRER/stand-in.json                               what differs from the official videos of 128 frames
 """
@@ -20,7 +21,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ..clevrer.asking import ask
-from ..clevrer.facts import ROWS, Event, Facts, entries_and_exits, order_events
+from ..clevrer.facts import ROWS, Event, Facts, Thing, entries_and_exits, order_events
+from ..clevrer.simulations import simulation_name
 from ..scenes.collision_videos import RenderedCollisions
 from ..scenes.collisions import SEEN, CollisionWorld, Run, in_picture, in_view, simulate, visible_contacts
 
@@ -50,6 +52,7 @@ def write(folder: Path, split: str, videos: Iterable[RenderedCollisions], first:
             annotation(number, video, run),
         )
         _dump(root / "derender_proposals" / f"proposal_{stem}.json", proposals(number, video))
+        _dump(root / simulation_name(number), simulations(video.world, run))
         questions = questions_about(video.world, run)
         asked.append({"scene_index": number, "video_filename": f"video_{stem}.mp4", "questions": questions})
     _dump(root / "questions" / f"{split}.json", asked)
@@ -118,7 +121,7 @@ def annotation(number: int, video: RenderedCollisions, run: Run) -> dict[str, An
     return {
         "scene_index": number,
         "video_filename": f"video_{number:05d}.mp4",
-        "object_property": [{"object_id": k, **_kind(video, k)} for k in range(len(bodies))],
+        "object_property": [{"object_id": k, **_kind(body.thing)} for k, body in enumerate(bodies)],
         "motion_trajectory": frames,
         "collision": hits,
     }
@@ -133,15 +136,39 @@ def proposals(number: int, video: RenderedCollisions) -> dict[str, Any]:
             if (objects == k + 1).any():
                 code = rle.encode(np.asfortranarray(objects == k + 1))
                 mask = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
-                entries.append({**_kind(video, k), "score": 1.0, "mask": mask})
+                entries.append({**_kind(video.world.bodies[k].thing), "score": 1.0, "mask": mask})
         frames.append(
             {"frame_filename": f"video_{number:05d}_{position:06d}.png", "frame_index": position, "objects": entries}
         )
     return {"video_name": f"video_{number:05d}", "frames": frames}
 
 
-def _kind(video: RenderedCollisions, k: int) -> dict[str, str]:
-    thing = video.world.bodies[k].thing
+def simulations(world: CollisionWorld, run: Run) -> dict[str, Any]:
+    """What happens in a video, and the collisions of the video without each object, in NS-DR's fields."""
+    kinds = [_kind(body.thing) for body in world.bodies]
+    view, place = in_view(world, run.position), in_picture(world, run.position) * ROWS
+    trajectory = [
+        {
+            "frame_index": frame,
+            "objects": [
+                {**kind, "x": float(place[frame, k, 0]), "y": float(place[frame, k, 1])}
+                for k, kind in enumerate(kinds)
+                if view[frame, k]
+            ],
+        }
+        for frame in range(len(view))
+    ]
+
+    def case(what_if: int, of: Run, moments: list[dict[str, Any]]) -> dict[str, Any]:
+        hits = [{"frame": frame, "objects": [kinds[a], kinds[b]]} for frame, a, b in visible_contacts(world, of)]
+        return {"what_if": what_if, "trajectory": moments, "collisions": hits}
+
+    others = [case(k, simulate(world, without=k), []) for k in range(len(kinds))]
+    objects = [{"id": k, **kind} for k, kind in enumerate(kinds)]
+    return {"objects": objects, "predictions": [case(-1, run, trajectory), *others]}
+
+
+def _kind(thing: Thing) -> dict[str, str]:
     return {"color": thing.color, "material": thing.material, "shape": thing.shape}
 
 

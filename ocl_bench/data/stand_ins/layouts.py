@@ -20,8 +20,8 @@ from ..scenes.store import Store, open_store
 from . import stand_in
 from .writers import find_writer
 
-WRITERS = 1
-"""Add 1 when any layout is written differently: trees of another number in a cache are then not read."""
+WRITERS = {"clevrer": 2}
+"""Add 1 when a layout is written differently, from 1 on: trees of another number in a cache are then not read."""
 
 FIRST = {"train": 0, "test": 500_000}
 """Number of scene 0 in file names, so that no name occurs in two splits."""
@@ -38,6 +38,7 @@ _SPLITS = {
     "movi_c": ("train", "validation", "test"),
     "movi_d": ("train", "validation", "test"),
     "movi_e": ("train", "validation", "test"),
+    "physion": ("readout", "test"),
     "ytvis": ("train", "validation"),
     "voc2007": ("train", "val", "trainval", "test", "all-masks"),
     "voc2012": ("train", "val", "trainval", "trainaug", "all-masks"),
@@ -80,7 +81,7 @@ class StoreJob:
 def ensure_layout(request: Request, layout: str) -> LayoutTree:
     """The stand-in of a task in a layout, rendered and written if it is not in the cache yet.
 
-    Splits whose name begins with `train` show training scenes, all others test scenes.
+    Splits whose name begins with `train`, and Physion's `readout`, show training scenes, all others test scenes.
 
     Args:
         request: gives the card, the split, the limit and the seed.
@@ -97,7 +98,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     if card is None:
         how = request.data.get or "see docs/data.md"
         raise DataMissingError(f"task '{request.task.name}' has no stand-in: give --data-root ({how})")
-    training = request.split.startswith("train")
+    training = request.split.startswith(("train", "readout"))
     count = card.samples if request.split == request.data.split else card.fit_samples or card.samples
     count = min(count, request.limit or count)
     split, seed = "train" if training else "test", request.stand_in_seed or 0
@@ -109,7 +110,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     suffix = f"-seed{seed}" if seed else ""
-    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS}"
+    release = cache_root() / "stand-ins" / layout / f"{card.variant}-r{card.revision}-w{WRITERS.get(layout, 1)}"
     root = release / f"{request.split}-{count}{suffix}"
 
     def write(folder: Path) -> None:

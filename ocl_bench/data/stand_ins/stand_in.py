@@ -17,6 +17,7 @@ from typing import Protocol
 from ...core.errors import UsageError
 from ...core.log import progress_bar
 from ...core.paths import PACKAGE, cache_root
+from ...core.processors import processors
 from ..rendered import ensure_files
 from .clevrtex import CHUNK, WriteJob, scene_files, write_scenes
 
@@ -110,14 +111,6 @@ class StandInTree:
             first=self.first,
             indices=tuple(indices),
         )
-
-
-def processors() -> int:
-    """Number of processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _shares(pending: Sequence[int], workers: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ _WRITERS = {
     "movi_c": "movi:write_movi_c",
     "movi_d": "movi:write_movi_d",
     "movi_e": "movi:write_movi_e",
+    "physion": "physion:write",
     "voc2007": "voc:write_2007",
     "voc2012": "voc:write_2012",
     "ytvis": "ytvis:write",

@@ -107,7 +107,9 @@ def _descend(
     rate = fit.learning_rates[0] if fit.learning_rates else 1e-3
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(fit.steps, 2), pct_start=0.05)
+    steps = max(fit.steps, 2)
+    # OneCycleLR divides by 0 where the warm-up is one step.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=max(0.05, 1.5 / steps))
     network.train()
     for _ in range(fit.steps):
         chosen = [clip(places[k]) for k in torch.randint(len(places), (fit.batch,)).tolist()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...cards.task import TaskSpec
 from ...core.log import logger
-from ...core.plot_style import FORMATS, save_figure, style
+from ...core.plot_style import FORMATS, import_matplotlib, save_figure, style
 from ...results.published import published_folder
 from ...results.store import default_folders
 from ...tables.leaderboard.build import all_tasks, make_board
@@ -38,8 +38,9 @@ def build_figures(
         Paths of the figures.
 
     Raises:
-        UsageError: an unknown task, or a run without predictions or data.
+        UsageError: an unknown task, a run without predictions or data, or matplotlib is not installed.
     """
+    import_matplotlib()  # before runs and boards are read
     out, folders = Path(out), default_folders() if results is None else [Path(folder) for folder in results]
     if tasks is None:
         tasks = [] if runs else all_tasks(folders, published_folder())

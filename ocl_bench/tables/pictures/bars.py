@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.numbers import axis_ends
 from ...core.paths import results_root
-from ...core.plot_style import PALETTE, style
+from ...core.plot_style import PALETTE, import_matplotlib, style
 from ...evaluation.references import reference_results
 from ...metrics import find_metric
 from ...results.record import MetricValue, Result
@@ -24,6 +24,7 @@ def metric_bars(result: Result) -> Figure:
     Marks are stored floors and ceilings on the same images, committed or in the folder of the user's results. The
     figure is one of pyplot, so that a notebook shows it.
     """
+    import_matplotlib()
     from matplotlib import pyplot
 
     references = reference_results(result, [results_root()])

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import UsageError
+from ...core.plot_style import import_matplotlib
 from ...evaluation.heads import with_head
 from ...evaluation.loop import Runner
 from ...evaluation.model_diagnosis import left_as_found
@@ -89,7 +90,7 @@ def _plan_of(result: Result, where: dict[str, Any]) -> Plan:
 def write_picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     """Draw the best, median and worst samples beside the result; only these few are predicted again.
 
-    None where there is nothing to draw.
+    None where there is nothing to draw. Raises MissingPackageError without matplotlib.
     """
     assert result.path is not None
     path = result.path.with_suffix(".png")
@@ -100,6 +101,7 @@ def write_picture(plan: Plan, result: Result, redraw: bool) -> Path | None:
     main, rows = _per_image(plan, rows_of(result))
     if rows.empty:
         return None
+    import_matplotlib()  # before anything is predicted
     plan, title, direction = with_head(plan), _title(plan, result), find_metric(main).direction
     if plan.family.picture == "masks":
         indices = sorted({i for chosen in choose(list(rows), direction=direction).values() for i in chosen})

@@ -142,3 +142,9 @@ def test_only_objects_with_a_place_are_used() -> None:
     slots, places = located_slots(torch.arange(8.0).view(4, 2), np.array([[3, 2, 1, 0]]), truth)
     assert slots.tolist() == [[6, 7], [2, 3]] and places.tolist() == [[1, 2], [5, 6]]
     assert len(located_slots(torch.zeros(4, 2), np.array([[3, 2, 1, 0]]), Truth(labels))[0]) == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 19, 20, 21])
+def test_any_number_of_steps(steps: int) -> None:
+    """A warm-up of one step, of 20, was a division by zero."""
+    assert fit_rollouter(drifting(2), "embedded", FIT.model_copy(update={"steps": steps, "batch": 2}))
