@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test install lint format types gate docs clean
+.PHONY: demo test install lint format types gate docs notebooks clean
 
 demo: install
 	$(BIN)/ocl-bench eval --model dias --task clevrtex
@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ocl-bench needs Python 3.11 or newer, this is %d.%d; name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[all,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[all,test,docs]'
 	@touch $@
 
 lint: install
@@ -46,9 +46,13 @@ types: install
 gate: install
 	$(BIN)/ocl-bench regress --baseline leaderboards/golden
 
+# Warnings are errors: a broken link, an unknown anchor, a formula or a docstring that cannot be read.
 docs: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "open build/docs/index.html"
+
+notebooks: install
+	$(BIN)/jupytext --to ipynb --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' docs/tutorials/*.py
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site

@@ -1,69 +1,33 @@
-"""What the project says about itself holds: versions agree, links lead somewhere, documented commands exist."""
+"""What the project says about itself holds: versions agree, links lead somewhere, pages are in the contents."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
+from documents import DOCS, FENCE, PAGES, ROOT, blocks
 
 import ocl_bench
 from ocl_bench import cli
-from ocl_bench.cards.task import load_task
-from ocl_bench.core.paths import bundled
-from ocl_bench.evaluation.matrix import expand
-from ocl_bench.metrics import find_metric
 from ocl_bench.results.record import Result
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 INSTALL = ROOT / "docs" / "install.md"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
-
-
-def commands() -> Iterator[tuple[str, str]]:
-    """(page, line) of every shell line in the documents that starts with `ocl-bench`."""
-    for page in PAGES:
-        for body in blocks(page, "bash"):
-            for line in body.splitlines():
-                if line.startswith("ocl-bench "):
-                    yield page.name, line
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub and mkdocs make of a page's headings."""
+    """The anchors that GitHub makes of a page's headings."""
     text = FENCE.sub("", page.read_text())
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
-
-
-def complaint(line: str) -> str | None:
-    """What is wrong with a documented command line, or None."""
-    words = shlex.split(line.split(">")[0], comments=True)[1:]
-    command: Any = typer.main.get_command(cli.app)
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        if words[0] not in command.commands:
-            return f"there is no command '{words[0]}'"
-        command, words = command.commands[words[0]], words[1:]
-    known = {"--help"} | {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
-    return f"'{command.name}' has no option {unknown}" if unknown else None
 
 
 def test_versions_agree() -> None:
@@ -92,7 +56,8 @@ def test_constraints_pin_every_direct_dependency() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     (whole,) = extras["all"]
     named = re.findall(r"\w+", whole.partition("[")[2])
-    wanted = [*PROJECT["project"]["dependencies"], *extras["test"], *(one for name in named for one in extras[name])]
+    of_extras = [one for name in ("test", "docs", *named) for one in extras[name]]
+    wanted = [*PROJECT["project"]["dependencies"], *of_extras]
     assert {normal(requirement) for requirement in wanted} - pinned == set()
 
 
@@ -119,51 +84,19 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    listed = {file for entry in navigation for file in entry.values()}
-    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    contents = yaml.safe_load((DOCS / "_toc.yml").read_text())
+    listed = [entry["file"] for part in contents["subtrees"] for entry in part["entries"]]
+    pages = [page for suffix in ("md", "rst") for page in DOCS.rglob(f"*.{suffix}")] + list(DOCS.glob("tutorials/*.py"))
+    assert [part["caption"] for part in contents["subtrees"]] == ["Start", "Guides", "Reference", "Background"]
+    assert sorted([contents["root"], *listed]) == sorted(
+        page.relative_to(DOCS).with_suffix("").as_posix() for page in pages
+    )
 
 
 def test_pages_that_messages_name_exist() -> None:
     sources = [path.read_text() for path in (ROOT / "ocl_bench").rglob("*.py")]
     named = {name for source in sources for name in re.findall(r"docs/[\w-]+\.md", source)}
     assert named and {name for name in named if not (ROOT / name).is_file()} == set()
-
-
-@pytest.mark.parametrize(("page", "line"), list(commands()))
-def test_documented_command_exists(page: str, line: str) -> None:
-    assert complaint(line) is None, f"{page}: {line}"
-
-
-@pytest.mark.parametrize("line", ["ocl-bench evaluate", "ocl-bench eval --modell dias"])
-def test_the_command_check_sees_mistakes(line: str) -> None:
-    assert complaint(line) is not None
-
-
-def test_documented_options_of_eval_exist() -> None:
-    rows = re.findall(r"^\| `(--[\w-]+)", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
-    assert len(rows) > 5
-    assert {row for row in rows if complaint(f"ocl-bench eval {row}") is not None} == set()
-
-
-def test_documented_cards_exist() -> None:
-    lines = [shlex.split(line.split(">")[0], comments=True) for _, line in commands()]
-    pairs = {(a, b) for words in lines for a, b in itertools.pairwise(words)}
-    several = [name for option, name in pairs if option == "--task" and not name.endswith(".yaml")]
-    tasks = {name for names in several for name in expand(names, "task")}
-    toys = {"toy-discovery", "toy-counting"}  # of the package that docs/extend.md writes, which has a test of its own
-    assert tasks and {name for name in tasks - toys if not (bundled("tasks") / f"{name}.yaml").is_file()} == set()
-
-
-def test_documented_task_cards_are_valid(tmp_path: Path) -> None:
-    pages = [page for page in PAGES if page.name != "extend.md"]  # its cards need the package that the page writes
-    bodies = [body for page in pages for body in blocks(page, "yaml") if "\nfamily:" in body]
-    assert bodies
-    for number, body in enumerate(bodies):
-        card = tmp_path / f"card{number}.yaml"
-        card.write_text(body)
-        for name in load_task(card).metrics:
-            find_metric(name)  # raises for a name that no family knows
 
 
 def test_result_page_names_every_field() -> None:

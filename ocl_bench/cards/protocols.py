@@ -25,6 +25,8 @@ SMALLEST_SHARE = 0.25
 
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000
+MOST_LEARNING_RATES = 64
+"""Most learning rates between which a fit may choose: each is a fit of its own."""
 MOST_SAMPLES = 10_000_000
 MOST_SCENES = 100_000
 """Most samples of a stand-in, which are rendered here."""
@@ -90,7 +92,7 @@ class Fit(Card):
     split: str = "train"
     samples: int | None = Field(default=None, gt=0, le=MOST_SAMPLES)
     held_out: float = Field(default=0.1, ge=0, lt=1)
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: tuple[float, ...] = Field(default=(), max_length=MOST_LEARNING_RATES)
     steps: int = Field(default=1000, ge=1, le=MOST_SAMPLES)
     batch: int = Field(default=32, ge=1, le=LARGEST_RESIZED)
     weight_decay: float = Field(default=0.0, ge=0)

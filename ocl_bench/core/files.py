@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEEPEST_YAML = 200
 """Most brackets of a YAML text that may be open at the same time."""
+LONGEST_INTEGER = 1000
+"""Most characters of an integer in a YAML text: Python does not print one of more than 4300 digits."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -179,11 +181,13 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("nested too deeply") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # of PyYAML, for `!!int ''` and the like
+        raise ValueError("a value does not fit its tag or is too large") from error
 
 
 @lru_cache(maxsize=1)
 def _strict_loader() -> type[yaml.SafeLoader]:
-    """The safe loader, which refuses a key that is written twice."""
+    """The safe loader, which refuses a key that is written twice and an integer that is too long."""
     import yaml  # not at the top, because most commands read no card
 
     # The loader of libyaml, where it is installed, reads the same safe subset many times faster.
@@ -195,6 +199,14 @@ def _strict_loader() -> type[yaml.SafeLoader]:
                     raise yaml.YAMLError(f"line {key.start_mark.line + 1}: '{key.value}' is written twice; keep one")
             return super().construct_mapping(node, deep)
 
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            length = len(node.value)
+            if length > LONGEST_INTEGER:
+                where = f"line {node.start_mark.line + 1}: an integer of {length} characters"
+                raise yaml.YAMLError(f"{where}; at most {LONGEST_INTEGER}")
+            return int(super().construct_yaml_int(node))
+
+    StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.construct_yaml_int)
     return StrictLoader
 
 

@@ -146,7 +146,7 @@ class Batch:
         return next((name for name in self.any_of if name in (field, *others)), None) == field
 
     def noise(self, *shape: int, stream: str = "slots") -> Tensor:
-        """Standard normal noise (B, *shape) float32 on the CPU.
+        """Standard normal noise `(B, *shape)`, float32 on the CPU.
 
         Row b depends only on (noise_seed, stream, ids[b]), so a prediction does not change with the order of the
         samples, the batch, the worker or the rank.

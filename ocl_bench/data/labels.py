@@ -17,7 +17,7 @@ LARGEST_LABEL = np.iinfo(np.int16).max
 """Largest number of an object in a label map. Negative numbers are void and overlaps."""
 
 FARTHEST = 1_000_000
-"""Largest coordinate of a polygon in pixels. Parts outside the image are cut off."""
+"""Largest coordinate of a polygon or a box in pixels. Parts outside the image are cut off."""
 
 
 @dataclass(frozen=True)

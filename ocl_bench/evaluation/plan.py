@@ -219,7 +219,7 @@ def make_plan(
         raise UsageError(f"noise seeds {list(seeds)}: need at least one, each only once")
     if len(seeds) > MOST_SEEDS or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
         raise UsageError(f"noise seeds: give at most {MOST_SEEDS}, each from 0 to {LARGEST_SEED}")
-    _check_batch(batch_size, loaded.card.input or spec.protocol.input)
+    check_batch(batch_size, loaded.card.input or spec.protocol.input)
     plan = Plan(
         spec, loaded, data, adapter, seeds, batch_size, device, thread_count(), train, limit, split, stand_in_seed
     )
@@ -256,7 +256,7 @@ def _listed(data: OpenData, path: Path) -> OpenData:
     return pick(data, read_lines(path, "list of ids", "give a file with one id per line"), path)
 
 
-def _check_batch(batch_size: int, side: int) -> None:
+def check_batch(batch_size: int, side: int) -> None:
     """Raise UsageError for a batch whose images alone would take too much memory, before any is read."""
     most = LARGEST_BATCH // (3 * 4 * side**2)
     if batch_size > most:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..cards.protocols import Proposals
+from ..core.boxes import survivors
 from ..metrics.detection import Detections
 from .discovery import label_map
 
@@ -177,8 +178,9 @@ def _suppress(parts: list[_Part], limit: float) -> list[_Part]:
     """
     if len(parts) < 2:
         return parts
-    whole, *components = parts
-    overlaps = [part.area / whole.area > limit for part in components]
-    if any(part.score > whole.score for part, overlap in zip(components, overlaps, strict=True) if overlap):
-        return components
-    return [whole, *(part for part, overlap in zip(components, overlaps, strict=True) if not overlap)]
+    shares, scores = np.array([(part.area / parts[0].area, part.score) for part in parts]).T
+    involved = np.flatnonzero(shares > limit)  # the whole mask, and the components that nearly fill it
+    is_whole = involved == 0
+    kept = survivors(scores[involved], lambda number: is_whole != is_whole[number])
+    dropped = np.setdiff1d(involved, involved[kept])
+    return [part for number, part in enumerate(parts) if number not in dropped]

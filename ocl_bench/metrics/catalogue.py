@@ -19,7 +19,7 @@ CATALOGUE: dict[str, Metric] = {
     for family in (discovery, detection, segmentation, recognition, video, dynamics, contact, reasoning)
     for metric in family.DEFINITIONS
 }
-"""The bundled metrics. Names of nearest-neighbour metrics follow a pattern instead: see `definitions.knn`."""
+"""The bundled metrics. Those of nearest neighbours are made from their names (`definitions.knn`)."""
 
 
 def find_metric(name: str) -> Metric:

@@ -78,8 +78,10 @@ class Metric:
         """The range as text.
 
         Example:
-            >>> Metric("vi", ("discovery",), "", high=math.inf).range, Metric("ari", ("discovery",), "", low=-1).range
-            ('0 or more', '-1 to 1')
+            >>> Metric("vi", ("discovery",), "", high=math.inf).range
+            '0 or more'
+            >>> Metric("ari", ("discovery",), "", low=-1).range
+            '-1 to 1'
         """
         if math.isinf(self.low) and math.isinf(self.high):
             return "unbounded"

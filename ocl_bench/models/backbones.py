@@ -20,7 +20,7 @@ from ..core.errors import DataMissingError, UsageError
 from ..core.optional import import_optional
 from ..core.types import Batch, Prediction
 from .backbone_names import supervision_of
-from .hugging_face import REPOSITORIES, fingerprint, load_strictly, with_transformers
+from .hugging_face import REPOSITORIES, check_repository, fingerprint, load_strictly, with_transformers
 from .layers.normalisation import MEAN, STD
 
 STATISTICS = {"imagenet": (MEAN, STD), "half": ((0.5,) * 3, (0.5,) * 3)}
@@ -157,6 +157,7 @@ def build_hub(
     """
     name, _, commit = _named(name, "hub:facebook/dinov3-vits16-pretrain-lvd1689m").partition("@")
     revision = commit or revision
+    check_repository(f"model hub:{name}", name)
     config, network = with_transformers(
         f"model hub:{name}", lambda transformers: _network(transformers, name, revision)
     )

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from .loaded import LoadedModel
 
 
+def check_training_seed(seed: int) -> None:
+    """Raise UsageError for a training seed that no result may have."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"training seed {str(seed)[:40]}: use a number from 0 to {LARGEST_SEED}")
+
+
 @dataclass(frozen=True)
 class Declared:
     """What is said about a model beside the model itself; None leaves it as the model or its card says.
@@ -37,8 +43,8 @@ class Declared:
             raise UsageError(f"name '{self.name}': use small letters, digits, '.', '_' and '-', such as my-model")
         if self.name is not None and is_bundled(self.name):
             raise UsageError(f"name '{self.name}': is that of a bundled model; choose another one")
-        if self.training_seed is not None and not 0 <= self.training_seed <= LARGEST_SEED:
-            raise UsageError(f"training seed {self.training_seed}: use a number from 0 to {LARGEST_SEED}")
+        if self.training_seed is not None:
+            check_training_seed(self.training_seed)
         if self.supervision is not None and self.supervision not in get_args(Supervision):
             raise UsageError(f"supervision '{self.supervision}': use {', '.join(get_args(Supervision))}")
 

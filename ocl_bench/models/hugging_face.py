@@ -75,6 +75,7 @@ def build(
         UsageError: the model is not supported, or transformers is not installed.
         DataMissingError: the files are not available.
     """
+    check_repository("option repo", repo)
     if not repo.startswith(REPOSITORIES) and not Path(repo).is_dir():
         names = " or ".join(f"{name}*" for name in REPOSITORIES)
         raise UsageError(f"option repo: {repo} is neither {names} nor a folder; others need another image transform")
@@ -132,6 +133,21 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_repository(subject: str, repo: str) -> None:
+    """Raise DataMissingError for a folder that is not there: for all that cannot be a name on the hub.
+
+    subject: start of the message, such as `option repo`.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if Path(repo).is_dir():
+        return
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise DataMissingError(f"{subject}: there is no such folder: {Path(repo).absolute()}") from error
 
 
 def with_transformers(subject: str, load: Callable[[Any], Loaded]) -> Loaded:

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.boxes import overlapping, survivors
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
-from .hugging_face import fingerprint, load_strictly, with_transformers
+from .hugging_face import check_repository, fingerprint, load_strictly, with_transformers
 from .layers.normalisation import normalise
 
 PREDICTED_IOU = {"sam": 0.88, "sam2": 0.8}
@@ -62,9 +63,8 @@ class SegmentAnything(nn.Module):
         embeddings = self.network.get_image_embeddings(image)
         found = [self._of_points(points, embeddings) for points in self.points.to(image).split(self.chunk)]
         masks, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        order = scores.argsort(descending=True, stable=True)
-        masks = masks[order]
-        return masks[without_doubles(boxes_of(masks), self.overlap)]
+        kept = survivors(scores.cpu().numpy(), overlapping(boxes_of(masks).cpu().numpy(), self.overlap))
+        return masks[torch.from_numpy(kept).to(masks.device)]
 
     def _of_points(self, points: Tensor, embeddings: Any) -> tuple[Tensor, Tensor]:
         """Masks (N, H, W) bool at the points (P, 2), without doubted and unstable ones, and their believed IoU (N,)."""
@@ -110,6 +110,7 @@ def build(
         if number < 1:
             raise UsageError(f"option {name}: {number} is below 1")
     subject = f"option repo: {repo}"
+    check_repository("option repo", repo)
 
     def load(transformers: Any) -> Any:
         kind = transformers.AutoConfig.from_pretrained(repo, revision=revision).model_type
@@ -149,22 +150,6 @@ def boxes_of(masks: Tensor) -> Tensor:
         seen = masks.any(axis).float()
         edges += [seen.argmax(1), seen.shape[1] - seen.flip(1).argmax(1)]
     return torch.stack([edges[0], edges[2], edges[1], edges[3]], 1).float()
-
-
-def without_doubles(boxes: Tensor, overlap: float) -> Tensor:
-    """Numbers of the boxes (N, 4), the best first, that overlap no better kept one by more than an IoU of `overlap`."""
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    dropped = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    kept = []
-    for number in range(len(boxes)):
-        if dropped[number]:
-            continue
-        kept.append(number)
-        low = torch.maximum(boxes[number, :2], boxes[:, :2])
-        high = torch.minimum(boxes[number, 2:], boxes[:, 2:])
-        common = (high - low).clamp_min(0).prod(1)
-        dropped |= common / (area[number] + area - common) > overlap
-    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
 
 def label_map(masks: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ A folder of results has one folder for each task. It contains `<model>.json` for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +134,13 @@ def wrong_columns(result: Result, rows: pandas.DataFrame) -> str:
         return "per-image rows have no column 'id' of texts"
     if "noise_seed" not in rows or not is_integer_dtype(rows["noise_seed"]):
         return "per-image rows have no column 'noise_seed' of whole numbers"
-    for name in result.metrics:
-        if name in rows and not is_numeric_dtype(rows[name]):
+    if rows.duplicated(["id", "noise_seed"]).any():
+        return "per-image rows have a sample twice"
+    for name in (name for name in result.metrics if name in rows):
+        if not is_numeric_dtype(rows[name]):
             return f"per-image rows have a column '{name}' that does not hold numbers"
+        if rows[name].isin([math.inf, -math.inf]).any():
+            return f"per-image rows have a column '{name}' that holds infinite numbers"
     return ""
 
 

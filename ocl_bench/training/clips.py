@@ -35,7 +35,7 @@ from ..data.scenes.videos import RenderedVideo
 from ..data.stand_ins.layouts import ensure_scenes
 from ..data.transforms import prepare
 from .checkpoint import state_sha256
-from .data import hold_out, open_array, open_scenes, reader_pool, save_array, track
+from .data import CACHE, hold_out, open_array, open_scenes, reader_pool, save_array, track
 from .recipe import Recipe
 
 FRAMES_AT_ONCE = 24
@@ -236,7 +236,7 @@ def cached_features(
         UsageError: The videos have another side than `frozen.input_size`.
     """
     key = f"{store.variant}-r{store.revision}-{store.split}"
-    base = cache_root() / "training" / "video-features" / state_sha256(encoder)[:16]
+    base = cache_root() / CACHE / "video-features" / state_sha256(encoder)[:16]
     folders = [base / key, *([base / f"{key}-mirrored"] if flip else [])]
     videos = {f"{index:05d}.npy": index for index in range(len(store))}
 

@@ -31,6 +31,9 @@ from ..data.scenes.store import SIZE, open_store
 from ..data.stand_ins.layouts import ensure_scenes
 from .recipe import SceneSelection
 
+CACHE = "training"
+"""Folder of the cache. Rename it when arrays are written differently: those of earlier versions are then not read."""
+
 CHUNK = 64
 """Scenes in one file of the cache."""
 
@@ -96,7 +99,7 @@ def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progr
     Raises:
         UsageError: The renderer does not know the variant or the revision.
     """
-    folder = cache_root() / "training" / "scenes" / scenes.key
+    folder = cache_root() / CACHE / "scenes" / scenes.key
     make = partial(_render_chunk, str(folder), scenes.variant, scenes.revision, scenes.split)
 
     def render(missing: list[int]) -> None:
@@ -153,7 +156,7 @@ def padded_scenes(scenes: SceneSelection, *, progress: bool = True) -> PaddedIma
         square = training_scenes(scenes, progress=progress)
         side = np.full((CHUNK, 2), CROPPED, dtype=np.int64)
         return PaddedImages(square.images, ChunkedArray((side,) * len(square.images.chunks), scenes.count), square.key)
-    folder = cache_root() / "training" / "images" / scenes.key
+    folder = cache_root() / CACHE / "images" / scenes.key
     pad = partial(_pad_chunk, folder, SIDES[scenes.variant])
     chunks_of_scenes(scenes, folder, ("images", "sizes"), pad, progress=progress)
     images, sizes = (_open_chunks(folder, kind, scenes.count) for kind in ("images", "sizes"))
@@ -165,7 +168,7 @@ def scene_boxes(scenes: SceneSelection, *, progress: bool = True) -> ChunkedArra
 
     Only objectives whose model card declares `supervision: boxes` may read them.
     """
-    folder = cache_root() / "training" / "boxes" / scenes.key
+    folder = cache_root() / CACHE / "boxes" / scenes.key
     if scenes.variant in SIDES:
         chunks_of_scenes(scenes, folder, ("boxes",), partial(_box_chunk, folder), progress=progress)
     else:
@@ -282,7 +285,7 @@ def frozen_features(
         flip: Encode the mirrored images instead.
         progress: Draw a progress bar.
     """
-    folder = cache_root() / "training" / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
+    folder = cache_root() / CACHE / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
 
     def make(missing: list[int]) -> None:
         for chunk in track(missing, "encoding scenes" if progress else ""):

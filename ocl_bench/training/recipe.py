@@ -15,6 +15,8 @@ LARGEST_BATCH = 16_384
 """Most images of a step. Batches of the papers have at most 4096."""
 MOST_SCENES = 10_000_000
 """Most scenes that are rendered for a training."""
+MOST_STEPS = 1_000_000_000
+"""Most steps of a training. The longest of the papers has 500,400."""
 
 
 class SceneSelection(BaseModel):
@@ -70,11 +72,11 @@ class Recipe(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    steps: int = Field(gt=0)
+    steps: int = Field(gt=0, le=MOST_STEPS)
     task: str = "clevrtex"
     batch: int = Field(default=32, gt=0, le=LARGEST_BATCH)
     lr: float = Field(default=2e-4, gt=0)
-    warmup: float = Field(default=0.05, ge=0)
+    warmup: float = Field(default=0.05, ge=0, le=MOST_STEPS)
     schedule: Schedule = "cosine"
     start: float = Field(default=0.0, ge=0, le=1)
     floor: float = Field(default=1e-3, ge=0, le=1)

@@ -22,6 +22,7 @@ from ..core.log import logger
 from ..core.optional import MissingPackageError
 from ..core.schedules import stream_seed
 from ..core.trackers import find_tracker, tracked
+from ..models.declared import check_training_seed
 from ..models.options import check_sizes
 from ..results.provenance import git_state
 from .checkpoint import export_weights
@@ -80,9 +81,10 @@ def train(
         The content of `training.json`, with `main_rank`, `weights` (path) and `next` (the command to run next).
 
     Raises:
-        UsageError: A name, an option or the data are wrong, the tracker is not installed, `last.pt` belongs to another
-            training, or another training writes into `out`.
+        UsageError: A name, the seed, an option or the data are wrong, the tracker is not installed, `last.pt` belongs
+            to another training, or another training writes into `out`.
     """
+    check_training_seed(seed)
     card = get_card(model_name)
     model_options = {**card.options, **card.train.get("options", {}), **(options or {})}
     card = card.model_copy(update={"options": model_options})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ocl_bench.core.errors import UsageError
-from ocl_bench.core.files import check_out, find_file, read_text, write_atomically
+from ocl_bench.core.files import check_out, find_file, parse_yaml, read_text, write_atomically
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -26,6 +26,22 @@ def test_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("süß".encode("latin-1"))
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "0x" + "f" * 5000, "0b" + "1" * 20_000, "1" + ":59" * 3000])
+def test_integers_in_yaml_that_python_would_not_print(number: str) -> None:
+    """Python limits the digits of decimal integers only, and only when they are read or printed."""
+    with pytest.raises(ValueError, match=rf"^line 2: an integer of {len(number)} characters; at most 1000$"):
+        parse_yaml(f"a: 1\nb: {number}\n")
+    assert parse_yaml("[0x10, 1_000, 010, 1:30]") == [16, 1000, 8, 90]
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "!!map [a]", "1" + ":59" * 300 + ".5"]
+)
+def test_values_in_yaml_that_their_tags_do_not_fit(value: str) -> None:
+    with pytest.raises(ValueError, match=r"^a value does not fit its tag or is too large$"):
+        parse_yaml(f"a: {value}\n")
 
 
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from targets import (
     without_data,
 )
 
+from ocl_bench.data.rendered import RECORD
+
 TOGETHER = 8
 """Processes that run at the same time."""
 Act = Callable[[], None]
@@ -87,14 +89,22 @@ def numbers_of(given: Path) -> object:
 
 
 def scenes_of(given: Path) -> object:
+    """Numbers and rendered files, without the records of size and times that lie beside these."""
+    rendered = files_of(given / "cache/stand-ins")
     return numbers_of(given), {
-        name: content for name, content in files_of(given / "cache/stand-ins").items() if ".tmp" not in name
+        name: content for name, content in rendered.items() if ".tmp" not in name and Path(name).name != RECORD
     }
 
 
 def training_of(given: Path) -> object:
     """The log and the exported weights, bit for bit."""
     return (given / "out/log.jsonl").read_text(), (given / "out/encoder.safetensors").read_bytes()
+
+
+def store_of(given: Path) -> object:
+    """The training, and the arrays of scenes that it keeps in the cache."""
+    kept = files_of(given / "cache/training")
+    return training_of(given), {name: content for name, content in kept.items() if name.endswith(".npy")}
 
 
 def boards_of(given: Path) -> object:
@@ -111,6 +121,7 @@ WORKS = (
     Work("bank", more_imagenet, _PIXELS, numbers_of),
     Work("rendering", partial(stand_in, samples=12), without_data(), scenes_of),
     Work("train", lambda given: None, train_small(), training_of, _TRAINED),
+    Work("training store", lambda given: None, train_small(), store_of),
     Work("leaderboard", results, _BOARD, boards_of, TWO_RESULTS),
 )
 

@@ -55,6 +55,7 @@ def evaluate(folder: Path, *arguments: Any) -> Result:
     [
         ("protocol: {score_at: 20000}", "protocol.score_at"),
         ("protocol: {score_at: 1234567890}", "protocol.score_at"),
+        (f"fit: {{head: linear, learning_rates: [{'0.1, ' * 100_000}0.1]}}", "fit.learning_rates"),
         ("protocol: {input: 100000}", "protocol.input"),
         ("protocol: {crop: center-0.0001}", "protocol.crop"),
         ("protocol: {crop: short-center-0.01}", "protocol.crop"),

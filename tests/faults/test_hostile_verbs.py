@@ -58,6 +58,18 @@ def test_absurd_recipes(setting: str, field: str, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_a_training_seed_that_no_result_may_have(tmp_path: Path) -> None:
+    refused = call("train", "--model", "encoder", "--out", tmp_path, "--steps", "1", "--minutes", "0", "--seed", 10**30)
+    assert_one_line(refused, "training seed 1000", "use a number from 0 to 4294967295")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--batch", "--clip", "--size"])
+def test_a_profile_that_no_memory_holds(option: str) -> None:
+    model = "slotcontrast" if option == "--clip" else "grid"
+    assert_one_line(call("profile", "--model", model, option, 10**9, "--device", "cpu"), "at most")
+
+
 def test_a_full_disk_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, Checkpoint(3, {"a": torch.ones(2)}, {}, {}))
@@ -152,6 +164,8 @@ def change_rows(path: Path, change: Any) -> None:
         (lambda rows: rows.assign(mbo_fg="high"), "'mbo_fg' that does not hold numbers"),
         (lambda rows: rows.assign(mbo_fg=[{"a": 1}] * len(rows)), "'mbo_fg' that does not hold numbers"),
         (lambda rows: rows.drop(columns="noise_seed"), "no column 'noise_seed'"),
+        (lambda rows: rows.assign(mbo_fg=[float("inf"), *rows["mbo_fg"][1:]]), "'mbo_fg' that holds infinite numbers"),
+        (lambda rows: pandas.concat([rows, rows[:1]]), "have a sample twice"),
     ],
 )
 def test_rows_of_other_columns(with_markup: Path, change: Any, reason: str) -> None:

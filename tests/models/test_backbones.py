@@ -200,8 +200,11 @@ def test_names_of_other_models_are_left_alone() -> None:
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="option name: is missing; write the model as hub:facebook/"):
         get_model("hub")
-    with pytest.raises(DataMissingError, match="is not available"):
+    with pytest.raises(DataMissingError, match=f"there is no such folder: {tmp_path / 'nothing'}$"):
         get_model(f"hub:{tmp_path / 'nothing'}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataMissingError, match="is not available"):
+        get_model(f"hub:{tmp_path / 'empty'}")
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
     with pytest.raises(UsageError, match="type 'bert' is not supported; known are vit, dinov2"):
         get_model(f"hub:{tmp_path / 'bert'}")

@@ -140,3 +140,18 @@ def test_object_boxes_against_a_loop():
                 assert box.isnan().all()
             else:
                 assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_arrays_that_are_written_differently_have_another_folder(tmp_path, small_chunks, monkeypatch):
+    """Two versions of the suite may share a cache."""
+    expected = open_scenes(8).images[range(8)]
+    monkeypatch.setattr(data, "CACHE", "training-2")
+    monkeypatch.setattr(data, "CHUNK", 2)
+    assert torch.equal(open_scenes(8).images[range(8)], expected)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["training", "training-2"]
+
+
+def test_the_folder_stands_for_these_sizes():
+    """Whoever changes one of them renames the folder here and there."""
+    sizes = (data.CHUNK, data.RENDERED, data.CROPPED, data.MOST_OBJECTS, data.SIDES)
+    assert (data.CACHE, *sizes) == ("training", 64, 160, 128, 16, {"things": 160, "salient": 128})

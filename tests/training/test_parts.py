@@ -62,6 +62,8 @@ def test_recipe_reads_the_card_and_takes_overrides():
         ({}, {}, "'train' is empty"),
         ({"steps": 10, "learning_rate": 1}, {}, "'train.learning_rate'"),
         ({"steps": 0}, {}, "'train.steps'"),
+        ({"steps": 10**30}, {}, "'train.steps'"),
+        ({"steps": 10, "warmup": 1e30}, {}, "'train.warmup'"),
         ({"steps": 10, "scenes": {"split": "test"}}, {}, "'train.scenes.split'"),
         ({"steps": 10}, {"steps.more": 1}, "--set steps.more: 'steps' is not a mapping"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,16 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from places import ROOT
+from documents import DOCS, blocks
 from report_runs import own_images
 from torch import Tensor, nn
 
 from ocl_bench import TaskScorer, evaluate
 from ocl_bench.core.errors import DataMissingError, UsageError
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 class Net(nn.Module):
@@ -85,7 +80,7 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
 
 def test_the_documented_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The first block of the page, as it stands there, on images and a card of the names that it uses."""
-    (block,) = [body for body in python_blocks(ROOT / "docs/training.md") if "TaskScorer(" in body]
+    (block,) = [body for body in blocks(DOCS / "training.md", "python") if "TaskScorer(" in body]
     task = own_images(tmp_path / "my-images").model_dump(mode="json", exclude_unset=True)
     (tmp_path / "my-task.yaml").write_text(yaml.safe_dump(task))
     monkeypatch.chdir(tmp_path)

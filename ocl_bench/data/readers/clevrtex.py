@@ -27,7 +27,7 @@ from ..base import OpenData, Request, SampleSequence
 from ..images import read_image, read_mask
 from ..index import Manifest, open_index, read_row, take_manifest
 from ..labels import narrowed
-from ..stand_ins.stand_in import StandInTree
+from ..stand_ins.stand_in import StandInTree, check_scenes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -201,6 +201,7 @@ def _open_stand_in(request: Request, variant: str) -> OpenData:
     _check_variant(request, "data.stand_in.variant", card.variant)
     numbers = split_numbers(card.variant, request.split)
     split = "test" if request.split == "all" else request.split
+    check_scenes(request, "clevrtex")
     count = stand_in_count(card.samples, request)
     if numbers is not None and count > len(numbers):
         raise UsageError(f"task '{request.task.name}': {count} samples, but split '{split}' holds {len(numbers)}")

@@ -158,7 +158,7 @@ def read_xml(
         raise SampleError(sample_id, f"{path}: size/width or size/height is not a number above 0; {_XML_REMEDY}")
     boxes = []
     for number, (name, corners) in enumerate(rows, start=1):
-        if not all(map(math.isfinite, corners)):
+        if not all(abs(corner) <= _FARTHEST for corner in corners):  # also false for NaN
             raise SampleError(sample_id, f"{path}: object {number}: bndbox lacks a number; {_XML_REMEDY}")
         box = fit_box(corners, (shape[1] / size[0], shape[0] / size[1]), shape)
         boxes.append((_category(name, own, classes), box))

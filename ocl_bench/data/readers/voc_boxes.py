@@ -11,6 +11,7 @@ import numpy as np
 from ...core.errors import SampleError
 from ...core.files import read_bytes
 from ...core.types import Instance
+from ..labels import FARTHEST
 
 Box = tuple[float, float, float, float]
 
@@ -55,7 +56,7 @@ def read_boxes(path: Path, sample_id: str, shape: tuple[int, ...], names: Sequen
             raise SampleError(sample_id, f"{path}: object {number}: {error}; {_REMEDY}") from error
         box = _clip(corners, shape)
         # Written with `not`, because NaN fails every comparison: a corner that is not a number is refused as well.
-        if not (box[0] < box[2] and box[1] < box[3]):
+        if not (box[0] < box[2] and box[1] < box[3] and max(map(abs, corners)) <= FARTHEST):
             text = ", ".join(f"{corner:g}" for corner in corners)
             raise SampleError(sample_id, f"{path}: object {number}: box ({text}) is not in the image; {_REMEDY}")
         area = (box[2] - box[0]) * (box[3] - box[1])

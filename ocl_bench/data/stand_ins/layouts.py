@@ -106,6 +106,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
         store = open_store(card.variant, card.revision, split, seed)
     except ValueError as error:
         raise UsageError(f"task '{request.task.name}': data.stand_in: {error}") from error
+    stand_in.check_scenes(request, "collisions" if card.variant == "contacts" else card.variant)
     # The revision names what is rendered, not how many: a limit evaluates a part of the same data.
     identity = f"{layout}|{card.variant}|{card.revision}|{request.split}|{seed}"
     revision = f"embedded-r{card.revision}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"

@@ -18,6 +18,7 @@ from ...core.errors import UsageError
 from ...core.log import progress_bar
 from ...core.paths import PACKAGE, cache_root
 from ...core.processors import processors
+from ..base import Request
 from ..rendered import ensure_files
 from .clevrtex import CHUNK, WriteJob, scene_files, write_scenes
 
@@ -110,6 +111,24 @@ class StandInTree:
             size=IMAGE_SIZE,
             first=self.first,
             indices=tuple(indices),
+        )
+
+
+def check_scenes(request: Request, kind: str) -> None:
+    """Refuse a card whose `data.stand_in.scenes` are not those that its variant belongs to.
+
+    Args:
+        request: has the card.
+        kind: the scenes of the variant.
+
+    Raises:
+        UsageError: names both.
+    """
+    card = request.data.stand_in
+    if card is not None and card.scenes != kind:
+        raise UsageError(
+            f"task '{request.task.name}': data.stand_in.scenes: '{card.scenes[:40]}' has no variant "
+            f"'{card.variant[:40]}'; it belongs to '{kind}'"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...cards.protocols import LARGEST_SIDE
 from ...core.errors import UsageError
 from ...core.machine import synchronise
 from ...core.types import Batch, Truth
@@ -16,6 +17,7 @@ from ...models.frames import video_model
 from ...models.loading import LoadedModel, get_model
 from ..check_model import synthetic_images
 from ..loop import name_failures
+from ..plan import check_batch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of arithmetic. Those below float32 are those of torch.autocast, which keeps the weights in float32."""
@@ -58,8 +60,8 @@ class ProfileSetup:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise UsageError(f"--{name} {getattr(self, name)}: give at least {smallest}")
-        if self.size is not None and self.size < 8:
-            raise UsageError(f"--size {self.size}: give at least 8 pixels")
+        if self.size is not None and not 8 <= self.size <= LARGEST_SIDE:
+            raise UsageError(f"--size {self.size}: give at least 8 and at most {LARGEST_SIDE} pixels")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Subject:
         self.model = video_model(self.loaded.model) if self.video else self.loaded.model
         declared = getattr(self.loaded.model, "input_size", None) or self.loaded.card.input
         self.size = int(setup.size or declared or DEFAULT_SIZE)
+        check_batch(self.frames, self.size)
         images, labels = synthetic_images(self.frames, self.size)
         self._images = images.to(setup.device) if callable(getattr(self.loaded.model, "to", None)) else images
         # Only ceilings read it, and it is made here so that its making is not timed.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...cards.protocols import Fit
+from ...core.boxes import overlapping, survivors
 from ...core.types import Prediction, Truth
 from ...metrics.detection import Detections
 from ..base import Batches, Head
@@ -160,13 +161,14 @@ def dense_detections(tokens: Tensor, head: Head, shape: tuple[int, int]) -> Dete
     height, width = shape
     ltrb = _centres(grid).reshape(-1, 4) + sides.numpy().clip(0) * (-1, -1, 1, 1)
     boxes = ltrb.clip(0, 1) * (width, height, width, height)
-    survivors = _suppress(boxes, scores, classes)[:MAX_DETECTIONS]
+    overlaps = overlapping(boxes, NMS)
+    kept = survivors(scores, lambda token: overlaps(token) & (classes == classes[token]))[:MAX_DETECTIONS]
     class_map = _best_class(probabilities.T.reshape(-1, *grid), shape)
     return Detections(
-        boxes[survivors],
-        scores[survivors].astype(np.float64),
-        head["categories"].numpy()[classes[survivors]],
-        tuple(_mask(class_map == classes[token], boxes[token]) for token in survivors),
+        boxes[kept],
+        scores[kept].astype(np.float64),
+        head["categories"].numpy()[classes[kept]],
+        tuple(_mask(class_map == classes[token], boxes[token]) for token in kept),
     )
 
 
@@ -199,23 +201,3 @@ def _centres(grid: tuple[int, int]) -> np.ndarray:
     """(h, w, 4): the centre of each token as x, y, x, y in shares of the image, to add distances to all four sides."""
     y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in grid), indexing="ij")
     return np.stack([x, y, x, y], axis=-1)
-
-
-def _suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Non-maximum suppression within each class.
-
-    Returns the positions of the boxes that stay in descending order of score; ties are ordered by token.
-    """
-    order = np.argsort(-scores, kind="stable")
-    boxes, classes = boxes[order], classes[order]
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = (high - low).clip(0).prod(2)
-    union = area[:, None] + area[None] - shared
-    rival = (shared > NMS * union) & (classes[:, None] == classes[None])  # no division: two boxes may have no area
-    alive = np.ones(len(order), bool)
-    for position in range(len(order)):
-        if alive[position]:
-            alive[position + 1 :] &= ~rival[position, position + 1 :]
-    return order[alive]

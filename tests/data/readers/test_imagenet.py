@@ -494,6 +494,12 @@ def test_boxes_that_make_no_sense_fail_their_image(tmp_path: Path) -> None:
     assert boxes_of(data, 4) == []
 
 
+def test_a_corner_too_far_away_is_no_edge_of_the_image(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "imagenet")
+    put(root / "Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml", xml((FISH, 1, 2, 1e300, 4)))
+    assert "object 1: bndbox lacks a number" in failure(open_split(tmp_path, boxes="labelled"))
+
+
 def test_fitting_a_box() -> None:
     assert fit_box((1, 2, 3, 4), (2.0, 0.5), (10, 10)) == (2, 1, 6, 2)
     assert fit_box((9, -3, 4, 50), (1.0, 1.0), (10, 8)) == (4, 0, 8, 10)

@@ -298,6 +298,7 @@ def test_a_mask_without_a_box_stays_an_instance(tmp_path: Path) -> None:
         (boxed("person", 40, 3, 50, 10), r"object 1: box (40, 3, 50, 10) is not in the image"),
         (boxed("person", 9, 3, 5, 10), "is not in the image"),
         (boxed("person", "", 3, 5, 10), "box (nan, 3, 5, 10) is not in the image"),
+        (boxed("person", 1, 3, "1e300", 10), "box (1, 3, 1e+300, 10) is not in the image"),
         (boxed("person", "left", 3, 5, 10), "could not convert string to float"),
         (boxed("unicorn", 1, 3, 5, 10), "object 1 has the unknown class 'unicorn'"),
         ("<object>", "boxes cannot be read (mismatched tag"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ def test_a_card_without_stand_in_says_where_the_data_is() -> None:
 def test_an_unknown_revision_is_refused() -> None:
     with pytest.raises(UsageError, match=r"data\.stand_in: variant 'things' revision 9 is not rendered by this"):
         open_stand_in("coco", stand_in={**STAND_IN, "revision": 9})
+
+
+@pytest.mark.parametrize("scenes", ["salient", "nonsense", "../../x"])
+def test_scenes_that_the_variant_does_not_belong_to_are_refused(scenes: str) -> None:
+    """The name was only printed: a card could promise other scenes than those that were scored."""
+    message = rf"data\.stand_in\.scenes: '{re.escape(scenes)}' has no variant '{{}}'; it belongs to '{{}}'"
+    with pytest.raises(UsageError, match=message.format("things", "things")):
+        open_stand_in("coco", stand_in={**STAND_IN, "scenes": scenes})
+    task = card(reader="clevrtex", stand_in={"scenes": scenes, "variant": "full", "revision": 1, "samples": 2})
+    with pytest.raises(UsageError, match=message.format("full", "clevrtex")):
+        open_data(task)
 
 
 def racing(root: Path, winner: Path) -> Any:

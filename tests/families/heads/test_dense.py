@@ -106,26 +106,3 @@ def test_leaving_out_classes_that_cannot_win_changes_no_pixel(sharpness: float) 
 def test_it_is_the_same_each_time() -> None:
     first, again = fitted(steps=10), fitted(steps=10)
     assert all(torch.equal(first[name], again[name]) for name in first)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_suppression_is_that_of_the_loop(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    corners = random.random((60, 2, 2)) * 0.5
-    boxes = np.concatenate([corners.min(1), corners.min(1) + 0.2 + 0.3 * random.random((60, 2))], axis=1)
-    scores, classes = random.choice([0.1, 0.5, 0.9], 60), random.integers(0, 2, 60)
-    survivors: list[int] = []
-    for position in np.argsort(-scores, kind="stable"):
-        rivals = [box for k, box in enumerate(boxes) if k in survivors and classes[k] == classes[position]]
-        ious = [dense_iou(boxes[position], box) for box in rivals]
-        if not ious or max(ious) <= 0.5:
-            survivors.append(int(position))
-    assert dense._suppress(boxes, scores, classes).tolist() == survivors
-    assert 2 < len(survivors) < 60
-
-
-def dense_iou(first: np.ndarray, second: np.ndarray) -> float:
-    width, height = (min(first[k + 2], second[k + 2]) - max(first[k], second[k]) for k in (0, 1))
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return float(shared / (sum(areas) - shared))

@@ -367,3 +367,7 @@ def test_other_repositories_are_refused_and_missing_files_are_named(tmp_path: Pa
         hugging_face.build(repo="google/vit-base")
     with pytest.raises(DataMissingError, match="is not available"):
         hugging_face.build(repo=str(tmp_path))
+    with pytest.raises(DataMissingError, match=f"^option repo: there is no such folder: {tmp_path / 'nothing'}$"):
+        hugging_face.build(repo=str(tmp_path / "nothing"))
+    with pytest.raises(DataMissingError, match=f"there is no such folder: {Path.cwd() / 'nothing'}$"):
+        hugging_face.build(repo="./nothing")
