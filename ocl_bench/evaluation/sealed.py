@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.files import write_atomically
+from ..data.folders import remove
 from ..models.fingerprint import arrays_fingerprint
 
 
@@ -35,6 +36,8 @@ def write_sealed(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            remove(path)  # this place in the cache is ours, and a file cannot replace a folder
         write_atomically(path, lambda target: save_file(dict(tensors), target, _seal(key, tensors)))
     except OSError as error:
         reason = error.strerror or error

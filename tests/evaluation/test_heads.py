@@ -44,6 +44,9 @@ def test_a_head_is_fitted_again_when_asked_and_when_its_file_is_damaged(tmp_path
     path.write_bytes(b"junk")
     assert float(cached("cd" * 32, fit)["weight"][0]) == 3
     assert float(cached("cd" * 32, fit)["weight"][0]) == 3, "and kept again"
+    path.unlink()
+    (path / "sub").mkdir(parents=True)
+    assert float(cached("cd" * 32, fit)["weight"][0]) == 4 and path.is_file(), "also a folder is replaced"
 
 
 @pytest.mark.parametrize("change", ["of another key", "edited", "without a seal"])
