@@ -111,7 +111,8 @@ def name_of_file(path: Path, attribute: str) -> str:
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """The error message for an unknown name, with a suggestion."""
-    return f"unknown {kind} '{name}'{suggest(name, known) or f'; see `ocl-bench list {kind}s`'}"
+    yours = {"task": "the path of a card (.yaml)", "model": "path.py:build"}[kind]
+    return f"unknown {kind} '{name}'{suggest(name, known) or f'; see `ocl-bench list {kind}s`, or give {yours}'}"
 
 
 def suggest(name: str, known: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,6 +48,9 @@ def leaderboard(
         bool, typer.Option("--check", help="Write nothing; exit 1 when a committed table is old.")
     ] = False,
     by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
+    layout: Annotated[
+        Literal["text", "latex"], typer.Option("--format", help="What is printed: text, or LaTeX for a paper.")
+    ] = "text",
     json: Json = False,
 ) -> None:
     """Build one table per task (CSV, Markdown) from results and published rows; print each best row."""
@@ -63,6 +66,8 @@ def leaderboard(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
             )
         raise typer.Exit(1 if stale else 0)
+    if layout == "latex" and by is not None:
+        raise UsageError("--format latex prints whole boards; leave out --by")
     folders = default_folders()[:1] if committed else existing(results)
     boards: list[Board] = []
     written = build_leaderboard(
@@ -72,15 +77,19 @@ def leaderboard(
         print_json({"written": [str(path) for path in written]})
         return
     if by is None:
+        from ..tables.leaderboard.board_text import latex_tables
         from .console import make_console, print_best, print_board
 
-        if task is not None:
+        if layout == "latex":
+            for board in boards:
+                typer.echo(latex_tables(board))
+        elif task is not None:
             print_board(make_console(), boards[0])
         else:
             print_best(make_console(), boards)
     for path in written:
-        typer.echo(f"written: {path}")
-    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}")
+        typer.echo(f"written: {path}", err=layout == "latex")
+    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}", err=layout == "latex")
 
 
 def _tables(committed: bool) -> Path:

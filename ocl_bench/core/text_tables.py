@@ -14,6 +14,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "●": r"$\bullet$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -52,4 +53,4 @@ def latex_table(cells: Cells) -> str:
 
 def _latex(text: str) -> str:
     """A text as LaTeX prints it: every sign that means something there is escaped."""
-    return re.sub(r"[\\~^±&%$#_{}]", lambda sign: _LATEX[sign[0]], text)
+    return re.sub(r"[\\~^±●&%$#_{}]", lambda sign: _LATEX[sign[0]], text)

@@ -5,6 +5,7 @@ Nothing is averaged over tasks: each cell is one result. Finished results are re
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -46,9 +47,9 @@ class MatrixCell:
 
 
 def several(text: str) -> bool:
-    """Whether the text of `--model` or `--task` may name more than one. A path is one name, even if it has a comma."""
+    """Whether the text of `--model` or `--task` may name more than one. A file's own comma separates nothing."""
     if text.endswith((".yaml", ".yml")) or ".py:" in text:
-        return False
+        return "," in text and not Path(re.sub(r"\.py:\w+$", ".py", text)).is_file()
     return text == "all" or "," in text or text.startswith(SUITE) or is_pattern(text)
 
 
@@ -61,7 +62,7 @@ def expand(text: str, kind: Literal["model", "task"]) -> list[str]:
     Raises:
         UsageError: for a family or a pattern that nothing belongs to.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in (text.split(",") if several(text) else [text]) if part.strip()]
     return list(dict.fromkeys(name for part in parts for name in _names(part, kind)))
 
 
@@ -147,13 +148,15 @@ def _launched(
     root = Path(keywords["results"]) if keywords["results"] is not None else results_root()
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".jobs-", dir=root))
+    specs = {task: get_task(task) for task in tasks}  # a job gets the name or the path, which says what it is anywhere
     pairs = [(model, task) for model in models for task in tasks]
     found: dict[tuple[str, str], MatrixCell] = {}
     text = f"{len(models)} models x {len(tasks)} tasks, {launcher.jobs} {launcher.kind} jobs at a time"
     with progress_bar(text, len(pairs), progress, "evaluations") as advance:
         for number, outcome in run_as_jobs(partial(_job, keywords), pairs, launcher, folder):
-            cell = outcome.value or MatrixCell(*pairs[number], "failed", outcome.problem)
-            logger.info("%s", _line(cell, get_task(cell.task).main))
+            model, spec = pairs[number][0], specs[pairs[number][1]]
+            cell = outcome.value or MatrixCell(model, spec.name, "failed", outcome.problem)
+            logger.info("%s", _line(cell, spec.main))
             found[pairs[number]] = cell
             advance(1)
     if not any(cell.failed for cell in found.values()):

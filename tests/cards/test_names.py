@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ocl_bench.cards.model import ModelCard
-from ocl_bench.cards.names import find_card, get_task, model_names, task_names
+from ocl_bench.cards.names import find_card, get_card, get_task, model_names, task_names
 from ocl_bench.cards.task import TaskSpec
 from ocl_bench.core.errors import UsageError
 
@@ -39,6 +39,14 @@ def test_a_task_card_by_path(tmp_path: Path) -> None:
     [
         (lambda: get_task("clevrtx"), "unknown task 'clevrtx'; did you mean clevrtex"),
         (lambda: get_task("../secrets"), "unknown task"),
+        (
+            lambda: get_task("my-holidays"),
+            "unknown task 'my-holidays'; see `ocl-bench list tasks`, or give the path of a card",
+        ),
+        (
+            lambda: get_card("my_holidays"),
+            "unknown model 'my_holidays'; see `ocl-bench list models`, or give path.py:build",
+        ),
         (lambda: find_card("clevr"), "no card 'clevr'; did you mean clevrtex"),
     ],
 )

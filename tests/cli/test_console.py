@@ -59,3 +59,31 @@ def test_leaderboard_prints_the_best_row_of_each_board(tmp_path: Path) -> None:
     assert rows["clevrtex"][4].startswith(f"{value:.3f} [")
     others = {tuple(cells[:3]) for task, cells in rows.items() if task != "clevrtex"}
     assert others <= {("-", "-", "-")}
+
+
+def test_leaderboard_prints_latex_for_a_paper(tmp_path: Path) -> None:
+    """Only LaTeX on stdout, so that it can go into a file; all metrics, as a page is wider than a terminal."""
+    results = bundled("leaderboards") / "results"
+    arguments = [
+        "leaderboard",
+        "-t",
+        "clevrtex",
+        "--results",
+        str(results),
+        "--out",
+        str(tmp_path),
+        "--format",
+        "latex",
+    ]
+    run = CliRunner().invoke(app, arguments)
+    assert run.exit_code == 0, run.output
+    lines = run.stdout.splitlines()
+    assert lines[0] == "% clevrtex v1, ranked by mbo_fg" and lines[1].startswith("% embedded data, supervision: ")
+    assert lines[2].startswith("% signature: crop:center-0.8|"), "a number is comparable with its protocol only"
+    assert run.stdout.count(r"\begin{tabular}{lr") == run.stdout.count("% embedded data, ") > 1
+    heads = [line for line in lines if line.startswith("model & rank & mbo")]
+    assert heads and all(r"fg\_ari & " in head and r"miou\_clevrtex" in head for head in heads)
+    value = read_result(results / "clevrtex" / "grid.json").value("mbo_fg")
+    assert any(line.startswith("grid & floor") and f" & {value:.3f} [" in line for line in lines)
+    assert run.stdout.isascii(), "pdflatex reads it"
+    assert "written: " in run.stderr and (tmp_path / "clevrtex.csv").is_file()

@@ -72,6 +72,7 @@ def test_a_terminal_gets_a_table_of_each_family(terminal: io.StringIO) -> None:
     assert max(map(len, lines)) <= 80
     families = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("task ")]
     assert families == [
+        "contact",
         "detection",
         "discovery",
         "dynamics",

@@ -28,4 +28,5 @@ def test_latex_escapes_what_it_would_read() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+    assert r"1 $\bullet$" in latex_table([["1 ●"], ["x"]])
     assert r"a\textbackslash{}b\textasciitilde{}c $\pm$ \{d\}" in latex_table([["a\\b~c ± {d}"], ["x"]])

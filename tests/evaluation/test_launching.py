@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
 from ocl_bench.evaluation.launching import Launcher, Outcome, run_as_jobs
 from ocl_bench.evaluation.matrix import evaluate_matrix
 
@@ -112,6 +113,23 @@ def test_cells_are_those_of_one_process(tmp_path: Path) -> None:
     assert jobs[0].result.identity.key == alone[0].result.identity.key
     assert jobs[0].result.metrics == alone[0].result.metrics and jobs[0].result.path is not None
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["clevrtex"], "logs of jobs that worked are gone"
+
+
+def test_a_card_of_your_own_is_a_task_of_jobs(tmp_path: Path) -> None:
+    card = tmp_path / "my-card.yaml"
+    card.write_text((bundled("tasks") / "clevrtex.yaml").read_text().replace("name: clevrtex\n", "name: my-own\n"))
+    cells = evaluate_matrix(
+        ["grid", "encoder"],
+        [str(card)],
+        results=tmp_path / "results",
+        launcher=Launcher("local"),
+        limit=2,
+        progress=False,
+    )
+    assert [(cell.model, cell.task, cell.status) for cell in cells] == [
+        ("grid", "my-own", "ok"),
+        ("encoder", "my-own", "n/a"),
+    ]
 
 
 def test_command_line(tmp_path: Path) -> None:

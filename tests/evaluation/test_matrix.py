@@ -32,7 +32,21 @@ def test_suites_and_patterns_stand_for_names() -> None:
     models = expand("suite:reasoning,grid", "model")
     assert "majority" in models and models[-1] == "grid" and "dias" not in models
     assert several("suite:video") and several("movi*") and several("a,b") and several("all")
-    assert not any(map(several, ("movi-c", "dias:1", "folder[1]/my,card.yaml", "a,b*/model.py:build")))
+    assert not any(map(several, ("movi-c", "dias:1", "folder[1]/card.yaml", "folder[1]/model.py:build")))
+
+
+def test_names_and_paths_stand_in_one_list() -> None:
+    assert expand("my.py:build,grid,other.py:build", "model") == ["my.py:build", "grid", "other.py:build"]
+    assert expand("clevrtex,movi-[ce],my-task.yaml", "task") == ["clevrtex", "movi-c", "movi-e", "my-task.yaml"]
+    assert all(map(several, ("grid,my.py:build", "my.py:build,grid", "my.py:build,my.py:other", "clevrtex,card.yaml")))
+
+
+def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path) -> None:
+    card, code = tmp_path / "my,card.yaml", tmp_path / "a,b.py"
+    for path in (card, code):
+        path.touch()
+    assert not several(str(card)) and not several(f"{code}:build")
+    assert expand(str(card), "task") == [str(card)] and expand(f"{code}:build", "model") == [f"{code}:build"]
 
 
 @pytest.mark.parametrize(

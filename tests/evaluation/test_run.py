@@ -276,7 +276,7 @@ def test_ceilings_are_given_by_cards_alone() -> None:
 
     cards = [load_model_card(path) for path in sorted(CARDS.glob("*.yaml"))]
     ceilings = {card.name for card in cards if card.role == "ceiling"}
-    assert ceilings == {"oracle", "patch-oracle", "true-slots"}
+    assert ceilings == {"constant-velocity", "executor", "oracle", "patch-oracle", "true-slots", "true-states"}
     for name in ("oracle", "patch-oracle"):
         assert get_model(name).needs_truth
     # This one sees the future frames as images, and no masks of them.

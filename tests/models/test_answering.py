@@ -75,7 +75,7 @@ def test_the_command_line_prints_floors_and_draws_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["majority", "question-only"])
 def test_cards(name: str, tmp_path: Path) -> None:
     card = get_card(name)
-    assert card.role == "floor" and card.families == ("reasoning",)
+    assert card.role == "floor" and card.families == (("reasoning", "contact") if name == "majority" else ("reasoning",))
     result = evaluate(name, "clevrer-reasoning", limit=2, results=tmp_path, progress=False)
     assert result.counts.scored == 2 and result.metrics["n_unanswered"].value == 0
     assert result.metrics["descriptive"].signature == "descriptive│from:answers│match:id│missing:wrong│v1"

@@ -82,7 +82,7 @@ def test_the_cards_stand_on_another_model(name: str) -> None:
     loaded = get_model(name, options={"model": "slotmatch"})
     base = get_model("slotmatch")
     role = "ceiling" if name == "true-slots" else "floor"
-    assert loaded.card.families == ("dynamics",) and loaded.card.role == role
+    assert loaded.card.families == ("dynamics", "contact") and loaded.card.role == role
     assert loaded.checkpoint_sha256 == base.checkpoint_sha256 and loaded.parameters == base.parameters
     video = torch.rand(1, 2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     batch = Batch(("a",), video[:, 0], video=video)

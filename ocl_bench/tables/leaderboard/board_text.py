@@ -1,10 +1,11 @@
-"""A leaderboard as cells for a terminal or a pipe; everything else is on the page and in the CSV."""
+"""A leaderboard as cells for a terminal, a pipe or a paper; everything else is on the page and in the CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...core.text_tables import latex_table
 from .board_csv import fixed
 from .shown import folded, metrics_first, short_name
 
@@ -20,6 +21,18 @@ def group_tables(board: Board) -> list[tuple[str, list[list[str]]]]:
     metrics = metrics_first(board)[:METRICS]
     head = ["rank", "model", *metrics]
     return [(_title(group), [head, *(_cells(row, metrics) for row in folded(rows))]) for group, rows in board.groups]
+
+
+def latex_tables(board: Board) -> str:
+    """A booktabs table with all metrics for each group of a board, below comments with its title and its protocols."""
+    metrics = metrics_first(board)
+    lines = [f"% {board.task.name} v{board.task.version}, ranked by {board.task.main}"]
+    for group, rows in board.groups:
+        signatures = sorted({row.signature.replace("│", "|") for row in rows})
+        lines += [f"% {_title(group)}", *(f"% signature: {signature}" for signature in signatures)]
+        cells = [_cells(row, metrics) for row in folded(rows)]
+        lines += [latex_table([["model", "rank", *metrics], *([name, rank, *others] for rank, name, *others in cells)])]
+    return "\n".join(lines)
 
 
 def best_rows(boards: Sequence[Board]) -> list[list[str]]:
