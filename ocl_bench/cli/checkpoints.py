@@ -30,8 +30,11 @@ def check_checkpoint(
         for fit in fits:
             typer.echo(f"fits {fit.model}: {fit.title}{f' ({fit.paper})' if fit.paper else ''}")
             typer.echo(f"  {fit.command.replace('FILE', str(file))}")
-        if len(fits) > 1:
-            typer.echo(f"{len(fits)} cards have this network; the file does not say which training made it")
+        cards = len({fit.model for fit in fits})
+        if cards > 1:
+            typer.echo(f"{cards} cards have this network; the file does not say which training made it")
+        elif len(fits) > 1:
+            typer.echo(f"{len(fits)} settings of this card fit; the file does not say which is its own")
     else:
         typer.echo(f"{file}: fits no card{f' {model}' if model else ''}; the most alike:", err=True)
         for fit in fits[:SHOWN]:

@@ -107,6 +107,12 @@ def test_the_verb(tmp_path: Path) -> None:
     assert json.loads(run.stdout)[0]["model"] == "dias-paper"
 
 
+def test_the_verb_tells_sizes_of_one_card_from_several_cards(tmp_path: Path) -> None:
+    torch.save(thin(own_weights("videosaur-paper", {"variant": "movi_e"})), tmp_path / "file.pt")
+    run = CliRunner().invoke(app, ["check-checkpoint", str(tmp_path / "file.pt")])
+    assert run.exit_code == 0 and "2 settings of this card fit; the file does not say which is its own" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
