@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
     """Read a checkpoint file, tensors on the CPU, without running any code in it.
 
     Raises:
-        UsageError: the file is missing or damaged, holds no mapping, or is a pickle that could run code.
+        UsageError: the file is missing or damaged, holds no mapping, is a pickle that could run code, or a web page.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint file")
+    if _is_web_page(path):
+        raise UsageError(f"{path}: a web page, which a download gave in place of the file; download it again")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -38,7 +41,8 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
             # Only a warning: torch can be told to write no checksums.
             logger.warning("%s: %s does not fit its checksum; is the file damaged? Get it again", path, part)
         # Official files of SlotCon, DINO and iBOT hold their training arguments as a Namespace, a class without code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickles of another protocol than torch's
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
@@ -50,6 +54,12 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: holds a {type(content).__name__}, expected named tensors")
     return content
+
+
+def _is_web_page(path: Path) -> bool:
+    """Whether a file begins like HTML, as the warnings and login pages of file hosts do."""
+    with path.open("rb") as file:
+        return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

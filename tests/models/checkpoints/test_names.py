@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ocl_bench.core.errors import UsageError
-from ocl_bench.models.checkpoints.names import load_weights, read_tensors, save_weights, sha256
+from ocl_bench.models.checkpoints.names import load_weights, read_content, read_tensors, save_weights, sha256
 
 
 def model() -> nn.Module:
@@ -196,3 +197,20 @@ def test_files_that_are_no_checkpoints_are_one_line(tmp_path: Path, suffix: str,
     with pytest.raises(UsageError, match=rf"ck\{suffix}") as error:
         load_weights(model(), path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["<!DOCTYPE html><html><title>Virus scan warning</title>", "\n <HTML>"])
+def test_a_web_page_is_no_checkpoint(text: str, tmp_path: Path) -> None:
+    for name in ("file.pth", "file.safetensors"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UsageError, match=rf"{name}: a web page, .* download it again"):
+            read_content(tmp_path / name)
+
+
+def test_another_protocol_of_pickles_is_refused_without_a_warning_of_torch(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "file.pth").write_bytes(pickle.dumps({"a": print}, protocol=4))
+    with pytest.raises(UsageError, match="could run code"):
+        read_content(tmp_path / "file.pth")
+    assert not recwarn.list
