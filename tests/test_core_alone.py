@@ -123,7 +123,7 @@ REFUSED: list[tuple[list[str] | str, str]] = [
     ([*EVAL, "dias", "--log", "trackio"], "--log trackio needs trackio; pip install 'ocl-bench[trackio]'"),
     ([*EVAL, "dias", "--log", "mlflow"], "--log mlflow needs mlflow; pip install 'ocl-bench[mlflow]'"),
     (["eval", "--task", "imagenet-knn", "--model", "hub:facebook/dino-vits16"],
-     "model hub:facebook/dino-vits16 needs transformers; pip install 'ocl-bench[hub]'"),
+     "model hub:facebook/dino-vits16 needs huggingface_hub; pip install 'ocl-bench[hub]'"),
     (["eval", "--task", "imagenet-knn", "--model", "timm:vit_tiny_patch16_224"],
      "model timm:vit_tiny_patch16_224 needs timm; pip install 'ocl-bench[timm]'"),
     ([*EVAL, "dias", "--data-root", "hf://datasets/a/b"],

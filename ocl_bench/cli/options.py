@@ -46,11 +46,11 @@ class ErrorsInOneLine(TyperGroup):
         return parsed
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the verbs below their purposes; a group without purposes, such as `data`, keeps one list."""
+        """List the verbs below their purposes, summaries whole; a group without purposes, as `data`, has one list."""
         panels: dict[str, list[tuple[str, str]]] = {}
         width = max(map(len, self.commands))
         for name, command in self.commands.items():
-            text = command.get_short_help_str(formatter.width - 6 - width)
+            text = command.get_short_help_str(limit=200)
             panels.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(
                 (name.ljust(width), text)
             )

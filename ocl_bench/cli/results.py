@@ -49,7 +49,8 @@ def leaderboard(
     ] = False,
     by: Annotated[str | None, typer.Option(help="Split the images: objects, size or occlusion.")] = None,
     layout: Annotated[
-        Literal["text", "latex"], typer.Option("--format", help="What is printed: text, or LaTeX for a paper.")
+        Literal["text", "latex", "badge"],
+        typer.Option("--format", help="What is printed: text, LaTeX for a paper, or badges for the README of a model."),
     ] = "text",
     json: Json = False,
 ) -> None:
@@ -66,8 +67,8 @@ def leaderboard(
                 f"{name} is not what the committed results give; run: ocl-bench leaderboard --committed", err=True
             )
         raise typer.Exit(1 if stale else 0)
-    if layout == "latex" and by is not None:
-        raise UsageError("--format latex prints whole boards; leave out --by")
+    if layout != "text" and by is not None:
+        raise UsageError(f"--format {layout} prints whole boards; leave out --by")
     folders = default_folders()[:1] if committed else existing(results)
     boards: list[Board] = []
     written = build_leaderboard(
@@ -77,19 +78,19 @@ def leaderboard(
         print_json({"written": [str(path) for path in written]})
         return
     if by is None:
-        from ..tables.leaderboard.board_text import latex_tables
+        from ..tables.leaderboard.board_text import badges, latex_tables
         from .console import make_console, print_best, print_board
 
-        if layout == "latex":
+        if layout != "text":
             for board in boards:
-                typer.echo(latex_tables(board))
+                typer.echo((latex_tables if layout == "latex" else badges)(board))
         elif task is not None:
             print_board(make_console(), boards[0])
         else:
             print_best(make_console(), boards)
     for path in written:
-        typer.echo(f"written: {path}", err=layout == "latex")
-    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}", err=layout == "latex")
+        typer.echo(f"written: {path}", err=layout != "text")
+    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}", err=layout != "text")
 
 
 def _tables(committed: bool) -> Path:

@@ -140,13 +140,12 @@ def check_repository(subject: str, repo: str) -> None:
 
     subject: start of the message, such as `option repo`.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
+    hub = import_optional("huggingface_hub.utils", "hub", subject)
     if Path(repo).is_dir():
         return
     try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
+        hub.validate_repo_id(repo)
+    except hub.HFValidationError as error:
         raise DataMissingError(f"{subject}: there is no such folder: {Path(repo).absolute()}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,23 @@ def test_leaderboard_prints_the_best_row_of_each_board(tmp_path: Path) -> None:
     assert rows["clevrtex"][4].startswith(f"{value:.3f} [")
     others = {tuple(cells[:3]) for task, cells in rows.items() if task != "clevrtex"}
     assert others <= {("-", "-", "-")}
+
+
+def test_leaderboard_prints_badges_for_the_readme_of_a_model(tmp_path: Path) -> None:
+    """Floors and ceilings have no rank and no badge. Dashes of names are doubled, as the service asks for."""
+    results = bundled("leaderboards") / "results"
+    arguments = ["leaderboard", "-t", "clevrtex", "--results", str(results), "--out", str(tmp_path)]
+    run = CliRunner().invoke(app, [*arguments, "--format", "badge"])
+    lines = run.stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("![dias (3 seeds), ")]
+    text, _, address = line.partition("](")
+    about = r"rank 1 of \d, mbo_fg 0\.701 \(embedded data, supervision: boxes\)"
+    assert re.fullmatch(rf"!\[dias \(3 seeds\), ocl-bench clevrtex v1: {about}", text)
+    assert address.startswith("https://img.shields.io/badge/ocl--bench_clevrtex_v1-rank_1_of_")
+    assert address.endswith("-blue)") and "mbo__fg_0.701" in address and " " not in address
+    assert not any("grid" in line or "oracle" in line for line in lines)
+    refused = CliRunner().invoke(app, [*arguments, "--format", "badge", "--by", "size"])
+    assert refused.exit_code == 2 and "--format badge prints whole boards; leave out --by" in refused.output
 
 
 def test_leaderboard_prints_latex_for_a_paper(tmp_path: Path) -> None:

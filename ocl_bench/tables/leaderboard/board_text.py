@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ...core.text_tables import latex_table
 from .board_csv import fixed
@@ -11,6 +12,8 @@ from .shown import folded, metrics_first, short_name
 
 if TYPE_CHECKING:
     from .ranking import Board, BoardCell, Group, Row
+
+_BADGES = "https://img.shields.io/badge"
 
 METRICS = 2
 """Metrics of a table, the main one first: more do not fit 80 columns with their intervals."""
@@ -33,6 +36,24 @@ def latex_tables(board: Board) -> str:
         cells = [_cells(row, metrics) for row in folded(rows)]
         lines += [latex_table([["model", "rank", *metrics], *([name, rank, *others] for rank, name, *others in cells)])]
     return "\n".join(lines)
+
+
+def badges(board: Board) -> str:
+    """Markdown of a badge for each ranked model, for its README: rank, data, supervision and main metric."""
+    lines = []
+    for group, rows in board.groups:
+        ranked = [row for row in folded(rows) if row.rank.isdigit()]
+        for row in ranked:
+            metric = f"{board.task.main} {_number(row.cells.get(board.task.main)).partition(' ')[0]}"
+            rank = f"rank {row.rank} of {len(ranked)}, {metric} ({group.kind} data, supervision: {group.supervision})"
+            name = f"ocl-bench {board.task.name} v{board.task.version}"
+            lines.append(f"![{short_name(row)}, {name}: {rank}]({_BADGES}/{_part(name)}-{_part(rank)}-blue)")
+    return "\n".join(lines)
+
+
+def _part(text: str) -> str:
+    """A text in the address of a badge, where a single dash separates and an underscore is a space."""
+    return quote(text.replace("-", "--").replace("_", "__").replace(" ", "_"), safe="")
 
 
 def best_rows(boards: Sequence[Board]) -> list[list[str]]:
