@@ -83,7 +83,12 @@ def run_as_jobs(
     Raises:
         UsageError: without `submitit`, without Slurm, or for options that it has not.
     """
-    executor = _executor(launcher, folder)
+    try:
+        executor = _executor(launcher, folder)
+    except UsageError:
+        with suppress(OSError):
+            folder.rmdir()  # nothing has started, so there is no log to keep
+        raise
     waiting, attempts = deque(range(len(arguments))), [0] * len(arguments)
     running: dict[int, tuple[int, Any]] = {}  # the place and the job of each call that runs
     places = list(range(launcher.jobs))

@@ -138,4 +138,6 @@ def test_command_line(tmp_path: Path) -> None:
     assert shown.exit_code == 2 and "--job-option: is for --launcher slurm or local" in shown.output
     shown = CliRunner().invoke(app, [*arguments, "--launcher", "cloud"])
     assert shown.exit_code == 2 and "--launcher cloud: unknown launcher" in shown.output
+    shown = CliRunner().invoke(app, [*arguments, "--launcher", "local", "--job-option", "partition=gpu"])
+    assert shown.exit_code == 2 and "--job-option partition: unknown" in shown.output
     assert not any(tmp_path.iterdir())
