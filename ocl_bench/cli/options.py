@@ -163,9 +163,7 @@ class Annotations(StrEnum):
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
 TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
-DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder with the data of all tasks named; by default OCL_BENCH_DATA.")
-]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the data of all tasks; by default OCL_BENCH_DATA.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
 Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

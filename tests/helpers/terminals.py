@@ -29,7 +29,7 @@ def run(*arguments: str, columns: int = 80, environment: Mapping[str, str] | Non
     reader.join()
     os.close(window)
     text = _ESCAPES.sub("", b"".join(parts).decode())
-    return text.replace("\r\n", "\n").split("\n")
+    return [line.strip("\r") for line in text.split("\n")]
 
 
 def _at_terminal(terminal: str, *arguments: str) -> None:

@@ -211,7 +211,7 @@ def test_a_web_page_is_no_checkpoint(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_arbitrary_bytes_are_called_damaged_and_not_dangerous(seed: int, tmp_path: Path) -> None:
     (tmp_path / "file.pth").write_bytes(random.Random(seed).randbytes(4000))
-    with pytest.raises(UsageError, match="damaged, or no checkpoint at all|not a readable checkpoint"):
+    with pytest.raises(UsageError, match=r"damaged, or no checkpoint at all|not a readable checkpoint"):
         read_content(tmp_path / "file.pth")
 
 
