@@ -57,10 +57,10 @@ def closest(wanted: Sequence[str], tasks: Sequence[str]) -> list[Likeness]:
 
 def _like_card(name: str, own: Fields, asked: Fields) -> Likeness:
     """How a task differs from a card."""
-    if own["family"] == asked["family"]:
-        return Likeness(name, _differing(own, asked, {*own, *asked}))
-    common = {*own} & {*asked} - {"family", "main"}
-    return Likeness(name, _differing(own, asked, common), own["family"])
+    both = {*own} & {*asked} - {"family", "main"}
+    if _differing(own, asked, ["family"]):
+        return Likeness(name, _differing(own, asked, both), own["family"])
+    return Likeness(name, _differing(own, asked, {*own, *asked}))
 
 
 def fields_of(task: TaskSpec) -> Fields:

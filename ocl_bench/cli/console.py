@@ -46,11 +46,10 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
 
-    task, counts = result.task, result.counts
+    task, counts, unit = result.task, result.counts, unit_of(result)
     console.print(_fitting_table(console, result, references))
     for reason in reasons_against_ranking(result):
         console.print(f"not ranked: {escape(reason.message)}")
-    unit = unit_of(result)
     console.print(f"value ± half of the 95 % bootstrap interval over n {unit}; {_images(result)}")
     if counts.single_object_share and any(name.startswith("fg_ari") for name in result.metrics):
         single = round(counts.single_object_share * counts.scored)
@@ -85,8 +84,8 @@ def _fitting_table(console: Console, result: Result, references: Sequence[Result
 
 def _print_signature(console: Console, signature: str) -> None:
     """Print a signature, on a terminal in lines that end with one of its fields."""
-    line = f"signature: {signature}"
-    console.print(escape(_fold(line, console.width, "│") if console.is_terminal else line), soft_wrap=True)
+    width = console.width if console.is_terminal else _ENDLESS
+    console.print(escape(_fold(f"signature: {signature}", width, "│")), soft_wrap=True)
 
 
 def _by_model(result: Result, references: Sequence[Result], folded: bool = False) -> Table:
