@@ -52,7 +52,7 @@ def closest(wanted: Sequence[str], tasks: Sequence[str]) -> list[Likeness]:
     else:
         asked = _asked(wanted, sorted({name for own in fields.values() for name in own}))
         found = [Likeness(name, _differing(own, asked, asked)) for name, own in fields.items()]
-    return sorted(found, key=lambda one: (one.other_family != "", len(one.differing), one.task))
+    return sorted(found, key=lambda one: (bool(one.other_family), len(one.differing), one.task))
 
 
 def _like_card(name: str, own: Fields, asked: Fields) -> Likeness:
