@@ -25,7 +25,7 @@ from .statistics import (
 
 _BYTES_PER_WEIGHT = 8
 _TWO_LEVEL_BYTES = 200_000_000
-"""Memory of a block that is split by seed pair: the parts are of any size, and BLAS would add small ones differently."""
+"""Memory of a block that is split by seed pair: its parts are of any size, and BLAS adds small ones differently."""
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """A corpus metric as a function of how often each of its n images is drawn: weights (R, n) -> values (R,).

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ...cards.names import get_task, is_task, task_names
 from ...cards.task import TaskSpec
-from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
 from ...evaluation.examination.refusals import why_not_ranked
@@ -25,7 +24,7 @@ from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reference_of_card
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
-from ...results.store import default_folders, search, task_names_in
+from ...results.store import StoredResult, default_folders, search, task_names_in
 from .board_csv import to_csv
 from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of
@@ -126,22 +125,29 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     if str(task).endswith((".yaml", ".yml")):
         task = get_task(task)  # results lie under the name in the card, which need not be that of its file
     name = task.name if isinstance(task, TaskSpec) else str(task)
-    files = list(search(folders, name))
-    readable = [(file.result, file.source) for file in files if file.result is not None]
-    excluded = [Excluded("?", file.source, f"unreadable: {file.problem}") for file in files if file.result is None]
-    reference = _reference(task, name, [result for result, _ in readable])
+    files: Iterable[StoredResult] = search(folders, name)
+    if not (isinstance(task, TaskSpec) or is_task(name)):
+        files = list(files)  # the protocol is that of most results; else one result after the other is read and left
+        reference = _reference_of_results(name, [file.result for file in files if file.result is not None])
+    else:
+        reference = reference_of_card(get_task(task))
     rows: list[Row] = []
-    for result, source in readable:
-        row = _row_or_reason(result, source, reference)
+    excluded: list[Excluded] = []
+    directions: Counter[int] = Counter()
+    for file in files:
+        if file.result is None:
+            excluded.append(Excluded("?", file.source, f"unreadable: {file.problem}"))
+            continue
+        if reference.main in file.result.metrics:
+            directions[file.result.metrics[reference.main].direction] += 1
+        row = _row_or_reason(file.result, file.source, reference)
         if isinstance(row, str):
-            excluded.append(Excluded(result.model.name, source, row))
+            excluded.append(Excluded(file.result.model.name, file.source, row))
         else:
             rows.append(row)
     rows, superseded = _without_superseded(_with_known_fits(rows))
     # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
-    mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
-    directions = [metric.direction for metric in mains]
-    direction = Counter(directions).most_common(1)[0][0] if directions else 1
+    direction = directions.most_common(1)[0][0] if directions else 1
     groups = sorted({row.group for row in rows}, key=lambda group: group.place)
     ranked = tuple(
         (group, tuple(rank([row for row in rows if row.group == group], reference.main, direction))) for group in groups
@@ -158,10 +164,8 @@ def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | s
     return _row(result, source, reference)
 
 
-def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:
-    """The protocol of the board: the card's, or the most frequent one of the results when no card is installed."""
-    if isinstance(task, TaskSpec) or is_task(name):
-        return reference_of_card(get_task(task))
+def _reference_of_results(name: str, results: Sequence[Result]) -> Reference:
+    """The protocol of a board without an installed card: the most frequent one of the results."""
     if not results:
         get_task(name)  # raises the error with its suggestion
     hashes = Counter(result.task.hash for result in results)

@@ -140,6 +140,10 @@ def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
     rows = [row for row in rows if main in row.cells]
     rows.sort(key=lambda row: (-direction * row.cells[main].value, row.model))
     ranked = [row for row in rows if row.role not in UNRANKED_ROLES]
+    # Ranked against models only: a floor that beats a model does not push it down.
+    places: dict[float, int] = {}
+    for place, row in enumerate(ranked, start=1):
+        places.setdefault(row.cells[main].value, place)
     out: list[Row] = []
     for row in [*rows, *without]:
         if row.role in UNRANKED_ROLES:
@@ -147,9 +151,7 @@ def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
         elif main not in row.cells:
             out.append(replace(row, rank=NO_MAIN))
         else:
-            value = row.cells[main].value
-            # Ranked against models only: a floor that beats a model does not push it down.
-            place = 1 + sum(direction * (other.cells[main].value - value) > 0 for other in ranked)
+            place = places[row.cells[main].value]
             out.append(replace(row, rank=str(place), tied_with_best=_tied(ranked[0], row, main, direction)))
         out += [replace(seed, rank="seed") for seed in sorted(row.seeds, key=lambda seed: seed.training_seeds)]
     return out
@@ -232,9 +234,12 @@ def _interval(measured: Measured, metric: str) -> tuple[float, float, int | None
 
 def _distinct_names(rows: Sequence[Row]) -> list[Row]:
     """Append to rows with equal names the options that differ, or the start of the checkpoint's hash."""
+    of_name: dict[str, list[Row]] = {}
+    for row in rows:
+        of_name.setdefault(row.model, []).append(row)
     out = []
     for row in rows:
-        twins = [other for other in rows if other.model == row.model]
+        twins = of_name[row.model]
         if len(twins) == 1:
             out.append(row)
             continue
