@@ -51,8 +51,8 @@ def main() -> None:
             committed = bundled("leaderboards") / "results"
             count = str(len(list(committed.rglob("*.json"))))
             command = ["leaderboard", "--results", str(committed), "--out", str(out)]
-            for cache in ("cold", "warm"):
-                table.append(["leaderboard", count, cache, *measured(command, Path(temporary) / "cache")])
+            for state in ("cold", "warm"):
+                table.append(["leaderboard", count, state, *measured(command, Path(temporary) / "cache")])
         names = copy_results(copies, arguments.task, arguments.copies)
         cache = Path(temporary) / "cache-of-copies"
         if not arguments.examine:

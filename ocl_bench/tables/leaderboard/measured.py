@@ -68,7 +68,8 @@ class Measured:
 
     def ids(self) -> pandas.Index:
         """The sorted sample ids."""
-        return self.property("n_objects").index
+        ids: pandas.Index = _rows(self.hashes[0], self.files[0]).groupby("id", sort=True)["id"].first().index
+        return ids
 
     def property(self, column: str) -> pandas.Series | None:
         """A property of the images by sample id; None where the first result does not record it."""
