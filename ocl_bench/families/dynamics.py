@@ -25,7 +25,7 @@ from ..core.errors import SampleError, UsageError
 from ..core.types import Prediction, Sample, Truth, Video
 from ..metrics.definitions.dynamics import HORIZONS
 from .base import Batches, Family, Head
-from .checks import check_alike, check_field, finite_rows, missing
+from .checks import check_alike, check_video_slots, finite_rows, missing
 from .future import by_horizon, entries, mask_values, segments_of
 from .heads.positions import fit_positions, located_slots, match_slots, places_of
 from .heads.rollouter import SETTLED, FittedRollouter, SlotVideo, fit_rollouter, history_of
@@ -151,11 +151,7 @@ class Dynamics:
             raise self.methods.sees_future()
         if checked.slots is None:
             raise missing(checked, name, "slots", _NEED)
-        if not isinstance(checked.slots, Tensor) or checked.slots.ndim != 4 or len(checked.slots) != 1:
-            got = tuple(checked.slots.shape) if isinstance(checked.slots, Tensor) else type(checked.slots).__name__
-            raise UsageError(f"model {name}: Prediction.slots is {got}, expected for one video (1,{size},K,D)")
-        of_frames = replace(checked, slots=checked.slots[0])
-        slots = check_field(of_frames, "slots", (size, None, None), name).detach().float()
+        slots = check_video_slots(checked, size, name)
         masks = cast(Tensor, checked.masks)
         number = masks.shape[1] if masks.ndim == 4 else int(masks.max()) + 1
         if number > slots.shape[1] or (masks.ndim == 4 and number != slots.shape[1]):
