@@ -119,7 +119,7 @@ class ClipAdapter(Adapter, Protocol):
     """An adapter of videos that are read and predicted clip by clip; an output is that of a frame.
 
     Attributes:
-        alone: frames at the beginning of a video that are predicted before the model sees any later one.
+        alone: frames at the beginning of a video that are predicted before the model sees any later one; 0 for all.
     """
 
     alone: int
