@@ -147,8 +147,8 @@ def verify(
         checks.append(Check(task.name, len(data), data.revision, len(chosen), tuple(failed)))
     if not checks and missing:
         raise missing[0][1]
-    for task, error in missing:
-        logger.info("%s: not verified, %s", task.name, error)
+    for task, problem in missing:
+        logger.info("%s: not verified, %s", task.name, problem)
     return checks
 
 
