@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..core.errors import OclBenchError, SampleError, UsageError
-from ..core.types import Batch, Prediction, Video
+from ..core.types import Batch, Prediction, Sample, Video
 from ..families.base import ClipAdapter, LateTally, Tally
 from ..models.frames import video_model
 from ..results.record import Failure
@@ -82,7 +82,8 @@ class VideoRunner:
 
     def video(self, position: int, fitting: bool = False) -> Video:
         """The frames of a video that count, see `Family.clip`. Raises SampleError for a video without a frame."""
-        video: Video = self.plan.data.reader[position]
+        found: Sample | Video = self.plan.data.reader[position]
+        video = cast(Callable[[], Video], found.video)() if isinstance(found, Sample) else found
         if not len(video):
             raise SampleError(video.id, "has no frame")
         return self.plan.family.clip(self.adapter, video, fitting)
