@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.examination.refusals import refusal
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.evaluation.video_fitting import video_predictions
 from ocl_bench.models.loading import get_model
 from ocl_bench.results.record import Result
 
@@ -87,6 +89,18 @@ def test_a_head_answers_every_question(root: Path, tmp_path: Path) -> None:
             assert isinstance(answer, str) == (question.kind == "descriptive")
             if not isinstance(answer, str):
                 assert set(answer) == {choice.id for choice in question.choices}
+
+
+def test_a_killed_fit_reads_the_slots_that_it_kept(root: Path, tmp_path: Path) -> None:
+    model, kept = Quarters(), tmp_path / "kept"
+    plan = make_plan(model, TASK, data_root=root, device="cpu", progress=False)
+    fitting = replace(plan, data=plan.train, adapter=plan.family.for_data(plan.adapter, plan.train))  # type: ignore
+    first = [prediction.slots for _, prediction in video_predictions(fitting, [], kept)]
+    predicted = dict(model.seen)
+    again = list(video_predictions(fitting, [], kept))
+    assert model.seen == predicted and len(list(kept.iterdir())) == 2
+    for before, (truth, after) in zip(first, again, strict=True):
+        assert torch.equal(before, after.slots) and after.masks is None and truth[0].questions  # type: ignore[arg-type]
 
 
 def test_frames_after_the_cut_are_not_seen(root: Path, tmp_path: Path) -> None:
