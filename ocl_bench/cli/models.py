@@ -30,12 +30,14 @@ from .options import (
     Supervision,
     TaskName,
     TrainingSeed,
+    Workers,
     exit_code,
     go_offline,
     out_file,
     own_stdout,
     parse_options,
     parse_seeds,
+    parse_workers,
     print_json,
     print_matrix,
     print_result,
@@ -51,6 +53,7 @@ def evaluate_model(
     seeds: Seeds = None,
     device: Device = "auto",
     batch_size: BatchSize = 16,
+    workers: Workers = "auto",
     split: Split = None,
     stand_in_seed: Annotated[
         int | None, typer.Option(min=1, help="Render a fresh stand-in split from this seed (never ranked).")
@@ -101,6 +104,7 @@ def evaluate_model(
         "noise_seeds": parse_seeds(seeds),
         "device": device,
         "batch_size": batch_size,
+        "workers": parse_workers(workers),
         "split": split,
         "stand_in_seed": stand_in_seed,
         "options": parse_options(option),
@@ -224,6 +228,7 @@ def score(
     split: Split = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the masks as they were scored, for `report`.")] = False,
+    workers: Workers = "auto",
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -244,6 +249,7 @@ def score(
         split=split,
         results=results,
         save_predictions=save_predictions,
+        workers=parse_workers(workers),
     )
     print_result(result, json)
     raise typer.Exit(exit_code(result))

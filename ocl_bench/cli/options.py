@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -168,6 +168,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.
 Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Workers = Annotated[str, typer.Option(help="Processes that read ahead: a number, or auto for some in a long run.")]
 Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]
@@ -353,6 +354,15 @@ def parse_seeds(text: str | None) -> list[int] | None:
     if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise UsageError(f"--seeds {text}: write numbers such as 0,1,2 or 0..2")
     return seeds
+
+
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """Read `--workers`. Raises UsageError for anything but a whole number from 0, and `auto`."""
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--workers {text}: give a number of processes, 0 for none, or auto")
+    return int(text)
 
 
 def go_offline(offline: bool) -> None:

@@ -78,10 +78,10 @@ class Frames(Shown):
     def _clip(self, video: Video) -> Video:
         """The frames that the task scores. Raises SampleError for a video without one."""
         family = find_family(self.task.family)
-        clip = family.clip(family.for_data(get_adapter(self.task), self.data), video, False)
-        if not len(clip):
+        numbers = family.clip(family.for_data(get_adapter(self.task), self.data), video, False)
+        if not len(numbers):
             raise SampleError(video.id, "has no clip that is scored")
-        return clip
+        return video.part(numbers)
 
     def _shown(self, video: Video) -> list[int]:
         """Numbers of the frames that are shown."""

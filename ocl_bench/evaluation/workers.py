@@ -1,0 +1,286 @@
+"""Reading ahead: processes read the next batches while the model works on this one.
+
+Which process reads changes neither a value nor the order. What a process reads comes back through shared memory; the
+processes start by `forkserver` where there is one, which imports everything once for all of them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..core.errors import OclBenchError, UsageError
+from ..core.log import logger, warn_once
+from ..core.processors import processors
+
+Workers = int | Literal["auto"]
+
+Unit = TypeVar("Unit")
+Value = TypeVar("Value")
+
+_WORTHWHILE = 5.0
+"""Seconds of reading after which `auto` starts processes: about what their start takes, so that a short evaluation
+never waits for them, and a long one loses no more than that."""
+_MOST = 8
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Unit, Value]):
+    """What was read for one unit, or why it could not be."""
+
+    unit: Unit
+    value: Value | None
+    error: OclBenchError | None = None
+
+    def get(self) -> Value:
+        """The value. Raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+def check_workers(workers: Workers) -> Workers:
+    """The number of processes that read. Raises UsageError unless it is 0 or more, or `auto`."""
+    if workers == "auto" or (isinstance(workers, int) and workers >= 0):
+        return workers
+    raise UsageError(f"workers {workers!r}: give a number of processes that read, 0 for none, or auto")
+
+
+@contextmanager
+def read_ahead(
+    units: Iterator[Unit],
+    here: Callable[[Unit], Value],
+    there: Callable[[Unit], Value],
+    workers: Workers,
+    device: str = "cpu",
+) -> Iterator[Iterator[Outcome[Unit, Value]]]:
+    """What is read for each unit, in order.
+
+    Args:
+        units: what is read, piece by piece. Further ones are taken while the first are read.
+        here: reads a unit in this process.
+        there: the same for other processes, to which it is sent by pickle.
+        workers: number of these processes; with 0 this one reads each unit when it is asked for. `auto` starts some
+            once reading has taken a few seconds.
+        device: of the model. For a GPU, what is read lies in pinned memory.
+
+    Raises:
+        UsageError: a process has died, or `there` cannot be sent to one and `workers` is a number.
+    """
+    outcomes = _outcomes(units, here, there, workers, device)
+    with closing(outcomes):  # ends the processes
+        yield outcomes
+
+
+def _outcomes(
+    units: Iterator[Unit],
+    here: Callable[[Unit], Value],
+    there: Callable[[Unit], Value],
+    workers: Workers,
+    device: str,
+) -> Generator[Outcome[Unit, Value]]:
+    """As `read_ahead`."""
+    spent = 0.0
+    count = _automatic(device) if workers == "auto" else workers
+    if workers == "auto" or not count:
+        for unit in units:
+            start = time.perf_counter()
+            outcome = attempted(here, unit)
+            spent += time.perf_counter() - start
+            yield outcome
+            if count and spent > _WORTHWHILE:
+                break
+        else:
+            return
+    try:
+        content = pickle.dumps(there)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        problem = f"what reads the data cannot be sent to another process ({type(error).__name__}: {error})"
+        if workers != "auto":
+            raise UsageError(problem, "read with --workers 0") from error
+        logger.info("%s: this process goes on reading", problem)
+        yield from (attempted(here, unit) for unit in units)
+        return
+    asked: deque[Unit] = deque()  # read now, or soon
+    yield from _received(_start(_noted(units, asked), content, count, device), asked)
+
+
+def _noted(units: Iterator[Unit], asked: deque[Unit]) -> Iterator[Unit]:
+    """The units, each of which is added to `asked` when it is taken."""
+    for unit in units:
+        asked.append(unit)
+        yield unit
+
+
+def attempted(read: Callable[[Unit], Value], unit: Unit) -> Outcome[Unit, Value]:
+    """What is read for a unit, or the error."""
+    try:
+        return Outcome(unit, read(unit))
+    except OclBenchError as error:
+        return Outcome(unit, None, error)
+
+
+def _automatic(device: str) -> int:
+    """How many processes `auto` starts: one for each processor that this process is to use, up to a limit."""
+    if multiprocessing.current_process().daemon:
+        return 0  # such a process may have no children
+    ranks, threads = (os.environ.get(name, "") for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"))
+    if ranks.isdigit():  # torchrun, which sets OMP_NUM_THREADS to 1
+        return min(_MOST, processors() // max(1, int(ranks)))
+    return min(_MOST, processors(), int(threads) if threads.isdigit() and int(threads) else processors())
+
+
+def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Iterator[_Packed]:
+    """What the processes send, in order. content: the pickle of what reads a unit."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([__name__, f"{__package__}.reading"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # as many as were asked for
+        loader: DataLoader[_Packed] = DataLoader(
+            _Pieces(content),
+            batch_size=None,
+            sampler=units,  # type: ignore[arg-type]
+            num_workers=count,
+            collate_fn=_unchanged,
+            pin_memory=device.startswith("cuda"),
+            multiprocessing_context=context,
+            worker_init_fn=_begin,
+        )
+        return iter(loader)
+
+
+def _received(received: Iterator[_Packed], asked: deque[Unit]) -> Iterator[Outcome[Unit, Value]]:
+    """What the processes read for the units in `asked`, after their messages are logged."""
+    while True:
+        try:
+            packed = next(received, None)
+        except (RuntimeError, OSError, EOFError) as error:
+            if str(error).startswith("Caught "):  # an error in such a process, and not its end
+                raise
+            raise UsageError(
+                "a process that reads the data has died",
+                "give fewer --workers if memory or /dev/shm is short (0: none); what is done is kept. A script that "
+                'calls evaluate(workers=...) needs `if __name__ == "__main__":`',
+            ) from error
+        if packed is None:
+            return
+        value, error_of_unit, messages = _unpacked(packed)
+        for level, text, once in messages:
+            if once is None:
+                logger.log(level, "%s", text)
+            else:
+                warn_once(*once, text)
+        yield Outcome(asked.popleft(), value, error_of_unit)
+
+
+_Packed = tuple[bytes, list[int], Tensor]
+"""A pickle, the sizes of the arrays that it leaves out, and their bytes, which alone go through shared memory."""
+
+
+class _Pieces(Dataset[_Packed]):
+    """What is read for a unit, packed, with the messages that were logged meanwhile."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        """What reads a unit. It is unpickled once in each process, and pickled once for all."""
+        return pickle.loads(self.content)
+
+    def __getitem__(self, unit: Any) -> _Packed:
+        outcome = attempted(self.read, unit)
+        messages = [(record.levelno, record.getMessage(), getattr(record, "once", None)) for record in _messages]
+        _messages.clear()
+        return _packed((outcome.value, outcome.error, messages))
+
+
+class _Pickler(pickle.Pickler):
+    """Sends tensors as arrays, whose bytes pickle leaves out on request."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """How a tensor is made again of an array."""
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, Tensor) else NotImplemented
+
+
+def _packed(value: Any) -> _Packed:
+    """A value with all its arrays in one tensor: one piece of shared memory and not one for each of them."""
+    stream, arrays = io.BytesIO(), list[pickle.PickleBuffer]()
+    _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(value)
+    parts = [np.frombuffer(array.raw(), np.uint8) for array in arrays]
+    whole = np.empty(sum(map(_room, map(len, parts))), np.uint8)
+    place = 0
+    for part in parts:
+        whole[place : place + len(part)] = part
+        place += _room(len(part))
+    return stream.getvalue(), [len(part) for part in parts], torch.from_numpy(whole)
+
+
+def _unpacked(packed: _Packed) -> Any:
+    """The value; its arrays are views."""
+    content, sizes, tensor = packed
+    whole, place = memoryview(tensor.numpy().data), 0
+    arrays = []
+    for size in sizes:
+        arrays.append(whole[place : place + size])
+        place += _room(size)
+    return pickle.loads(content, buffers=arrays)
+
+
+def _room(size: int) -> int:
+    """Bytes that an array takes, so that the next one is aligned."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_messages: list[logging.LogRecord] = []
+"""What was logged in this process, where it is one that reads."""
+
+
+class _Collector(logging.Handler):
+    """Keeps messages for the process that evaluates: only that one knows what was said already, and where it goes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        _messages.append(record)
+
+
+def _begin(worker: int) -> None:
+    """What a process that reads does first."""
+    del worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logger.handlers, logger.propagate = [_Collector()], False
+    logger.setLevel(logging.INFO)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that evaluates is killed: torch looks for another parent, the server of the forks.
+
+    That server ends with its last process, and so never.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
