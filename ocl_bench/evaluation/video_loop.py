@@ -118,7 +118,7 @@ class VideoRunner:
     def _here(self, clip: Clip) -> list[Item]:
         """The frames of a clip, read in this process."""
         frames = self._opened(clip.position).get().whole.frames
-        return [self._item(frames[number]) for number in clip.frames]
+        return [self.item(frames[number]) for number in clip.frames]
 
     @contextmanager
     def failing_alone(self, position: int, failed: list[Failure]) -> Iterator[None]:
@@ -193,7 +193,7 @@ class VideoRunner:
 
         Raises SampleError for a prediction that is not finite, and UsageError for slots of another number or length.
         """
-        read = read or (lambda frames: [self._item(video.frames[frame]) for frame in frames])
+        read = read or (lambda frames: [self.item(video.frames[frame]) for frame in frames])
         state, slots = None, tuple[int, ...]()
         for frames in self._pieces(len(video)):
             items = read(frames)
@@ -236,7 +236,7 @@ class VideoRunner:
             for start in range(first, last, length):
                 yield range(start, min(start + length, last))
 
-    def _item(self, frame: Sample) -> Item:
+    def item(self, frame: Sample) -> Item:
         """A frame as the protocol prepares it."""
         return make_item(frame, self.plan.task.protocol, self.input_size)
 

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 import time
 import warnings
@@ -38,7 +39,8 @@ Value = TypeVar("Value")
 _WORTHWHILE = 5.0
 """Seconds of reading after which `auto` starts processes: about what their start takes, so that a short evaluation
 never waits for them, and a long one loses no more than that."""
-_MOST = 8
+_MOST, _LARGEST = 8, 2**28
+"""Processes that `auto` starts, and bytes that it sends to each of them, at most."""
 _ALIGNMENT = 64
 
 
@@ -111,8 +113,8 @@ def _outcomes(
         else:
             return
     try:
-        content = pickle.dumps(there)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        content = _pickled(there, _LARGEST if workers == "auto" else sys.maxsize)
+    except (pickle.PicklingError, TypeError, AttributeError, OverflowError) as error:
         problem = f"what reads the data cannot be sent to another process ({type(error).__name__}: {error})"
         if workers != "auto":
             raise UsageError(problem, "read with --workers 0") from error
@@ -121,6 +123,27 @@ def _outcomes(
         return
     asked: deque[Unit] = deque()  # read now, or soon
     yield from _received(_start(_noted(units, asked), content, count, device), asked)
+
+
+def _pickled(read: Callable[[Any], Any], most: int) -> bytes:
+    """The pickle of what reads a unit. Raises what pickle raises, and OverflowError for more than `most` bytes."""
+    stream = _Bounded(most)
+    pickle.dump(read, stream, protocol=5)
+    return stream.getvalue()
+
+
+class _Bounded(io.BytesIO):
+    """Bytes in memory, at most so many: each process would hold them again."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def write(self, content: Any) -> int:
+        """Add some bytes."""
+        if self.tell() + len(content) > self.most:
+            raise OverflowError(f"it takes more than {self.most >> 20} MB")
+        return super().write(content)
 
 
 def _noted(units: Iterator[Unit], asked: deque[Unit]) -> Iterator[Unit]:
@@ -139,13 +162,15 @@ def attempted(read: Callable[[Unit], Value], unit: Unit) -> Outcome[Unit, Value]
 
 
 def _automatic(device: str) -> int:
-    """How many processes `auto` starts: one for each processor that this process is to use, up to a limit."""
+    """How many processes `auto` starts: as many as there are processors for this one, half of them beside a CPU model."""
     if multiprocessing.current_process().daemon:
         return 0  # such a process may have no children
     ranks, threads = (os.environ.get(name, "") for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"))
     if ranks.isdigit():  # torchrun, which sets OMP_NUM_THREADS to 1
-        return min(_MOST, processors() // max(1, int(ranks)))
-    return min(_MOST, processors(), int(threads) if threads.isdigit() and int(threads) else processors())
+        share = processors() // max(1, int(ranks))
+    else:
+        share = min(processors(), int(threads) if threads.isdigit() and int(threads) else processors())
+    return max(1, min(_MOST, share if device.startswith("cuda") else share // 2))
 
 
 def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Iterator[_Packed]:
@@ -189,7 +214,8 @@ def _received(received: Iterator[_Packed], asked: deque[Unit]) -> Iterator[Outco
             if once is None:
                 logger.log(level, "%s", text)
             else:
-                warn_once(*once, text)
+                subject, about = once
+                warn_once(subject, about, text)
         yield Outcome(asked.popleft(), value, error_of_unit)
 
 

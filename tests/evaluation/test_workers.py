@@ -166,8 +166,15 @@ def test_a_reader_that_cannot_be_sent_is_read_here_or_refused(
     monkeypatch.setattr(module, "_WORTHWHILE", 0.0)
     with caplog.at_level(logging.INFO, logger="ocl_bench"):
         done = evaluate(tmp_path / "auto", data=data_of(Locked(9)), workers="auto")
-    assert done.rows.sha256 == evaluate(tmp_path / "0", data=data_of(Locked(9))).rows.sha256
+    alone = evaluate(tmp_path / "0", data=data_of(Locked(9)))
+    assert done.rows.sha256 == alone.rows.sha256
     assert "this process goes on reading" in caplog.text
+    monkeypatch.setattr(module, "_LARGEST", 2**20)
+    large = Watching(9)
+    large.pixels = np.zeros(2**20, np.uint8)  # type: ignore[attr-defined]
+    with caplog.at_level(logging.INFO, logger="ocl_bench"):
+        done = evaluate(tmp_path / "large", data=data_of(large), workers="auto")
+    assert done.rows.sha256 == alone.rows.sha256 and "it takes more than 1 MB" in caplog.text
 
 
 def test_auto_starts_processes_once_reading_has_taken_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
