@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py                     # all parts and tasks, about 15 minutes on two cores
     python benchmarks/pipeline.py --tasks coco-discovery --images 256 --rounds 1 --no-memory
 
-1. An *instant* model: predictions are there already. Two processes that read, and two threads of torch, against one
-   thread that reads, predicts and scores in turn.
+1. An *instant* model: predictions are there already. Two processes that read, against one thread that reads, predicts
+   and scores in turn.
    On a machine that others use the time of the processors tells more: what both take, and what of it two free
    processors could do at a time.
 2. A model that takes 10 ms an image (a sleep): the evaluation against the sleeps alone, and against
@@ -85,7 +85,7 @@ class Steady:
 
     @property
     def bound(self) -> float:
-        """Seconds of an image if nothing else ran and nothing waited: on two processors, one thread in this process."""
+        """Seconds of an image on two processors if nothing else ran, with one thread of torch."""
         return max(self.here, (self.here + self.there) / 2)
 
 
@@ -210,9 +210,9 @@ def ratios(pairs: list[tuple[float, float]]) -> str:
     return f"{statistics.median(found):.2f} (best {max(found):.2f}, of {len(found)} rounds)"
 
 
-def instant(plan: Plan, rounds: int) -> None:
+def instant(plan: Plan, rounds: int, threads: int) -> None:
     """Part 1."""
-    runs = [(timed(plan, 1, 0), timed(plan, WORKERS, WORKERS)) for _ in range(rounds)]
+    runs = [(timed(plan, 1, 0), timed(plan, threads, WORKERS)) for _ in range(rounds)]
     alone, ahead = (min(run[side].image for run in runs) for side in (0, 1))
     pairs = [(one.image, two.image) for one, two in runs]
     print(f"  instant model      in turn {1 / alone:7.1f} images/s, {WORKERS} workers {1 / ahead:7.1f} images/s")
@@ -222,14 +222,14 @@ def instant(plan: Plan, rounds: int) -> None:
     print(f"                     start of the processes and four batches: {min(two.start for _, two in runs):.1f} s")
 
 
-def asleep(plan: Plan, rounds: int, seconds: float) -> None:
+def asleep(plan: Plan, rounds: int, threads: int, seconds: float) -> None:
     """Part 2."""
     model: Any = plan.model.model
     model.seconds = seconds
     found = []
     for _ in range(rounds):
         read = reading(plan)
-        found.append((read, timed(plan, WORKERS, WORKERS).image))
+        found.append((read, timed(plan, threads, WORKERS).image))
     model.seconds = 0.0
     read, image = min(one for one, _ in found), min(two for _, two in found)
     bound = max(seconds, read / WORKERS)
@@ -269,7 +269,7 @@ def memory(name: str, root: Path, images: int) -> None:
     for count in (images, 4 * images):
         plan = plan_of(name, root, Instant(), count)
         with watched() as seen:
-            timed(plan, WORKERS, WORKERS)
+            timed(plan, 1, WORKERS)
         peaks.append(max(seen) / 2**20)
     print(f"  memory             {peaks[0]:.0f} MB for {images} images, {peaks[1]:.0f} MB for {4 * images}")
 
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, beside the processes that read")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     load = os.getloadavg()[0]
@@ -290,8 +291,8 @@ def main() -> None:
         for name in options.tasks:
             print(name, flush=True)
             plan = plan_of(name, root, Instant(), options.images)
-            instant(plan, options.rounds)
-            asleep(plan, options.rounds, 0.01)
+            instant(plan, options.rounds, options.threads)
+            asleep(plan, options.rounds, options.threads, 0.01)
             if options.memory:
                 memory(name, root, options.images // 4)
 

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import sys
 import threading
 import time
@@ -20,16 +21,15 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.errors import OclBenchError, UsageError
 from ..core.log import logger, warn_once
 from ..core.processors import processors
+from .packing import Packed, pack, unpack
 
 Workers = int | Literal["auto"]
 
@@ -41,7 +41,7 @@ _WORTHWHILE = 5.0
 never waits for them, and a long one loses no more than that."""
 _MOST, _LARGEST = 8, 2**28
 """Processes that `auto` starts, and bytes that it sends to each of them, at most."""
-_ALIGNMENT = 64
+_SHARED = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ def _outcomes(
         else:
             return
     try:
+        if workers == "auto":
+            _check_shared_memory(outcome, count)
         content = _pickled(there, _LARGEST if workers == "auto" else sys.maxsize)
     except (pickle.PicklingError, TypeError, AttributeError, OverflowError) as error:
-        problem = f"what reads the data cannot be sent to another process ({type(error).__name__}: {error})"
+        problem = f"what reads the data, or what it reads, cannot be sent to another process ({error})"
         if workers != "auto":
             raise UsageError(problem, "read with --workers 0") from error
         logger.info("%s: this process goes on reading", problem)
@@ -123,6 +125,17 @@ def _outcomes(
         return
     asked: deque[Unit] = deque()  # read now, or soon
     yield from _received(_start(_noted(units, asked), content, count, device), asked)
+
+
+def _check_shared_memory(outcome: Outcome[Any, Any], count: int) -> None:
+    """Raise OverflowError when so many processes may fill the shared memory, which kills them: containers have little.
+
+    outcome: of the unit that was read last.
+    """
+    *_, content = pack(outcome.value)
+    needed = (2 * count + 2) * len(content)  # two wait for each process, one is in work, and one is on its way
+    if _SHARED.is_dir() and needed > (free := shutil.disk_usage(_SHARED).free):
+        raise OverflowError(f"{_SHARED} has {free >> 20} MB free, and {needed >> 20} MB may be needed")
 
 
 def _pickled(read: Callable[[Any], Any], most: int) -> bytes:
@@ -162,7 +175,7 @@ def attempted(read: Callable[[Unit], Value], unit: Unit) -> Outcome[Unit, Value]
 
 
 def _automatic(device: str) -> int:
-    """How many processes `auto` starts: as many as there are processors for this one, half of them beside a CPU model."""
+    """How many processes `auto` starts: one for each processor of this process, half as many beside a CPU model."""
     if multiprocessing.current_process().daemon:
         return 0  # such a process may have no children
     ranks, threads = (os.environ.get(name, "") for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"))
@@ -173,7 +186,7 @@ def _automatic(device: str) -> int:
     return max(1, min(_MOST, share if device.startswith("cuda") else share // 2))
 
 
-def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Iterator[_Packed]:
+def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Iterator[Packed]:
     """What the processes send, in order. content: the pickle of what reads a unit."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -181,7 +194,7 @@ def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Ite
         context.set_forkserver_preload([__name__, f"{__package__}.reading"])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # as many as were asked for
-        loader: DataLoader[_Packed] = DataLoader(
+        loader: DataLoader[Packed] = DataLoader(
             _Pieces(content),
             batch_size=None,
             sampler=units,  # type: ignore[arg-type]
@@ -194,7 +207,7 @@ def _start(units: Iterator[Any], content: bytes, count: int, device: str) -> Ite
         return iter(loader)
 
 
-def _received(received: Iterator[_Packed], asked: deque[Unit]) -> Iterator[Outcome[Unit, Value]]:
+def _received(received: Iterator[Packed], asked: deque[Unit]) -> Iterator[Outcome[Unit, Value]]:
     """What the processes read for the units in `asked`, after their messages are logged."""
     while True:
         try:
@@ -209,7 +222,7 @@ def _received(received: Iterator[_Packed], asked: deque[Unit]) -> Iterator[Outco
             ) from error
         if packed is None:
             return
-        value, error_of_unit, messages = _unpacked(packed)
+        value, error_of_unit, messages = unpack(packed)
         for level, text, once in messages:
             if once is None:
                 logger.log(level, "%s", text)
@@ -219,11 +232,7 @@ def _received(received: Iterator[_Packed], asked: deque[Unit]) -> Iterator[Outco
         yield Outcome(asked.popleft(), value, error_of_unit)
 
 
-_Packed = tuple[bytes, list[int], Tensor]
-"""A pickle, the sizes of the arrays that it leaves out, and their bytes, which alone go through shared memory."""
-
-
-class _Pieces(Dataset[_Packed]):
+class _Pieces(Dataset[Packed]):
     """What is read for a unit, packed, with the messages that were logged meanwhile."""
 
     def __init__(self, content: bytes) -> None:
@@ -234,48 +243,11 @@ class _Pieces(Dataset[_Packed]):
         """What reads a unit. It is unpickled once in each process, and pickled once for all."""
         return pickle.loads(self.content)
 
-    def __getitem__(self, unit: Any) -> _Packed:
+    def __getitem__(self, unit: Any) -> Packed:
         outcome = attempted(self.read, unit)
         messages = [(record.levelno, record.getMessage(), getattr(record, "once", None)) for record in _messages]
         _messages.clear()
-        return _packed((outcome.value, outcome.error, messages))
-
-
-class _Pickler(pickle.Pickler):
-    """Sends tensors as arrays, whose bytes pickle leaves out on request."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """How a tensor is made again of an array."""
-        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, Tensor) else NotImplemented
-
-
-def _packed(value: Any) -> _Packed:
-    """A value with all its arrays in one tensor: one piece of shared memory and not one for each of them."""
-    stream, arrays = io.BytesIO(), list[pickle.PickleBuffer]()
-    _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(value)
-    parts = [np.frombuffer(array.raw(), np.uint8) for array in arrays]
-    whole = np.empty(sum(map(_room, map(len, parts))), np.uint8)
-    place = 0
-    for part in parts:
-        whole[place : place + len(part)] = part
-        place += _room(len(part))
-    return stream.getvalue(), [len(part) for part in parts], torch.from_numpy(whole)
-
-
-def _unpacked(packed: _Packed) -> Any:
-    """The value; its arrays are views."""
-    content, sizes, tensor = packed
-    whole, place = memoryview(tensor.numpy().data), 0
-    arrays = []
-    for size in sizes:
-        arrays.append(whole[place : place + size])
-        place += _room(size)
-    return pickle.loads(content, buffers=arrays)
-
-
-def _room(size: int) -> int:
-    """Bytes that an array takes, so that the next one is aligned."""
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+        return pack((outcome.value, outcome.error, messages))
 
 
 def _unchanged(value: Any) -> Any:
