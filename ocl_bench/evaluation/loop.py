@@ -82,7 +82,7 @@ class GivenOutputs:
 
 
 class Runner:
-    """Computes shards of a plan, with the images of only one batch in memory.
+    """Computes shards of a plan, with the images of a few batches in memory.
 
     Args:
         plan: what is evaluated.
@@ -98,6 +98,7 @@ class Runner:
         self.source = ""
         self.seconds_model = 0.0
         self.remarks = Counter[str]()
+        self.began = 0.0
 
     def reading(self, groups: Iterable[Sequence[int]]) -> AbstractContextManager[Iterator[ReadBatch]]:
         """The batches of groups of positions in `plan.data.ids`, read ahead by `plan.workers` processes."""
