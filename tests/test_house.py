@@ -169,6 +169,7 @@ def test_only_families_ask_for_an_adapter_by_its_class() -> None:
         "VideoAdapter",
         "Dynamics",
         "Reasoning",
+        "SlotReasoning",
     } == names
     outside = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "families"]
     assert {str(path): found for path in outside if (found := asked_for(names, path.read_text()))} == {}

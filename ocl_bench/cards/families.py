@@ -10,11 +10,11 @@ from .protocols import (
     DetectionProtocol,
     KnnProtocol,
     Protocol,
-    ReasoningProtocol,
     RecognitionProtocol,
     SegmentationProtocol,
     VideoProtocol,
 )
+from .reasoning import ReasoningProtocol
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     "discovery": Protocol,
@@ -35,9 +35,12 @@ def family_names() -> tuple[str, ...]:
     return (*PROTOCOLS, *sorted(set(entry_points.offered(entry_points.FAMILIES)) - set(PROTOCOLS)))
 
 
-def default_families() -> tuple[str, ...]:
-    """Names of the families that a model card has which names none: those that only show pictures to a model."""
-    return tuple(name for name in family_names() if name not in PROTOCOLS or not PROTOCOLS[name].asks)
+def default_families(role: str) -> tuple[str, ...]:
+    """Names of the families of a model card that names none: all, but for other roles those that ask no questions."""
+    names = family_names()
+    if role in ("model", "control"):
+        return names
+    return tuple(name for name in names if name not in PROTOCOLS or not PROTOCOLS[name].asks)
 
 
 def protocol_of(family: str) -> type[Protocol]:

@@ -21,14 +21,22 @@ _NOT_PROTOCOL = ("data.stand_in", "data.licence", "data.size", "data.get", "data
 
 @dataclass(frozen=True)
 class Likeness:
-    """How a task differs from what is wanted. differing: for each field the value of the task, and the wanted one."""
+    """How a task differs from what is wanted.
+
+    Attributes:
+        task: its name.
+        differing: for each field the value of the task, and the wanted one. Of a task of another family than a wanted
+            card, only fields that both families have.
+        other_family: the family of the task, where that of the wanted card is another one; else "".
+    """
 
     task: str
     differing: dict[str, tuple[Any, Any]]
+    other_family: str = ""
 
 
 def closest(wanted: Sequence[str], tasks: Sequence[str]) -> list[Likeness]:
-    """The tasks, those with the fewest differing fields first.
+    """The tasks, those of the family of a wanted card first, then those with the fewest differing fields.
 
     Args:
         wanted: the path of one task card, or fields such as `input=224` or `protocol.void=drop`.
@@ -40,11 +48,19 @@ def closest(wanted: Sequence[str], tasks: Sequence[str]) -> list[Likeness]:
     fields = {name: fields_of(get_task(name)) for name in tasks}
     if len(wanted) == 1 and wanted[0].endswith((".yaml", ".yml")):
         asked = fields_of(get_task(wanted[0]))
-        found = [Likeness(name, _differing(own, asked, {*own, *asked})) for name, own in fields.items()]
+        found = [_like_card(name, own, asked) for name, own in fields.items()]
     else:
         asked = _asked(wanted, sorted({name for own in fields.values() for name in own}))
         found = [Likeness(name, _differing(own, asked, asked)) for name, own in fields.items()]
-    return sorted(found, key=lambda one: (len(one.differing), one.task))
+    return sorted(found, key=lambda one: (bool(one.other_family), len(one.differing), one.task))
+
+
+def _like_card(name: str, own: Fields, asked: Fields) -> Likeness:
+    """How a task differs from a card."""
+    both = {*own} & {*asked} - {"family", "main"}
+    if _differing(own, asked, ["family"]):
+        return Likeness(name, _differing(own, asked, both), own["family"])
+    return Likeness(name, _differing(own, asked, {*own, *asked}))
 
 
 def fields_of(task: TaskSpec) -> Fields:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from .base import Card, load_card
 from .families import default_families, family_names
@@ -51,7 +51,7 @@ class ModelCard(Card):
             default is that of bundled cards: a user's card without the field is `undeclared`.
         privilege: what the model gets at inference beside the image.
         role: `floor` and `ceiling` stand in every leaderboard; `control` and `encoder` serve comparisons.
-        families: families whose tasks it can do; by default all that ask no questions.
+        families: families whose tasks it can do; see `default_families` for cards without.
         train: recipe with which `ocl-bench train` makes the weights.
     """
 
@@ -68,14 +68,16 @@ class ModelCard(Card):
     supervision: Supervision = "none"
     privilege: Privilege = "none"
     role: Literal["model", "floor", "ceiling", "control", "encoder"] = "model"
-    families: tuple[str, ...] = Field(default_factory=default_families)
+    families: tuple[str, ...] = Field(default=(), validate_default=True)
     training: Training | None = None
     train: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @field_validator("families")
     @classmethod
-    def _known_families(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_families(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value:
+            return default_families(info.data.get("role", "model"))
         if unknown := [name for name in value if name not in family_names()]:
             raise ValueError(f"'{unknown[0]}' is not a family; known are {', '.join(family_names())}")
         return value

@@ -119,7 +119,7 @@ def suggest(name: str, known: list[str]) -> str:
     """`; did you mean dias?`, or an empty string when no known name is close."""
     import difflib
 
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

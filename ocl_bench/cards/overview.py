@@ -74,7 +74,8 @@ def families_of(model: str) -> tuple[str, ...]:
     """Names of the families whose tasks a model does."""
     from .families import default_families  # checks of cards, and so slow to import
 
-    return model_line(model).families or default_families()
+    line = model_line(model)
+    return line.families or default_families(line.role)
 
 
 def _data(data: dict[str, Any]) -> str:

@@ -123,7 +123,8 @@ class Protocol(Card):
     """Values of `fit.head` that this family supports; None stands for a card without `fit`."""
 
     asks: ClassVar[bool] = False
-    """Whether models are asked questions. A model card must name such a family, as slots alone answer nothing."""
+    """Whether models are asked questions. Floors, ceilings and encoders do such a family only if their card names it:
+    most of them have neither answers nor slots."""
 
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8, le=LARGEST_SIDE)
@@ -166,6 +167,11 @@ class Protocol(Card):
 
     def check_metrics(self, metrics: Sequence[str]) -> None:
         """Raise UsageError, whose message begins with the field, for metrics that the protocol does not compute."""
+
+    def scores_head(self, source: str) -> bool:
+        """Whether a head is scored, on a card that has one. source: as in `signature`."""
+        del source
+        return True
 
     def with_classes(self) -> Protocol:
         """The same protocol with each category scored by itself. Raises UsageError for families that know no such."""
@@ -365,13 +371,3 @@ class VideoProtocol(_Resizing):
         skipped = ["skip-first"] if self.skip_first else []
         rules = (f"{name}:{value}" for name, value in davis.items() if value is not None)
         return [*super()._rules(source), *skipped, *rules]
-
-
-class ReasoningProtocol(Protocol):
-    """The protocol of questions about videos: answers are matched by question id, and missing ones are wrong."""
-
-    asks: ClassVar[bool] = True
-
-    def signature(self, source: str, options: Mapping[str, Any]) -> list[str]:
-        """What is scored, and the two rules."""
-        return [f"from:{source}", "match:id", "missing:wrong"]

@@ -187,6 +187,10 @@ class TaskSpec(Card):
             del content["data"]["stand_in"]["fit_samples"]
         return digest(content)
 
+    def fitted(self, source: str) -> Fit | None:
+        """What is fitted for a model: `fit`, or nothing where no head is scored. source: as in `signature`."""
+        return self.fit if self.protocol.scores_head(source) else None
+
     def signature(self, source: str, metric: str | None = None) -> str:
         """The protocol in one line, to be printed beside a number (the idea of sacrebleu, Post 2018).
 
@@ -194,7 +198,8 @@ class TaskSpec(Card):
             source: origin of the model's output, such as `decoder` or `tokens:mean`, named by its family.
             metric: name to put in front; None leaves it out.
         """
-        head = [f"head:{self.fit.head}"] if self.fit is not None else []
+        fit = self.fitted(source)
+        head = [f"head:{fit.head}"] if fit is not None else []
         fields = [*self.protocol.signature(source, self.data.options), *head]
         return "│".join([*([metric] if metric else []), *fields, f"v{self.version}"])
 

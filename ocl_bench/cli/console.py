@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..core.terminal import is_plain
+from ..core.terminal import is_plain, paragraphs
 from ..core.text_tables import text_table
 from .consoles import PIPE_WIDTH, PlainConsole, TabbedConsole
 
@@ -46,25 +46,16 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     """Print the row of a result, the floors and ceilings below it, the signature and the speed."""
     from ..results.ranks_with import reasons_against_ranking
 
-    task, counts = result.task, result.counts
-    table = _by_metric if len(result.metrics) > MOST_COLUMNS else _by_model
-    shown = table(result, references)
-    wide = console.options.update(max_width=_ENDLESS)
-    if (
-        table is _by_model
-        and console.width < PIPE_WIDTH
-        and console.measure(shown, options=wide).maximum > console.width
-    ):
-        shown = _by_model(result, references, folded=True)
-    console.print(shown)
+    task, counts, unit = result.task, result.counts, unit_of(result)
+    console.print(_fitting_table(console, result, references))
     for reason in reasons_against_ranking(result):
-        console.print(f"not ranked: {escape(reason.message)}", soft_wrap=True)
-    unit = unit_of(result)
+        console.print(f"not ranked: {escape(reason.message)}")
     console.print(f"value ± half of the 95 % bootstrap interval over n {unit}; {_images(result)}")
-    if counts.single_object_share is not None and any(name.startswith("fg_ari") for name in result.metrics):
-        share = 100 * counts.single_object_share
-        console.print(f"{share:.1f} % of the {unit} show one object: FG-ARI is 1 there for one segment, 0 for more")
-    console.print(f"signature: {escape(task.signature)}", soft_wrap=True)
+    if counts.single_object_share and any(name.startswith("fg_ari") for name in result.metrics):
+        single = round(counts.single_object_share * counts.scored)
+        rule = "FG-ARI is 1 there if one segment covers the object, and 0 if it is split"
+        console.print(f"{single} of {counts.scored} {unit} show a single object: {rule}")
+    _print_signature(console, task.signature)
     model = result.model
     seen = f"; images of {model.input_size} x {model.input_size} pixels" if model.input_size else ""
     console.print(f"supervision in training: {model.supervision}; privilege at inference: {model.privilege}{seen}")
@@ -73,10 +64,28 @@ def print_result(console: Console, result: Result, references: Sequence[Result] 
     for remark in result.identity.remarks:
         console.print(remark)
     for kind, number in counts.remarks.items():
-        console.print(f"remark: {number} {escape(kind)}", soft_wrap=True)
+        console.print(f"remark: {number} {escape(kind)}")
     rate = result.cost.images_per_second
     speed = f"{rate:.1f} {'frames' if unit == 'videos' else 'images'}/s" if rate else "no speed measured"
     console.print(f"{speed} on {escape(result.setup.device)} with {result.setup.threads} threads")
+
+
+def _fitting_table(console: Console, result: Result, references: Sequence[Result]) -> Table:
+    """The widest layout that fits: a column for each metric, these in few signs, or else a row for each metric."""
+    by_metric = _by_metric(result, references)
+    if len(result.metrics) > MOST_COLUMNS:
+        return by_metric
+    by_model = [_by_model(result, references, folded) for folded in (False, True)]
+    if not console.is_terminal:
+        return by_model[0]
+    wide = console.options.update(max_width=_ENDLESS)
+    return next((one for one in by_model if console.measure(one, options=wide).maximum <= console.width), by_metric)
+
+
+def _print_signature(console: Console, signature: str) -> None:
+    """Print a signature, on a terminal in lines that end with one of its fields."""
+    width = console.width if console.is_terminal else _ENDLESS
+    console.print(escape(_fold(f"signature: {signature}", width, "│")), soft_wrap=True)
 
 
 def _by_model(result: Result, references: Sequence[Result], folded: bool = False) -> Table:
@@ -98,10 +107,10 @@ def _by_model(result: Result, references: Sequence[Result], folded: bool = False
     return table
 
 
-def _fold(text: str, width: int) -> str:
-    """A text in lines of up to `width` signs, cut at spaces and behind `_` and `-`; a longer word stays whole."""
+def _fold(text: str, width: int, behind: str = "_-") -> str:
+    """A text in lines of up to `width` signs, cut at spaces and behind some signs; a longer word stays whole."""
     lines = [""]
-    for part in re.findall(r"[^\s_-]*[_-]?\s*", text):
+    for part in re.findall(rf"[^\s{behind}]*[{behind}]?\s*", text):
         fits = len((lines[-1] + part).rstrip()) <= width
         lines = [*lines[:-1], lines[-1] + part] if fits else [*lines, part]
     return "\n".join(line.rstrip() for line in lines if line)
@@ -160,7 +169,7 @@ def print_plan(console: Console, rows: Sequence[dict[str, Any]], cost: dict[str,
     known = f"about {cost['minutes']:.0f} minutes on machines such as those that the cards name"
     unknown = f"; not recorded for {', '.join(cost['unknown'])}" if cost["unknown"] else ""
     waiting = cost["trainings"] - cost["finished"]
-    console.print(f"{waiting} trainings, {cost['images']} images: {known}{unknown}", soft_wrap=True)
+    console.print(f"{waiting} trainings, {cost['images']} images: {known}{unknown}")
 
 
 def unit_of(result: Result) -> str:
@@ -211,14 +220,17 @@ def format_metric(metric: MetricValue, n_header: int) -> str:
 
 
 def print_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
-    """Print one row for each check, with a remedy when it failed."""
-    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "skipped"}
+    """Print a row for each check that was run, with a remedy when it failed, and below them which were not."""
+    words = {True: "[green]pass[/]", False: "[red]FAIL[/]"}
     table = Table(title=escape(f"check-model {name}"), title_justify="left")
     for column in ("check", "", "found", "remedy"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(check.name, words[check.passed], escape(check.detail), escape(check.remedy))
+        if check.passed is not None:
+            table.add_row(check.name, words[check.passed], escape(check.detail), escape(check.remedy))
     console.print(table)
+    if skipped := [check.name for check in checks if check.passed is None]:
+        console.print(f"not run, because they need a usable prediction: {', '.join(skipped)}")
 
 
 def print_task(console: Console, task: TaskSpec) -> None:
@@ -230,7 +242,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
 
     console.print(f"[bold]{task.name}[/] v{task.version} ({task.family}): {escape(task.title)}")
     console.print(escape(task.reference))
-    console.print(f"signature: {escape(task.signature('<mask source>'))}", soft_wrap=True)
+    _print_signature(console, task.signature("<mask source>"))
     table = Table("field", "value", title="protocol", title_justify="left")
     for field, value in task.protocol.model_dump(exclude_none=True).items():
         for key, entry in _flat(field, value):
@@ -250,7 +262,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
         console.print(escape(f"  {key}: {value}"))
     for label, text in (("licence", data.licence), ("size on disk", data.size), ("get it", data.get)):
         if text:
-            console.print(f"{label}: {escape(text)}", soft_wrap=True)
+            console.print(f"{label}: {escape(text)}")
     if data.stand_in:
         names = dict.fromkeys((data.stand_in.scenes, data.stand_in.variant))
         unit = "videos" if find_family(task.family).unit == "videos" else "scenes"
@@ -262,7 +274,7 @@ def print_task(console: Console, task: TaskSpec) -> None:
     # The docstring of a reader's module is the description of its layout, and is kept in no other place.
     reader = READERS.get(data.reader)
     layout = inspect.getdoc(inspect.getmodule(reader)) if reader else None
-    console.print(escape(layout or f"reader '{data.reader}' is unknown"), soft_wrap=True)
+    console.print(escape("\n\n".join(paragraphs(layout or f"reader '{data.reader}' is unknown"))))
     if others := LAYOUTS.get(data.reader):
         console.print(f"\nalso read (docs/data.md): {', '.join(other.name for other in others)}")
 
@@ -280,7 +292,7 @@ def print_metrics(console: Console, names: Sequence[str]) -> None:
 
 def print_metric(console: Console, metric: Metric) -> None:
     """Print the definition of a metric: meaning, formula, range, edge cases, how a set's number is made, source."""
-    console.print(f"[bold]{metric.name}[/] ({', '.join(metric.families)}): {escape(metric.meaning)}", soft_wrap=True)
+    console.print(f"[bold]{metric.name}[/] ({', '.join(metric.families)}): {escape(metric.meaning)}")
     direction = "higher" if metric.direction > 0 else "lower"
     head = {True: "only of tasks with a head (field fit)", False: "only of tasks without a head", None: ""}[metric.head]
     for label, text in (
@@ -293,7 +305,7 @@ def print_metric(console: Console, metric: Metric) -> None:
         ("code", f"{metric.function.__module__}.{metric.function.__name__}" if metric.function else ""),
     ):
         if text:
-            console.print(f"{label + ':':14} {escape(text)}", soft_wrap=True)
+            console.print(f"{label + ':':14} {escape(text)}")
 
 
 def _arrow(metric: Metric) -> str:
@@ -308,7 +320,7 @@ def print_model(console: Console, card: ModelCard) -> None:
             table.add_row(escape(key), escape(entry))
     console.print(table)
     for note in card.notes:
-        console.print(f"• {escape(note)}", soft_wrap=True)
+        console.print(f"• {escape(note)}")
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:
@@ -335,7 +347,7 @@ def print_board(console: Console, board: Board) -> None:
             table.add_row(*map(Text, cells))
         console.print(table)
     for line in notes(board):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line))
 
 
 def print_best(console: Console, boards: Sequence[Board]) -> None:
@@ -366,7 +378,7 @@ def print_reproduction(console: Console, outcome: Reproduction) -> None:
         shown = ["none" if value is None else f"{value:.9f}" for value in values]
         cells.append([name, *shown, f"{difference:+.3g}" if difference else "0"])
     console.print(escape(outcome.stored.title))
-    console.print(escape(text_table(cells)), soft_wrap=True)
+    console.print(escape(text_table(cells)))
     if outcome.changes:
         console.print(f"not as it was: {escape(', '.join(outcome.changes))}")
     if outcome.same_rows is None:
@@ -378,7 +390,7 @@ def print_reproduction(console: Console, outcome: Reproduction) -> None:
         "rounding": f"equal up to rounding, the largest difference is {largest:.3g} ({name})",
         "different": f"no, {name} differs by {largest:.3g}",
     }
-    console.print(f"reproduced: {escape(said[outcome.verdict])}", soft_wrap=True)
+    console.print(f"reproduced: {escape(said[outcome.verdict])}")
 
 
 def print_paths(console: Console, paths: dict[str, Path | None]) -> None:

@@ -15,12 +15,12 @@ PIPE_WIDTH = 120
 
 
 class TabbedConsole(Console):
-    """Prints tables as columns between tabs, without lines and padding: for programs, files and pipes."""
+    """For programs, files and pipes: a text is one line, a table has tabs between its columns and no padding."""
 
     def print(self, *objects: Any, **keywords: Any) -> None:
         """Print the objects, as `Console` does, but for tables."""
         if not any(isinstance(one, Table) for one in objects):
-            super().print(*objects, **keywords)
+            super().print(*objects, **{"soft_wrap": True, **keywords})
             return
         for table in objects:
             title = [self._plain(table.title)] if table.title else []

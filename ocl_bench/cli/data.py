@@ -10,7 +10,7 @@ import typer
 from ..core import paths
 from ..core.errors import DataMissingError, UsageError
 from ..core.numbers import counted
-from .options import DataRoot, Json, print_json
+from .options import DataRoot, Json, print_json, print_line, print_next
 
 if TYPE_CHECKING:
     from ..cards.task import TaskSpec
@@ -37,9 +37,9 @@ def where(
         print_json([asdict(place) for place in places])
     else:
         for place in places:
-            typer.echo(f"{'found  ' if place.found else 'missing'}  {place.task}: {place.found or place.problem}")
+            print_line(f"{'found  ' if place.found else 'missing'}  {place.task}: {place.found or place.problem}")
         text = "the first sample of each task was looked for; `ocl-bench data verify` counts them"
-        typer.echo(text, err=True)
+        print_line(text, err=True)
     raise typer.Exit(0 if all(place.found for place in places) else 3)
 
 
@@ -60,14 +60,14 @@ def get(
     data_set, root = find_data_set(name), _folder(data_root)
     archives = data_set.files()
     for line in announce(data_set, archives, root):
-        typer.echo(line)
+        print_line(line)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was downloaded: nobody can be asked here; add --yes to accept size and terms")
         typer.confirm("download?", abort=True)
     count = get_archives(archives, root, keep=keep)
     typer.echo(f"written: {count} files below {root}")
-    typer.echo(f"next: ocl-bench data verify {name} --data-root {root}")
+    print_next(f"ocl-bench data verify {name} --data-root {root}")
 
 
 @data.command()
@@ -84,9 +84,9 @@ def verify(name: Name, data_root: DataRoot = None, json: Json = False) -> None:
         for check in checks:
             word = "ok    " if not check.failed else "FAILED"
             samples = f"{counted(check.samples, 'sample')}, {check.tried} read, revision {check.revision}"
-            typer.echo(f"{word}  {check.task}: {samples}")
+            print_line(f"{word}  {check.task}: {samples}")
             for text in check.failed:
-                typer.echo(f"    {text}")
+                print_line(f"    {text}")
     raise typer.Exit(1 if any(check.failed for check in checks) else 0)
 
 
@@ -106,7 +106,7 @@ def link(
     typer.echo(f"written: {place} -> {place.resolve()}")
     places = look(_tasks_of(data_set), root)
     for found in places:
-        typer.echo(f"{'found  ' if found.found else 'missing'}  {found.task}: {found.found or found.problem}")
+        print_line(f"{'found  ' if found.found else 'missing'}  {found.task}: {found.found or found.problem}")
     if not any(found.found for found in places):
         raise DataMissingError(f"{target}: nothing was found there that a task of {name} reads; see docs/data.md")
 

@@ -11,7 +11,7 @@ import typer
 
 from ..cards.names import matching, model_names, suggest, task_names
 from ..core.errors import UsageError
-from .options import Json, What, print_json
+from .options import Json, What, print_json, print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,9 +100,10 @@ def _print_closest(wanted: Sequence[str], patterns: Sequence[str], family: str |
     for one in found:
         count = len(one.differing)
         text = f"{count} fields differ" if count > 1 else "1 field differs" if count else "all fields agree"
-        typer.echo(f"{one.task}: {text}")
+        of = f" (another family, {one.other_family}: only what both have is compared)" if one.other_family else ""
+        print_line(f"{one.task}: {text}{of}")
         for name, (own, asked) in one.differing.items():
-            typer.echo(f"  {name}: {_value(own)}, wanted {_value(asked)}")
+            print_line(f"  {name}: {_value(own)}, wanted {_value(asked)}")
 
 
 def _value(value: object) -> str:

@@ -40,6 +40,7 @@ from .options import (
     parse_workers,
     print_json,
     print_matrix,
+    print_next,
     print_result,
     split_option,
 )
@@ -205,7 +206,7 @@ def check(
         print_checks(make_console(), model, checks)
     failed = [entry for entry in checks if not entry.passed]
     if not failed and not json:
-        typer.echo(f"next: ocl-bench eval --model {model} --task {task} --limit 64")
+        print_next(f"ocl-bench eval --model {model} --task {task} --limit 64")
     raise typer.Exit(2 if failed else 0)
 
 
@@ -358,7 +359,7 @@ def tune(
         return
     print_tuning(make_console(), key, outcome["main"], outcome["tried"], outcome["best"])
     typer.echo(f"written: {outcome['path']}")
-    typer.echo(f"next: ocl-bench eval --model {model} --task {task} --option {key}={outcome['best']}")
+    print_next(f"ocl-bench eval --model {model} --task {task} --option {key}={outcome['best']}")
 
 
 def export(

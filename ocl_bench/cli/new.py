@@ -14,6 +14,7 @@ import typer
 
 from ..core.errors import UsageError
 from ..core.files import check_out
+from .options import print_next
 
 TEMPLATES = Path(__file__).parent / "templates"
 EXAMPLES = 16
@@ -74,7 +75,7 @@ def new(
         _write_images(data)
         typer.echo(f"written: {data} ({EXAMPLES} images and masks; put your own in their place)")
     for command in (f"pytest {folder}", *_NEXT[kind]):
-        typer.echo(f"next: {_filled(command, words)}")
+        print_next(_filled(command, words))
 
 
 def _is_usable(name: str) -> bool:

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from ..core.errors import DataMissingError, OclBenchError, UsageError
 from ..core.files import check_out
 from ..core.log import print_on_stderr
-from ..core.terminal import json_for
+from ..core.terminal import fitted, fitted_command, json_for
 from ..models.options import TypedOptions
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Annotations(StrEnum):
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A card name, name:SEED or path.py:build.")]
 TaskName = Annotated[str, typer.Option("--task", "-t", help="A card name or the path of a task card.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder with official data; by default OCL_BENCH_DATA.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the data of all tasks; by default OCL_BENCH_DATA.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
 Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -201,7 +201,7 @@ def print_result(
         print_result(console, result, references)
         print_paths(console, paths or {"result": result.path, "per image": result.rows_path})
         if next_command:
-            typer.echo(f"next: {next_command}")
+            print_next(next_command)
     print_failed(result.counts.failed, f"listed in {result.path}")
     _print_summaries([summary(result)], json)
 
@@ -300,13 +300,13 @@ def print_validation(validation: Validation) -> None:
     """Print one line for the file, and one for each problem and for each part that was not checked."""
     again = f", {validation.rescored} samples scored again" if validation.rescored else ""
     done = f"{validation.metrics} metrics computed again from {validation.images} rows{again}"
-    typer.echo(f"{'ok     ' if validation.valid else 'REFUSED'}  {validation.file}: {done}")
+    print_line(f"{'ok     ' if validation.valid else 'REFUSED'}  {validation.file}: {done}")
     for problem in validation.problems:
-        typer.echo(f"    {problem.field}: {problem.message}")
+        print_line(f"    {problem.field}: {problem.message}")
     for text in validation.skipped:
-        typer.echo(f"    not checked: {text}")
+        print_line(f"    not checked: {text}")
     for reason in validation.not_ranked if validation.valid else ():
-        typer.echo(f"    not ranked: {reason.message} ({reason.field})")
+        print_line(f"    not ranked: {reason.message} ({reason.field})")
 
 
 def exit_code(result: Result) -> int:
@@ -322,6 +322,16 @@ def own_stdout(json: bool) -> Iterator[None]:
         return
     with redirect_stdout(sys.stderr):
         yield
+
+
+def print_line(text: str, err: bool = False) -> None:
+    """Print a statement, on a terminal in lines that fit."""
+    typer.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
+
+
+def print_next(command: str, err: bool = False) -> None:
+    """Print the command to try next."""
+    typer.echo(fitted_command(command, sys.stderr if err else sys.stdout), err=err)
 
 
 def print_json(content: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UsageError
-from .options import DataRoot, Json, existing, out_folder, print_json
+from .options import DataRoot, Json, existing, out_folder, print_json, print_next
 
 
 def site(
@@ -31,7 +31,7 @@ def site(
         print_json({"written": [str(path) for path in written]})
         return
     typer.echo(f"written: {len(written)} pages")
-    typer.echo(f"next: open {out / 'index.html'}")
+    print_next(f"open {out / 'index.html'}")
 
 
 def figures(

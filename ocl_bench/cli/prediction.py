@@ -25,6 +25,7 @@ from .options import (
     parse_options,
     print_failed,
     print_json,
+    print_next,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def predict(
         typer.echo(f"written: {counted(written, 'id map')} in {out}{pictures}")
     print_failed(failed, "give --json to list them")
     if task is not None and not json:
-        typer.echo(
-            f"next: {shlex.join(['ocl-bench', 'score', '--task', task, '--masks', str(out), '--extent', 'crop'])}"
-        )
+        print_next(shlex.join(["ocl-bench", "score", "--task", task, "--masks", str(out), "--extent", "crop"]))
     raise typer.Exit(1 if failed else 0)
 
 

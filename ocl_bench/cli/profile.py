@@ -51,8 +51,8 @@ def print_profile(console: Console, profile: Profile) -> None:
     console.print(f"a pass has {profile.costs[0].frames} {unit}; FLOPs are 2 per multiply-add; see docs/profile.md")
     if two:
         console.print(f"ratio: {profile.costs[1].model} to {profile.costs[0].model}; of the time per frame, with 95 %")
-    console.print(f"memory: {method(profile.setup.device)}", soft_wrap=True)
-    console.print(f"setup: {escape(describe(profile))}", soft_wrap=True)
+    console.print(f"memory: {method(profile.setup.device)}")
+    console.print(f"setup: {escape(describe(profile))}")
 
 
 def _ratio(profile: Profile, name: str) -> str:

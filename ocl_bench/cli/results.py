@@ -20,6 +20,8 @@ from .options import (
     own_stdout,
     print_gate,
     print_json,
+    print_line,
+    print_next,
     print_validation,
     validation_content,
 )
@@ -90,7 +92,7 @@ def leaderboard(
             print_best(make_console(), boards)
     for path in written:
         typer.echo(f"written: {path}", err=layout != "text")
-    typer.echo(f"next: less {next(path for path in written if path.suffix == '.md')}", err=layout != "text")
+    print_next(f"less {next(path for path in written if path.suffix == '.md')}", err=layout != "text")
 
 
 def _tables(committed: bool) -> Path:
@@ -262,7 +264,7 @@ def submit(
         for file in submission.files:
             typer.echo(f"written: {file}")
         if submission.next:
-            typer.echo(f"next: {submission.next}")
+            print_line(f"next: {submission.next}")
     raise typer.Exit(0 if submission.files else 1)
 
 
@@ -313,3 +315,7 @@ def cite(
     typer.echo("\n\n".join(found.entries))
     for reference in found.unknown:
         typer.echo(f"no BibTeX here for: {reference}", err=True)
+    for name in found.own:
+        print_line(
+            f"{name} names no paper: cite the suite, and the paper of your data or model if there is one", err=True
+        )

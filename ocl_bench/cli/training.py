@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
-from .options import Json, Log, Options, out_folder, own_stdout, parse_options, print_json
+from .options import Json, Log, Options, out_folder, own_stdout, parse_options, print_json, print_line, print_next
 
 
 def train(
@@ -86,8 +86,8 @@ def train(
         return
     for name, value in record["numbers"].items():
         typer.echo(f"{name}: {value:.4f}")
-    typer.echo(f"{record['steps']} of {record['recipe']['steps']} steps; written: {record['weights']}")
-    typer.echo(f"next: {record['next']}")
+    print_line(f"{record['steps']} of {record['recipe']['steps']} steps; written: {record['weights']}")
+    print_next(record["next"])
 
 
 def _train_suite(
@@ -125,4 +125,4 @@ def _train_suite(
     if json:
         print_json({"trained": records, "cost": left})
     elif left["finished"] < left["trainings"]:
-        typer.echo(f"{left['trainings'] - left['finished']} trainings are left; the same command goes on with them")
+        print_line(f"{left['trainings'] - left['finished']} trainings are left; the same command goes on with them")

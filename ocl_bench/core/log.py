@@ -75,6 +75,23 @@ def print_on_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keep what other packages log off stderr, such as each try to reach the hub; an error of theirs is still raised.
+
+    names: of their loggers.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [other.level for other in loggers]
+    for other in loggers:
+        other.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for other, level in zip(loggers, levels, strict=True):
+            other.setLevel(level)
+
+
 def _rich_handler() -> logging.Handler:
     from rich.console import Console
     from rich.logging import RichHandler

@@ -1,14 +1,17 @@
-"""Output streams that cannot show every character: signs of the tables become ASCII, the rest an escape.
+"""Output streams: lines that fit a terminal, and text for streams that cannot show every character.
 
 A terminal or a log in latin-1, cp1252 or ASCII would otherwise end a command with a UnicodeEncodeError when the work is
-done and the table is printed.
+done and the table is printed. Signs of the tables become ASCII there, the rest an escape.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import re
+import shutil
 import sys
+import textwrap
 from typing import Any, TextIO
 
 _SIGNS = {
@@ -54,6 +57,35 @@ def is_plain(stream: TextIO) -> bool:
 def plain(text: str) -> str:
     """The text with ASCII in place of the signs of the tables."""
     return text.translate(_TABLE)
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """A line, cut at spaces where it is wider than the terminal; for a file or a pipe as it is. Paths stay whole."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a docstring: prose without its line breaks, and lists in columns as they are."""
+    blocks = re.split(r"\n\s*\n", text)
+    return [block if re.search(r"^ |\S {2,}\S", block, re.MULTILINE) else " ".join(block.split()) for block in blocks]
+
+
+def fitted_command(command: str, stream: TextIO) -> str:
+    """The line `next: <command>`; on a terminal that it does not fit, in lines that a shell reads as one command."""
+    line = f"next: {command}"
+    width = shutil.get_terminal_size().columns
+    if not stream.isatty() or len(line) <= width:
+        return line
+    # A comment and what stands in quotation marks stay whole: a break there would change the command.
+    first, *words = re.findall(r"# .*|(?:'[^']*'|[^\s'])+", line)
+    lines = [first]
+    for word in words:
+        fits = len(lines[-1]) + len(word) + len("  \\") <= width
+        lines = [*lines[:-1], f"{lines[-1]} {word}"] if fits else [*lines, f"    {word}"]
+    return " \\\n".join(lines)
 
 
 def json_for(stream: TextIO, text: str) -> str:

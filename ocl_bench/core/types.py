@@ -83,11 +83,13 @@ class Sample:
         id: name of the image, unique in its split.
         image: (H, W, 3) uint8 RGB.
         truth: annotation of the same size.
+        video: reads the video that the questions of the truth are about; None for a sample that has none.
     """
 
     id: str
     image: np.ndarray
     truth: Truth
+    video: Callable[[], Video] | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ class Model(Protocol):
         reads_video: whether it reads `batch.video`; otherwise frames are given as images and its slots are linked.
         whole_video: whether it needs all frames of a video in one batch.
         reads_boxes: whether its embedding attends within `batch.boxes`.
+        answers_questions: whether it answers `batch.questions` by itself; otherwise a head is fitted on its slots.
     """
 
     def predict(self, batch: Batch) -> Prediction:

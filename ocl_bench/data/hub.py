@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import DataMissingError, UsageError
-from ..core.log import logger
+from ..core.log import logger, quiet
 from ..core.optional import import_optional
 
 _PATTERN = re.compile(r"hf:/+datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
@@ -54,9 +54,10 @@ def fetch(root: Path | str) -> HubFolder:
     if not offline:
         logger.info("fetching %s@%s from the Hugging Face hub (files in the cache are kept)", name, revision)
     try:
-        folder = snapshot_download(
-            name, repo_type="dataset", revision=revision, allow_patterns=list(_FILES), local_files_only=offline
-        )
+        with quiet("huggingface_hub"):
+            folder = snapshot_download(
+                name, repo_type="dataset", revision=revision, allow_patterns=list(_FILES), local_files_only=offline
+            )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         how = "offline, and it is not in the cache; fetch it once online" if offline else "the hub cannot be reached"
         raise DataMissingError(f"{shown}: {how}") from error

@@ -89,8 +89,9 @@ def check_model(
     model = model if masks_from is None else WithMasks(model, masks_from)
     with left_as_found(model):
         loaded = get_model(model, checkpoint=checkpoint, options=options, device=device)
-        session_class = _VideoSession if find_family(spec.family).by_clips else _ImageSession
-        session = session_class(loaded, spec, get_adapter(spec, loaded), device)
+        adapter = get_adapter(spec, loaded)
+        session_class = _VideoSession if find_family(spec.family).by_clips(adapter) else _ImageSession
+        session = session_class(loaded, spec, adapter, device)
         checks: list[Check] = []
         for name, step, remedy in session.steps():
             if any(check.passed is False for check in checks[:3]):  # the other checks need a usable prediction
@@ -363,9 +364,9 @@ class _VideoSession(_ImageSession):
         halves, state = [], None
         for chosen in (list(range(BATCH // 2)), list(range(BATCH // 2, BATCH))):
             prediction = self._clip(chosen, self.images[chosen].clone(), chosen[0], state)
-            halves.append(self.adapter.check(prediction, len(chosen), self.loaded.name).masks)
+            halves.append(getattr(self.adapter.check(prediction, len(chosen), self.loaded.name), self._field()))
             state = prediction.state
-        return self._close(torch.cat([half.detach().cpu() for half in halves if half is not None]), "one clip and two")
+        return self._close(torch.cat([half.detach().cpu() for half in halves]), "one clip and two")
 
 
 def _pad_slots(masks: Tensor, slots: int) -> Tensor:

@@ -45,7 +45,7 @@ def agreement(plan: Plan) -> tuple[bool | None, bool | None]:
     """
     if plan.model.bundled or not getattr(plan.model.model, "sees_images", True):
         return None, None
-    predict = _first_clip if plan.family.by_clips else _first_batch
+    predict = _first_clip if plan.by_clips else _first_batch
     try:
         with fixed_arithmetic(plan.threads):
             first, again, apart = predict(plan), predict(plan), predict(plan, apart=True)

@@ -73,7 +73,7 @@ def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: No
 
 def _batches(plan: Plan, train: OpenData, left_out: list[int], kept: Path | None) -> Batches:
     """Truths and predictions of the fit split: of batches of images, or of videos, whose predictions are kept."""
-    if plan.family.by_clips:
+    if plan.by_clips:
         adapter = plan.family.for_data(plan.adapter, train)
         yield from video_predictions(replace(plan, data=train, adapter=adapter), left_out, kept)
         return

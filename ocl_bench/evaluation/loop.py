@@ -79,6 +79,7 @@ class GivenOutputs:
     by_seed: Mapping[int, Mapping[str, Any]]
     source: str
     sees_images: ClassVar[bool] = False
+    answers_questions: ClassVar[bool] = True
 
 
 class Runner:

@@ -87,6 +87,11 @@ class Plan:
         return find_family(self.task.family)
 
     @property
+    def by_clips(self) -> bool:
+        """Whether samples are videos that are read and predicted clip by clip."""
+        return self.family.by_clips(self.adapter)
+
+    @property
     def ids_sha256(self) -> str:
         """Hash of the sorted sample ids; their order does not matter."""
         return ids_hash(self.data.ids)
@@ -217,7 +222,9 @@ def make_plan(
     if not data.ids:
         raise UsageError(f"task {spec.name}: {data.root} holds no sample of split '{split or spec.data.split}'")
     adapter = find_family(spec.family).for_data(adapter, data)
-    if train is None:
+    if find_family(spec.family).whole(adapter):
+        train = None
+    elif train is None:
         train = open_train(spec, data, data_root, progress, verify)
     seeds = tuple(noise_seeds) if noise_seeds is not None else spec.noise_seeds
     if not seeds or len(set(seeds)) != len(seeds):

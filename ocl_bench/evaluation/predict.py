@@ -110,9 +110,8 @@ def segment_maps(plan: Plan, failed: list[Failure], *, progress: bool = True) ->
     Raises:
         UsageError: the model fails on everything (see `failures.Patience`).
     """
-    family = plan.family
-    maps = _of_videos if family.by_clips else _of_images
-    bar = progress_bar(f"{plan.model.name} on {plan.data.root}", len(plan.data.ids), progress, family.unit)
+    maps = _of_videos if plan.by_clips else _of_images
+    bar = progress_bar(f"{plan.model.name} on {plan.data.root}", len(plan.data.ids), progress, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
         for done, one in maps(plan, failed):
             if one is not None:

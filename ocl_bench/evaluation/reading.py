@@ -5,9 +5,9 @@ Processes that only read run this too (`workers.py`): it imports as little as it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -81,6 +81,11 @@ class ImageSource:
         return items, failed
 
 
+def video_of(found: Sample | Video) -> Video:
+    """The video that a reader gives, or that the questions of its sample are about."""
+    return cast(Callable[[], Video], found.video)() if isinstance(found, Sample) else found
+
+
 @dataclass(frozen=True)
 class Clip:
     """Frames of one video that are read together.
@@ -108,7 +113,7 @@ class ClipSource:
     def __call__(self, clip: Clip) -> list[Item]:
         """The prepared frames. Raises SampleError where one cannot be read, or is of another size than the first."""
         if self.opened is None or self.opened[0] != clip.position:
-            video = self.reader[clip.position]
+            video = video_of(self.reader[clip.position])
             _ = video.frames[clip.first]  # the frame that sets the size of the video, whoever reads the others
             self.opened = clip.position, video
         video = self.opened[1]

@@ -163,7 +163,7 @@ def _compute(
 
 def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:
     """The runner that computes the shards of the plan."""
-    if not plan.family.by_clips:
+    if not plan.by_clips:
         return Runner(plan, predictions)
     from .video_loop import VideoRunner
 

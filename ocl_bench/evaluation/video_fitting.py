@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 _FIELDS = ("masks", "slots")
-"""Fields that are kept of each frame."""
+"""Fields that are kept of each frame, where the adapter of the task needs them."""
 
 
 def video_predictions(
@@ -83,8 +83,10 @@ def _predicted(runner: VideoRunner, position: int, seed: int, kept: Path | None)
     return truth, prediction
 
 
-def _joined(parts: Sequence[Prediction], field: str) -> Tensor:
-    """A field of all clips, with as many slots as any of them has: the others get empty ones."""
+def _joined(parts: Sequence[Prediction], field: str) -> Tensor | None:
+    """A field of all clips, with as many slots as any of them has: the others get empty ones. None where it is None."""
+    if getattr(parts[0], field) is None:
+        return None
     tensors = [getattr(part, field).detach().cpu() for part in parts]
     if not tensors[0].is_floating_point():
         return torch.cat(tensors)
@@ -97,14 +99,16 @@ def _joined(parts: Sequence[Prediction], field: str) -> Tensor:
 def _read(path: Path, frames: int) -> Prediction | None:
     """A kept prediction of that many frames; None when it is missing, damaged, or that of another fit or video."""
     tensors = read_sealed(path, _key(path))
-    if tensors is None or set(tensors) != set(_FIELDS) or any(len(tensor) != frames for tensor in tensors.values()):
+    if not tensors or not set(tensors) <= set(_FIELDS) or any(len(tensor) != frames for tensor in tensors.values()):
         return None
-    return Prediction(masks=tensors["masks"], slots=tensors["slots"])
+    return Prediction(masks=tensors.get("masks"), slots=tensors.get("slots"))
 
 
 def _write(path: Path, prediction: Prediction) -> None:
     """Keep a prediction. Raises UsageError when the cache cannot be written."""
-    write_sealed(path, _key(path), {field: getattr(prediction, field).contiguous() for field in _FIELDS})
+    tensors = {field: getattr(prediction, field) for field in _FIELDS}
+    there = {field: tensor.contiguous() for field, tensor in tensors.items() if tensor is not None}
+    write_sealed(path, _key(path), there)
 
 
 def _key(path: Path) -> str:

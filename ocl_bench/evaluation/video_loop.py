@@ -21,7 +21,7 @@ from ..results.record import Failure
 from .behind import Behind
 from .failures import Patience, failure
 from .loop import input_size, on_device, predict_batch
-from .reading import Clip, ClipSource, Item, make_item
+from .reading import Clip, ClipSource, Item, make_item, video_of
 from .shards import Shard, to_frame
 from .workers import Outcome, attempted, read_ahead
 
@@ -150,7 +150,7 @@ class VideoRunner:
 
     def _open(self, position: int, fitting: bool = False) -> _Opened:
         """As `video`."""
-        video: Video = self.plan.data.reader[position]
+        video = video_of(self.plan.data.reader[position])
         if not len(video):
             raise SampleError(video.id, "has no frame")
         return _Opened(video, self.plan.family.clip(self.adapter, video, fitting))

@@ -119,7 +119,7 @@ class ClipAdapter(Adapter, Protocol):
     """An adapter of videos that are read and predicted clip by clip; an output is that of a frame.
 
     Attributes:
-        alone: frames at the beginning of a video that are predicted before the model sees any later one.
+        alone: frames at the beginning of a video that are predicted before the model sees any later one; 0 for all.
     """
 
     alone: int
@@ -176,6 +176,12 @@ def _no_remarks(
     return {}
 
 
+def _by_frames(adapter: Adapter) -> bool:
+    """False: a video is a sequence of frames."""
+    del adapter
+    return False
+
+
 def _all_frames(adapter: Adapter, video: Video, fitting: bool) -> Sequence[int]:
     """Those of the whole video."""
     del adapter, fitting
@@ -212,7 +218,8 @@ class Family:
             the model saw (None for outputs from files) to what is odd about them: a number by text.
         clip: function from that adapter, a video, and whether a head is fitted on it, to the numbers of the frames that
             count. Without a frame, the video is left out: its row has no value.
-        whole: whether a video is one sample, such as the questions about it, and not a sequence of frames.
+        whole: function from that adapter to whether a video is one sample, such as the questions about it, and not a
+            sequence of frames. Nothing is fitted for such an adapter.
     """
 
     name: str
@@ -228,12 +235,11 @@ class Family:
     any_of: Callable[[Adapter], tuple[str, ...]] = _no_choice
     remarks: Callable[[Adapter, Sequence[Any], Sequence[tuple[int, int]], int | None], Mapping[str, int]] = _no_remarks
     clip: Callable[[Adapter, Video, bool], Sequence[int]] = _all_frames
-    whole: bool = False
+    whole: Callable[[Adapter], bool] = _by_frames
 
-    @property
-    def by_clips(self) -> bool:
+    def by_clips(self, adapter: Adapter) -> bool:
         """Whether samples are videos that are read and predicted clip by clip."""
-        return self.unit == "videos" and not self.whole
+        return self.unit == "videos" and not self.whole(adapter)
 
     def replayable(self, task: TaskSpec) -> bool:
         """Whether saved predictions of a task can be scored again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -113,6 +114,25 @@ def check_field(
     if value.ndim == 4 and (remedy := misplaced(field, "the features", value.shape)):
         raise UsageError(f"model {name}: Prediction.{field} has shape {tuple(value.shape)}", remedy)
     return value
+
+
+def check_video_slots(prediction: Prediction, size: int, name: str) -> Tensor:
+    """Return the slots (T, K, D) float32 of one video.
+
+    Args:
+        prediction: its `slots` are (1, T, K, D).
+        size: T.
+        name: name of the model, for messages.
+
+    Raises:
+        UsageError: the slots are not of this shape.
+    """
+    slots = prediction.slots
+    if not isinstance(slots, Tensor) or slots.ndim != 4 or len(slots) != 1:
+        got = tuple(slots.shape) if isinstance(slots, Tensor) else type(slots).__name__
+        raise UsageError(f"model {name}: Prediction.slots is {got}, expected for one video (1,{size},K,D)")
+    of_frames = replace(prediction, slots=slots[0])
+    return check_field(of_frames, "slots", (size, None, None), name).detach().float()
 
 
 def check_alike(field: str, found: Sequence[int], other: Sequence[int]) -> None:

@@ -23,9 +23,9 @@ from ..cards.protocols import Fit
 from ..cards.task import TaskSpec
 from ..core.errors import SampleError, UsageError
 from ..core.types import Prediction, Truth, Video
-from ..metrics.definitions.dynamics import HORIZONS
+from ..metrics.definitions.dynamics import HORIZONS, STEPS
 from .base import Batches, Family, Head
-from .checks import check_alike, check_field, finite_rows, missing
+from .checks import check_alike, check_video_slots, finite_rows, missing
 from .future import by_horizon, entries, mask_values, segments_of
 from .heads.positions import fit_positions, located_slots, match_slots, places_of
 from .heads.rollouter import SETTLED, FittedRollouter, SlotVideo, fit_rollouter, history_of
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 _NEED = "visual prediction needs the slots (1,T,K,D) of a video and their masks"
 _ERRORS = tuple(f"{name}{end}" for name in ("slot_error", "copy_error") for end in ("", *(f"_{h}" for h in HORIZONS)))
+
+_CURVES = tuple(f"{STEPS}{name}" for name in ("position_error", "slot_error", "copy_error", "fg_ari_future"))
+"""Columns that hold a list with the value at each step."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,7 @@ class Dynamics:
             raise self.methods.sees_future()
         if checked.slots is None:
             raise missing(checked, name, "slots", _NEED)
-        if not isinstance(checked.slots, Tensor) or checked.slots.ndim != 4 or len(checked.slots) != 1:
-            got = tuple(checked.slots.shape) if isinstance(checked.slots, Tensor) else type(checked.slots).__name__
-            raise UsageError(f"model {name}: Prediction.slots is {got}, expected for one video (1,{size},K,D)")
-        of_frames = replace(checked, slots=checked.slots[0])
-        slots = check_field(of_frames, "slots", (size, None, None), name).detach().float()
+        slots = check_video_slots(checked, size, name)
         masks = cast(Tensor, checked.masks)
         number = masks.shape[1] if masks.ndim == 4 else int(masks.max()) + 1
         if number > slots.shape[1] or (masks.ndim == 4 and number != slots.shape[1]):
@@ -225,8 +224,9 @@ class Dynamics:
         return replace(self, head=head)
 
     def columns(self, task: TaskSpec) -> dict[str, str]:
-        """A column for each metric, the sums of squared errors, the number of frames, and the image `PROPERTIES`."""
-        return dict.fromkeys((*task.metrics, *_ERRORS, "n_frames", *PROPERTIES), "float64")
+        """A column for each metric, sums of squared errors, frames, image `PROPERTIES`, and lists of steps."""
+        numbers = dict.fromkeys((*task.metrics, *_ERRORS, "n_frames", *PROPERTIES), "float64")
+        return {**numbers, **dict.fromkeys(_CURVES, "object")}
 
     def tally(self, task: TaskSpec) -> ClipTally:
         """A new `ClipTally` for one video."""
@@ -333,9 +333,9 @@ class ClipTally:
         return np.divide(total, number, out=np.full(len(future), np.nan), where=number > 0)
 
 
-def _slot_errors(predicted: Tensor, future: Tensor, last: Tensor) -> dict[str, float]:
+def _slot_errors(predicted: Tensor, future: Tensor, last: Tensor) -> dict[str, Any]:
     """Sums of squared errors of predicted and of repeated slots, and their ratio, for all steps and each horizon."""
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     sums = {}
     for name, guess in (("slot_error", predicted), ("copy_error", last.expand_as(future))):
         errors = (guess - future).double().square().sum(dim=(1, 2)).cpu().numpy()

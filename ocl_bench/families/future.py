@@ -13,7 +13,7 @@ from ..cards.dynamics import DynamicsProtocol
 from ..cards.task import TaskSpec
 from ..core.types import VOID, Truth
 from ..metrics import compute
-from ..metrics.definitions.dynamics import HORIZONS
+from ..metrics.definitions.dynamics import HORIZONS, STEPS
 from ..metrics.prediction import box_recall, with_background_slot
 from .discovery import label_map
 
@@ -36,11 +36,12 @@ def _in_view(frame: Truth) -> set[int]:
     return {int(label) for label in np.unique(frame.labels) if label > 0}
 
 
-def by_horizon(name: str, steps: np.ndarray, *, total: bool = False) -> dict[str, float]:
-    """Mean, or sum, of the values of all predicted steps (steps,) that are not NaN, and of those of each horizon."""
+def by_horizon(name: str, steps: np.ndarray, *, total: bool = False) -> dict[str, Any]:
+    """Mean, or sum, of the values of all steps (steps,) that are not NaN, those of each horizon, and the list."""
     parts = {name: steps} | {f"{name}_{end}": steps[first - 1 : last] for end, (first, last) in HORIZONS.items()}
     known = {key: part[~np.isnan(part)] for key, part in parts.items()}
-    return {key: float(part.sum() if total else part.mean()) if len(part) else np.nan for key, part in known.items()}
+    numbers = {key: float(part.sum() if total else part.mean()) if len(part) else np.nan for key, part in known.items()}
+    return {**numbers, f"{STEPS}{name}": steps.tolist()}
 
 
 def segments_of(masks: Tensor, shape: tuple[int, int], undecided: str) -> np.ndarray:
@@ -51,7 +52,7 @@ def segments_of(masks: Tensor, shape: tuple[int, int], undecided: str) -> np.nda
     return with_background_slot(large.cpu().numpy())
 
 
-def mask_values(task: TaskSpec, truth: Sequence[Truth], segments: np.ndarray, objects: np.ndarray) -> dict[str, float]:
+def mask_values(task: TaskSpec, truth: Sequence[Truth], segments: np.ndarray, objects: np.ndarray) -> dict[str, Any]:
     """The metrics of the masks of predicted slots.
 
     Args:
@@ -65,7 +66,7 @@ def mask_values(task: TaskSpec, truth: Sequence[Truth], segments: np.ndarray, ob
     if protocol.unseen == "drop":
         labels = np.where((labels > 0) & ~np.isin(labels, objects), VOID, labels)
     rules: dict[str, Any] = {"background": protocol.background, "empty": protocol.empty, "ignore_index": None}
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for name, (value, valid) in compute(_OF_STEPS, labels, segments, **rules).items():
         values |= by_horizon(_OF_STEPS[name], np.where(valid, value, np.nan))
     rows = (1, -1, labels.shape[2])  # all frames as one image: a slot is the same in each

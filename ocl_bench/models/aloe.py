@@ -16,6 +16,12 @@ from .checkpoints.export import read_checkpoint
 from .checkpoints.names import rename_keys
 from .layers.rollouter import transformer
 
+SIZES: dict[str, dict[str, int]] = {
+    "clevrer": {"frames": 25, "embedding": 14, "layers": 12, "heads": 8, "hidden": 512, "head_hidden": 128},
+    "embedded": {"frames": 8, "embedding": 12, "layers": 2, "heads": 4, "hidden": 128, "head_hidden": 64},
+}
+"""Sizes of the head: that of SlotFormer, and a small one that is fitted in a minute."""
+
 ALOE_NAMES = (
     (r"transformer_model\.CLS$", "summary"),
     (r"transformer_model\.(text|vision)_token$", r"\1_bits"),

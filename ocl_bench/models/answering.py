@@ -35,6 +35,8 @@ class Guessing:
         by_words: whether the template is the words, or else the kind of question.
     """
 
+    answers_questions = True
+
     def __init__(self, by_words: bool) -> None:
         self.by_words = by_words
 

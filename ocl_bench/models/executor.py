@@ -19,6 +19,7 @@ class Executor:
     """Answers with what the program of a question gives; without a program, or a value, there is no answer."""
 
     needs_truth = True
+    answers_questions = True
 
     def predict(self, batch: Batch, truth: Sequence[Truth]) -> Prediction:
         """Answers (B,) to the questions about each video. Raises DataMissingError for one without a simulation."""

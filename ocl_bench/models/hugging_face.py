@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataMissingError, OclBenchError, UsageError
+from ..core.log import quiet
 from ..core.optional import import_optional
 from ..core.types import Batch, Prediction
 from .checkpoints.vit import bare_backbone
@@ -138,15 +139,20 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def check_repository(subject: str, repo: str) -> None:
     """Raise DataMissingError for a folder that is not there: for all that cannot be a name on the hub.
 
+    That is also `checkpoints/mine` where there is a folder `checkpoints`.
+
     subject: start of the message, such as `option repo`.
     """
     hub = import_optional("huggingface_hub.utils", "hub", subject)
     if Path(repo).is_dir():
         return
+    missing = f"{subject}: there is no such folder: {Path(repo).absolute()}"
+    if len(Path(repo).parts) > 1 and Path(repo).parent.is_dir():
+        raise DataMissingError(missing)
     try:
         hub.validate_repo_id(repo)
     except hub.HFValidationError as error:
-        raise DataMissingError(f"{subject}: there is no such folder: {Path(repo).absolute()}") from error
+        raise DataMissingError(missing) from error
 
 
 def with_transformers(subject: str, load: Callable[[Any], Loaded]) -> Loaded:
@@ -162,7 +168,8 @@ def with_transformers(subject: str, load: Callable[[Any], Loaded]) -> Loaded:
     """
     transformers = import_optional("transformers", "hub", subject)
     try:
-        return load(transformers)
+        with quiet("huggingface_hub", "transformers"):
+            return load(transformers)
     except (OSError, ValueError) as error:
         if isinstance(error, OclBenchError):
             raise

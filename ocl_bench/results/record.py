@@ -294,8 +294,11 @@ class Result(_Section):
         return f"<p>{escape(self.title)}</p>{html_table(self._cells())}<p>{'<br>'.join(map(escape, self._below()))}</p>"
 
     def to_latex(self) -> str:
-        """The metrics as a LaTeX table, for the package booktabs."""
-        return latex_table(self._cells())
+        """The metrics as a LaTeX table, for the package booktabs, below comments that say what its numbers are."""
+        about = f"key {self.identity.key}, supervision: {self.model.supervision}, privilege: {self.model.privilege}"
+        samples = f"{self.counts.scored} of {self.counts.attempted} samples scored"
+        said = [self.title, *self._below(), about, f"{samples}; [ ] 95 % bootstrap interval over the n samples"]
+        return "\n".join([*(f"% {line.replace('│', '|')}" for line in said), latex_table(self._cells())])
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each sample and noise seed: `id`, `noise_seed`, the metrics, properties of the sample.

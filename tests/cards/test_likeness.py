@@ -28,6 +28,24 @@ def test_a_card_is_closest_to_itself_and_a_changed_field_is_named(tmp_path: Path
     assert second.task == "coco-discovery-spot" and len(second.differing) > 1
 
 
+def test_a_card_is_compared_with_its_own_family_first(tmp_path: Path) -> None:
+    """Of other families only what both have: a field that the other family lacks tells nothing about likeness."""
+    card = bundled("tasks") / "coco-detection.yaml"
+    found = closest([str(card)], task_names())
+    families = [get_task(one.task).family for one in found]
+    own = families.count("detection")
+    assert families[:own] == ["detection"] * own and own > 1
+    for one in found:
+        family = get_task(one.task).family
+        assert one.other_family == ("" if family == "detection" else family)
+        if one.other_family:
+            assert not {"family", "main"} & set(one.differing)
+            assert set(one.differing) <= set(fields_of(get_task(one.task))) & set(fields_of(get_task("coco-detection")))
+    (tmp_path / "mine.yaml").write_text(card.read_text())
+    shown = CliRunner().invoke(app, ["list", "--like", str(tmp_path / "mine.yaml"), "clevrtex"]).stdout
+    assert "(another family, discovery: only what both have is compared)" in shown.splitlines()[0]
+
+
 def test_only_the_named_fields_are_compared() -> None:
     found = closest(["input=224", "void=count", "reader=voc"], task_names())
     assert (found[0].task, found[0].differing) == ("voc-discovery-spot", {})

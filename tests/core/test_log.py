@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from ocl_bench.core import log
-from ocl_bench.core.log import duration, logger, print_on_stderr, progress_bar
+from ocl_bench.core.log import duration, logger, print_on_stderr, progress_bar, quiet
 
 
 class Terminal(io.StringIO):
@@ -128,3 +128,14 @@ def test_a_terminal_is_told_how_much_time_is_left(monkeypatch: pytest.MonkeyPatc
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
     bar = next(line for line in lines if " 25%" in line)
     assert bar.startswith("slotcontrast on [ytvis]") and bar.rstrip().endswith(" left") and len(bar) <= 80
+
+
+def test_what_another_package_logs_is_kept_back_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """The level of its logger is the one that it had before, also after an error."""
+    other, part = logging.getLogger("other_package"), logging.getLogger("other_package.part")
+    other.setLevel(logging.INFO)
+    with pytest.raises(OSError, match="unreachable"), quiet("other_package"):
+        part.warning("trying again in 1 s")
+        raise OSError("unreachable")
+    part.warning("heard")
+    assert [record.message for record in caplog.records] == ["heard"] and other.level == logging.INFO

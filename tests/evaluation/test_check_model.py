@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from tiny_evaluation import HERE, SlotModel
 
 from ocl_bench.cards.names import model_names
+from ocl_bench.cli.console import print_checks
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.evaluation.check_model import check_model, synthetic_images
@@ -81,6 +84,11 @@ def test_each_mistake_is_found_and_has_a_remedy(name: str) -> None:
 def test_without_a_usable_prediction_the_rest_is_skipped() -> None:
     checks = check_model(Changed(MISTAKES["fields and shapes"]))
     assert [check.passed for check in checks] == [True, False, *[None] * 9]
+    shown = io.StringIO()
+    print_checks(Console(file=shown, width=500), "broken", checks)
+    (line,) = [line for line in shown.getvalue().splitlines() if "finite values" in line]
+    assert line.startswith("not run, because they need a usable prediction: finite values, input unchanged, ")
+    assert "skipped" not in shown.getvalue()
 
 
 def test_label_maps_are_checked_too() -> None:

@@ -134,7 +134,9 @@ def test_slots_that_know_nothing_place_objects_in_the_mean(tmp_path: Path) -> No
 def test_values_by_horizon() -> None:
     steps = np.arange(1.0, 13.0)
     steps[1] = np.nan
-    assert by_horizon("m", steps) == {"m": 76 / 11, "m_1_5": 13 / 4, "m_6_10": 8.0, "m_11_on": 11.5}
+    found = by_horizon("m", steps)
+    np.testing.assert_array_equal(found.pop("steps_m"), steps)
+    assert found == {"m": 76 / 11, "m_1_5": 13 / 4, "m_6_10": 8.0, "m_11_on": 11.5}
     assert by_horizon("m", steps, total=True)["m_1_5"] == 13
     assert np.isnan(by_horizon("m", steps[:3])["m_6_10"])
 

@@ -18,7 +18,6 @@ from ocl_bench.core.questions import CHOICE_KINDS, Choice, Question
 from ocl_bench.core.types import Batch, Prediction
 from ocl_bench.data import open_data
 from ocl_bench.data.clevrer.questions import read_answers, read_questions, write_answers
-from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
 from ocl_bench.evaluation.supplied.score import score_masks
@@ -161,6 +160,8 @@ def test_masks_are_no_answers(root: Path, tmp_path: Path) -> None:
 class Answering:
     """Answers from the texts alone; remembers what it was asked."""
 
+    answers_questions = True
+
     def __init__(self, answers: Any = None) -> None:
         self.asked: list[Question] = []
         self.given = answers
@@ -214,9 +215,3 @@ def test_answers_that_cannot_be_used(answers: Any, error: type[Exception], messa
 
     with pytest.raises(error, match=message):
         run(plan(Wrong(), root), progress=False)
-
-
-def test_a_slot_model_does_not_answer(root: Path) -> None:
-    """A model card names the family, or its model is not asked."""
-    with pytest.raises(NotApplicableError, match="model dias does not do reasoning"):
-        evaluate("dias", TASK, data_root=root, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ def small_videos() -> tuple[RenderedCollisions, ...]:
     return tuple(render_collisions(sample_world(1, "test", index), 32) for index in (0, 1))
 
 
-def clevrer_tree(folder: Path) -> Path:
-    """Write two videos of the split val; returns the data root."""
-    write(folder, "val", small_videos(), 0)
+def clevrer_tree(folder: Path, splits: Sequence[str] = ("val",)) -> Path:
+    """Write two videos of each split; returns the data root."""
+    for split in splits:
+        write(folder, split, small_videos(), 0)
     return folder
 
 

@@ -79,4 +79,4 @@ def test_cards(name: str, tmp_path: Path) -> None:
     assert card.role == "floor" and card.families == families
     result = evaluate(name, "clevrer-reasoning", limit=2, results=tmp_path, progress=False)
     assert result.counts.scored == 2 and result.metrics["n_unanswered"].value == 0
-    assert result.metrics["descriptive"].signature == "descriptive│from:answers│match:id│missing:wrong│v1"
+    assert result.metrics["descriptive"].signature == "descriptive│from:answers│match:id│missing:wrong│v2"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ocl_bench.cards.names import model_names, task_names
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
+from ocl_bench.core.paths import bundled
 from ocl_bench.results.citations import citations
 
 
@@ -40,7 +41,7 @@ def test_every_card_has_what_it_cites() -> None:
 
 def test_the_verb_prints_entries_alone_and_refuses_unknown_names() -> None:
     printed = CliRunner().invoke(app, ["cite", "grid", "slotcon"])
-    assert printed.exit_code == 0 and not printed.stderr
+    assert printed.exit_code == 0 and "slotcon" not in printed.stderr
     assert [line for line in printed.stdout.splitlines() if line.startswith("@")] == [
         "@software{ocl-bench,",
         "@inproceedings{slotcon2022,",
@@ -58,3 +59,20 @@ def test_a_paper_that_is_not_known_is_said(tmp_path: Path) -> None:
     assert found.unknown == ("Nobody et al., arXiv:2999.00001",) and "@inproceedings{clevrtex2021," in found.entries[1]
     printed = CliRunner().invoke(app, ["cite", str(card)])
     assert printed.stderr == "no BibTeX here for: Nobody et al., arXiv:2999.00001\n"
+
+
+def test_a_name_of_ones_own_has_the_suite_to_cite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card without a paper, and a name that only results have; a name that nothing has gets no far-fetched advice."""
+    made = CliRunner().invoke(app, ["new", "task", "mine", "--out", str(tmp_path / "card")])
+    assert made.exit_code == 0, made.output
+    result = bundled("leaderboards") / "results" / "clevrtex" / "grid.json"
+    text = result.read_text().replace('"name": "clevrtex"', '"name": "mine"')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "grid.json").write_text(text)
+    monkeypatch.setenv("OCL_BENCH_RESULTS", str(tmp_path))
+    for name in (str(tmp_path / "card" / "mine.yaml"), "mine"):
+        printed = CliRunner().invoke(app, ["cite", name])
+        assert printed.exit_code == 0 and printed.stdout.count("@") == 1, printed.output
+        assert printed.stderr.startswith(f"{name} names no paper: cite the suite")
+    with pytest.raises(UsageError, match="no card 'my-task'; see"):
+        citations(["my-task"])

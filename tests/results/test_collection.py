@@ -56,7 +56,19 @@ def test_the_rows_of_a_result_are_a_frame_and_have_its_mean() -> None:
 
 def test_latex_has_a_line_for_each_metric() -> None:
     result = ocl_bench.read_result(COMMITTED / "clevrtex" / "dias.json")
-    assert rf"mbo\_fg & {result.metrics['mbo_fg']} & 512 \\" in result.to_latex()
+    latex = result.to_latex()
+    assert rf"mbo\_fg & {result.metrics['mbo_fg']} & 512 \\" in latex
+    comments, table = latex.split("\\begin{tabular}")
+    assert comments.isascii() and all(line.startswith("% ") for line in comments.splitlines())
+    for said in (
+        result.model.name,
+        "clevrtex v1",
+        "signature: crop:",
+        result.identity.key,
+        "512 of 512",
+        "95 % bootstrap",
+    ):
+        assert said in comments and said not in table
 
 
 def test_filters_take_patterns_and_functions(results: ocl_bench.Results) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 
 from ...core.errors import SampleError, UsageError
 from ...core.files import parse_json, read_text
-from .facts import Thing
+from .facts import KINDS, Thing
 
 _REMEDY = "extract or download the annotations again"
 _TIMING = "stand-in.json"
 
 
 def annotation_of(root: Path, frames: Path) -> Path:
-    """The annotation of the video whose frames are in `frames`, `videos/<split>/video_10000-11000/video_10000`."""
+    """The annotation of a video. frames: `videos/<split>/video_10000-11000/video_10000`, or its film with `.mp4`."""
     _, split, part, name = frames.parts
-    stems = [text.replace("video_", "annotation_") for text in (part, name)]
+    stems = [text.replace("video_", "annotation_") for text in (part, Path(name).stem)]
     return root / "annotations" / split / stems[0] / f"{stems[1]}.json"
 
 
@@ -31,24 +31,26 @@ class Annotation:
     Attributes:
         locations: (T, G, 2) float64 on the ground; NaN for an object out of view.
         collisions: frame, and the positions of the two objects, the smaller one first.
+        things: the objects.
     """
 
     locations: np.ndarray
     collisions: tuple[tuple[int, int, int], ...]
+    things: tuple[Thing, ...]
 
     def touched(self, frame: int) -> frozenset[tuple[int, int]]:
         """The labels of each pair that has collided up to this frame; object k has label k + 1."""
         return frozenset((a + 1, b + 1) for at, a, b in self.collisions if at <= frame)
 
 
-def read_annotation(path: Path, name: str, things: Sequence[Thing], frames: int) -> Annotation:
+def read_annotation(path: Path, name: str, things: Sequence[Thing] | None, frames: int) -> Annotation:
     """Read an annotation.
 
     Args:
         path: of the annotation.
         name: of the video, for messages.
-        things: the objects. One that the annotation does not know, as proposals of a network may be wrong, has no
-            location. Collisions of objects that are not among them are left out.
+        things: the objects; None takes those of the annotation. One that the annotation does not know, as proposals of
+            a network may be wrong, has no location. Collisions of objects that are not among them are left out.
         frames: of the video.
 
     Raises:
@@ -57,11 +59,14 @@ def read_annotation(path: Path, name: str, things: Sequence[Thing], frames: int)
     try:
         content = parse_json(read_text(path))
         numbers = {_thing(entry): entry["object_id"] for entry in content["object_property"]}
+        if things is None:
+            things = sorted(numbers, key=KINDS.index)  # raises for one that CLEVRER does not have
         columns = {numbers[thing]: column for column, thing in enumerate(things) if thing in numbers}
         trajectory = content["motion_trajectory"]
         if sorted(moment["frame_id"] for moment in trajectory) != list(range(frames)):
             raise SampleError(name, f"{path}: has {len(trajectory)} frames, the video has {frames}; {_REMEDY}")
-        return Annotation(_locations(trajectory, columns, len(things)), _collisions(content["collision"], columns))
+        locations = _locations(trajectory, columns, len(things))
+        return Annotation(locations, _collisions(content["collision"], columns), tuple(things))
     except OSError as error:
         raise SampleError(name, f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:

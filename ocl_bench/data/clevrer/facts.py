@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 COLOURS = ("gray", "red", "blue", "green", "brown", "cyan", "purple", "yellow")
@@ -31,6 +32,10 @@ class Thing:
 
     def __str__(self) -> str:
         return f"{self.color} {self.material} {self.shape}"
+
+
+KINDS = tuple(Thing(*one) for one in product(COLOURS, MATERIALS, SHAPES))
+"""The 48 kinds of objects; the position of one is its category in the truth of a frame."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """CLEVRER (Yi et al., ICLR 2020, arXiv:1910.01442), below <data root>/CLEVRER or the data root itself.
 
     questions/<split>.json, or validation.json, for `content: questions`
-    videos/<split>/video_10000-11000/video_10000/000000.png    frames as pictures, for `content: frames`
+    videos/<split>/video_10000-11000/video_10000/000000.png    frames as pictures, or films, see `clevrer_videos`
     annotations/<split>/annotation_10000-11000/annotation_10000.json
     derender_proposals/proposal_10000.json, or sim_10000.json  masks of objects
     propnet_preds/sim_10000.json                               what happens and what would happen, for the `executor`
     stand-in.json                                              timing of videos that are shorter than the official ones
 
-Options of a card: `content`. `questions` gives one sample without pixels for each video, with the questions in its
-truth. `frames` gives videos; the masks are proposals of a network, as in SlotFormer, and exact ones in the stand-in. An
-object is told by its colour, material and shape, which no other object of the video has. Where it lies and what it has
-touched are known if the annotations are there.
+Options of a card: `content`. `questions` gives one black sample for each video, with the questions in its truth, and
+reads the video for models that need it, without masks. `frames` gives videos; the masks are proposals of a network, as
+in SlotFormer, and exact ones in the stand-in. An object is told by its colour, material and shape, which no other
+object of the video has. Where it lies and what it has touched are known if the annotations are there.
 """
 
 from __future__ import annotations
@@ -35,20 +35,15 @@ from ..clevrer.annotations import Annotation, annotation_of, read_annotation, re
 from ..clevrer.facts import Thing
 from ..clevrer.questions import read_questions, video_name, video_number
 from ..clevrer.simulations import OFFICIAL_FRAMES, read_facts, simulation_name
-from ..images import read_image
 from ..index import Manifest, take_manifest
 from ..options import check_split, parse_options
 from ..stand_ins.layouts import ensure_layout
-from .frames import files_below, lazy_video, list_files
+from .clevrer_videos import BROKEN, FILM, FRAMES, REMEDY, Footage, asked_video, find_videos, open_footage
+from .frames import files_below, lazy_video
 from .places import find_root, usual_places
 
-_FRAMES = (".png", ".jpg", ".jpeg")
-_REMEDY = "extract or download the video again"
 _NO_PIXELS = 8
 """Side of the black image of a sample that has questions only."""
-
-_BROKEN = {10_800: "its official annotation is broken"}
-"""Videos that are left out, as in SlotFormer."""
 
 _FILES = {"train": ("train.json",), "val": ("val.json", "validation.json")}
 
@@ -70,15 +65,14 @@ def open_clevrer(request: Request) -> OpenData:
     reader: QuestionReader | FrameReader
     limit = request.limit if tree is None else None
     if options.content == "questions":
-        reader = QuestionReader.open(_find_questions(places, request), limit)
+        reader = QuestionReader.open(_find_questions(places, request), request.split, limit)
     else:
         reader = FrameReader.open(_find(places, request, f"videos/{request.split}"), request.split, limit)
-    timing = read_timing(reader.root)
     if tree is not None:
-        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, timing=timing)
+        return OpenData(reader, "embedded", tree.revision, tree.root, reader.ids, tree.note, timing=reader.timing)
     note = f"data: CLEVRER {request.split} ({options.content}), {counted(len(reader), 'video')} of {reader.root}"
     revision = f"official-{reader.manifest.content}"
-    return OpenData(reader, "official", revision, reader.root, reader.ids, note, timing=timing)
+    return OpenData(reader, "official", revision, reader.root, reader.ids, note, timing=reader.timing)
 
 
 def _find(places: tuple[Path, ...], request: Request, wanted: str) -> Path:
@@ -102,17 +96,18 @@ def _find_questions(places: tuple[Path, ...], request: Request) -> Path:
 
 @dataclass(frozen=True)
 class QuestionReader(SampleSequence[Sample]):
-    """The videos of a file of questions, without their pixels."""
+    """The videos of a file of questions; their frames are read when they are asked for."""
 
     path: Path
+    split: str
     ids: tuple[str, ...]
     questions: Mapping[int, tuple[Question, ...]]
 
     @classmethod
-    def open(cls, path: Path, limit: int | None) -> QuestionReader:
+    def open(cls, path: Path, split: str, limit: int | None) -> QuestionReader:
         """Read the file and keep its first `limit` videos. Raises what `read_questions` raises."""
         questions = read_questions(path)
-        return cls(path, tuple(video_name(number) for number in list(questions)[:limit]), questions)
+        return cls(path, split, tuple(video_name(number) for number in list(questions)[:limit]), questions)
 
     @property
     def root(self) -> Path:
@@ -132,7 +127,17 @@ class QuestionReader(SampleSequence[Sample]):
         file = next((path for base in self._bases if (path := base / simulation_name(number)).is_file()), None)
         facts = partial(read_facts, file, name, self._seen) if file is not None else None
         labels = np.zeros((_NO_PIXELS, _NO_PIXELS), np.int16)
-        return Sample(name, black, Truth(labels, questions=self.questions[number], facts=facts))
+        truth = Truth(labels, questions=self.questions[number], facts=facts)
+        return Sample(name, black, truth, partial(self._video, name, truth))
+
+    def _video(self, name: str, truth: Truth) -> Video:
+        """The frames of a video, without masks. Raises what `asked_video` raises."""
+        root = next((base for base in self._bases if (base / "videos" / self.split).is_dir()), None)
+        if root is None:
+            looked = " or ".join(str(base / "videos" / self.split) for base in self._bases)
+            remedy = "slots need the videos: get them from clevrer.csail.mit.edu, see docs/clevrer.md"
+            raise DataMissingError(f"no folder of videos: {looked}", remedy)
+        return asked_video(root, self.split, name, truth)
 
     @property
     def _bases(self) -> tuple[Path, Path]:
@@ -140,40 +145,50 @@ class QuestionReader(SampleSequence[Sample]):
         return self.root.parent, self.root
 
     @cached_property
+    def timing(self) -> dict[str, int]:
+        """As `read_timing` says."""
+        return next((found for base in self._bases if (found := read_timing(base))), {})
+
+    @property
     def _seen(self) -> int:
         """Frames of a video before its end."""
-        timing = next((found for base in self._bases if (found := read_timing(base))), {})
-        return timing.get("seen_frames", OFFICIAL_FRAMES)
+        return self.timing.get("seen_frames", OFFICIAL_FRAMES)
 
 
 @dataclass(frozen=True)
 class FrameReader(SampleSequence[Video]):
-    """The videos of a split with masks from proposals. Files are read when a video or a frame is asked for."""
+    """The videos of a split with masks from proposals. Files are read when a video or a frame is asked for.
+
+    places: name of each video -> its folder of frames or its film, relative to the root.
+    """
 
     root: Path
     ids: tuple[str, ...]
-    folders: Mapping[str, Path]
+    places: Mapping[str, Path]
 
     @classmethod
     def open(cls, root: Path, split: str, limit: int | None) -> FrameReader:
-        """Find the folders of frames of the first `limit` videos. Raises DataMissingError without any."""
-        place = root / "videos" / split
-        found = {path.name: path.relative_to(root) for path in sorted(place.glob("video_*/video_*")) if path.is_dir()}
-        found = {name: path for name, path in found.items() if video_number(name) not in _BROKEN}
+        """Find the frames of the first `limit` videos. Raises DataMissingError without any."""
+        found = {name: path for name, path in find_videos(root, split).items() if video_number(name) not in BROKEN}
         if not found:
-            films = next(place.glob("**/*.mp4"), None)
-            hint = f"; {films.name} is a film, extract its frames to {films.stem}/000000.png .." if films else ""
-            raise DataMissingError(f"{place}: no folder video_*/video_NNNNN with frames{hint}")
+            place = root / "videos" / split
+            raise DataMissingError(f"{place}: no folder video_*/video_NNNNN with frames, and no film video_NNNNN.mp4")
         ids = tuple(found)[:limit]
         return cls(root, ids, {name: found[name] for name in ids})
 
     @cached_property
     def manifest(self) -> Manifest:
         """All frames, the proposals, and the annotations that are there."""
-        annotations = [path for folder in self.folders.values() if (path := annotation_of(self.root, folder)).is_file()]
+        annotations = [path for place in self.places.values() if (path := annotation_of(self.root, place)).is_file()]
         truth = [*(self._proposals(name) for name in self.ids), *annotations]
         names = [path.relative_to(self.root).as_posix() for path in truth]
-        return take_manifest(self.root, files_below(self.root, self.folders.values(), _FRAMES), names)
+        films = [place.as_posix() for place in self.places.values() if place.suffix.lower() == FILM]
+        return take_manifest(self.root, [*files_below(self.root, self.places.values(), FRAMES), *films], names)
+
+    @property
+    def timing(self) -> dict[str, int]:
+        """As `read_timing` says."""
+        return read_timing(self.root)
 
     def _proposals(self, name: str) -> Path:
         number, place = name.removeprefix("video_"), self.root / "derender_proposals"
@@ -183,24 +198,22 @@ class FrameReader(SampleSequence[Video]):
     def __getitem__(self, index: int) -> Video:
         """Video `index`. Raises SampleError for proposals or annotations that are broken or of another length."""
         name = self.ids[range(len(self))[index]]
-        files = list_files(self.root / self.folders[name], _FRAMES, name)
-        names = sorted(files)
-        path = self._proposals(name)
+        footage = open_footage(self.root / self.places[name], name)
+        names, path = footage.names, self._proposals(name)
         frames = _frames_of(path, name)
         if set(frames) - set(range(len(names))):
-            raise SampleError(name, f"{path}: has frame {max(frames)}, the video has {len(names)} frames; {_REMEDY}")
+            raise SampleError(name, f"{path}: has frame {max(frames)}, the video has {len(names)} frames; {REMEDY}")
         things = _things(frames, path, name)
         numbers = {thing: number for number, thing in enumerate(things, start=1)}
-        place = annotation_of(self.root, self.folders[name])
+        place = annotation_of(self.root, self.places[name])
         annotation = read_annotation(place, name, things, len(names)) if place.is_file() else None
-        read = partial(self._frame, name, files, names, frames, numbers, annotation, path)
-        return lazy_video(name, names, read, _REMEDY)
+        read = partial(self._frame, name, footage, frames, numbers, annotation, path)
+        return lazy_video(name, names, read, REMEDY)
 
     def _frame(
         self,
         name: str,
-        files: Mapping[str, str],
-        names: list[str],
+        footage: Footage,
         frames: Mapping[int, list[Any]],
         numbers: Mapping[Thing, int],
         annotation: Annotation | None,
@@ -208,9 +221,9 @@ class FrameReader(SampleSequence[Video]):
         position: int,
     ) -> Sample:
         """One frame. A frame without proposals (NS-DR has every fifth only) raises SampleError."""
-        image = read_image(self.root / self.folders[name] / files[names[position]], name, remedy=_REMEDY)
+        image = footage.image(position)
         if position not in frames:
-            raise SampleError(name, f"{path}: has no proposals of frame {position}; {_REMEDY}")
+            raise SampleError(name, f"{path}: has no proposals of frame {position}; {REMEDY}")
         labels = np.zeros(image.shape[:2], np.int16)
         for entry in frames[position]:
             mask = _mask(entry, image.shape[:2], path, name, position)
@@ -227,7 +240,7 @@ def _frames_of(path: Path, name: str) -> dict[int, list[Any]]:
         content = parse_json(read_text(path))
         frames = {int(frame["frame_index"]): frame["objects"] for frame in content["frames"]}
     except OSError as error:
-        raise SampleError(name, f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
+        raise SampleError(name, f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise SampleError(name, f"{path}: is no file of proposals ({type(error).__name__}: {error})") from error
     if not all(isinstance(objects, list) for objects in frames.values()):

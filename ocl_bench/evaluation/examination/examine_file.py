@@ -184,10 +184,11 @@ def _check_task(result: Result, task: TaskSpec | None) -> FieldProblems:
     for field, value in expected.items():
         if (stored := getattr(result.task, field)) != value:
             yield f"task.{field}", f"{stored!r} is not that of the card {task.name} v{task.version}, {value!r}"
-    if (task.fit is None) != (result.fit is None):
-        yield "fit", f"the card {task.name} fits {task.fit.head if task.fit else 'nothing'}"
-    elif task.fit is not None and result.fit is not None and result.fit.head != task.fit.head:
-        yield "fit.head", f"'{result.fit.head}' is not that of the card, '{task.fit.head}'"
+    fit = task.fitted(result.model.mask_source)
+    if (fit is None) != (result.fit is None):
+        yield "fit", f"the card {task.name} fits {fit.head if fit else 'nothing'}"
+    elif fit is not None and result.fit is not None and result.fit.head != fit.head:
+        yield "fit.head", f"'{result.fit.head}' is not that of the card, '{fit.head}'"
 
 
 def _check_key(result: Result, task: TaskSpec | None, skipped: list[str]) -> FieldProblems:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...core.errors import UsageError
 from ...models.contact import ContactReadout
 from ..base import Head
+from .fitting import mean_and_scale
 
 EPOCHS, BATCH, RATE, HIDDEN = 50, 64, 1e-3, 192
 _PREFIX = "readout."
@@ -44,9 +45,7 @@ def fit_contact(examples: Sequence[ContactExample], seed: int) -> Head:
     """
     if len({example.touch for example in examples}) < 2:
         raise UsageError("the fit split has not both objects that touch after the cut and objects that do not")
-    everything = torch.cat([example.slots.flatten(0, 1) for example in examples])
-    mean, scale = everything.mean(0), everything.std(0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+    mean, scale = mean_and_scale(torch.cat([example.slots.flatten(0, 1) for example in examples]))
     most = max(_pairable(example.slots) for example in examples)
     slots = torch.stack([_standard(example.slots, mean, scale, most) for example in examples])
     targets = torch.tensor([float(example.touch) for example in examples])

@@ -20,6 +20,7 @@ from ...core.errors import UsageError
 from ...models.layers.rollouter import SlotRollouter
 from ...models.slotformer import SIZES
 from ..base import Head
+from .fitting import mean_and_scale, used_slots, warmed_up
 
 STEPS_AHEAD = 5
 """Steps that are predicted in each step of the fit; the gradient runs through all of them."""
@@ -68,14 +69,12 @@ def fit_rollouter(videos: Sequence[SlotVideo], size: str, fit: Fit) -> Head:
     if not places:
         raise UsageError(f"the fit split has no {window} frames in a row in which no object comes into view")
     everything = torch.cat([video.slots.flatten(0, 1) for video in videos])
-    everything = everything[_used(everything)]
-    mean, scale = everything.mean(0), everything.std(0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+    mean, scale = mean_and_scale(everything[used_slots(everything)])
 
     def clip(place: tuple[int, int]) -> Tensor:
         """The standardised slots (T, K, D) of a window that are not empty in all of its frames."""
         frames = videos[place[0]].slots[place[1] : place[1] + window]
-        return ((frames[:, _used(frames.transpose(0, 1).flatten(1))] - mean) / scale).clone()
+        return ((frames[:, used_slots(frames.transpose(0, 1).flatten(1))] - mean) / scale).clone()
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.inference_mode(False):
         torch.manual_seed(fit.seed)  # weights, draws and dropout
@@ -92,11 +91,6 @@ def _network(size: str, slot_dim: int) -> SlotRollouter:
     return SlotRollouter(**{**SIZES[size], "slot_dim": slot_dim})
 
 
-def _used(slots: Tensor) -> Tensor:
-    """(N,) bool: the slots (N, ...) that are not zero everywhere."""
-    return slots.flatten(1).abs().amax(1) > 0
-
-
 def _descend(
     network: SlotRollouter, places: Sequence[tuple[int, int]], clip: Callable[[tuple[int, int]], Tensor], fit: Fit
 ) -> None:
@@ -107,9 +101,7 @@ def _descend(
     rate = fit.learning_rates[0] if fit.learning_rates else 1e-3
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=rate)
-    steps = max(fit.steps, 2)
-    # OneCycleLR divides by 0 where the warm-up is one step.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=max(0.05, 1.5 / steps))
+    schedule = warmed_up(optimizer, rate, fit.steps, 0.05)
     network.train()
     for _ in range(fit.steps):
         chosen = [clip(places[k]) for k in torch.randint(len(places), (fit.batch,)).tolist()]
@@ -147,7 +139,7 @@ class FittedRollouter:
     def __call__(self, slots: Tensor, steps: int) -> Tensor:
         """Slots (T, K, D) of seen frames -> the next (steps, K, D), on the device of the slots."""
         past = slots.cpu()[-self.network.history :]
-        used = _used(past.transpose(0, 1))
+        used = used_slots(past.transpose(0, 1))
         following = past.new_zeros(steps, *past.shape[1:])
         if used.any():
             with torch.inference_mode():

@@ -16,6 +16,9 @@ _STEPS = "mean over the predicted steps of a clip, then over clips"
 HORIZONS: dict[str, tuple[int, int | None]] = {"1_5": (1, 5), "6_10": (6, 10), "11_on": (11, None)}
 """End of a metric's name -> its first and last predicted step; None is the last one of the clip."""
 
+STEPS = "steps_"
+"""Begin of the columns of rows that hold a list: the value at each predicted step."""
+
 
 def _of_masks(name: str, meaning: str, formula: str, steps: str, low: float = 0.0) -> Metric:
     return Metric(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,9 @@ def read_content(path: str | Path) -> Mapping[Any, Any]:
             warnings.simplefilter("ignore", UserWarning)  # about pickles of another protocol than torch's
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            text = "damaged, or no checkpoint at all; download it again, or use safetensors or a torch state_dict"
+            raise UsageError(f"{path}: {text}") from error
         raise UsageError(f"{path}: refused, loading it could run code; save its state_dict instead") from error
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -60,6 +65,17 @@ def _is_web_page(path: Path) -> bool:
     """Whether a file begins like HTML, as the warnings and login pages of file hosts do."""
     with path.open("rb") as file:
         return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file is a whole pickle, alone or in a zip archive as torch writes it. Its commands are not run."""
+    if zipfile.is_zipfile(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in pickletools.genops(file)) > 0
+    except Exception:  # arbitrary bytes raise whatever they happen to mean
+        return False
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

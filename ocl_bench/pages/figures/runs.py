@@ -9,14 +9,19 @@ import numpy as np
 
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
-from ...core.types import Sample, Video
+from ...core.types import Sample
 from ...data.transforms import prepare
+from ...evaluation.references import one_of_each, stored_references
 from ...evaluation.supplied.label_maps import read_prediction
 from ...families.files import prediction_path
 from ...metrics import find_metric
+from ...tables.horizon import Curve, curves, of_the_model
+from ...tables.pictures.curves import write_curves
 from ...tables.pictures.overlays import Panel, choose, write_overlays
 from ...tables.pictures.storyboard import Strip, chosen_frames, write_storyboard
 from ..report.run import Run, open_run
+from ..report.strata import tables_of
+from ..report.views.base import scored_clip
 
 SIDE = 256
 """Side in pixels of the pictures of a figure."""
@@ -29,7 +34,7 @@ def run_figures(
     card: str | Path | TaskSpec | None = None,
     data_root: Path | None = None,
 ) -> list[Path]:
-    """Draw the best, median and worst samples of a run from its saved predictions; no model runs.
+    """Draw the best, median and worst samples of a run from its saved predictions, and its curves; no model runs.
 
     Args:
         place: a result file, or the folder with it.
@@ -48,7 +53,17 @@ def run_figures(
         known = ", ".join(sorted(_DRAW))
         raise UsageError(f"{place}: figures of runs are drawn of {known}; {run.task.family} has {run.family.view}")
     stem = f"{run.task.name}-{Path(str(run.result.path)).stem}"
-    return [_DRAW[run.family.view](run, out / f"{stem}.{kind}") for kind in formats]
+    written = [_DRAW[run.family.view](run, out / f"{stem}.{kind}") for kind in formats]
+    if found := curves_of(run):
+        written += [write_curves(out / f"{stem}-steps.{kind}", found, title=_title(run)) for kind in formats]
+    return written
+
+
+def curves_of(run: Run) -> dict[str, list[Curve]]:
+    """The curves of a run of visual prediction, with the stored floors and ceilings of its model; empty for others."""
+    references = of_the_model(stored_references(run.result, run.folders, run.task), [run.name])
+    tables = tables_of(one_of_each(references, [run.name]))
+    return curves([(run.name, "run", run.rows), *tables])
 
 
 def segments_of(run: Run, sample: Sample, name: str) -> np.ndarray:
@@ -89,7 +104,7 @@ def _storyboard(run: Run, path: Path) -> Path:
     strips = []
     for section, chosen in choose(list(values), per_section=1, direction=direction).items():
         for index in chosen:
-            video: Video = run.data.reader[position[str(values.index[index])]]
+            video, seen = scored_clip(run.task, run.data, run.data.reader[position[str(values.index[index])]])
             numbers = chosen_frames(len(video))
             frames = [video.frames[number] for number in numbers]
             images, truth = zip(*(pixels_of(frame, run.task) for frame in frames), strict=True)
@@ -97,7 +112,7 @@ def _storyboard(run: Run, path: Path) -> Path:
             found = [segments_of(run, frame, name) for frame, name in zip(frames, names, strict=True)]
             value = float(values.iloc[index])
             stacks = np.stack(images), np.stack(truth), np.stack(found)
-            strips.append(Strip(section, video.id, value, *stacks, numbers))
+            strips.append(Strip(section, video.id, value, *stacks, numbers, seen))
     return write_storyboard(path, strips, metric=main, title=_title(run))
 
 

@@ -12,11 +12,13 @@ from ...core.plot_style import PALETTE
 from ...evaluation.references import one_of_each, stored_references
 from ...metrics.mistakes import KINDS
 from ...results.record import Result
+from ...tables.horizon import of_the_model
 from ..render import render, write_page
 from .chart import line_chart
 from .diagnosis import diagnosis
 from .floors import best_floor
 from .head import head
+from .horizon import horizons
 from .pair import comparison
 from .run import Run, open_run
 from .samples import columns, mistake_columns, pictures
@@ -79,6 +81,8 @@ def report(
     drawn = pictures(runs, numbers["ids"], saved, beside, progress=progress)
     inside, files = _placed(drawn, inline, out)
     content = {**report_content(runs, one_of_each(stored, names), saved, beside), "comparison": compared}
+    of_steps = horizons(runs, one_of_each(of_the_model(stored, names), names))
+    content["strata"] = [line_chart(one) for one in of_steps] + content["strata"]
     data = {
         "runs": [one.name for one in runs],
         "unit": runs[0].family.unit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 WIDTH, HEIGHT = 460, 250
@@ -11,12 +11,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 118, 14, 46
 _LINE = 13
 """Least distance of two labels in pixels."""
 _MOST = {"floor": 2, "ceiling": 1}
-"""References in a chart; of floors and of ceilings those with the largest values."""
+"""References in a chart; of floors and of ceilings those with the best values."""
+_WRITTEN = 8
+"""Most names of strata on an axis: of more, as of steps, only some are written."""
 
 
 def line_chart(stratum: dict[str, Any]) -> dict[str, Any]:
     """Positions in pixels of the axis, the strata, and the lines of one entry of `strata`."""
-    lines = _chosen(stratum["lines"])
+    lines = _chosen(stratum["lines"], stratum["direction"])
     values = [value for line in lines for value in line["values"] if value is not None]
     low, high = min([0.0, *values]), max([*values, 0.0])
     step = _step(high - low)
@@ -48,18 +50,19 @@ def line_chart(stratum: dict[str, Any]) -> dict[str, Any]:
         "ticks": [{"y": round(y(low + step * n), 1), "text": f"{low + step * n:g}"[:5]} for n in range(ticks + 1)],
         "groups": [
             {"x": round(x(place), 1), "text": label, "count": number}
-            for place, (label, number) in enumerate(zip(stratum["labels"], stratum["counts"], strict=True))
+            for place, (label, number) in enumerate(zip_longest(stratum["labels"], stratum["counts"]))
+            if place % -(-count // _WRITTEN) == 0
         ],
         "drawn": drawn,
     }
 
 
-def _chosen(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _chosen(lines: Sequence[dict[str, Any]], direction: int) -> list[dict[str, Any]]:
     """All runs, and the best floors and ceilings: more lines could not be told apart."""
 
     def mean(line: dict[str, Any]) -> float:
         values = [value for value in line["values"] if value is not None]
-        return sum(values) / len(values) if values else float("-inf")
+        return direction * sum(values) / len(values) if values else float("-inf")
 
     chosen = [line for line in lines if line["role"] not in _MOST]
     for role, most in _MOST.items():

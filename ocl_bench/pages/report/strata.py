@@ -30,7 +30,7 @@ def strata(runs: Sequence[Run], references: Sequence[Result]) -> list[dict[str, 
     metric = _metric(runs[0])
     if metric is None:
         return []
-    tables = [(run.name, "run", run.rows) for run in runs] + _tables(references)
+    tables = [(run.name, "run", run.rows) for run in runs] + tables_of(references)
     found: list[dict[str, Any]] = []
     for name in _SHOWN:
         split = PROPERTIES[name]
@@ -65,7 +65,7 @@ def _metric(run: Run) -> str | None:
     return next((name for name in names if name.startswith("mbo")), next(iter(names), None))
 
 
-def _tables(references: Sequence[Result]) -> list[tuple[str, str, pandas.DataFrame]]:
+def tables_of(references: Sequence[Result]) -> list[tuple[str, str, pandas.DataFrame]]:
     """Name, role and rows of the floors and ceilings whose rows can be read."""
     tables = []
     for reference in references:

@@ -24,17 +24,20 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> No
     from rich.table import Table
 
     a, b = escape(comparisons[0].a), escape(comparisons[0].b)
-    table = Table(title=f"{a} minus {b}", title_justify="left")
-    for column in ("task", "metric", a, b, "difference [95 %]", "p (Holm)", "n", "rule"):
-        table.add_column(column, overflow="fold", no_wrap=column.startswith("difference"))
-    tests = Table("task", "metric", "p bootstrap", "p swap", "d_z", f"{a} wins", "finds", "seed pairs")
+    narrow: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=f"{a} minus {b}", title_justify="left", **narrow)
+    first, second = ("a", "b") if console.is_terminal else (a, b)  # names are long, and the title has them
+    for column in ("task", "metric", first, second, "difference [95 %]", "p (Holm)", "n", "rule"):
+        width = len("undecided") if column == "rule" else None
+        table.add_column(column, overflow="fold", no_wrap=column.startswith(("metric", "difference")), min_width=width)
+    tests = Table("task", "metric", "p bootstrap", "p swap", "d_z", f"{first} wins", "finds", "seed pairs", **narrow)
     for comparison in comparisons:
         name = [escape(comparison.task), f"{escape(comparison.metric)} {'↑' if comparison.direction > 0 else '↓'}"]
         table.add_row(*name, *map(escape, _values(comparison)))
         tests.add_row(*name, *map(escape, _tests(comparison)))
     console.print(table, tests)
     for line in _legend(comparisons):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line))
 
 
 def comparisons_text(comparisons: Sequence[Comparison]) -> str:

@@ -11,6 +11,7 @@ from ...cards.model import load_model_card
 from ...cards.names import get_task, is_task, model_names, name_of_file, suggest
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...results.config import read_config
 from ...results.record import Result, read_result
 from ...results.seeds import base_name
 from ...results.store import find
@@ -80,7 +81,7 @@ def cards_of(a: Side, b: Side, task: Tasks, folders: Sequence[Path]) -> list[Tas
     """The cards to compare on, once each. Raises UsageError when the two share no task."""
     if task is not None:
         tasks = task.split(",") if isinstance(task, str) else [task] if isinstance(task, Path | TaskSpec) else task
-        return [get_task(name.strip() if isinstance(name, str) else name) for name in tasks]
+        return [_card(name.strip(), folders) if isinstance(name, str) else get_task(name) for name in tasks]
     of_a, of_b = (_tasks(side, folders) for side in (a, b))
     common = [name for name in of_a if name in of_b]
     for side, names in ((a, of_a), (b, of_b)):
@@ -93,9 +94,22 @@ def cards_of(a: Side, b: Side, task: Tasks, folders: Sequence[Path]) -> list[Tas
             f"{', '.join(of_b) or 'none'} in {', '.join(map(str, folders))}; evaluate both on one task"
         )
     installed = [name for name in common if is_task(name)]
-    if not installed:
-        raise UsageError(f"task {common[0]} is not one of the suite; pass --task with the path of its card")
-    return [get_task(name) for name in installed]
+    return [_card(name, folders) for name in installed or common[:1]]
+
+
+def _card(task: str, folders: Sequence[Path]) -> TaskSpec:
+    """The card of a task by its name or path. That of your own task is found by what its results were asked for.
+
+    Raises UsageError for a task whose card is not where it was evaluated.
+    """
+    results = [] if is_task(task) or is_file(task) else find(folders, task)
+    if not results:
+        return get_task(task)
+    asked = (result.path.with_suffix(".yaml") for result in results if result.path is not None)
+    for path in {str(read_config(file).get("task")) for file in asked if file.is_file()}:
+        if path.endswith((".yaml", ".yml")) and Path(path).is_file() and (card := get_task(path)).name == task:
+            return card
+    raise UsageError(f"task {task} is not one of the suite; pass --task with the path of its card")
 
 
 def _tasks(side: Side, folders: Sequence[Path]) -> list[str]:

@@ -232,7 +232,8 @@ def _with_known_fits(rows: Sequence[Row]) -> list[Row]:
     """Give rows without a recorded fit split that of the other rows on the same embedded data.
 
     The fit split of a stand-in follows from the task card and the revision, which these rows share. On official data
-    nobody knows what an older head was fitted on, and such a row stays in a group of its own.
+    nobody knows what an older head was fitted on, and such a row stays in a group of its own. A floor or ceiling that
+    needs no head stands beside the rows that it bounds.
     """
     known: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
@@ -242,8 +243,10 @@ def _with_known_fits(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         fits = known.get((row.group.kind, row.group.revision, row.group.ids_sha256), set())
         # With two different known fits there is no telling which of them the older head had.
-        certain = row.group.kind == "embedded" and _unrecorded(row) and len(fits) == 1
-        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if certain else row)
+        certain = row.group.kind == "embedded" and _unrecorded(row)
+        bounds = not row.group.fit and row.role in ("floor", "ceiling")
+        known_fit = (certain or bounds) and len(fits) == 1
+        out.append(replace(row, group=replace(row.group, fit=next(iter(fits)))) if known_fit else row)
     return out
 
 

@@ -149,7 +149,9 @@ def _strip(plan: Plan, section: str, name: str, value: float) -> Strip:
             labels, truth = plan.adapter.picture(output, item.truth)
             frames.append((item.pixels, truth, labels))
     images, truth, prediction = (np.stack(part) for part in zip(*frames, strict=True))
-    return Strip(section, video.id, value, images, truth, prediction, tuple(sorted(wanted)))
+    return Strip(
+        section, video.id, value, images, truth, prediction, tuple(sorted(wanted)), runner.adapter.alone or None
+    )
 
 
 def _hits_and_misses(rows: pandas.Series) -> list[str]:

@@ -31,6 +31,7 @@ class Strip:
         truth: (N, h, w) integers; an object keeps its id over time. The size may differ from that of the images.
         prediction: (N, h', w') integers; a slot keeps its id over time.
         numbers: (N,) numbers of the frames in their video, from 0; they are written on the images.
+        seen: frames that the model saw, where it predicts later ones; None where it saw all.
     """
 
     section: str
@@ -40,6 +41,12 @@ class Strip:
     truth: np.ndarray
     prediction: np.ndarray
     numbers: tuple[int, ...]
+    seen: int | None = None
+
+    def text(self, column: int) -> str:
+        """What is written on the image of a column."""
+        number = self.numbers[column]
+        return f"{number}, predicted" if self.seen is not None and number >= self.seen else str(number)
 
 
 def chosen_frames(length: int, count: int = FRAMES) -> tuple[int, ...]:
@@ -52,7 +59,7 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
     """Write the strips as PNG, three rows each: image, truth, prediction.
 
     A segment has the colour of the object that its tube is matched with, and keeps it over time. A slot that jumps to
-    another object then shows in a wrong colour.
+    another object then shows in a wrong colour. On frames that the model did not see stands `predicted`.
     """
     tile, top, left, gap = 1.0, 0.5, 0.3, 0.3
     columns = max(len(strip.images) for strip in strips)
@@ -74,14 +81,14 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
                     axes.imshow(picture, interpolation="antialiased")
                     axes.set_axis_off()
                     if row == 0:
-                        _number(axes, strip.numbers[column])
+                        _write(axes, strip.text(column))
         return save_figure(figure, path)
 
 
-def _number(axes: Axes, number: int) -> None:
-    """Write the number of the frame into its upper left corner."""
+def _write(axes: Axes, text: str) -> None:
+    """Write into the upper left corner of a frame."""
     behind = {"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
-    axes.text(0.02, 0.97, str(number), transform=axes.transAxes, color="white", size=5, va="top", bbox=behind)
+    axes.text(0.02, 0.97, text, transform=axes.transAxes, color="white", size=5, va="top", bbox=behind)
 
 
 def _rows(strip: Strip) -> list[tuple[str, list[np.ndarray]]]:

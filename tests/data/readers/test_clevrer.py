@@ -16,6 +16,7 @@ from PIL import Image
 from ocl_bench.core.errors import DataMissingError, SampleError, UsageError
 from ocl_bench.core.types import OVERLAP
 from ocl_bench.data import open_data
+from ocl_bench.data.clevrer.facts import KINDS
 from ocl_bench.data.clevrer.questions import read_questions
 from ocl_bench.data.scenes.collisions import in_view, simulate
 
@@ -195,18 +196,79 @@ def test_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
         open_data(clevrer_card(), data_root=tmp_path / "empty")
     with pytest.raises(DataMissingError, match="no videos/val"):
         open_data(clevrer_card("frames"), data_root=tmp_path / "empty")
-    films = tmp_path / "films/CLEVRER/videos/val/video_10000-11000"
-    films.mkdir(parents=True)
-    (films / "video_10000.mp4").touch()
+    (tmp_path / "bare/CLEVRER/videos/val/video_10000-11000").mkdir(parents=True)
     with pytest.raises(
-        DataMissingError, match=r"video_10000.mp4 is a film, extract its frames to video_10000/000000.png"
+        DataMissingError, match=r"no folder video_\*/video_NNNNN with frames, and no film video_NNNNN.mp4"
     ):
-        open_data(clevrer_card("frames"), data_root=tmp_path / "films")
+        open_data(clevrer_card("frames"), data_root=tmp_path / "bare")
     (root / "CLEVRER/derender_proposals/proposal_10001.json").unlink()
     with pytest.raises(SampleError, match=r"proposal_10001\.json: cannot be read"):
         open_data(clevrer_card("frames"), data_root=root).reader[1]
     with pytest.raises(UsageError, match="CLEVRER has the splits train and val, not 'test'"):
         open_data(clevrer_card(), data_root=root, split="test")
+
+
+def film(place: Path) -> None:
+    """Put a film in the place of a folder of frames."""
+    av = pytest.importorskip("av")
+    with av.open(str(place.with_suffix(".mp4")), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv444p"
+        for path in sorted(place.iterdir()):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.open(path))))
+        container.mux(stream.encode())
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("content", ["frames", "questions"])
+def test_films_are_read_as_folders_of_frames(root: Path, content: str) -> None:
+    before = open_data(clevrer_card("frames"), data_root=root)
+    frames = [sample.image for sample in before.reader[0].frames]
+    truth = before.reader[0].frames[31].truth
+    film(root / "CLEVRER/videos/val/video_10000-11000/video_10000")
+    data = open_data(clevrer_card(content), data_root=root)
+    assert data.ids == ("video_10000", "video_10001")
+    video = data.reader[0] if content == "frames" else data.reader[0].video()
+    assert video.names == tuple(f"{number:06d}" for number in range(56))
+    for position in (40, 3):  # an earlier frame after a later one
+        assert np.abs(video.frames[position].image.astype(int) - frames[position]).mean() < 3
+    if content == "frames":
+        assert data.revision != before.revision and np.array_equal(video.frames[31].truth.labels, truth.labels)
+    else:
+        assert video.frames[31].truth.questions == data.reader[0].truth.questions
+    assert np.nansum(video.frames[31].truth.locations) == pytest.approx(np.nansum(truth.locations))
+
+
+@pytest.mark.parametrize("content", ["frames", "questions"])
+def test_a_broken_film_fails_its_video(root: Path, content: str) -> None:
+    pytest.importorskip("av")
+    place = root / "CLEVRER/videos/val/video_10000-11000/video_10000"
+    shutil.rmtree(place)
+    place.with_suffix(".mp4").write_bytes(b"no film")
+    data = open_data(clevrer_card(content), data_root=root)
+    with pytest.raises(
+        SampleError, match=r"video_10000.mp4: cannot be decoded .*; extract or download the video again"
+    ):
+        data.reader[0] if content == "frames" else data.reader[0].video()
+
+
+def test_the_video_of_a_question_has_no_masks_and_what_the_annotation_says(root: Path) -> None:
+    sample = open_data(clevrer_card(), data_root=root).reader[1]
+    frame = sample.video().frames[40]
+    world = small_videos()[1].world
+    run, view = simulate(world), in_view(world, simulate(world).position)
+    order = sorted(range(len(world.bodies)), key=lambda k: KINDS.index(world.bodies[k].thing))
+    expected = np.where(view[40, order, None], run.position[40, order], np.nan)
+    np.testing.assert_allclose(frame.truth.locations, expected, atol=1e-5)
+    assert [KINDS[number] for number in frame.truth.categories] == [world.bodies[k].thing for k in order]
+    assert not frame.truth.labels.any() and np.array_equal(frame.image, small_videos()[1].frames[40])
+    assert frame.truth.questions == sample.truth.questions
+
+
+def test_an_annotation_of_another_kind_of_object_is_broken(root: Path) -> None:
+    annotation(root, lambda content: content["object_property"][0].update(shape="cone"))
+    with pytest.raises(SampleError, match=r"annotation_10000.json: is no annotation \(ValueError"):
+        open_data(clevrer_card(), data_root=root).reader[0].video()
 
 
 def test_the_broken_video_is_left_out(root: Path) -> None:

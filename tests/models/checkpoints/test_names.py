@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,13 @@ def test_a_web_page_is_no_checkpoint(text: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=rf"{name}: a web page, .* download it again"):
             read_content(tmp_path / name)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_arbitrary_bytes_are_called_damaged_and_not_dangerous(seed: int, tmp_path: Path) -> None:
+    (tmp_path / "file.pth").write_bytes(random.Random(seed).randbytes(4000))
+    with pytest.raises(UsageError, match=r"damaged, or no checkpoint at all|not a readable checkpoint"):
+        read_content(tmp_path / "file.pth")
 
 
 def test_another_protocol_of_pickles_is_refused_without_a_warning_of_torch(

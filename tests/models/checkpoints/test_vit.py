@@ -371,3 +371,5 @@ def test_other_repositories_are_refused_and_missing_files_are_named(tmp_path: Pa
         hugging_face.build(repo=str(tmp_path / "nothing"))
     with pytest.raises(DataMissingError, match=f"there is no such folder: {Path.cwd() / 'nothing'}$"):
         hugging_face.build(repo="./nothing")
+    with pytest.raises(DataMissingError, match=f"there is no such folder: {Path.cwd() / 'tests' / 'nothing'}$"):
+        hugging_face.build(repo="tests/nothing")  # could be a name on the hub, but its folder is here

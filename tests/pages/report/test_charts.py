@@ -44,13 +44,22 @@ def test_strata_are_means_of_the_rows_with_floors(run: Run, tmp_path: Path, monk
     assert [line["name"] for line in strata([run], [floor])[0]["lines"]] == ["mine"], "a floor without rows has no line"
 
 
+def test_of_many_steps_only_some_are_written_on_the_axis() -> None:
+    line = {"name": "mine", "role": "run", "values": [0.1] * 24}
+    chart = line_chart({"labels": [str(n + 1) for n in range(24)], "counts": [], "lines": [line], "direction": -1})
+    assert [(group["text"], group["count"]) for group in chart["groups"]] == [(str(n), None) for n in range(1, 25, 3)]
+    assert len(chart["drawn"][0]["points"]) == 24
+
+
 def test_the_chart_keeps_the_best_floors_and_its_labels_apart() -> None:
     lines = [{"name": "mine", "role": "run", "values": [0.5, 0.52]}]
     lines += [{"name": f"floor{n}", "role": "floor", "values": [0.1 * n, 0.5]} for n in range(4)]
     lines += [{"name": "oracle", "role": "ceiling", "values": [1.0, None]}]
-    entry: dict[str, Any] = {"labels": ["few", "many"], "counts": [3, 4], "lines": lines, "name": "objects"}
+    entry: dict[str, Any] = {"labels": ["few", "many"], "counts": [3, 4], "lines": lines, "direction": 1}
     chart = line_chart(entry)
     assert [line["name"] for line in chart["drawn"]] == ["mine", "floor3", "floor2", "oracle"]
+    falling = line_chart({**entry, "direction": -1})
+    assert [line["name"] for line in falling["drawn"]] == ["mine", "floor0", "floor1", "oracle"], "least is best"
     labels = sorted(line["label"] for line in chart["drawn"])
     assert min(np.diff(labels)) > 12.9 and max(labels) < HEIGHT
     assert chart["ticks"][0]["text"] == "0" and chart["ticks"][-1]["text"] == "1"

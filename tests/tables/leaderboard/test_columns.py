@@ -104,6 +104,21 @@ def test_an_older_result_on_embedded_data_stands_with_those_that_say_what_they_w
     assert {name: rank for name, (rank, _) in ranks(tmp_path).items()} == dict.fromkeys(("old", "new", "other"), "1")
 
 
+def test_floors_and_ceilings_without_a_head_stand_beside_the_rows_that_they_bound(tmp_path: Path) -> None:
+    with_fit(write(tmp_path, "model", image_values(0.5)), RECORDED)
+    write(tmp_path, "majority", image_values(0.1), role="floor")
+    write(tmp_path, "executor", image_values(0.9), role="ceiling", model__privilege="truth")
+    write(tmp_path, "answers", image_values(0.7))
+    found = ranks(tmp_path)
+    assert {name: rank for name, (rank, _) in found.items()} == {
+        "model": "1",
+        "majority": "floor",
+        "executor": "ceiling",
+        "answers": "1",
+    }
+    assert found["model"][1] == found["majority"][1] == found["executor"][1] != found["answers"][1] == ""
+
+
 def test_on_official_data_nobody_knows_what_an_older_result_was_fitted_on(tmp_path: Path) -> None:
     with_fit(write(tmp_path, "old", image_values(0.9)), UNRECORDED | {"kind": None}, kind="official")
     with_fit(write(tmp_path, "new", image_values(0.5)), RECORDED | {"kind": "official"}, kind="official")

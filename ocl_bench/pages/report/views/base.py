@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -12,10 +12,12 @@ from pydantic import TypeAdapter
 from ....cards.task import TaskSpec
 from ....core.errors import SampleError
 from ....core.files import read_bytes
-from ....core.types import Sample, Truth
+from ....core.types import Sample, Truth, Video
 from ....data import OpenData
 from ....data.transforms import prepare
 from ....evaluation.supplied.label_maps import read_prediction
+from ....families import find_family, get_adapter
+from ....families.base import ClipAdapter
 from ....metrics.mistakes import KINDS, WRONG, Mistakes
 from ..diagnosis import Tally
 from ..encode import SIDE, fitted, image_text
@@ -70,6 +72,19 @@ class Shown:
     task: TaskSpec
     data: OpenData
     root: Path | None = None
+
+
+def scored_clip(task: TaskSpec, data: OpenData, video: Video) -> tuple[Video, int]:
+    """The frames that a task scores, and how many of them a model saw: all, or those before it predicts.
+
+    Raises SampleError for a video without a frame that is scored.
+    """
+    family = find_family(task.family)
+    adapter = cast(ClipAdapter, family.for_data(get_adapter(task), data))
+    numbers = family.clip(adapter, video, False)
+    if not len(numbers):
+        raise SampleError(video.id, "has no clip that is scored")
+    return video.part(numbers), adapter.alone or len(numbers)
 
 
 def pixels_and_truth(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[str, tuple[int, int], Truth]:

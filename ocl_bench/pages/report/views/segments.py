@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ....core.errors import SampleError
 from ....core.types import Sample, Video
 from ....data.transforms import prepare
-from ....families import find_family, get_adapter
 from ....families.files import prediction_path
 from ....metrics import contingency
 from ....metrics.mistakes import mistakes
 from ..encode import fitted, map_of, truth_map
-from .base import Saved, Shown, compact, names_of, pixels_and_truth, saved_map, segments_part
+from .base import Saved, Shown, compact, names_of, pixels_and_truth, saved_map, scored_clip, segments_part
 
 SHOWN_FRAMES = 12
 """Most frames of a video on the page, evenly spread."""
@@ -53,16 +51,17 @@ class Frames(Shown):
 
     def scene(self, video: Video) -> dict[str, Any]:
         """Some frames with their objects."""
-        video, frames = self._clip(video), []
+        (video, seen), frames = scored_clip(self.task, self.data, video), []
         for number in self._shown(video):
             image, shape, truth = pixels_and_truth(video.frames[number], self.task)
-            frames.append({"name": video.names[number], "image": image, "truth": truth_map(truth.labels, shape)})
+            name = video.names[number] if number < seen else f"{video.names[number]} (predicted)"
+            frames.append({"name": name, "image": image, "truth": truth_map(truth.labels, shape)})
         names = names_of(video.frames[0].truth, self.data)
         return {"size": shape, "frames": frames, "count": len(video), "names": names}
 
     def answer(self, video: Video, saved: Saved) -> dict[str, Any]:
         """The segments of these frames."""
-        video = self._clip(video)
+        video, _ = scored_clip(self.task, self.data, video)
         numbers = self._shown(video)
         samples = [video.frames[number] for number in numbers]
         paths = [prediction_path(saved.folder, f"{video.id}/{video.names[number]}", saved.seed) for number in numbers]
@@ -74,14 +73,6 @@ class Frames(Shown):
         saved.count(video.id, found, ids)
         shape = fitted(truth.shape[1:])
         return {"maps": [map_of(frame, shape) for frame in codes], **segments_part(found, ids, table)}
-
-    def _clip(self, video: Video) -> Video:
-        """The frames that the task scores. Raises SampleError for a video without one."""
-        family = find_family(self.task.family)
-        numbers = family.clip(family.for_data(get_adapter(self.task), self.data), video, False)
-        if not len(numbers):
-            raise SampleError(video.id, "has no clip that is scored")
-        return video.part(numbers)
 
     def _shown(self, video: Video) -> list[int]:
         """Numbers of the frames that are shown."""
