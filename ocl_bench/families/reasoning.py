@@ -174,7 +174,7 @@ class SlotReasoning(_Undrawn):
         return replace(self, seen=data.timing.get("seen_frames", self.seen))
 
     def clip(self, video: Video) -> range:
-        """Numbers of the frames that the head reads, evenly spread over the seen ones: of 128 and 25 frames 4, 9, .. 124.
+        """Numbers of the frames that the head reads, evenly spread over the seen ones: of 128 and 25, 4, 9, .. 124.
 
         Raises SampleError for a video that is too short, and for a question with words that CLEVRER does not have.
         """
