@@ -37,7 +37,6 @@ from .options import (
     own_stdout,
     parse_options,
     parse_seeds,
-    parse_workers,
     print_json,
     print_matrix,
     print_next,
@@ -105,7 +104,7 @@ def evaluate_model(
         "noise_seeds": parse_seeds(seeds),
         "device": device,
         "batch_size": batch_size,
-        "workers": parse_workers(workers),
+        "workers": workers,
         "split": split,
         "stand_in_seed": stand_in_seed,
         "options": parse_options(option),
@@ -250,7 +249,7 @@ def score(
         split=split,
         results=results,
         save_predictions=save_predictions,
-        workers=parse_workers(workers),
+        workers=workers,
     )
     print_result(result, json)
     raise typer.Exit(exit_code(result))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -364,15 +364,6 @@ def parse_seeds(text: str | None) -> list[int] | None:
     if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise UsageError(f"--seeds {text}: write numbers such as 0,1,2 or 0..2")
     return seeds
-
-
-def parse_workers(text: str) -> int | Literal["auto"]:
-    """Read `--workers`. Raises UsageError for anything but a whole number from 0, and `auto`."""
-    if text == "auto":
-        return "auto"
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--workers {text}: give a number of processes, 0 for none, or auto")
-    return int(text)
 
 
 def go_offline(offline: bool) -> None:

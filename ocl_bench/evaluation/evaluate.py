@@ -12,7 +12,6 @@ from ..results.record import Result
 from .model_diagnosis import left_as_found
 from .plan import make_plan
 from .run import run
-from .workers import Workers
 
 
 def evaluate(
@@ -24,7 +23,7 @@ def evaluate(
     noise_seeds: Sequence[int] | None = None,
     device: str = "auto",
     batch_size: int = 16,
-    workers: Workers = 0,
+    workers: int | str = 0,
     split: str | None = None,
     stand_in_seed: int | None = None,
     results: str | Path | None = None,

@@ -164,7 +164,7 @@ def make_plan(
     noise_seeds: Sequence[int] | None = None,
     device: str = "auto",
     batch_size: int = 16,
-    workers: Workers = 0,
+    workers: int | str = 0,
     split: str | None = None,
     stand_in_seed: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -198,8 +198,7 @@ def make_plan(
         raise UsageError(f"limit {limit} and a list of ids: give only one of them")
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: must be at least 1")
-    check_workers(workers)
-    device = choose_device(device)
+    device, ahead = choose_device(device), check_workers(workers)
     declared = Declared(name, training_seed, supervision)
     loaded = model if isinstance(model, LoadedModel) else None
     if loaded is None:
@@ -238,7 +237,7 @@ def make_plan(
     said: dict[str, Any] = {"data_root": data_root, "checkpoint": checkpoint, "boxes": boxes, "ids": ids}
     said |= {"name": name, "training_seed": training_seed, "supervision": supervision}
     listed = None if ids is None else len(data.ids)
-    return replace(plan, listed=listed, workers=workers, config=_config(plan, model, task, said))
+    return replace(plan, listed=listed, workers=ahead, config=_config(plan, model, task, said))
 
 
 def _config(plan: Plan, model: Any, task: str | Path | TaskSpec, said: Mapping[str, Any]) -> dict[str, Any]:

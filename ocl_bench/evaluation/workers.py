@@ -59,9 +59,13 @@ class Outcome(Generic[Unit, Value]):
         return self.value  # type: ignore[return-value]
 
 
-def check_workers(workers: Workers) -> Workers:
-    """The number of processes that read. Raises UsageError unless it is 0 or more, or `auto`."""
-    if workers == "auto" or (isinstance(workers, int) and workers >= 0):
+def check_workers(workers: int | str) -> Workers:
+    """The number of processes that read, which may be a text. Raises UsageError unless it is 0 or more, or `auto`."""
+    if workers == "auto":
+        return "auto"
+    if isinstance(workers, str) and workers.isascii() and workers.isdigit():
+        return int(workers)
+    if isinstance(workers, int) and workers >= 0:
         return workers
     raise UsageError(f"workers {workers!r}: give a number of processes that read, 0 for none, or auto")
 
@@ -154,7 +158,7 @@ class _Bounded(io.BytesIO):
 
     def write(self, content: Any) -> int:
         """Add some bytes."""
-        if self.tell() + len(content) > self.most:
+        if self.tell() + memoryview(content).nbytes > self.most:
             raise OverflowError(f"it takes more than {self.most >> 20} MB")
         return super().write(content)
 

@@ -6,6 +6,7 @@ import logging
 import pickle
 import signal
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import forked
 import numpy as np
+import psutil
 import pytest
 import torch
 from all_families import Everything, annotated, small_task
@@ -193,42 +195,44 @@ def test_auto_starts_processes_once_reading_has_taken_long(tmp_path: Path, monke
 
 
 def test_kill_and_resume_give_the_same_bytes_and_leave_no_process(tmp_path: Path) -> None:
-    before = processes()
-    killed = forked.run(until_killed, 2, tmp_path / "killed", 2)
+    killed = forked.run(until_killed, 2, tmp_path / "killed", 2, environment={"MARK": str(tmp_path)})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list((tmp_path / "killed").rglob("shard-*.parquet"))) == 2
     resumed = evaluate(tmp_path / "killed", count=150, noise_seeds=[0, 1], workers=2)
     straight = evaluate(tmp_path / "straight", count=150, noise_seeds=[0, 1])
-    assert ended(processes() - before)
+    assert ended(lambda: marked(tmp_path))
     assert resumed.rows.sha256 == straight.rows.sha256
 
 
 def test_processes_end_with_the_block() -> None:
-    runner, before = Runner(tiny_plan(count=150, workers=2)), processes()
+    runner, me = Runner(tiny_plan(count=150, workers=2)), psutil.Process()
+    before = set(me.children(recursive=True))
+
+    def left() -> list[psutil.Process]:
+        return [one for one in me.children(recursive=True) if one not in before]
+
     with runner.reading([range(150)]) as reads:
         next(reads).get()
-        children = processes() - before
-        assert len(children) == 2
-    assert ended(children)
+        assert len(left()) == 2
+    assert ended(left)
 
 
-def processes() -> set[int]:
-    """Ids of the processes that read, which torch calls pt_data_worker. Those of other runs are among them."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            text = place.read_text()
-            if "(pt_data_worker" in text and text.rsplit(")", 1)[1].split()[0] != "Z":
-                found.add(int(place.parent.name))
+def marked(place: Path) -> list[psutil.Process]:
+    """The processes that were started with this value of MARK."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("MARK") == str(place) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
-def ended(children: set[int]) -> bool:
-    """Whether processes end soon."""
-    deadline = time.monotonic() + 10
-    while children & processes() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not children & processes()
+def ended(look: Callable[[], Sequence[psutil.Process]]) -> bool:
+    """Whether processes end soon. look: gives those that are left."""
+    deadline = time.monotonic() + 15
+    while look() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not look()
 
 
 def test_errors_of_samples_cross_whole() -> None:

@@ -43,7 +43,7 @@ def score_masks(
     split: str | None = None,
     results: str | Path | None = None,
     save_predictions: bool = False,
-    workers: Workers = 0,
+    workers: int | str = 0,
     progress: bool = True,
 ) -> Result:
     """Score masks on a task and write the result under `name`.
@@ -78,7 +78,7 @@ def score_masks(
         UsageError: for masks that are missing or cannot be read as a whole. A single broken PNG fails its sample.
         DataMissingError: when the data set is not there.
     """
-    spec, masks, workers = get_task(task), Path(masks), check_workers(workers)
+    spec, masks, ahead = get_task(task), Path(masks), check_workers(workers)
     said = Declared(training_seed=training_seed, supervision=supervision)
     if classes:
         if masks.suffix != ".json":
@@ -95,7 +95,7 @@ def score_masks(
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = array_plan(spec, masks, name, limit)
         logger.info("%s", plan.data.note)
-        return run(_by(said, plan, workers), results=results, save_predictions=save_predictions, progress=progress)
+        return run(_by(said, plan, ahead), results=results, save_predictions=save_predictions, progress=progress)
     if masks.suffix != ".json" and not masks.is_dir():
         raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
     root = Path(data_root) if data_root is not None else None
@@ -109,7 +109,7 @@ def score_masks(
     else:
         file = masks_in(masks, spec, data)
         plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split, extent=extent)
-    return run(_by(said, plan, workers), results=results, save_predictions=save_predictions, progress=progress)
+    return run(_by(said, plan, ahead), results=results, save_predictions=save_predictions, progress=progress)
 
 
 def _check_extent(extent: str, masks: Path) -> None:
