@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .detection import FIELDS, THRESHOLDS, Matches, bits_of
+from .statistics import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from .statistics_of_set import Statistic
@@ -66,10 +67,12 @@ def precision_statistic(matches: Sequence[Matches | None]) -> Statistic:
     """`average_precision` as a function of weights (R, n) alone. Detections are sorted once, not for each call."""
     corpus = _Corpus.of(matches)
     curves = _Curves.of(corpus)
+    step = max(1, BLOCK_BYTES // (8 * (len(corpus.images) + 2 * len(curves.images) + 1)))
 
     def statistic(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        objects = np.asarray(corpus.truth @ weights.T).T
-        return np.array([curves.value(row, count) for row, count in zip(weights, objects, strict=True)], np.float64)
+        blocks = [weights[start : start + step] for start in range(0, len(weights), step)]
+        values = [curves.values(block, np.ascontiguousarray((corpus.truth @ block.T).T)) for block in blocks]
+        return np.concatenate([np.zeros(0), *values])
 
     return statistic
 
@@ -193,42 +196,66 @@ class _Curves:
             np.searchsorted(crowd_keys, every * n_places),
         )
 
-    def value(self, weights: np.ndarray, objects: np.ndarray) -> float:
-        """Average precision when image j counts weights[j] times, (n,), and category k has objects[k] objects, (K,)."""
+    def values(self, weights: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """Average precision (R,) when image j counts weights[r, j] times and category k has objects[r, k] objects."""
         weights = weights.astype(np.float64)  # sums of integers are exact
         lengths = np.diff(self.bounds)
-        true, everything = _running(weights[self.images]), _running(weights[self.corpus.images])
-        true_positives = true[1:] - np.repeat(true[self.bounds[:-1]], lengths)
-        detections = everything[self.places] - np.repeat(everything[self.bases], lengths)
+        true, everything = _running(weights, self.images), _running(weights, self.corpus.images)
+        true_positives = true[:, 1:] - np.repeat(true[:, self.bounds[:-1]], lengths, axis=1)
+        detections = np.take(everything, self.places, axis=1) - np.repeat(everything[:, self.bases], lengths, axis=1)
         if len(self.crowd_images):
-            crowd = _running(weights[self.crowd_images])
-            detections -= crowd[self.crowd_before] - np.repeat(crowd[self.crowd_bounds], lengths)
+            crowd = _running(weights, self.crowd_images)
+            ignored = np.take(crowd, self.crowd_before, axis=1)
+            detections -= ignored - np.repeat(crowd[:, self.crowd_bounds], lengths, axis=1)
         # The largest precision from here to the end of the curve. A later curve lies 2 lower than the one before it, so
         # one pass from the end serves all: no maximum crosses from one curve into another.
-        height = -2.0 * np.arange(len(lengths))
+        height = np.repeat(-2.0 * np.arange(len(lengths)), lengths)
         # `np.spacing(1)` in the divisor is the one of pycocotools.
-        precision = true_positives / (detections + np.spacing(1)) + np.repeat(height, lengths)
-        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        needed = np.tile(_needed(objects), (len(THRESHOLDS), 1)) + true[self.bounds[:-1], None]
-        reached = np.maximum(np.searchsorted(true[1:], needed), self.bounds[:-1, None])
-        read = np.where(reached < self.bounds[1:, None], envelope[reached] - height[:, None], 0)
-        return float(_mean(read.mean(1).reshape(len(THRESHOLDS), len(objects)).mean(0), objects))
+        detections += np.spacing(1)
+        precision = true_positives / detections
+        precision += height
+        backwards = precision[:, ::-1]
+        np.maximum.accumulate(backwards, axis=1, out=backwards)
+        precision -= height
+        read = self._at_recalls(precision, _levels(true_positives, self._repeated(objects)))
+        by_category = read.mean(-1).reshape(len(weights), len(THRESHOLDS), -1).mean(1)
+        return _mean(by_category, objects)
+
+    def _repeated(self, objects: np.ndarray) -> np.ndarray:
+        """(R, E) objects of the category of each true positive, from (R, K)."""
+        return np.repeat(np.tile(objects, len(THRESHOLDS)), np.diff(self.bounds), axis=1)
+
+    def _at_recalls(self, envelope: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """(R, C, 101) precision at each recall, 0 where a curve does not reach it.
+
+        Args:
+            envelope: (R, E) precision at each true positive.
+            levels: (R, E) number of recalls that are reached there, as of `_levels`.
+        """
+        resamples, curves = len(envelope), len(self.bounds) - 1
+        # Each curve gets one more place, with precision 0 for the recalls that it does not reach.
+        places = np.arange(len(self.images)) + np.repeat(np.arange(curves), np.diff(self.bounds))
+        ends = self.bounds[1:] + np.arange(curves)
+        values = np.zeros((resamples, len(self.images) + curves))
+        values[:, places] = envelope
+        reached = np.full(values.shape, len(RECALLS))
+        reached[:, places] = levels
+        newly = np.diff(reached, axis=1, prepend=0)
+        newly[:, ends[:-1] + 1] += len(RECALLS)  # a curve begins
+        return np.repeat(values.reshape(-1), newly.reshape(-1)).reshape(resamples, curves, len(RECALLS))
 
 
-def _needed(objects: np.ndarray) -> np.ndarray:
-    """(K, 101) number of (K,) objects that must be found for a recall of at least each of `RECALLS`.
-
-    "At least" is that of float64 division, as pycocotools compares recalls.
-    """
-    total = np.maximum(objects, 1)[:, None].astype(np.float64)
-    count = np.ceil(RECALLS * total)
-    # The product is rounded and may be one too many or one too few.
-    count = np.where((count - 1) / total >= RECALLS, count - 1, count)
-    return np.where(count / total < RECALLS, count + 1, count)
+def _levels(found: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Number of `RECALLS` that are at most the recall found / objects, in float64 as pycocotools compares them."""
+    recall = found / np.maximum(objects, 1)
+    np.minimum(recall, 1, out=recall)
+    # Recalls are 0.01 apart: all below the nearest one are reached, and none above it.
+    nearest = np.rint(recall * (len(RECALLS) - 1)).astype(np.int64)
+    return nearest + (RECALLS[nearest] <= recall)
 
 
-def _running(values: np.ndarray) -> np.ndarray:
-    """(N + 1,) sums of the first 0, 1, ..., N values."""
-    total = np.zeros(len(values) + 1, values.dtype)
-    np.cumsum(values, out=total[1:])
+def _running(weights: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """(R, N + 1) sums of the weights (R, n) of the first 0, 1, ..., N of (N,) images."""
+    total = np.zeros((len(weights), len(images) + 1))
+    np.cumsum(np.take(weights, images, axis=1), axis=1, out=total[:, 1:])
     return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,47 @@ from .ignored import IgnoreIndex, with_void
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-MAX_BYTES = 100_000_000
+MAX_BYTES = 8_000_000
 """Memory that the matrices of some bootstrap resamples may take at a time."""
+
+
+class Areas(NamedTuple):
+    """Pixels of each class, all that the metrics read of a confusion matrix: (..., C) float64 of whole numbers.
+
+    Attributes:
+        matched: pixels that have the class in truth and prediction.
+        truth: pixels of the class in the truth.
+        predicted: pixels of the class in the prediction.
+    """
+
+    matched: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.number]) -> Areas:
+        """The areas of matrices (..., C, C)."""
+        parts = np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)
+        # In C order, so that the sums over classes do not depend on the memory layout of the matrices.
+        return cls(*(part.astype(np.float64, order="C") for part in parts))
+
+    @property
+    def union(self) -> NDArray[np.float64]:
+        """Pixels of the class on either side."""
+        return self.truth + self.predicted - self.matched
+
+    def miou_sem(self, counted: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """`miou_sem` of the matrices."""
+        union = self.union
+        shares = self.matched / np.maximum(union, 1)
+        valid = union > 0 if counted is None else np.broadcast_to(counted, union.shape)
+        number = valid.sum(-1)
+        return np.where(number > 0, (shares * valid).sum(-1) / np.maximum(number, 1), np.nan)
+
+    def pixel_acc(self) -> NDArray[np.float64]:
+        """`pixel_acc` of the matrices."""
+        total = self.truth.sum(-1)
+        return np.where(total > 0, self.matched.sum(-1) / np.maximum(total, 1), np.nan)
 
 
 def confusion(
@@ -75,13 +114,7 @@ def miou_sem(matrix: NDArray[np.number], counted: NDArray[np.bool_] | None = Non
         >>> miou_sem(np.array([[1, 1], [0, 3]]))  # (1/2 + 3/4) / 2
         array(0.625)
     """
-    # In C order, so that the floating-point sum below does not depend on the memory layout of the matrices.
-    matched = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64, order="C")
-    union = np.ascontiguousarray(matrix.sum(-1) + matrix.sum(-2)) - matched
-    shares = matched / np.maximum(union, 1)
-    valid = union > 0 if counted is None else np.broadcast_to(counted, union.shape)
-    number = valid.sum(-1)
-    return np.where(number > 0, (shares * valid).sum(-1) / np.maximum(number, 1), np.nan)
+    return Areas.of(matrix).miou_sem(counted)
 
 
 def pixel_acc(matrix: NDArray[np.number]) -> NDArray[np.float64]:
@@ -91,14 +124,12 @@ def pixel_acc(matrix: NDArray[np.number]) -> NDArray[np.float64]:
         >>> pixel_acc(np.array([[1, 1], [0, 3]]))
         array(0.8)
     """
-    total = matrix.sum((-2, -1)).astype(np.float64)
-    correct = np.diagonal(matrix, axis1=-2, axis2=-1).sum(-1)
-    return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+    return Areas.of(matrix).pixel_acc()
 
 
 def occurring(matrix: NDArray[np.number]) -> NDArray[np.bool_]:
     """(C,) bool: classes of a square matrix that are in the truth or in the prediction."""
-    return (matrix.sum(-1) + matrix.sum(-2)) > 0
+    return Areas.of(matrix).union > 0
 
 
 def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
@@ -120,7 +151,9 @@ def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
     if clusters > classes:
         raise UsageError(f"{clusters} clusters cannot be matched one to one to {classes} classes")
     rows, columns = linear_sum_assignment(np.asarray(matrix, dtype=np.float64), maximize=True)
-    return _renamed(matrix, rows[np.argsort(columns)])
+    named = np.zeros((classes, classes), dtype=matrix.dtype)
+    named[:, rows] = matrix[:, columns]
+    return named
 
 
 def majority(matrix: NDArray[np.number]) -> NDArray[np.number]:
@@ -130,13 +163,8 @@ def majority(matrix: NDArray[np.number]) -> NDArray[np.number]:
         >>> majority(np.array([[3, 0, 1], [0, 2, 4]])).tolist()  # clusters 1 and 2 are both class 1
         [[3, 1], [0, 6]]
     """
-    return _renamed(matrix, matrix.argmax(0))
-
-
-def _renamed(matrix: NDArray[np.number], names: NDArray[np.int64]) -> NDArray[np.number]:
-    """Columns added up under their names: names (K,) gives the class of each cluster."""
     named = np.zeros((len(matrix), len(matrix)), dtype=matrix.dtype)
-    np.add.at(named.T, names, matrix.T)
+    np.add.at(named.T, matrix.argmax(0), matrix.T)
     return named
 
 
@@ -181,6 +209,24 @@ class ConfusionCells:
         product = self.counts.T @ np.asarray(weights, dtype=np.int64).T
         # A view: copying (C K, R) into (R, C K) takes twice as long as the product itself.
         return np.moveaxis(product.reshape(*self.shape, len(weights)), -1, 0)
+
+    def areas(self) -> Areas:
+        """Areas (n, C) of each image, for matrices whose columns are classes."""
+        from scipy.sparse import coo_matrix
+
+        classes, _ = self.shape
+        cells = self.counts.tocoo()
+        truth, named = np.divmod(cells.col, classes)
+        hit = truth == named
+        parts = (
+            (cells.row[hit], truth[hit], cells.data[hit]),
+            (cells.row, truth, cells.data),
+            (cells.row, named, cells.data),
+        )
+        shape = (self.counts.shape[0], classes)
+        return Areas(
+            *(coo_matrix((data, (rows, columns)), shape, np.float64).toarray() for rows, columns, data in parts)
+        )
 
     def batches(self, weights: NDArray[np.int64]) -> list[slice]:
         """Slices of the rows of `weights` whose matrices stay below the memory limit."""

@@ -85,24 +85,26 @@ class SemanticSet:
         """Values (R,) of the metric when image i counts `weights[:, i]` times."""
         if not self.applies:
             return np.full(len(weights), np.nan)
-        return np.concatenate([self._values(weights[rows]) for rows in self.cells.batches(weights)])
-
-    def _values(self, weights: np.ndarray) -> np.ndarray:
-        """Values of some resamples whose matrices fit into memory together."""
-        square = self._named(self.cells.matrices(weights))
+        blocks = [weights] if self.declared == NAMED else [weights[rows] for rows in self.cells.batches(weights)]
+        areas = [self._areas(block) for block in blocks]
         if self.metric.startswith("miou_sem"):
-            return semantic.miou_sem(square, self._counted)
-        return semantic.pixel_acc(square)
+            return np.concatenate([part.miou_sem(self._counted) for part in areas])
+        return np.concatenate([part.pixel_acc() for part in areas])
 
-    def _named(self, matrices: np.ndarray) -> np.ndarray:
-        """(R, C, C) matrices whose columns are classes."""
-        if self.declared == NAMED:
-            return matrices
+    def _areas(self, weights: np.ndarray) -> semantic.Areas:
+        """Areas (R, C) of some resamples."""
+        if self.declared == NAMED:  # the matrices themselves, of 150 x 150 classes, would take most of the time
+            weights = weights.astype(np.float64)  # sums of whole numbers are exact
+            return semantic.Areas(*(weights @ part for part in self._areas_of_images))
         rename = semantic.majority if self.metric.endswith("_majority") else semantic.match_clusters
-        return np.stack([rename(matrix) for matrix in matrices])
+        return semantic.Areas.of(np.stack([rename(matrix) for matrix in self.cells.matrices(weights)]))
+
+    @cached_property
+    def _areas_of_images(self) -> semantic.Areas:
+        return self.cells.areas()
 
     @cached_property
     def _counted(self) -> np.ndarray:
         """The classes of the full set: they stay the same in every resample."""
         everything = np.ones((1, self.cells.counts.shape[0]), dtype=np.int64)
-        return semantic.occurring(self._named(self.cells.matrices(everything))[0])
+        return self._areas(everything).union[0] > 0

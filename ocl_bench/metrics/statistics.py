@@ -1,6 +1,7 @@
 """Bootstrap intervals, paired tests and the correction for several claims.
 
-Percentile bootstrap as in scipy (Efron and Tibshirani 1993), 2000 resamples, seed 0, in batches below 200 MB.
+Percentile bootstrap as in scipy (Efron and Tibshirani 1993), 2000 resamples, seed 0, in blocks that fit into the cache
+of a processor.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 2000
 PERMUTATIONS = 10_000
 CONFIDENCE = 0.95
-MEMORY_BYTES = 200_000_000
+BLOCK_BYTES = 1_000_000
+"""Memory that one block of resamples takes: about the second-level cache of a processor core."""
+KEPT_BYTES = 64_000_000
+"""Most memory of the drawn images that are kept for the next metric."""
 _BYTES_PER_DRAW = 24  # an int64 index, a float64 value, and a copy or a count
+_ROWS = 16  # a block has a multiple of these: BLAS adds the rows of a product in groups, and no bit may change
 ROUNDING = 1e-12  # a draw that equals the measured value up to rounding counts as equally extreme
 
 
@@ -160,7 +165,7 @@ def _bootstrap(data: NDArray[np.float64], resamples: int, seed: int, confidence:
     """
     from scipy.stats import bootstrap
 
-    means = np.concatenate([data[drawn].mean(-1) for drawn in drawn_images(data.size, resamples, seed)])
+    means = np.concatenate([np.take(data, drawn).mean(-1) for drawn in drawn_images(data.size, resamples, seed)])
     return bootstrap(
         (data,),
         np.mean,
@@ -171,33 +176,39 @@ def _bootstrap(data: NDArray[np.float64], resamples: int, seed: int, confidence:
     )
 
 
-def drawn_images(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Numbers of n images drawn with replacement, (R, n) in batches below the memory limit."""
-    step = _batch(n, resamples)
-    if step == resamples:
-        yield _drawn_at_once(n, resamples, seed)
-        return
+def drawn_images(n: int, resamples: int, seed: int, block: int | None = None) -> Iterator[NDArray[np.integer]]:
+    """Numbers of n images drawn with replacement, (R, n) in blocks of `block` bytes, by default `BLOCK_BYTES`."""
+    step = rows_per_block(_BYTES_PER_DRAW * n, block)
+    if resamples * n * np.min_scalar_type(n).itemsize <= KEPT_BYTES:
+        yield from np.split(_kept(n, resamples, seed), range(step, resamples, step))
+    else:
+        yield from _drawn(n, resamples, seed, step)
+
+
+@lru_cache(maxsize=1)  # most metrics of a result are valid on the same number of images
+def _kept(n: int, resamples: int, seed: int) -> NDArray[np.integer]:
+    """All drawn images at once, in the smallest integers that number them."""
+    blocks = _drawn(n, resamples, seed, rows_per_block(_BYTES_PER_DRAW * n))
+    drawn = np.concatenate([block.astype(np.min_scalar_type(n)) for block in blocks])
+    drawn.flags.writeable = False
+    return drawn
+
+
+def _drawn(n: int, resamples: int, seed: int, step: int) -> Iterator[NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, step):
         yield rng.integers(0, n, (min(step, resamples - start), n))
 
 
-@lru_cache(maxsize=1)  # most metrics of a result are valid on the same number of images
-def _drawn_at_once(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    drawn.flags.writeable = False
-    return drawn
+def rows_per_block(row_bytes: int, block: int | None = None) -> int:
+    """Number of rows of a block; no bit of a product with it depends on the size."""
+    return max(1, (BLOCK_BYTES if block is None else block) // (_ROWS * row_bytes)) * _ROWS
 
 
 def two_sided_p_value(means: NDArray[np.float64]) -> float:
     """Two-sided bootstrap p-value; the usual +1 keeps it above 0 (Davison and Hinkley 1997, 4.2)."""
     below, above = int((means <= 0).sum()), int((means >= 0).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (means.size + 1))
-
-
-def _batch(draws: int, resamples: int) -> int:
-    """Number of resamples of `draws` values that stay below the memory limit."""
-    return max(1, min(resamples, MEMORY_BYTES // (_BYTES_PER_DRAW * draws)))
 
 
 def sign_flip_p_value(differences: ArrayLike, *, draws: int = PERMUTATIONS, seed: int = 0) -> float:
@@ -215,7 +226,7 @@ def sign_flip_p_value(differences: ArrayLike, *, draws: int = PERMUTATIONS, seed
     rng = np.random.default_rng(seed)
     total = data.sum()
     bound = abs(total) * (1 - ROUNDING)
-    step = max(1, min(draws, MEMORY_BYTES // (_BYTES_PER_DRAW * data.size)))
+    step = rows_per_block(_BYTES_PER_DRAW * data.size)
     extreme = 0
     for start in range(0, draws, step):
         positive = rng.integers(0, 2, (min(step, draws - start), data.size), dtype=np.int8)

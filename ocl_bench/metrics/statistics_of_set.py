@@ -1,7 +1,7 @@
 """Bootstrap intervals and tests of metrics of a whole set, which a mean over images cannot give.
 
 Each resample or permutation redoes matching and accumulation: percentile bootstrap over images (Efron and Tibshirani
-1993), 2000 resamples, seed 0, in batches below 200 MB.
+1993), 2000 resamples, seed 0, in blocks as in `statistics`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from .statistics import (
     CONFIDENCE,
-    MEMORY_BYTES,
     RESAMPLES,
     ROUNDING,
     Difference,
     Interval,
     drawn_images,
+    rows_per_block,
     two_sided_p_value,
 )
 
 _BYTES_PER_WEIGHT = 8
+_TWO_LEVEL_BYTES = 200_000_000
+"""Memory of a block that is split by seed pair: its parts are of any size, and BLAS adds small ones differently."""
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """A corpus metric as a function of how often each of its n images is drawn: weights (R, n) -> values (R,).
@@ -101,11 +103,11 @@ def _resampled(statistic: Statistic, n: int, resamples: int, seed: int) -> NDArr
     return kept[n, resamples, seed]
 
 
-def _drawn(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """How often each of n images is drawn with replacement, (R, n) counts in batches below the memory limit."""
-    for drawn in drawn_images(n, resamples, seed):
+def _drawn(n: int, resamples: int, seed: int, block: int | None = None) -> Iterator[NDArray[np.int64]]:
+    """How often each of n images is drawn with replacement, (R, n) counts in the blocks of `drawn_images`."""
+    for drawn in drawn_images(n, resamples, seed, block):
         count = len(drawn)
-        # The images of resample r are numbered from r * n: one `bincount` counts all resamples of the batch.
+        # The images of resample r are numbered from r * n: one `bincount` counts all resamples of the block.
         numbers = drawn + n * np.arange(count)[:, None]
         yield np.bincount(numbers.reshape(-1), minlength=count * n).reshape(count, n)
 
@@ -142,7 +144,7 @@ def two_level_statistic_difference(
     total = np.zeros(resamples)
     for position, drawn in enumerate(chosen.T):
         start = 0
-        for weights in _drawn(n, resamples, seed + 1 + position):
+        for weights in _drawn(n, resamples, seed + 1 + position, _TWO_LEVEL_BYTES):
             rows = slice(start, start + len(weights))
             for index, (a, b) in enumerate(pairs):
                 here = drawn[rows] == index
@@ -179,7 +181,7 @@ def swap_p_value(both: Sequence[Statistic], n: int, *, draws: int = RESAMPLES, s
     bound = abs(float(gap(np.zeros((1, n), dtype=np.int64))[0])) * (1 - ROUNDING)  # nobody changes sides
     if np.isnan(bound):
         return np.nan
-    step = max(1, min(draws, MEMORY_BYTES // (8 * _BYTES_PER_WEIGHT * n)))
+    step = rows_per_block(8 * _BYTES_PER_WEIGHT * n)
     extreme = 0
     for start in range(0, draws, step):
         gaps = np.abs(gap(rng.integers(0, 2, (min(step, draws - start), n))))

@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.types import Instance, Truth
+from ocl_bench.metrics import accumulation
 from ocl_bench.metrics.accumulation import (
     RECALLS,
     average_precision,
@@ -342,6 +343,14 @@ def test_bootstrap_is_fast_and_small() -> None:
     start = time.process_time()
     statistic(weights)
     assert time.process_time() - start < 2.0
+
+
+def test_resamples_in_blocks_and_alone_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = random_matches(60, 20, 1)
+    weights = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=50)
+    together = precision_statistic(ours)(weights)
+    monkeypatch.setattr(accumulation, "BLOCK_BYTES", 1)
+    assert (precision_statistic(ours)(weights) == together).all()
 
 
 def test_an_object_without_a_mask_does_not_take_its_image_away() -> None:

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.metrics.semantic import (
+    Areas,
     ConfusionCells,
     cells,
     confusion,
@@ -97,6 +98,15 @@ def test_weights_stand_for_copies_of_images() -> None:
     weights = np.array([[1, 1, 1], [0, 2, 1], [3, 0, 0]])
     for row, matrix in zip(weights, table.matrices(weights), strict=True):
         np.testing.assert_array_equal(matrix, sum(w * one for w, one in zip(row, single, strict=True)))
+
+
+def test_areas_of_images_add_up_to_those_of_the_matrices() -> None:
+    truth, prediction = maps(5, 6)
+    stored = [cells(confusion(t, p, 6)) for t, p in zip(truth, prediction, strict=True)]
+    table = ConfusionCells.of([c for c, _ in stored], [n for _, n in stored], range(3), 3, (6, 6))
+    weights = np.array([[1, 1, 1], [0, 2, 1], [3, 0, 0]])
+    for summed, whole in zip(table.areas(), Areas.of(table.matrices(weights)), strict=True):
+        np.testing.assert_array_equal(weights @ summed, whole)
 
 
 def test_the_class_set_of_a_resample_can_be_fixed() -> None:

@@ -34,10 +34,15 @@ def means(rows: np.ndarray) -> list[Statistic]:
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 301, 1009, 300])
-@pytest.mark.parametrize("memory", [200_000_000, 24 * 300 * 101], ids=["at once", "in batches"])
-def test_bootstrap_is_scipys_percentile_interval(count: int, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [statistics.KEPT_BYTES, 0], ids=["kept", "drawn anew"])
+@pytest.mark.parametrize("block", [10**9, statistics.BLOCK_BYTES, 1], ids=["at once", "in blocks", "in small blocks"])
+def test_bootstrap_is_scipys_percentile_interval(
+    count: int, block: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bit for bit, also when the drawn images are those of the call before."""
-    monkeypatch.setattr(statistics, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(statistics, "BLOCK_BYTES", block)
+    monkeypatch.setattr(statistics, "KEPT_BYTES", kept)
+    statistics._kept.cache_clear()
     for values in (np.resize(VALUES, count), np.resize(VALUES, count)[::-1] ** 2):
         generator = np.random.default_rng(0)
         outcome = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=generator, batch=2000)
@@ -76,13 +81,28 @@ def test_values_that_are_not_valid_are_left_out() -> None:
     assert np.isnan(bootstrap_mean([0.5, np.nan]).low)
 
 
-def test_batches_stay_below_200_mb(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert statistics._batch(5000, 2000) * 5000 * 24 <= 200e6
-    whole = bootstrap_mean(VALUES)
-    monkeypatch.setattr(statistics, "MEMORY_BYTES", 24 * 300 * 100)
-    assert statistics._batch(300, 2000) == 100
-    batched = bootstrap_mean(VALUES)
-    assert batched == whole
+@pytest.mark.parametrize("n", [30, 257, 1000])
+def test_blocks_are_small_and_change_no_bit(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products with BLAS, too: it adds the rows of a matrix in groups."""
+    weighted = VALUES[np.arange(n) % VALUES.size]
+
+    def all_of_them() -> list[object]:
+        statistics._kept.cache_clear()
+        sides = means(np.stack([weighted, weighted[::-1] ** 2]))
+        both = [lambda weights: weights @ np.concatenate([weighted, weighted[::-1]]) / weights.sum(1)]
+        return [
+            bootstrap_statistic(sides[0], n),
+            paired_statistic_difference(*sides, n),
+            two_level_statistic_difference(sides, sides[::-1], n),
+            sign_flip_p_value(weighted - 0.6),
+            swap_p_value(both, n),
+        ]
+
+    in_blocks = all_of_them()
+    assert max(len(block) for block in statistics.drawn_images(n, 2000, 0)) * n * 24 <= 1.1 * statistics.BLOCK_BYTES
+    monkeypatch.setattr(statistics, "BLOCK_BYTES", 10**10)
+    assert len(list(statistics.drawn_images(n, 2000, 0))) == 1
+    assert all_of_them() == in_blocks
 
 
 def test_paired_difference_is_narrower_than_unpaired_and_drops_what_one_side_misses() -> None:

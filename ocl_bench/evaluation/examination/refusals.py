@@ -6,17 +6,16 @@ file that passed is remembered in the cache by its content, its cards and the so
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 from ...cards.names import CARDS, get_task, is_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import digest, file_sha256
-from ...core.paths import PACKAGE, cache_root
+from ...core.paths import cache_root
+from ...core.remembered import sources_hash
 from ...data.extensions import extensions_of
 from ...families.summary import edited_value
 from ...results.ranks_with import Reason, Reference, reasons_against_ranking
@@ -103,12 +102,8 @@ def _remember(mark: Path) -> None:
         return
 
 
-@cache
 def _sources() -> str:
     """Hash of what decides: the sources of all checks and the cards of the models. A file passes each version anew."""
-    rooms = [PACKAGE / room for room in ("core", "metrics", "cards", "results", "families", "evaluation/examination")]
-    names = [PACKAGE / "models" / "declared.py", PACKAGE / "models" / "backbone_names.py"]
-    found = hashlib.sha256()
-    for path in sorted([*(path for room in rooms for path in room.rglob("*.py")), *names, *CARDS.glob("*.yaml")]):
-        found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
+    rooms = ("core", "metrics", "cards", "results", "families", "evaluation/examination")
+    names = ("models/declared.py", "models/backbone_names.py")
+    return sources_hash(*rooms, *names, data=tuple(CARDS.glob("*.yaml")))

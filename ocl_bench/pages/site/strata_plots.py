@@ -21,7 +21,7 @@ def strata_plots(board: Board) -> Iterator[dict[str, Any]]:
     plot here (`ocl-bench figures` draws it).
     """
     rows = [row for _, rows in board.groups for row in rows]
-    if any(board.task.main in row.statistics for row in rows):
+    if any(row.measured.is_of_set(board.task.main) for row in rows):
         return
     for name in ("objects", "size"):
         stratified = stratify(board, PROPERTIES[name])

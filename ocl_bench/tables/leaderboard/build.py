@@ -14,31 +14,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...cards.names import get_task, is_task, task_names
 from ...cards.task import TaskSpec
-from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.paths import bundled
-from ...evaluation.examination.refusals import unusable_rows, why_not_ranked
-from ...families.summary import set_statistic
-from ...metrics.statistics_of_set import Statistic
+from ...evaluation.examination.refusals import why_not_ranked
 from ...results.published import load_all, load_published, published_folder
 from ...results.ranks_with import Reference, reference_of_card
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
-from ...results.store import default_folders, rows_of, search, task_names_in
+from ...results.store import StoredResult, default_folders, search, task_names_in
 from .board_csv import to_csv
 from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of
 from .index_page import index_page
+from .measured import Measured
 from .published_page import published_page
 from .ranking import Board, BoardCell, Excluded, Group, Row, rank
-from .strata import COLUMNS, Property, find_property, stratify
-
-if TYPE_CHECKING:
-    import pandas
+from .strata import Property, find_property, stratify
 
 
 def build_leaderboard(
@@ -131,22 +125,29 @@ def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, publishe
     if str(task).endswith((".yaml", ".yml")):
         task = get_task(task)  # results lie under the name in the card, which need not be that of its file
     name = task.name if isinstance(task, TaskSpec) else str(task)
-    files = list(search(folders, name))
-    readable = [(file.result, file.source) for file in files if file.result is not None]
-    excluded = [Excluded("?", file.source, f"unreadable: {file.problem}") for file in files if file.result is None]
-    reference = _reference(task, name, [result for result, _ in readable])
+    files: Iterable[StoredResult] = search(folders, name)
+    if not (isinstance(task, TaskSpec) or is_task(name)):
+        files = list(files)  # the protocol is that of most results; else one result after the other is read and left
+        reference = _reference_of_results(name, [file.result for file in files if file.result is not None])
+    else:
+        reference = reference_of_card(get_task(task))
     rows: list[Row] = []
-    for result, source in readable:
-        row = _row_or_reason(result, source, reference)
+    excluded: list[Excluded] = []
+    directions: Counter[int] = Counter()
+    for file in files:
+        if file.result is None:
+            excluded.append(Excluded("?", file.source, f"unreadable: {file.problem}"))
+            continue
+        if reference.main in file.result.metrics:
+            directions[file.result.metrics[reference.main].direction] += 1
+        row = _row_or_reason(file.result, file.source, reference)
         if isinstance(row, str):
-            excluded.append(Excluded(result.model.name, source, row))
+            excluded.append(Excluded(file.result.model.name, file.source, row))
         else:
             rows.append(row)
     rows, superseded = _without_superseded(_with_known_fits(rows))
     # A task without an installed card has its direction from the results; a few stray ones must not turn the board.
-    mains = [result.metrics[reference.main] for result, _ in readable if reference.main in result.metrics]
-    directions = [metric.direction for metric in mains]
-    direction = Counter(directions).most_common(1)[0][0] if directions else 1
+    direction = directions.most_common(1)[0][0] if directions else 1
     groups = sorted({row.group for row in rows}, key=lambda group: group.place)
     ranked = tuple(
         (group, tuple(rank([row for row in rows if row.group == group], reference.main, direction))) for group in groups
@@ -160,16 +161,11 @@ def _row_or_reason(result: Result, source: str, reference: Reference) -> Row | s
     """The row of a result, or why it is not ranked."""
     if reasons := why_not_ranked(result, reference):
         return reasons[0].message
-    try:
-        return _row(result, rows_of(result), source, reference)
-    except (UsageError, LookupError, TypeError, ValueError) as error:  # rows of a stranger's making
-        return unusable_rows(result, error)
+    return _row(result, source, reference)
 
 
-def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]) -> Reference:
-    """The protocol of the board: the card's, or the most frequent one of the results when no card is installed."""
-    if isinstance(task, TaskSpec) or is_task(name):
-        return reference_of_card(get_task(task))
+def _reference_of_results(name: str, results: Sequence[Result]) -> Reference:
+    """The protocol of a board without an installed card: the most frequent one of the results."""
     if not results:
         get_task(name)  # raises the error with its suggestion
     hashes = Counter(result.task.hash for result in results)
@@ -179,8 +175,8 @@ def _reference(task: str | Path | TaskSpec, name: str, results: Sequence[Result]
     return Reference(section.name, section.version, section.hash, section.metrics, section.main)
 
 
-def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Reference) -> Row:
-    """The row of one result, with its values per image averaged over noise seeds."""
+def _row(result: Result, source: str, reference: Reference) -> Row:
+    """The row of one result."""
     cells = {}
     for name in reference.metrics:
         metric = result.metrics[name]
@@ -191,8 +187,7 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
     options = json.dumps(model.options, sort_keys=True) if model.options else ""
     base = base_name(result)
     facts = facts_of(result, reference.card)
-    per_image = [name for name in reference.metrics if name in rows]
-    values = rows.groupby("id", sort=True)[per_image].mean().reindex(columns=list(reference.metrics))
+    assert result.rows_path is not None
     return Row(
         model=model.name,
         base=base,
@@ -221,10 +216,8 @@ def _row(result: Result, rows: pandas.DataFrame, source: str, reference: Referen
         method=json.dumps(method_of(result), sort_keys=True),
         arrays=model.arrays,
         remark="; ".join(result.identity.remarks),
-        values=values,
-        statistics=_statistics(rows, reference, list(cells)),
+        measured=Measured((result.rows.sha256,), (result.rows_path,), reference.card),
         facts=facts,
-        properties={name: rows.groupby("id", sort=True)[name].first() for name in COLUMNS if name in rows},
     )
 
 
@@ -267,14 +260,6 @@ def _command(result: Result, reference: Reference) -> str:
         return result.identity.command
     seeds = "" if result.seeds.noise == reference.noise_seeds else f" --seeds {','.join(map(str, result.seeds.noise))}"
     return f"ocl-bench eval --model {result.model.name} --task {result.task.name}{seeds}"
-
-
-def _statistics(rows: pandas.DataFrame, reference: Reference, metrics: Sequence[str]) -> dict[str, Statistic]:
-    """The metrics of the whole set as functions of image weights; empty where the card is not installed."""
-    if reference.card is None:
-        return {}
-    statistics = {name: set_statistic(rows, reference.card, name) for name in metrics}
-    return {name: statistic for name, statistic in statistics.items() if statistic is not None}
 
 
 def _without_superseded(rows: Sequence[Row]) -> tuple[list[Row], list[Excluded]]:

@@ -7,20 +7,19 @@ privilege, and a head that was fitted on the same data.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
+from ...core.remembered import remembered
 from ...metrics.statistics import bootstrap_mean, paired_difference
-from ...metrics.statistics_of_set import Statistic, bootstrap_statistic, mean_statistic, paired_statistic_difference
+from ...metrics.statistics_of_set import bootstrap_statistic, paired_statistic_difference
 from ...results.published import PublishedTable
 from ...results.ranks_with import Reference
 from .facts import Facts, common_facts
-
-if TYPE_CHECKING:
-    import pandas
+from .measured import Measured
 
 UNRANKED_ROLES = ("floor", "ceiling")
 NO_MAIN = "-"
@@ -74,9 +73,7 @@ class Row:
         method: what training seeds of one method share (`results.seeds`), as one text.
         arrays: hash of parameters and buffers alone; '' where it was not recorded.
         remark: what a reader has to know about the row; '' for nothing.
-        values: values per image, averaged over noise seeds; index sample id, one column for each metric.
-        statistics: the metrics that are not averages over images, as functions of the weights of the rows of `values`.
-        properties: image properties by column, index sample id; only those that the result records.
+        measured: values per image and metrics of the whole set.
         rank: place in the group, or `floor`, `ceiling`, `seed`, `-`.
         tied_with_best: whether the paired 95 % interval of the best row minus this one includes 0; None if not tested.
         seeds: the rows of the single training seeds when this row is their mean.
@@ -98,10 +95,8 @@ class Row:
     created: str
     identity: tuple[str, ...]
     method: str
-    values: pandas.DataFrame = field(repr=False, compare=False)
-    statistics: Mapping[str, Statistic] = field(default_factory=dict, repr=False, compare=False)
+    measured: Measured = field(repr=False, compare=False)
     facts: Facts = field(default_factory=Facts, compare=False)
-    properties: Mapping[str, pandas.Series] = field(default_factory=dict, repr=False, compare=False)
     card: str = ""
     arrays: str = ""
     remark: str = ""
@@ -145,6 +140,10 @@ def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
     rows = [row for row in rows if main in row.cells]
     rows.sort(key=lambda row: (-direction * row.cells[main].value, row.model))
     ranked = [row for row in rows if row.role not in UNRANKED_ROLES]
+    # Ranked against models only: a floor that beats a model does not push it down.
+    places: dict[float, int] = {}
+    for place, row in enumerate(ranked, start=1):
+        places.setdefault(row.cells[main].value, place)
     out: list[Row] = []
     for row in [*rows, *without]:
         if row.role in UNRANKED_ROLES:
@@ -152,9 +151,7 @@ def rank(rows: Sequence[Row], main: str, direction: int) -> list[Row]:
         elif main not in row.cells:
             out.append(replace(row, rank=NO_MAIN))
         else:
-            value = row.cells[main].value
-            # Ranked against models only: a floor that beats a model does not push it down.
-            place = 1 + sum(direction * (other.cells[main].value - value) > 0 for other in ranked)
+            place = places[row.cells[main].value]
             out.append(replace(row, rank=str(place), tied_with_best=_tied(ranked[0], row, main, direction)))
         out += [replace(seed, rank="seed") for seed in sorted(row.seeds, key=lambda seed: seed.training_seeds)]
     return out
@@ -199,28 +196,14 @@ def _are_seeds(rows: Sequence[Row]) -> bool:
 
 def _seed_mean(seeds: Sequence[Row]) -> Row:
     """The row of a method: mean and sample deviation over training seeds, with the interval of the mean over images."""
-    # An image counts only where it is valid for every seed: NaN in one seed makes the sum NaN.
-    values = sum((row.values for row in seeds[1:]), start=seeds[0].values) / len(seeds)
-    statistics = {
-        name: mean_statistic([row.statistics[name] for row in seeds])
-        for name in seeds[0].statistics
-        if all(name in row.statistics for row in seeds)
-    }
+    measured = Measured.of_seeds([row.measured for row in seeds])
     cells = {}
     for name in seeds[0].cells:
         if all(name in row.cells for row in seeds):
             numbers = [row.cells[name].value for row in seeds]
-            # The average precision of averaged images is not the average of precisions, so a metric of the whole set
-            # is computed again for each resample of images.
-            if name in statistics:
-                _, interval = bootstrap_statistic(statistics[name], len(values))
-                n_valid = seeds[0].cells[name].n_valid
-            else:
-                interval = bootstrap_mean(values[name].to_numpy())
-                n_valid = int(values[name].notna().sum())
-            cells[name] = BoardCell(
-                float(np.mean(numbers)), interval.low, interval.high, float(np.std(numbers, ddof=1)), n_valid
-            )
+            low, high, n_valid = remembered("intervals", [measured.key, name], partial(_interval, measured, name))
+            n_valid = seeds[0].cells[name].n_valid if n_valid is None else n_valid
+            cells[name] = BoardCell(float(np.mean(numbers)), low, high, float(np.std(numbers, ddof=1)), n_valid)
     first = min(seeds, key=lambda row: row.training_seeds)
     return replace(
         first,
@@ -229,18 +212,34 @@ def _seed_mean(seeds: Sequence[Row]) -> Row:
         training_seeds=tuple(sorted(seed for row in seeds for seed in row.training_seeds)),
         command="",
         source="",
-        values=values,
-        statistics=statistics,
+        measured=measured,
         facts=common_facts([row.facts for row in seeds]),
         seeds=tuple(seeds),
     )
 
 
+def _interval(measured: Measured, metric: str) -> tuple[float, float, int | None]:
+    """Interval of a mean over training seeds, and the images that are valid for all; None for a metric of the set.
+
+    The average precision of averaged images is not the average of precisions, so a metric of the whole set is computed
+    again for each resample of images.
+    """
+    if measured.is_of_set(metric):
+        _, interval = bootstrap_statistic(measured.statistic(metric), len(measured.ids()))
+        return interval.low, interval.high, None
+    values = measured.values(metric)  # NaN in one seed makes the mean NaN: an image counts where it is valid for all
+    interval = bootstrap_mean(values.to_numpy())
+    return interval.low, interval.high, int(values.notna().sum())
+
+
 def _distinct_names(rows: Sequence[Row]) -> list[Row]:
     """Append to rows with equal names the options that differ, or the start of the checkpoint's hash."""
+    of_name: dict[str, list[Row]] = {}
+    for row in rows:
+        of_name.setdefault(row.model, []).append(row)
     out = []
     for row in rows:
-        twins = [other for other in rows if other.model == row.model]
+        twins = of_name[row.model]
         if len(twins) == 1:
             out.append(row)
             continue
@@ -268,14 +267,19 @@ def _tied(best: Row, row: Row, metric: str, direction: int) -> bool | None:
 
     The interval of the best row with itself is [0, 0], therefore the best row is always marked.
     """
-    if metric in best.statistics and metric in row.statistics:
-        if not best.values.index.equals(row.values.index):
+    parts = [best.measured.key, row.measured.key, metric, direction]
+    tied: bool | None = remembered("ties", parts, partial(_compare, best.measured, row.measured, metric, direction))
+    return tied
+
+
+def _compare(best: Measured, row: Measured, metric: str, direction: int) -> bool | None:
+    if best.is_of_set(metric):
+        if not best.ids().equals(row.ids()):
             return None  # weights of images have no meaning for rows of other images
         better, worse = (best, row) if direction > 0 else (row, best)
-        first, second = better.statistics[metric], worse.statistics[metric]
-        gap = paired_statistic_difference(first, second, len(best.values))
+        gap = paired_statistic_difference(better.statistic(metric), worse.statistic(metric), len(best.ids()))
         return None if np.isnan(gap.low) else bool(gap.low <= 0)
-    pairs = best.values[[metric]].set_axis(["best"], axis=1).join(row.values[metric], how="inner").dropna()
+    pairs = best.values(metric).to_frame("best").join(row.values(metric), how="inner").dropna()
     if len(pairs) < 2:
         return None
     difference = paired_difference(*(direction * pairs[column].to_numpy() for column in pairs.columns))

@@ -81,7 +81,6 @@ PROPERTIES = {
     ),
 }
 """Properties by the word after `--by`. The edges are fixed: the strata of any two results hold the same images."""
-COLUMNS = tuple(split.column for split in PROPERTIES.values())
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ def _known(board: Board, column: str) -> dict[tuple[str, str, str], pandas.Serie
     known: dict[tuple[str, str, str], pandas.Series] = {}
     for group, rows in board.groups:
         for row in rows:
-            if column in row.properties and _data(group) not in known:
-                known[_data(group)] = row.properties[column]
+            if _data(group) not in known and (values := row.measured.property(column)) is not None:
+                known[_data(group)] = values
     return known
 
 
@@ -149,15 +148,16 @@ def _positions(values: pandas.Series, stratum: Stratum) -> NDArray[np.intp]:
 
 def _cell(row: Row, metric: str, ids: pandas.Index) -> BoardCell | None:
     """The metric of one row on the images with these ids; None where it is not valid on any of them."""
-    positions = np.flatnonzero(row.values.index.isin(ids))
+    measured = row.measured
+    positions = np.flatnonzero(measured.ids().isin(ids))
     if metric not in row.cells or not len(positions):
         return None
-    if metric in row.statistics:
-        statistic = partial(_weighted, row.statistics[metric], len(row.values), positions)
+    if measured.is_of_set(metric):
+        statistic = partial(_weighted, measured.statistic(metric), len(measured.ids()), positions)
         value, interval = bootstrap_statistic(statistic, len(positions))
         n_valid = len(positions)
     else:
-        numbers = row.values[metric].to_numpy(np.float64)[positions]
+        numbers = measured.values(metric).to_numpy(np.float64)[positions]
         numbers = numbers[~np.isnan(numbers)]
         value, interval = float(numbers.mean()) if numbers.size else np.nan, bootstrap_mean(numbers)
         n_valid = int(numbers.size)
@@ -169,10 +169,13 @@ def _cell(row: Row, metric: str, ids: pandas.Index) -> BoardCell | None:
 
 def _value(row: Row, metric: str, positions: NDArray[np.intp]) -> float:
     """The metric of a single training seed on the images at `positions`; NaN where it is not valid."""
-    if metric in row.statistics:
+    measured = row.measured
+    if metric not in row.cells:
+        return float("nan")
+    if measured.is_of_set(metric):
         once = np.ones((1, len(positions)), np.int64)
-        return float(_weighted(row.statistics[metric], len(row.values), positions, once)[0])
-    return float(row.values[metric].iloc[positions].mean())
+        return float(_weighted(measured.statistic(metric), len(measured.ids()), positions, once)[0])
+    return float(measured.values(metric).iloc[positions].mean())
 
 
 def _deviation(values: list[float]) -> float | None:

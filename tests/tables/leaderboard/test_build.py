@@ -15,6 +15,7 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import file_sha256
 from ocl_bench.results.record import read_result
 from ocl_bench.results.rows import read_rows, write_rows
+from ocl_bench.tables.leaderboard import measured
 from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board, stale_files
 
 
@@ -281,3 +282,31 @@ def test_an_edited_value_of_a_task_without_an_installed_card_is_not_ranked_eithe
     path.with_suffix(".parquet").rename(tmp_path / "of-somebody" / path.with_suffix(".parquet").name)
     board = make_board([tmp_path], "of-somebody")
     assert not board.groups and board.excluded[0].reason.startswith("ari is 0.99 in the file, but its rows give")
+
+
+def test_a_board_of_known_results_reads_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties and intervals of seed means are remembered; the hash of the rows still has to be the recorded one."""
+    for seed in range(3):
+        write(tmp_path / "r", "method", image_values(0.60, seed), seed=seed, stem=f"method-{seed}")
+    write(tmp_path / "r", "twin", image_values(0.60, 7))
+    first = board_of(tmp_path / "r", tmp_path / "out")
+
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was read")
+
+    measured._rows.cache_clear()
+    measured._values.cache_clear()
+    monkeypatch.setattr(measured, "read_rows", refuse)
+    assert board_of(tmp_path / "r", tmp_path / "again") == first
+    changed = tmp_path / "r" / TASK.name / "twin.parquet"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    lines, page = board_of(tmp_path / "r", tmp_path / "third")
+    assert all(line["model"] != "twin" for line in lines) and "SHA-256 differs" in page
+
+
+def test_other_numbers_are_not_taken_for_remembered_ones(tmp_path: Path) -> None:
+    write(tmp_path / "r", "strong", image_values(0.60, noise=0))
+    for value, tied in ((0.60, "yes"), (0.59, "no")):
+        write(tmp_path / "r", "weak", image_values(value, noise=0))
+        lines, _ = board_of(tmp_path / "r", tmp_path / "out")
+        assert {line["not_separable_from_best"] for line in lines if line["model"] == "weak"} == {tied}

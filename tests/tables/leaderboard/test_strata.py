@@ -20,7 +20,7 @@ from ocl_bench.families.image_properties import PROPERTIES as RECORDED
 from ocl_bench.metrics.statistics import bootstrap_mean
 from ocl_bench.results.record import Result, read_rows, write_result
 from ocl_bench.tables.leaderboard.build import build_leaderboard, make_board
-from ocl_bench.tables.leaderboard.strata import COLUMNS, PROPERTIES, find_property, stratify
+from ocl_bench.tables.leaderboard.strata import PROPERTIES, find_property, stratify
 from ocl_bench.tables.leaderboard.strata_page import to_csv, to_markdown
 
 OBJECTS = np.arange(N) % 9  # 0 .. 8 objects
@@ -45,7 +45,7 @@ def test_edges_are_fixed_and_neither_overlap_nor_leave_a_gap() -> None:
     for split in PROPERTIES.values():
         assert split.strata[0].low == 0 and split.strata[-1].high == float("inf")
         assert [one.high for one in split.strata[:-1]] == [one.low for one in split.strata[1:]]
-    assert {"n_objects", *RECORDED} == set(COLUMNS)
+    assert {"n_objects", *RECORDED} == {split.column for split in PROPERTIES.values()}
     with pytest.raises(UsageError, match="--by colour: images are split by objects, size, occlusion"):
         find_property("colour")
 
