@@ -142,6 +142,7 @@ def _with_floors(
                 stand_in_seed=plan.stand_in_seed,
                 noise_seeds=plan.noise_seeds,
                 batch_size=plan.batch_size,
+                workers=plan.workers,
             )
             run(replace(other, listed=plan.listed), results=root, save_predictions=save_predictions)
         except UsageError:

@@ -30,6 +30,7 @@ from .options import (
     Supervision,
     TaskName,
     TrainingSeed,
+    Workers,
     exit_code,
     go_offline,
     out_file,
@@ -52,6 +53,7 @@ def evaluate_model(
     seeds: Seeds = None,
     device: Device = "auto",
     batch_size: BatchSize = 16,
+    workers: Workers = "auto",
     split: Split = None,
     stand_in_seed: Annotated[
         int | None, typer.Option(min=1, help="Render a fresh stand-in split from this seed (never ranked).")
@@ -102,6 +104,7 @@ def evaluate_model(
         "noise_seeds": parse_seeds(seeds),
         "device": device,
         "batch_size": batch_size,
+        "workers": workers,
         "split": split,
         "stand_in_seed": stand_in_seed,
         "options": parse_options(option),
@@ -225,6 +228,7 @@ def score(
     split: Split = None,
     results: Results = None,
     save_predictions: Annotated[bool, typer.Option(help="Keep the masks as they were scored, for `report`.")] = False,
+    workers: Workers = "auto",
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -245,6 +249,7 @@ def score(
         split=split,
         results=results,
         save_predictions=save_predictions,
+        workers=workers,
     )
     print_result(result, json)
     raise typer.Exit(exit_code(result))

@@ -168,6 +168,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.
 Split = Annotated[str | None, typer.Option(help="Another split than the card's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Workers = Annotated[str, typer.Option(help="Processes that read ahead: a number, or auto for some in a long run.")]
 Seeds = Annotated[str | None, typer.Option(help="Noise seeds, such as 0,1,2 or 0..2; by default the card's.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="key=value for the model; repeatable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights (.safetensors) instead of the bundled ones.")]

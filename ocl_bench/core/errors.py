@@ -44,7 +44,11 @@ class SampleError(OclBenchError):
 
     def __init__(self, sample_id: str, message: str) -> None:
         super().__init__(f"sample {sample_id}: {message}")
-        self.sample_id = sample_id
+        self.sample_id, self.message = sample_id, message
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        """What pickle sends to another process: by default it would send the text alone."""
+        return type(self), (self.sample_id, self.message)
 
 
 def first_problem(error: ValidationError, whole: str = "") -> tuple[str, str]:

@@ -33,7 +33,8 @@ def warn_once(subject: str, about: object, message: str) -> None:
     """Log a warning, but one for each subject and what it is about: a thousand files may have the same oddity."""
     if (subject, about) not in _said:
         _said.add((subject, about))
-        logger.warning("%s", message)
+        # A process that only reads sends it on as what it is: another such process may say the same.
+        logger.warning("%s", message, extra={"once": (subject, about)})
 
 
 class NotTwice(logging.Filter):

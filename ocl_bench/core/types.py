@@ -110,6 +110,23 @@ class Video:
     def __len__(self) -> int:
         return len(self.names)
 
+    def part(self, numbers: Sequence[int]) -> Video:
+        """The frames with these numbers as a video, read when asked for."""
+        return Video(self.id, _SomeFrames(self.frames, numbers), tuple(self.names[number] for number in numbers))
+
+
+@dataclass(frozen=True)
+class _SomeFrames(Sequence[Sample]):
+    frames: Sequence[Sample]
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.numbers[index]
+        return self.frames[chosen] if isinstance(chosen, int) else [self.frames[one] for one in chosen]
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -262,32 +262,38 @@ def _extract(files: _Files, plan: Plan, train: OpenData) -> None:
     written, since = files.progress.done, time.monotonic()
     with progress_bar(f"{plan.model.name}: features of the bank", count, unit="images") as advance:
         advance(written)
-        for first in range(written, count, plan.batch_size):
-            chosen = range(first, min(first + plan.batch_size, count))
-            items, unreadable = runner.read(chosen)
-            items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
-            # By id, as images that failed are missing among the items.
-            positions = {train.ids[position]: position for position in chosen}
-            rows = [
-                _Row(item.id, positions[item.id], item.truth.label, feature)
-                for item, feature in zip(items, outputs, strict=True)
-            ]
-            failed = [*unreadable, *unpredicted, *files.append(rows)]
-            before = files.progress
-            files.progress = replace(
-                before,
-                done=chosen.stop,
-                failed=before.failed + len(failed),
-                first=before.first or (failed[0].error if failed else ""),
-            )
-            if files.progress.failed > count / 10:
-                shutil.rmtree(files.folder, ignore_errors=True)  # else images that were repaired would stay left out
-                raise UsageError(f"more than a tenth fail: {_failures(files.progress)}")
-            waited = time.monotonic() - since > _SECONDS
-            if chosen.stop - written >= _BLOCK or waited or chosen.stop == count:
-                files.keep()
-                written, since = chosen.stop, time.monotonic()
-            advance(len(chosen))
+        with runner.reading([range(written, count)]) as reads:
+            for read in reads:
+                items, unreadable = read.get()
+                items, outputs, unpredicted = runner.outputs(items, plan.noise_seeds[0])
+                # By id, as images that failed are missing among the items.
+                positions = {train.ids[position]: position for position in read.unit}
+                rows = [
+                    _Row(item.id, positions[item.id], item.truth.label, feature)
+                    for item, feature in zip(items, outputs, strict=True)
+                ]
+                _add(files, len(read.unit), rows, [*unreadable, *unpredicted])
+                waited = time.monotonic() - since > _SECONDS
+                done = files.progress.done
+                if done - written >= _BLOCK or waited or done == count:
+                    files.keep()
+                    written, since = done, time.monotonic()
+                advance(len(read.unit))
+
+
+def _add(files: _Files, images: int, rows: list[_Row], failed: list[Failure]) -> None:
+    """Add the rows of the next images. Raises UsageError when more than a tenth of all images fail."""
+    failed = failed + files.append(rows)
+    before = files.progress
+    files.progress = replace(
+        before,
+        done=before.done + images,
+        failed=before.failed + len(failed),
+        first=before.first or (failed[0].error if failed else ""),
+    )
+    if files.progress.failed > before.images / 10:
+        shutil.rmtree(files.folder, ignore_errors=True)  # else images that were repaired would stay left out
+        raise UsageError(f"more than a tenth fail: {_failures(files.progress)}")
 
 
 def _failures(progress: _Progress) -> str:

@@ -23,6 +23,7 @@ def evaluate(
     noise_seeds: Sequence[int] | None = None,
     device: str = "auto",
     batch_size: int = 16,
+    workers: int | str = 0,
     split: str | None = None,
     stand_in_seed: int | None = None,
     results: str | Path | None = None,
@@ -53,6 +54,9 @@ def evaluate(
         noise_seeds: by default those of the card.
         device: `auto`, `cpu`, `cuda`, ...
         batch_size: images of a batch, or frames of a clip.
+        workers: processes that read and prepare the next batches while the model works on this one, which changes no
+            row; 0 for none. `auto` starts some once reading has taken a few seconds, as the verb `eval` does. A script
+            that asks for them needs `if __name__ == "__main__":`, as the processes import it.
         split: another one than the card's.
         stand_in_seed: of the embedded data.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
@@ -89,6 +93,7 @@ def evaluate(
             noise_seeds=noise_seeds,
             device=device,
             batch_size=batch_size,
+            workers=workers,
             split=split,
             stand_in_seed=stand_in_seed,
             options=options,

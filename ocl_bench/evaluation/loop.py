@@ -1,26 +1,29 @@
-"""One shard of images: read, predict, score. The truth goes from the reader to the adapter; the model never sees it."""
+"""Shards of images: read, predict, score. The truth goes from the reader to the adapter; the model never sees it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import OclBenchError, SampleError, UsageError
+from ..core.errors import OclBenchError, UsageError
 from ..core.log import logger, progress_bar
-from ..core.types import OVERLAP, Batch, Prediction, Sample, Truth
+from ..core.types import Batch, Prediction, Truth
 from ..models.user_code import described
 from ..results.record import Failure
+from .behind import Behind
 from .failures import Patience, attempt, failure
+from .reading import ImageSource, Item
 from .shards import Shard, to_frame
+from .workers import Outcome, read_ahead
 
 if TYPE_CHECKING:
     from ..cards.task import TaskSpec
@@ -29,41 +32,8 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-@dataclass(frozen=True)
-class Item:
-    """One sample, or one frame of a video, as the protocol prepares it.
-
-    Attributes:
-        id: of the sample.
-        image: (3, S, S) float32 in [0, 1].
-        truth: at the size at which it is scored.
-        boxes: (N, 4) xyxy pixels of `image`, where the card grants boxes to the model's attention; else None.
-    """
-
-    id: str
-    image: Tensor
-    truth: Truth
-    boxes: Tensor | None = None
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """The image as the model sees it, (S, S, 3) uint8."""
-        return (self.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-
-
-def make_item(sample: Sample, plan: Plan, side: int) -> Item:
-    """A sample as the protocol prepares it, for a model that sees `side` x `side` pixels.
-
-    Raises SampleError for objects that overlap, where the card says `overlap: error`.
-    """
-    from ..data.transforms import granted_boxes, prepare
-
-    protocol = plan.task.protocol
-    image, truth = prepare(sample, protocol, side)
-    if protocol.overlap == "error" and (truth.labels == OVERLAP).any():
-        raise SampleError(sample.id, "two objects claim one pixel, and the task card says `overlap: error`")
-    boxes = granted_boxes(sample, protocol, side) if protocol.grants == "attention" else None
-    return Item(sample.id, image, truth, boxes)
+ReadBatch = Outcome[Sequence[int], tuple[list[Item], list[Failure]]]
+"""The positions of a batch, with its samples and the failures of those that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +44,29 @@ class _ImageOutput:
     seed: int
     truth: Truth
     output: Any
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """A batch that waits to be scored: its number of samples, and the source and the seconds of the model."""
+
+    count: int
+    outputs: list[_ImageOutput]
+    failed: list[Failure]
+    source: str
+    seconds: float
+
+
+@dataclass
+class _Unfinished:
+    """A shard, of which so many samples are left. finish: gets it when none is."""
+
+    left: int
+    finish: Callable[[Shard], None]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    unscored: list[_ImageOutput] = field(default_factory=list)
+    seconds_model: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ class GivenOutputs:
 
 
 class Runner:
-    """Computes shards of a plan, with the images of only one batch in memory.
+    """Computes shards of a plan, with the images of a few batches in memory.
 
     Args:
         plan: what is evaluated.
@@ -101,46 +94,71 @@ class Runner:
         self.plan = plan
         self.predictions = predictions
         self.input_size = input_size(plan.model, plan.task)
+        self.read = ImageSource(plan.data.reader, plan.data.ids, plan.task.protocol, self.input_size)
         self.patience = Patience(len(plan.data.ids))
         self.source = ""
         self.seconds_model = 0.0
         self.remarks = Counter[str]()
+        self.began = 0.0
 
-    def shard(self, positions: Sequence[int], advance: Callable[[int], None] = lambda count: None) -> Shard:
-        """The rows of some samples. Batches never cross a shard, so that resuming changes no batch.
+    def reading(self, groups: Iterable[Sequence[int]]) -> AbstractContextManager[Iterator[ReadBatch]]:
+        """The batches of groups of positions in `plan.data.ids`, read ahead by `plan.workers` processes."""
+        batches = (chosen for positions in groups for chosen in self.batches(positions))
+        return read_ahead(batches, self.read, self.read, self.plan.workers, self.plan.device)
+
+    def batches(self, positions: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The positions in batches. These never cross a shard, so that resuming changes no batch."""
+        for first in range(0, len(positions), self.plan.batch_size):
+            yield positions[first : first + self.plan.batch_size]
+
+    def shards(
+        self,
+        groups: Sequence[Sequence[int]],
+        finish: Callable[[int, Shard], None],
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Compute the rows of groups of samples. A thread scores each batch while the next one is predicted.
 
         Args:
-            positions: of the samples in `plan.data.ids`.
-            advance: gets the number of samples of each finished batch.
+            groups: positions of the samples in `plan.data.ids`, those of one shard in each group.
+            finish: gets the number of a group and its shard, in order, in that thread.
+            advance: gets the number of samples of each finished batch, in that thread.
         """
-        start, self.seconds_model, self.remarks = time.perf_counter(), 0.0, Counter()
-        rows: list[dict[str, Any]] = []
-        failed: list[Failure] = []
-        unscored: list[_ImageOutput] = []
-        for first in range(0, len(positions), self.plan.batch_size):
-            chosen = positions[first : first + self.plan.batch_size]
-            items, unreadable = self.read(chosen)
-            outputs, unpredicted = self._predict_seeds(items)
-            unscored += outputs
-            failed += unreadable + unpredicted
-            # Some adapters score a whole shard at once, after its last batch.
-            if not self.plan.adapter.scored_at_once or first + len(chosen) == len(positions):
-                scored, unscorable = self._score(unscored)
-                rows, failed, unscored = rows + scored, failed + unscorable, []
-            advance(len(chosen))
-        frame = to_frame(rows, self.plan.adapter.columns(self.plan.task))
-        seconds = time.perf_counter() - start
-        return Shard(frame, tuple(failed), self.source, seconds, self.seconds_model, self.remarks)
+        self.began = time.perf_counter()
+        with self.reading(groups) as reads, Behind() as scoring:
+            for number, positions in enumerate(groups):
+                shard = _Unfinished(len(positions), finish=partial(finish, number))
+                for chosen in self.batches(positions):
+                    items, unreadable = next(reads).get()
+                    outputs, unpredicted = self._predict_seeds(items)
+                    failed = unreadable + unpredicted
+                    batch = _Predicted(len(chosen), outputs, failed, self.source, self._spent())
+                    scoring.do(partial(self._add, shard, batch, advance))
 
-    def read(self, positions: Sequence[int]) -> tuple[list[Item], list[Failure]]:
-        """The prepared samples, and the failures of those that cannot be read."""
-        items, failed = [], []
-        for position in positions:
-            try:
-                items.append(make_item(self.plan.data.reader[position], self.plan, self.input_size))
-            except SampleError as error:
-                failed.append(Failure(id=self.plan.data.ids[position], error=str(error)))
-        return items, failed
+    def _spent(self) -> float:
+        """Seconds within the model since the last call."""
+        seconds, self.seconds_model = self.seconds_model, 0.0
+        return seconds
+
+    def _add(self, shard: _Unfinished, batch: _Predicted, advance: Callable[[int], None]) -> None:
+        """Score a batch of a shard; after the last one, the shard is finished."""
+        shard.left -= batch.count
+        shard.seconds_model += batch.seconds
+        shard.unscored += batch.outputs
+        shard.failed += batch.failed
+        # Some adapters score a whole shard at once, after its last batch.
+        if not self.plan.adapter.scored_at_once or not shard.left:
+            scored, unscorable = self._score(shard.unscored)
+            shard.rows += scored
+            shard.failed += unscorable
+            shard.unscored = []
+        advance(batch.count)
+        if shard.left:
+            return
+        frame, now = to_frame(shard.rows, self.plan.adapter.columns(self.plan.task)), time.perf_counter()
+        seconds = now - self.began, shard.seconds_model
+        shard.finish(Shard(frame, tuple(shard.failed), batch.source, *seconds, self.remarks))
+        self.began, self.remarks = now, Counter()
 
     def _predict_seeds(self, items: list[Item]) -> tuple[list[_ImageOutput], list[Failure]]:
         """The outputs of a batch with every noise seed, image by image, and the failures."""
@@ -251,7 +269,8 @@ class Runner:
         """
         plan = self.plan
         padded = items + items[-1:] * (plan.batch_size - len(items))
-        image = on_device(torch.stack([item.image for item in padded]), plan)
+        # One after the other, as what other processes read lies in pinned memory, which a GPU fetches by itself.
+        image = torch.stack([on_device(item.image, plan) for item in padded])
         boxes = given = None
         if plan.task.protocol.grants == "attention":
             boxes = tuple(on_device(item.boxes, plan) for item in padded if item.boxes is not None)
@@ -296,7 +315,8 @@ def name_failures(model: str, what: str) -> Iterator[None]:
 
 def on_device(tensor: Tensor, plan: Plan) -> Tensor:
     """The tensor on the device of the model. A model without `to` cannot have been moved and stays on the CPU."""
-    return tensor.to(plan.device) if callable(getattr(plan.model.model, "to", None)) else tensor
+    movable = callable(getattr(plan.model.model, "to", None))
+    return tensor.to(plan.device, non_blocking=True) if movable else tensor
 
 
 def input_size(model: LoadedModel, task: TaskSpec) -> int:
@@ -324,14 +344,14 @@ def predictions(
     """
     runner, failed = Runner(replace(plan, data=data)), list[Failure]()  # exactly as the scored images are predicted
     seed = plan.noise_seeds[0]
-    with progress_bar(f"{plan.model.name}: features to fit the head on", len(data.ids), progress, "images") as advance:
-        for first in range(0, len(data.ids), plan.batch_size):
-            chosen = range(first, min(first + plan.batch_size, len(data.ids)))
-            items, unreadable = runner.read(chosen)
+    bar = progress_bar(f"{plan.model.name}: features to fit the head on", len(data.ids), progress, "images")
+    with bar as advance, runner.reading([range(len(data.ids))]) as reads:
+        for read in reads:
+            items, unreadable = read.get()
             predicted, unpredicted = runner.predict(items, seed)
             failed += [*unreadable, *unpredicted]
             yield from predicted
-            advance(len(chosen))
+            advance(len(read.unit))
     if failed:
         if left_out is not None:
             failed_ids = {failure.id for failure in failed}

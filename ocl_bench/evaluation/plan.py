@@ -21,6 +21,7 @@ from ..models.declared import Declared
 from ..models.loading import LoadedModel, get_model
 from ..results.record import DataSection
 from ..results.store import key_of
+from .workers import Workers, check_workers
 
 if TYPE_CHECKING:
     from ..data import OpenData
@@ -59,6 +60,7 @@ class Plan:
         limit, split, stand_in_seed: how `data` was opened, for the record.
         listed: number of samples of the user's list, when `data` are only these.
         refit: compute the head or bank again, even if it is in the cache.
+        workers: number of processes that read ahead, or `auto`; see `workers.read_ahead`.
         config: the options of `eval` that give this plan; empty for a live model, which no option names.
     """
 
@@ -76,6 +78,7 @@ class Plan:
     stand_in_seed: int | None = None
     refit: bool = False
     listed: int | None = None
+    workers: Workers = 0
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -161,6 +164,7 @@ def make_plan(
     noise_seeds: Sequence[int] | None = None,
     device: str = "auto",
     batch_size: int = 16,
+    workers: int | str = 0,
     split: str | None = None,
     stand_in_seed: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -194,7 +198,7 @@ def make_plan(
         raise UsageError(f"limit {limit} and a list of ids: give only one of them")
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: must be at least 1")
-    device = choose_device(device)
+    device, ahead = choose_device(device), check_workers(workers)
     declared = Declared(name, training_seed, supervision)
     loaded = model if isinstance(model, LoadedModel) else None
     if loaded is None:
@@ -232,7 +236,8 @@ def make_plan(
     )
     said: dict[str, Any] = {"data_root": data_root, "checkpoint": checkpoint, "boxes": boxes, "ids": ids}
     said |= {"name": name, "training_seed": training_seed, "supervision": supervision}
-    return replace(plan, listed=None if ids is None else len(data.ids), config=_config(plan, model, task, said))
+    listed = None if ids is None else len(data.ids)
+    return replace(plan, listed=listed, workers=ahead, config=_config(plan, model, task, said))
 
 
 def _config(plan: Plan, model: Any, task: str | Path | TaskSpec, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from ..data.unlabelled import open_unlabelled
 from ..families import find_family
 from ..models.loading import get_model
 from ..results.record import Failure
-from .loop import Item, Runner
+from .loop import Runner
 from .plan import Plan, make_plan
+from .reading import Item
 from .video_loop import VideoRunner
 
 

@@ -150,12 +150,15 @@ def _compute(
     total = sum(len(shards[index]) for index in own)
     bar = progress_bar(f"{plan.model.name} on {plan.task.name}", total, progress, plan.family.unit)
     with fixed_arithmetic(plan.threads), bar as advance:
+        missing = []
         for index in own:
-            if (done := work.read(index)) is not None:  # of a run that was killed
-                runner.patience.succeeded |= bool(len(done.rows))
-                advance(len(shards[index]))
+            if (done := work.read(index)) is None:
+                missing.append(index)
                 continue
-            work.write(index, runner.shard(shards[index], advance))
+            runner.patience.succeeded |= bool(len(done.rows))  # computed by a run that was killed
+            advance(len(shards[index]))
+        groups = [shards[index] for index in missing]
+        runner.shards(groups, lambda number, shard: work.write(missing[number], shard), advance)
 
 
 def _make_runner(plan: Plan, predictions: Path | None) -> Runner | VideoRunner:

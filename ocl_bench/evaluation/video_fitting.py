@@ -16,7 +16,7 @@ from ..core.errors import NotApplicableError, OclBenchError, UsageError
 from ..core.log import logger, progress_bar
 from ..core.types import Prediction, Truth
 from ..results.record import Failure
-from .loop import make_item
+from .reading import make_item
 from .sealed import read_sealed, write_sealed
 from .video_loop import VideoRunner
 
@@ -70,7 +70,7 @@ def _predicted(runner: VideoRunner, position: int, seed: int, kept: Path | None)
     video = runner.video(position, fitting=True)
     path = None if kept is None else kept / f"{position:05d}.safetensors"
     if path is not None and (prediction := _read(path, len(video))) is not None:
-        items = (make_item(frame, runner.plan, runner.input_size) for frame in video.frames)
+        items = (make_item(frame, runner.plan.task.protocol, runner.input_size) for frame in video.frames)
         return [item.truth for item in items], prediction
     truth: list[Truth] = []
     parts: list[Prediction] = []

@@ -182,10 +182,10 @@ def _by_frames(adapter: Adapter) -> bool:
     return False
 
 
-def _all_frames(adapter: Adapter, video: Video, fitting: bool) -> Video:
-    """The whole video."""
+def _all_frames(adapter: Adapter, video: Video, fitting: bool) -> Sequence[int]:
+    """Those of the whole video."""
     del adapter, fitting
-    return video
+    return range(len(video))
 
 
 def _no_columns(adapter: Adapter, sample_id: str) -> Mapping[str, Any]:
@@ -216,8 +216,8 @@ class Family:
         any_of: function from that adapter to the fields of a prediction of which only the first that is there is read.
         remarks: function from that adapter, outputs, the sizes (H, W) of their images and the side of the images that
             the model saw (None for outputs from files) to what is odd about them: a number by text.
-        clip: function from that adapter, a video, and whether a head is fitted on it, to the frames that count. Without
-            a frame, the video is left out: its row has no value.
+        clip: function from that adapter, a video, and whether a head is fitted on it, to the numbers of the frames that
+            count. Without a frame, the video is left out: its row has no value.
         whole: function from that adapter to whether a video is one sample, such as the questions about it, and not a
             sequence of frames. Nothing is fitted for such an adapter.
     """
@@ -234,7 +234,7 @@ class Family:
     sample_columns: Callable[[Adapter, str], Mapping[str, Any]] = _no_columns
     any_of: Callable[[Adapter], tuple[str, ...]] = _no_choice
     remarks: Callable[[Adapter, Sequence[Any], Sequence[tuple[int, int]], int | None], Mapping[str, int]] = _no_remarks
-    clip: Callable[[Adapter, Video, bool], Video] = _all_frames
+    clip: Callable[[Adapter, Video, bool], Sequence[int]] = _all_frames
     whole: Callable[[Adapter], bool] = _by_frames
 
     def by_clips(self, adapter: Adapter) -> bool:

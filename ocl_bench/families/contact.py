@@ -24,7 +24,7 @@ from ..metrics.definitions.contact import THRESHOLDS, right_at
 from ..models.states import States
 from .base import Batches, Family, Head
 from .checks import check_alike
-from .dynamics import ClipTally, Dynamics, part_of
+from .dynamics import ClipTally, Dynamics
 from .future import entries
 from .heads.contact import ContactExample, contact_probability, fit_contact
 from .heads.rollouter import SlotVideo, fit_rollouter
@@ -84,10 +84,10 @@ class Contact(Dynamics):
         """The protocol of the task."""
         return cast(ContactProtocol, self.task.protocol)
 
-    def clip(self, video: Video, fitting: bool) -> Video:
-        """The frames that are scored; while fitting, all frames of the video at the same stride."""
+    def clip(self, video: Video, fitting: bool) -> range:
+        """Numbers of the frames that are scored; while fitting, of all frames of the video at the same stride."""
         clip = super().clip(video, False)  # raises for a video that is too short
-        return part_of(video, range(self._first % self.stride, len(video), self.stride)) if fitting else clip
+        return range(self._first % self.stride, len(video), self.stride) if fitting else clip
 
     @property
     def _first(self) -> int:

@@ -22,7 +22,7 @@ from ..cards.dynamics import DynamicsProtocol
 from ..cards.protocols import Fit
 from ..cards.task import TaskSpec
 from ..core.errors import SampleError, UsageError
-from ..core.types import Prediction, Sample, Truth, Video
+from ..core.types import Prediction, Truth, Video
 from ..metrics.definitions.dynamics import HORIZONS, STEPS
 from .base import Batches, Family, Head
 from .checks import check_alike, check_video_slots, finite_rows, missing
@@ -114,14 +114,14 @@ class Dynamics:
         seen = None if self.seen is None else data.timing.get("seen_frames", self.seen)
         return replace(self, stride=data.timing.get("stride", self.stride), seen=seen)
 
-    def clip(self, video: Video, fitting: bool) -> Video:
-        """The frames that are scored, or on which probes are fitted: then all, at the stride of the card.
+    def clip(self, video: Video, fitting: bool) -> range:
+        """Numbers of the frames that are scored, or on which probes are fitted: then all, at the stride of the card.
 
         Without a frame, the video has no clip in which no object comes into view. Raises SampleError for a video that
         is shorter than a clip.
         """
         if fitting:
-            return part_of(video, range(0, len(video), self.stride))
+            return range(0, len(video), self.stride)
         span = (self.protocol.frames - 1) * self.stride
         if self.seen is None:
             last = len(video) - 1 - span
@@ -133,7 +133,7 @@ class Dynamics:
             needed = f"{self.protocol.frames} frames at a stride of {self.stride}"
             cut = f", cut after {self.seen}" if self.seen is not None else ""
             raise SampleError(video.id, f"has {len(video)} frames; a clip of {needed}{cut} does not fit")
-        return part_of(video, range(starts[0], starts[0] + span + 1, self.stride) if starts else range(0))
+        return range(starts[0], starts[0] + span + 1, self.stride) if starts else range(0)
 
     def _without_entry(self, video: Video, span: int, count: int) -> list[int]:
         """The first of the starts below `count` at which no object comes into view after it settled, in a list."""
@@ -345,24 +345,6 @@ def _slot_errors(predicted: Tensor, future: Tensor, last: Tensor) -> dict[str, A
         above, below = values[f"slot_error{end}"], values[f"copy_error{end}"]
         values[f"slot_mse_rel{end}"] = above / below if below > 0 else np.nan
     return values
-
-
-def part_of(video: Video, positions: Sequence[int]) -> Video:
-    """Some frames of a video, read when asked for."""
-    return Video(video.id, _Frames(video.frames, positions), tuple(video.names[position] for position in positions))
-
-
-@dataclass(frozen=True)
-class _Frames(Sequence[Sample]):
-    frames: Sequence[Sample]
-    positions: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: Any) -> Any:
-        chosen = self.positions[index]
-        return self.frames[chosen] if isinstance(chosen, int) else [self.frames[one] for one in chosen]
 
 
 DYNAMICS = Family(

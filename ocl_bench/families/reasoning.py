@@ -33,7 +33,6 @@ from ..data.clevrer.questions import video_number, write_answers
 from ..data.clevrer.vocabulary import ANSWERS
 from .base import Adapter, Batches, Family, Head
 from .checks import check_alike, check_prediction, check_video_slots, finite_rows, missing
-from .dynamics import part_of
 from .files import prediction_path
 from .heads.aloe import AskedVideo, FittedAloe, encoded, fit_aloe, frames_of
 from .recognition import fitted_head
@@ -174,8 +173,8 @@ class SlotReasoning(_Undrawn):
         """A copy with the cut of a stand-in whose videos are shorter than the official ones."""
         return replace(self, seen=data.timing.get("seen_frames", self.seen))
 
-    def clip(self, video: Video) -> Video:
-        """The frames that the head reads, evenly spread over those that are seen: of 128 and 25 frames 4, 9, .. 124.
+    def clip(self, video: Video) -> range:
+        """Numbers of the frames that the head reads, evenly spread over the seen ones: of 128 and 25, 4, 9, .. 124.
 
         Raises SampleError for a video that is too short, and for a question with words that CLEVRER does not have.
         """
@@ -185,13 +184,13 @@ class SlotReasoning(_Undrawn):
             needed = f"{self.seen} are needed, of which {count} are read"
             raise SampleError(video.id, f"has {len(video)} frames; {needed}; extract or download the video again")
         first = (self.seen - (count - 1) * stride) // 2  # the median of SlotFormer's random starts
-        clip = part_of(video, range(first, first + (count - 1) * stride + 1, stride))
-        for question in clip.frames[0].truth.questions:
+        numbers = range(first, first + (count - 1) * stride + 1, stride)
+        for question in video.frames[numbers[0]].truth.questions:
             try:
                 encoded(question)
             except UsageError as error:
                 raise SampleError(video.id, f"question {question.id}: {error}") from error
-        return clip
+        return numbers
 
     def check(self, prediction: object, size: int, name: str) -> Prediction:
         """Require the slots of one video; the returned prediction is that of `size` images, and has slots only.

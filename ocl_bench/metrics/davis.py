@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ..core.errors import UsageError
 from .boundaries import edges_met, edges_of, parts_of
@@ -294,6 +293,8 @@ def match(j: np.ndarray, f: np.ndarray) -> np.ndarray:
     Raises:
         UsageError: for fewer proposals than objects.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and processes that only read need it never
+
     if j.shape[2] < j.shape[1]:
         raise UsageError(f"proposals: {j.shape[2]} for {j.shape[1]} objects; fill up with empty masks first")
     gain = (j.mean(0) + f.mean(0)).T / 2  # (P, G) like the official table: equal gains are matched alike

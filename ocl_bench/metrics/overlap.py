@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ..core.errors import UsageError
 from .contingency import Contingency, exact_sum
@@ -164,6 +163,8 @@ def _matched(counts: Contingency, segments: np.ndarray) -> Scores:
 
 def _matched_sum(counts: Contingency, segments: np.ndarray) -> np.ndarray:
     """(B,) largest sum of IoU over one-to-one pairings of segments and slots that are not empty."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and processes that only read need it never
+
     total = np.zeros(len(counts))
     for index, image in enumerate(zip(iou(counts), segments, counts.predicted > 0, strict=True)):
         overlap, rows, columns = image

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix, csr_matrix
 
 from ..core.errors import UsageError
 from .ignored import IgnoreIndex, with_void
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 MAX_BYTES = 8_000_000
 """Memory that the matrices of some bootstrap resamples may take at a time."""
@@ -144,6 +145,8 @@ def match_clusters(matrix: NDArray[np.number]) -> NDArray[np.number]:
         >>> match_clusters(np.array([[1, 9], [8, 2]])).tolist()  # cluster 1 is class 0
         [[9, 1], [2, 8]]
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and processes that only read need it never
+
     classes, clusters = matrix.shape
     if clusters > classes:
         raise UsageError(f"{clusters} clusters cannot be matched one to one to {classes} classes")
@@ -190,6 +193,8 @@ class ConfusionCells:
             n: number of images.
             shape: (C, K) of the matrices.
         """
+        from scipy.sparse import csr_matrix
+
         lengths = [len(code) for code in codes]
         rows = np.repeat(np.asarray(images, dtype=np.int64), lengths)
         flat = (
@@ -207,6 +212,8 @@ class ConfusionCells:
 
     def areas(self) -> Areas:
         """Areas (n, C) of each image, for matrices whose columns are classes."""
+        from scipy.sparse import coo_matrix
+
         classes, _ = self.shape
         cells = self.counts.tocoo()
         truth, named = np.divmod(cells.col, classes)

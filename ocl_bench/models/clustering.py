@@ -233,6 +233,13 @@ def build_fps_features(
     )
 
 
+def token_segments(tokens: Tensor, clusters: int) -> Tensor:
+    """Number of the cluster of each token of one image: (P, D) -> (P,) int64. Clusters are those of `fps-features`."""
+    points = _token_points(tokens.T.unsqueeze(2), position=0.0)
+    seeds = _farthest_points(clusters)(points, np.random.default_rng())  # nothing is drawn
+    return torch.from_numpy(_squared_distances(points, seeds).argmin(axis=1))
+
+
 def _kmeans(clusters: int, restarts: int, iterations: int) -> Cluster:
     """K-means++ (Arthur and Vassilvitskii 2007) and Lloyd's iterations; keeps the run of the least inertia."""
 

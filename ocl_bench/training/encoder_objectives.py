@@ -1,27 +1,31 @@
 """The objectives of the small encoder: tokens that belong together get similar features in two views of a scene.
 
-Both are InfoNCE losses over L2-normalised tokens (van den Oord et al., arXiv:1807.03748):
+All are InfoNCE losses over L2-normalised tokens (van den Oord et al., arXiv:1807.03748):
 
 * `neighbour` needs no labels. The positive of a token is a token of the other view a few positions away; the negatives
   are tokens of *other* images. The critic then estimates the pointwise mutual information of local appearances, which
   is high inside an object and low across its border (Isola et al., arXiv:1511.06811).
 * `boxes` is weakly supervised. The positive is a token inside the same single box, or one outside all boxes; the
   negatives are all tokens except those of the same image and box. Its card declares `supervision: boxes`.
+* `segments` is self-training and needs no labels: `boxes` with the clusters of another encoder's tokens in place of
+  boxes. A token far inside an object and one at its rim become alike, and unlike the neighbour beyond the rim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..core.schedules import generator, sample_indices
-from .data import CROPPED, MOST_OBJECTS, TrainingScenes, object_boxes
+from ..models.clustering import token_segments
+from .data import CROPPED, MOST_OBJECTS, ChunkedArray, TrainingScenes, object_boxes
 from .validation import ValidatedObjective
 from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
 
@@ -30,15 +34,18 @@ Gather = Callable[[Tensor], Tensor]
 
 
 class EncoderOptions(BaseModel):
-    """Options of `train.objective` for the kinds `neighbour` and `boxes`.
+    """Options of `train.objective` for the kinds `neighbour`, `boxes` and `segments`.
 
     Attributes:
-        kind: Which of the two objectives.
+        kind: Which of the objectives.
+        encoder: Card of the encoder whose tokens are clustered (`segments`).
+        encoder_checkpoint: File with its weights, instead of the bundled ones (`segments`).
+        clusters: Number of its clusters in an image (`segments`).
         anchors: Number of sampled tokens per image.
         temperature: Temperature of the softmax.
         radius: Largest distance of a positive in tokens (`neighbour`).
-        balance: 0 draws anchors uniformly over tokens, 1 uniformly over boxes (`boxes`).
-        zoom: Smallest side of the crop that both views share, as a share of the image side.
+        balance: 0 draws anchors uniformly over tokens, 1 uniformly over boxes or segments.
+        zoom: Smallest side of the crop that both views share, as a share of the image side; 1 for `segments`.
         flip: Mirror half of the images.
         jitter: Strength of the colour changes.
         noise: Largest standard deviation of the noise.
@@ -48,7 +55,10 @@ class EncoderOptions(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["neighbour", "boxes"]
+    kind: Literal["neighbour", "boxes", "segments"]
+    encoder: str = ""
+    encoder_checkpoint: str = ""
+    clusters: int = Field(default=9, gt=1)
     anchors: int = Field(default=48, gt=0)
     temperature: float = Field(default=0.1, gt=0)
     radius: int = Field(default=2, ge=1)
@@ -59,6 +69,14 @@ class EncoderOptions(BaseModel):
     noise: float = Field(default=0.03, ge=0)
     stride: int = Field(default=8, gt=0)
     views: Literal[1, 2] = 2
+
+    @model_validator(mode="after")
+    def _whole_images_for_segments(self) -> Self:
+        if self.kind == "segments" and (self.zoom != 1 or not self.encoder):
+            raise ValueError("kind 'segments' needs 'encoder', the card of a trained encoder, and 'zoom: 1'")
+        if self.kind != "segments" and self.encoder:
+            raise ValueError("only kind 'segments' has an 'encoder'")
+        return self
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
@@ -194,6 +212,7 @@ class EncoderObjective(ValidatedObjective):
         batch_size: Images per step, all ranks together.
         validator: Returns the validation numbers of a model.
         gather: Concatenates the candidates of all ranks.
+        clustered: Tokens of the scenes by the encoder of `segments`, rows (P, D); None for other kinds.
     """
 
     scenes: TrainingScenes
@@ -202,6 +221,7 @@ class EncoderObjective(ValidatedObjective):
     batch_size: int
     validator: Callable[[nn.Module], dict[str, float]]
     gather: Gather = lambda rows: rows
+    clustered: ChunkedArray | None = None
 
     def batch(self, step: int) -> dict[str, Any]:
         """Scenes, view parameters and token pairs of a step. Every tensor has one row per image."""
@@ -211,12 +231,11 @@ class EncoderObjective(ValidatedObjective):
         views = [draw_photometry(self.batch_size, options.jitter, options.noise, source) for _ in range(2)]
         grid = CROPPED // options.stride
         labels = torch.zeros(self.batch_size, grid * grid, dtype=torch.int64)
-        if options.kind == "boxes":
-            boxes = object_boxes(self.scenes.labels[indices], MOST_OBJECTS) / CROPPED
-            labels = token_labels(boxes, geometry, grid)
-            anchor, positive = draw_box_pairs(labels, options.anchors, options.balance, source)
-        else:
+        if options.kind == "neighbour":
             anchor, positive = draw_neighbours(self.batch_size, grid, options.anchors, options.radius, source)
+        else:
+            labels = self._groups(indices, geometry, grid)
+            anchor, positive = draw_box_pairs(labels, options.anchors, options.balance, source)
         return {
             "image": self.scenes.images[indices],
             "geometry": geometry.stack(),
@@ -228,6 +247,15 @@ class EncoderObjective(ValidatedObjective):
             "number": torch.arange(self.batch_size),
         }
 
+    def _groups(self, indices: np.ndarray, geometry: Geometry, grid: int) -> Tensor:
+        """Numbers of the tokens' boxes or segments, (B, grid * grid) int64, as the views show them."""
+        if self.clustered is None:
+            boxes = object_boxes(self.scenes.labels[indices], MOST_OBJECTS) / CROPPED
+            return token_labels(boxes, geometry, grid)
+        rows = [token_segments(tokens, self.options.clusters) for tokens in self.clustered[indices]]
+        segments = torch.stack(rows).view(-1, grid, grid)
+        return torch.where(geometry.flip.view(-1, 1, 1), segments.flip(2), segments).flatten(1)
+
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
         """InfoNCE loss of this rank's anchors against the candidates of all ranks."""
         image = shared_geometry(inputs["image"].float() / 255, Geometry.unstack(inputs["geometry"]))
@@ -237,13 +265,13 @@ class EncoderObjective(ValidatedObjective):
         first, second = tokens.chunk(2) if len(views) == 2 else (tokens, tokens)
         anchors = _rows(first, inputs["anchor"])
         number = inputs["number"].repeat_interleave(self.options.anchors)
-        group = inputs["group"].flatten() + (MOST_OBJECTS + 1) * number  # labels are 0..MOST_OBJECTS in each image
+        # Labels of an image are 0..MOST_OBJECTS, or 0..clusters - 1.
+        group = inputs["group"].flatten() + max(MOST_OBJECTS + 1, self.options.clusters) * number
         # Candidates of all ranks are concatenated in rank order, so the global number of this rank's first image says
         # where its own positives begin.
         positive = inputs["number"][0] * self.options.anchors + torch.arange(len(anchors), device=anchors.device)
         candidates = self.gather(_rows(second, inputs["positive"]))
-        compare = boxes_loss if self.options.kind == "boxes" else neighbour_loss
-        key = group if self.options.kind == "boxes" else number
+        compare, key = (neighbour_loss, number) if self.options.kind == "neighbour" else (boxes_loss, group)
         total = compare(anchors, candidates, positive, key, self.gather(key), self.options.temperature)
         return {"total": total}
 

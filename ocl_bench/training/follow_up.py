@@ -61,7 +61,8 @@ def _card_for_encoder(encoder: str) -> ModelCard:
     The default is `dias`.
     """
     cards = [get_card(path.stem) for path in sorted(CARDS.glob("*.yaml"))]
-    users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder]
+    models = [card for card in cards if card.role != "encoder"]
+    users = [card for card in models if card.train.get("objective", {}).get("encoder") == encoder]
     return min(users, key=lambda card: (card.name != "dias", not card.weights), default=get_card("dias"))
 
 

@@ -22,7 +22,15 @@ from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
 from .checkpoint import state_sha256
 from .clips import CachedVideos, FrozenEncoders, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
-from .data import TrainingScenes, frozen_features, held_out_scenes, hold_out, padded_scenes, training_scenes
+from .data import (
+    ChunkedArray,
+    TrainingScenes,
+    frozen_features,
+    held_out_scenes,
+    hold_out,
+    padded_scenes,
+    training_scenes,
+)
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
 from .loop import Objective
@@ -137,8 +145,22 @@ def _encoder_objective(context: BuildContext) -> EncoderObjective:
     scenes, options = _scenes(context), context.options(EncoderOptions)
     if options.kind == "boxes":
         context.require_boxes()
+    clustered = None
+    if options.kind == "segments":
+        encoder = _trained_model("encoder", options.encoder, options.encoder_checkpoint).to(context.ranks.device).eval()
+        clustered = _frozen_features(context, encoder, scenes)
     validator = partial(validate_encoder, task=context.task, limit=context.recipe.validate_limit, device=context.device)
-    return EncoderObjective(scenes, options, context.seed, context.recipe.batch, validator, context.ranks.gather)
+    ranks, batch = context.ranks, context.recipe.batch
+    return EncoderObjective(scenes, options, context.seed, batch, validator, ranks.gather, clustered)
+
+
+def _frozen_features(
+    context: BuildContext, encoder: Any, scenes: TrainingScenes, *, flip: bool = False
+) -> ChunkedArray:
+    """Tokens of the training scenes, or of their mirrored images, by a frozen encoder."""
+    key, device = state_sha256(encoder), context.ranks.device
+    with context.ranks.state.local_main_process_first():
+        return frozen_features(encoder, scenes, key, device=device, flip=flip, progress=context.shown)
 
 
 def _trained_model(field: str, name: str, checkpoint: str) -> Any:
@@ -170,11 +192,8 @@ def _slot_objective(context: BuildContext) -> SlotObjective:
     scenes = _scenes(context)
     model.requires_grad_(True)  # all but the encoder, which the next line freezes again
     frozen = _take_encoder(context, options.encoder, options.encoder_checkpoint)
-    key, device = state_sha256(frozen), context.ranks.device
-    encode_scenes = partial(frozen_features, frozen, scenes, key, device=device, progress=context.shown)
-    with context.ranks.state.local_main_process_first():
-        features = encode_scenes()
-        mirrored = encode_scenes(flip=True) if options.flip else None
+    features = _frozen_features(context, frozen, scenes)
+    mirrored = _frozen_features(context, frozen, scenes, flip=True) if options.flip else None
     validator = partial(validate_masks, task=context.task, limit=context.recipe.validate_limit, device=context.device)
     return SlotObjective(
         features,
@@ -293,6 +312,7 @@ _BUILDERS: dict[str, Callable[[BuildContext], Objective]] = {
     "slots": _slot_objective,
     "neighbour": _encoder_objective,
     "boxes": _encoder_objective,
+    "segments": _encoder_objective,
     "slotcon": _slotcon_objective,
     "odis": _odis_objective,
     "video": _video_objective,

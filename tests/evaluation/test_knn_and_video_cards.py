@@ -189,6 +189,8 @@ def test_a_killed_run_loses_no_finished_video(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(WorkFolder, "write", write)
     asked = []
     video = VideoRunner._video
-    monkeypatch.setattr(VideoRunner, "_video", lambda self, position: asked.append(position) or video(self, position))
+    monkeypatch.setattr(
+        VideoRunner, "_video", lambda self, position, reads: asked.append(position) or video(self, position, reads)
+    )
     result = scored("grid", small("davis-2017"), tmp_path)
     assert asked == [1] and result.counts.scored == 2

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ocl_bench.evaluation.evaluate import evaluate
 from ocl_bench.evaluation.examination.refusals import refusal
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
+from ocl_bench.evaluation.video_fitting import video_predictions
 from ocl_bench.models.loading import get_model
 from ocl_bench.results.record import Result
 
@@ -89,6 +91,18 @@ def test_a_head_answers_every_question(root: Path, tmp_path: Path) -> None:
                 assert set(answer) == {choice.id for choice in question.choices}
 
 
+def test_a_killed_fit_reads_the_slots_that_it_kept(root: Path, tmp_path: Path) -> None:
+    model, kept = Quarters(), tmp_path / "kept"
+    plan = make_plan(model, TASK, data_root=root, device="cpu", progress=False)
+    fitting = replace(plan, data=plan.train, adapter=plan.family.for_data(plan.adapter, plan.train))  # type: ignore
+    first = [prediction.slots for _, prediction in video_predictions(fitting, [], kept)]
+    predicted = dict(model.seen)
+    again = list(video_predictions(fitting, [], kept))
+    assert model.seen == predicted and len(list(kept.iterdir())) == 2
+    for before, (truth, after) in zip(first, again, strict=True):
+        assert torch.equal(before, after.slots) and after.masks is None and truth[0].questions  # type: ignore[arg-type]
+
+
 def test_frames_after_the_cut_are_not_seen(root: Path, tmp_path: Path) -> None:
     """The stand-in shows 32 of 56 frames: another future changes no answer."""
     before = answered(root, tmp_path / "before", save_predictions=True)
@@ -114,8 +128,8 @@ def test_official_videos_give_the_frames_of_slotformer(root: Path) -> None:
     shutil.rmtree(root / "CLEVRER/annotations")
     data = open_data(task, data_root=root)
     plan = make_plan(Quarters(), task, data=data, train=data, device="cpu")
-    video = plan.family.clip(plan.adapter, data.reader[0].video(), False)
-    assert [int(name) for name in video.names] == list(range(4, 125, 5))
+    numbers = plan.family.clip(plan.adapter, data.reader[0].video(), False)
+    assert list(numbers) == list(range(4, 125, 5))
 
 
 def test_models_that_answer_need_neither_videos_nor_a_fit(root: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from ocl_bench.evaluation.run import run
 from ocl_bench.evaluation.shards import Shard, WorkFolder
 
 
-def until_killed(after: int, results: Path) -> None:
-    """An evaluation that is killed when it has written so many shards."""
+def until_killed(after: int, results: Path, workers: int = 0) -> None:
+    """An evaluation that is killed when it has written so many shards. workers: as in `evaluate`."""
     write, written = WorkFolder.write, []
 
     def write_and_die(self: WorkFolder, index: int, shard: Shard) -> None:
@@ -23,7 +23,7 @@ def until_killed(after: int, results: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     WorkFolder.write = write_and_die  # type: ignore[method-assign]
-    run(tiny_plan(count=150, noise_seeds=[0, 1]), results=results, progress=False)
+    run(tiny_plan(count=150, noise_seeds=[0, 1], workers=workers), results=results, progress=False)
 
 
 def print_rows_sha256(results: Path) -> None:

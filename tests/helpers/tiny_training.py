@@ -46,8 +46,18 @@ def tiny_recipe(**changes: Any) -> Recipe:
     return Recipe(**{**fields, "validate_every": 4, **changes})
 
 
+def tiny_colours(images: torch.Tensor) -> torch.Tensor:
+    """Mean colours (B, 3, 16, 16) of cells of 8 x 8 pixels: the tokens that `segments` clusters."""
+    return torch.nn.functional.avg_pool2d(images, 8)
+
+
 def tiny_objective(kind: str = "neighbour", batch: int = 4, gather: Any = None, **options: Any) -> EncoderObjective:
-    extra = {"gather": gather} if gather else {}
+    extra: dict[str, Any] = {"gather": gather} if gather else {}
+    if kind == "segments":
+        scenes = torch.from_numpy(tiny_scenes().images.chunks[0]).float() / 255
+        tokens = tiny_colours(scenes).flatten(2).transpose(1, 2).half().numpy()
+        extra["clustered"] = ChunkedArray((tokens,), 10)
+        options = {"encoder": "encoder", "zoom": 1.0, "clusters": 3, **options}
     chosen = EncoderOptions(kind=kind, **{"anchors": 6, **options})
     return EncoderObjective(tiny_scenes(), chosen, 0, batch, lambda model: {"mbo_fg": 0.5}, **extra)
 

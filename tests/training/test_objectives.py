@@ -5,12 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_training import tiny_model, tiny_objective, tiny_scenes
+from tiny_training import tiny_colours, tiny_model, tiny_objective, tiny_scenes
 
+from ocl_bench.core.types import Batch
+from ocl_bench.models.clustering import build_fps_features, token_segments
 from ocl_bench.models.dias import build as build_dias
 from ocl_bench.training.data import ChunkedArray, object_boxes
 from ocl_bench.training.dias_objective import SlotObjective, SlotOptions
 from ocl_bench.training.encoder_objectives import (
+    EncoderOptions,
     boxes_loss,
     draw_box_pairs,
     draw_neighbours,
@@ -133,7 +136,7 @@ def test_one_view_is_compared_with_itself(views):
         assert (image[:4] - image[4:]).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["neighbour", "boxes"])
+@pytest.mark.parametrize("kind", ["neighbour", "boxes", "segments"])
 def test_encoder_batches_are_pure_functions_of_seed_and_step(kind):
     first, again = tiny_objective(kind), tiny_objective(kind)
     first.batch(2)
@@ -144,14 +147,42 @@ def test_encoder_batches_are_pure_functions_of_seed_and_step(kind):
     assert not torch.equal(first.batch(3)["image"], again.batch(3)["image"])
 
 
-def test_only_the_boxes_objective_reads_labels():
+@pytest.mark.parametrize("kind", ["neighbour", "segments"])
+def test_only_the_boxes_objective_reads_labels(kind):
     class Forbidden:
         def __getitem__(self, indices):
             raise AssertionError("labels were read")
 
-    objective = tiny_objective("neighbour")
+    objective = tiny_objective(kind)
     object.__setattr__(objective.scenes, "labels", Forbidden())
     objective.loss(tiny_model(), objective.batch(0), 0.0)["total"].backward()
+
+
+def test_token_segments_are_the_clusters_of_the_floor():
+    encoder, image = tiny_model(), torch.rand(1, 3, 32, 48, generator=source())
+    masks = build_fps_features(encoder, clusters=4).predict(Batch(("a",), image)).masks
+    segments = token_segments(encoder(image).detach()[0].flatten(1).T, 4)
+    assert torch.equal(segments, masks[0].flatten(1).argmax(0)) and segments.unique().numel() == 4
+
+
+def test_pairs_of_a_segment_come_from_one_cluster_also_in_mirrored_images():
+    objective = tiny_objective("segments", batch=8)
+    batch = objective.batch(0)
+    flipped = Geometry.unstack(batch["geometry"]).flip.bool()
+    assert 0 < flipped.sum() < 8
+    views = batch["image"].float() / 255
+    views = torch.where(flipped.view(-1, 1, 1, 1), views.flip(3), views)
+    for row, anchor, positive, group in zip(views, batch["anchor"], batch["positive"], batch["group"], strict=True):
+        segments = token_segments(tiny_colours(row[None])[0].flatten(1).T, objective.options.clusters)
+        assert torch.equal(segments[anchor], segments[positive])
+        # A mirrored image has the same clusters under other numbers.
+        assert len(set(zip(segments[anchor].tolist(), group.tolist(), strict=True))) == group.unique().numel()
+
+
+def test_segments_need_an_encoder_and_whole_images():
+    for wrong in ({"encoder": ""}, {"zoom": 0.5}, {"kind": "boxes"}):
+        with pytest.raises(ValueError, match=r"segments.*encoder"):
+            EncoderOptions(**{"kind": "segments", "encoder": "encoder", "zoom": 1.0, **wrong})
 
 
 def slot_objective(distill_peak=1.0, merge_probability=0.5, seed=0):

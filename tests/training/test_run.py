@@ -92,7 +92,8 @@ def test_a_training_leaves_record_curves_and_the_next_command(trained):
     ("encoder", "following"),
     [
         ("encoder-boxes", "--model dias --task clevrtex"),
-        ("encoder", "--model dias-label-free --task clevrtex"),
+        ("encoder", "--model slotmatch"),
+        ("encoder-segments", "--model dias-label-free --task clevrtex"),
         ("encoder-large", "--model slotcontrast"),
     ],
 )

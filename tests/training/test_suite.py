@@ -87,7 +87,7 @@ def test_a_suite_is_trained_once_and_again_after_its_encoder_changed(tmp_path: P
         "unknown": [],
     }
     weights = tmp_path / "encoder-boxes-seed0" / "encoder-boxes.safetensors"
-    stamp = (tmp_path / "slot-attention-seed0" / "last.pt").stat().st_mtime + 5
+    stamp = (tmp_path / "slot-attention-seed0" / "slot-attention.safetensors").stat().st_mtime + 5
     os.utime(weights, (stamp, stamp))
     # Newer weights of the encoder: what was trained on the older ones is not kept, nor continued.
     assert trained() == [("encoder-boxes", False), ("slot-attention", True)]

@@ -99,6 +99,10 @@ class ParquetRows:
     images: tuple[str, ...] = ("image",)
     _held: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle sends to another process: all but the group, which may take 100 MB."""
+        return {**self.__dict__, "_held": {}}
+
     def labels(self) -> list[Any]:
         """The column `label`."""
         import pyarrow.parquet

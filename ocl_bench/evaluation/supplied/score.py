@@ -21,6 +21,7 @@ from ...results.differences import differences
 from ...results.record import Result, read_result, read_rows
 from ..plan import Plan
 from ..run import run
+from ..workers import Workers, check_workers
 from .answers import answers_plan
 from .arrays import array_plan
 from .detections import kept_plan, results_plan
@@ -42,6 +43,7 @@ def score_masks(
     split: str | None = None,
     results: str | Path | None = None,
     save_predictions: bool = False,
+    workers: int | str = 0,
     progress: bool = True,
 ) -> Result:
     """Score masks on a task and write the result under `name`.
@@ -70,12 +72,13 @@ def score_masks(
         data_root, limit, split: as in `evaluate`.
         results: folder for results, by default `OCL_BENCH_RESULTS` or `./results`.
         save_predictions: keep the masks beside the result as they were scored, for `report`.
+        workers: processes that read the truth ahead, as in `evaluate`.
 
     Raises:
         UsageError: for masks that are missing or cannot be read as a whole. A single broken PNG fails its sample.
         DataMissingError: when the data set is not there.
     """
-    spec, masks = get_task(task), Path(masks)
+    spec, masks, ahead = get_task(task), Path(masks), check_workers(workers)
     said = Declared(training_seed=training_seed, supervision=supervision)
     if classes:
         if masks.suffix != ".json":
@@ -92,7 +95,7 @@ def score_masks(
             raise UsageError(f"{masks}: brings its own truth; leave out --data-root and --split")
         plan = array_plan(spec, masks, name, limit)
         logger.info("%s", plan.data.note)
-        return run(_by(said, plan), results=results, save_predictions=save_predictions, progress=progress)
+        return run(_by(said, plan, ahead), results=results, save_predictions=save_predictions, progress=progress)
     if masks.suffix != ".json" and not masks.is_dir():
         raise UsageError(f"{masks}: neither a folder of id-map PNGs nor an .npz or COCO results .json file")
     root = Path(data_root) if data_root is not None else None
@@ -106,7 +109,7 @@ def score_masks(
     else:
         file = masks_in(masks, spec, data)
         plan = masks_plan(spec, data, file, name, background=0, limit=limit, split=split, extent=extent)
-    return run(_by(said, plan), results=results, save_predictions=save_predictions, progress=progress)
+    return run(_by(said, plan, ahead), results=results, save_predictions=save_predictions, progress=progress)
 
 
 def _check_extent(extent: str, masks: Path) -> None:
@@ -116,9 +119,9 @@ def _check_extent(extent: str, masks: Path) -> None:
         raise UsageError(f"{masks}: --extent belongs to folders of masks; leave it out")
 
 
-def _by(said: Declared, plan: Plan) -> Plan:
+def _by(said: Declared, plan: Plan, workers: Workers) -> Plan:
     """The plan with what is said about the model. Raises UsageError for the name of a bundled model."""
-    return replace(plan, model=said.applied(plan.model))
+    return replace(plan, model=said.applied(plan.model), workers=workers)
 
 
 @dataclass(frozen=True)

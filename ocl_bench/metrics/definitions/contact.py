@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas
 
 from ..metric import Metric
 from ..of_set import Accumulated, SumRatio, Total
 from ..statistics_of_set import Statistic
+
+if TYPE_CHECKING:
+    import pandas
 
 _FAMILY = ("contact",)
 _PHYSION = "Bear et al., Physion, NeurIPS 2021, arXiv:2106.08261; Wu et al., SlotFormer, ICLR 2023, arXiv:2210.05861"

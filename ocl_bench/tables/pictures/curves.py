@@ -40,6 +40,7 @@ def write_curves(path: Path, curves: Mapping[str, Sequence[Curve]], *, title: st
                 (handles[label],) = axes.plot(steps, line.values, linestyle=dashes, **_STYLES[line.role])
             axes.set_title(f"{metric} {'↑' if find_metric(metric).direction > 0 else '↓'}", size=8)
             axes.set_xlabel("predicted step")
+            axes.locator_params(axis="x", integer=True)
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
         figure.suptitle(title, size=9)
         return save_figure(figure, path)

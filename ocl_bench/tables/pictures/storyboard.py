@@ -24,7 +24,7 @@ class Strip:
     """Some frames of one video.
 
     Attributes:
-        section: best, median or worst.
+        section: best, median or worst; empty for a video that stands alone.
         id: sample id of the video.
         value: the main metric of the video.
         images: (N, H, W, 3) uint8.
@@ -69,7 +69,8 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
         figure.text(left / width, 1 - 0.05 / height, title, ha="left", va="top", size=8)
         for number, strip in enumerate(strips):
             above = top + number * (3 * tile + gap)
-            caption = f"{strip.section}: {strip.id}   {metric} {strip.value:.3f}"
+            section = f"{strip.section}: " if strip.section else ""
+            caption = f"{section}{strip.id}   {metric} {strip.value:.3f}"
             figure.text(left / width, 1 - (above - 0.04) / height, caption, ha="left", va="bottom", size=7)
             for row, (label, pictures) in enumerate(_rows(strip)):
                 bottom = height - above - (row + 1) * tile

@@ -46,7 +46,7 @@ def seeds(folder: Path, name: str, shifts: list[float], **changes: Any) -> None:
 
 
 def test_every_bundled_file_names_cards_that_exist() -> None:
-    assert FILES == ["dias", "odis", "slotcon", "slotmatch", "smoothsa"]
+    assert FILES == ["dias", "odis", "ours", "slotcon", "slotmatch", "smoothsa"]
     for path in claim_files():
         for claim in load_claims(path).claims:
             for test in claim.tests:

@@ -81,10 +81,10 @@ def scored_clip(task: TaskSpec, data: OpenData, video: Video) -> tuple[Video, in
     """
     family = find_family(task.family)
     adapter = cast(ClipAdapter, family.for_data(get_adapter(task), data))
-    clip = family.clip(adapter, video, False)
-    if not len(clip):
+    numbers = family.clip(adapter, video, False)
+    if not len(numbers):
         raise SampleError(video.id, "has no clip that is scored")
-    return clip, adapter.alone or len(clip)
+    return video.part(numbers), adapter.alone or len(numbers)
 
 
 def pixels_and_truth(sample: Sample, task: TaskSpec, side: int = SIDE) -> tuple[str, tuple[int, int], Truth]:
