@@ -20,7 +20,7 @@ def check_checkpoint(
     json: Json = False,
 ) -> None:
     """Say which bundled card a checkpoint file fits, and how to run it; names and shapes are compared."""
-    from ..models.identify import identify
+    from ..models.identify import UNKNOWN_TASK, identify
 
     fits = identify(file, model)
     found = not fits[0].error
@@ -30,6 +30,8 @@ def check_checkpoint(
         for fit in fits:
             typer.echo(f"fits {fit.model}: {fit.title}{f' ({fit.paper})' if fit.paper else ''}")
             typer.echo(f"  {fit.command.replace('FILE', str(file))}")
+        if any(fit.task == UNKNOWN_TASK for fit in fits):
+            typer.echo("the file does not say on which data it was trained: `ocl-bench list tasks`")
         cards = len({fit.model for fit in fits})
         if cards > 1:
             typer.echo(f"{cards} cards have this network; the file does not say which training made it")

@@ -103,12 +103,13 @@ def link(
 
     data_set, root = find_data_set(name), _folder(data_root)
     place = link_folder(data_set, target, root)
-    typer.echo(f"written: {place} -> {place.resolve()}")
     places = look(_tasks_of(data_set), root)
     for found in places:
         print_line(f"{'found  ' if found.found else 'missing'}  {found.task}: {found.found or found.problem}")
     if not any(found.found for found in places):
+        place.unlink()  # else it would stand in the way of a link to the right folder
         raise DataMissingError(f"{target}: nothing was found there that a task of {name} reads; see docs/data.md")
+    typer.echo(f"written: {place} -> {place.resolve()}")
 
 
 def _root(data_root: Path | None) -> Path:

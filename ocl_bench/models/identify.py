@@ -48,6 +48,18 @@ RELEASED: dict[str, list[dict[str, Any]]] = {
 }
 """Options of the released models, by card; other cards are tried with their own options alone."""
 
+UNKNOWN_TASK = "TASK"
+"""Stands for the task in a command when neither card nor options say on which data the file was trained."""
+
+_OF_VARIANT = {"movi_c": "movi-c", "movi_e": "movi-e", "ytvis": "ytvis-2021", "ytvis_dinov2": "ytvis-2021"}
+"""Variant, which is named after the data of its training -> task on these data."""
+
+_OF_RECIPES = "clevrtex"
+"""Task of recipes that name none, as in `training.recipe.Recipe`."""
+
+_OF_SPOT = {7: "coco-discovery-spot", 6: "voc-discovery-spot"}
+"""Slots of SPOT's released models -> task on the data of their training."""
+
 _SMALL = 2**16
 """Numbers of a tensor up to which its values are kept in the outline; some are checked when a file is translated."""
 
@@ -69,7 +81,7 @@ class Fit:
         options: over those of the card.
         error: what does not fit, in one line; empty where the file loads.
         likeness: share of the tensors of file and model that have an equal shape in the other one.
-        reads_video: whether the model follows videos.
+        task: to evaluate it on, see `suggested_task`.
     """
 
     model: str
@@ -78,15 +90,28 @@ class Fit:
     options: dict[str, Any]
     error: str
     likeness: float
-    reads_video: bool
+    task: str
 
     @property
     def command(self) -> str:
         """How to evaluate the file with this card."""
         options = "".join(f" --option {name}={str(value).lower() if value is True or value is False else value}"
                           for name, value in self.options.items())  # fmt: skip
-        task = "movi-c" if self.reads_video else "clevrtex"
-        return f"ocl-bench eval --model {self.model}{options} --checkpoint FILE --task {task}"
+        return f"ocl-bench eval --model {self.model}{options} --checkpoint FILE --task {self.task}"
+
+
+def suggested_task(card: ModelCard, options: Mapping[str, Any]) -> str:
+    """The task on the data of a model's training, by the options of its released size or its recipe.
+
+    Returns:
+        The name of a task, or `UNKNOWN_TASK`.
+    """
+    values = {**card.options, **options}
+    if "variant" in values:
+        return _OF_VARIANT.get(values["variant"], UNKNOWN_TASK)
+    if card.name == "spot-paper":
+        return _OF_SPOT.get(values["slots"], UNKNOWN_TASK)
+    return str(card.train.get("task", _OF_RECIPES)) if card.train else UNKNOWN_TASK
 
 
 def identify(path: str | Path, only: str | None = None) -> list[Fit]:
@@ -141,8 +166,8 @@ def _try(card: ModelCard, outline: Path, shapes: Counter[tuple[int, ...]]) -> It
                 matched_tensors(model, outline)
             except UsageError as problem:
                 error = str(problem).removeprefix(f"{outline}: ")
-        reads_video = bool(getattr(model, "reads_video", False))
-        yield Fit(card.name, card.title, card.paper, options, error, alike, reads_video)
+        task = suggested_task(card, options)
+        yield Fit(card.name, card.title, card.paper, options, error, alike, task)
 
 
 @functools.cache

@@ -12,11 +12,12 @@ from official import Shapes, dias_shapes, drawn, linear, slotcontrast_shapes
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ocl_bench.cards.names import CARDS, get_card
+from ocl_bench.cards.names import CARDS, get_card, is_task
 from ocl_bench.cli import app
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import PACKAGE
-from ocl_bench.models.identify import RELEASED, Fit, identify
+from ocl_bench.models.identify import RELEASED, Fit, identify, suggested_task
+from ocl_bench.training.recipe import Recipe
 
 
 def thin(shapes: Shapes) -> dict[str, Tensor]:
@@ -41,7 +42,27 @@ def test_an_official_file_of_dias(tmp_path: Path) -> None:
     torch.save(thin(dias_shapes()), tmp_path / "42-0029.pth")
     (fit,) = identify(tmp_path / "42-0029.pth")
     assert fit.model == "dias-paper" and fit.paper.endswith("2507.23755") and fit.likeness == 1
-    assert fit.command == "ocl-bench eval --model dias-paper --checkpoint FILE --task clevrtex"
+    assert fit.command == "ocl-bench eval --model dias-paper --checkpoint FILE --task TASK"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "task"),
+    [
+        ("slotcontrast-paper", {"variant": "movi_e"}, "movi-e"),
+        ("videosaur-paper", {"variant": "ytvis_dinov2"}, "ytvis-2021"),
+        ("videosaur-paper", {"variant": "clevrer"}, "TASK"),
+        ("spot-paper", {}, "coco-discovery-spot"),
+        ("spot-paper", {"slots": 6}, "voc-discovery-spot"),
+        ("slotcon-paper", {}, "coco-detection"),
+        ("slotcontrast", {}, "movi-c"),
+        ("dias", {}, "clevrtex"),
+        ("smoothsa-paper", {}, "TASK"),
+    ],
+)
+def test_the_suggested_task_is_that_of_the_training(model: str, options: dict, task: str) -> None:
+    assert suggested_task(get_card(model), options) == task
+    assert task == "TASK" or is_task(task)
+    assert Recipe(steps=1).task == suggested_task(get_card("dias"), {}), "the default of recipes"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +121,8 @@ def test_the_verb(tmp_path: Path) -> None:
     torch.save(drawn({"a": (3, 4)}), tmp_path / "odd.pth")
     run = CliRunner().invoke(app, ["check-checkpoint", str(tmp_path / "fits.pth")])
     assert run.exit_code == 0 and "fits dias-paper: DIAS, paper size" in run.stdout
-    assert f"ocl-bench eval --model dias-paper --checkpoint {tmp_path / 'fits.pth'} --task clevrtex" in run.stdout
+    assert f"ocl-bench eval --model dias-paper --checkpoint {tmp_path / 'fits.pth'} --task TASK" in run.stdout
+    assert "the file does not say on which data it was trained: `ocl-bench list tasks`" in run.stdout
     run = CliRunner().invoke(app, ["check-checkpoint", str(tmp_path / "odd.pth"), "--model", "dias"])
     assert run.exit_code == 2 and "fits no card dias; the most alike:" in run.stderr
     run = CliRunner().invoke(app, ["check-checkpoint", str(tmp_path / "fits.pth"), "-m", "dias-paper", "--json"])
@@ -139,5 +161,5 @@ def test_cards_without_weights_of_their_own_are_not_tried(tmp_path: Path) -> Non
 def test_every_released_card_is_a_card() -> None:
     cards = {path.stem for path in CARDS.glob("*.yaml")}
     assert set(RELEASED) <= cards
-    assert isinstance(Fit("a", "", "", {"x": True}, "", 1.0, True).command, str)
-    assert "--option x=true" in Fit("a", "", "", {"x": True}, "", 1.0, True).command
+    assert isinstance(Fit("a", "", "", {"x": True}, "", 1.0, "TASK").command, str)
+    assert "--option x=true" in Fit("a", "", "", {"x": True}, "", 1.0, "TASK").command

@@ -86,6 +86,9 @@ class _Resuming:
                 status = error.response.status_code if error.response is not None else None
                 if status in _CLIENT_ERRORS:
                     raise DataMissingError(f"{url}: the server answers {status}; is it still there?") from error
+                if isinstance(error, ValueError):  # as requests calls an address that it cannot ask for
+                    text = "is no address of http or https, or redirects to one that is not"
+                    raise DataMissingError(f"{url}: {text}") from error
                 if not self.answered and isinstance(error, requests.ConnectionError):
                     host = urlparse(url).hostname
                     raise DataMissingError(f"{url}: {host} cannot be reached; is there a network?") from error

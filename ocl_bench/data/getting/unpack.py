@@ -101,7 +101,7 @@ def _entries(archive: Path) -> Iterator[_Entry]:
                 else:
                     yield info.filename, info.file_size, lambda info=info: content.open(info)  # type: ignore[misc]
         return
-    with tarfile.open(archive, "r:*") as tar:
+    with _open_tar(archive) as tar:
         for member in tar:
             if member.isdir():
                 _checked(member.name, archive)
@@ -109,6 +109,14 @@ def _entries(archive: Path) -> Iterator[_Entry]:
                 raise UsageError(f"{archive}: '{member.name}' is a link or a device; it is refused")
             else:
                 yield member.name, member.size, lambda member=member: tar.extractfile(member)  # type: ignore[misc]
+
+
+def _open_tar(archive: Path) -> tarfile.TarFile:
+    """An opened tar file. Raises ValueError for another file, in fewer words than tarfile."""
+    try:
+        return tarfile.open(archive, "r:*")
+    except tarfile.ReadError as error:
+        raise ValueError("it is neither zip nor tar; did the server send a page?") from error
 
 
 def _checked(name: str, archive: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...cards.task import TaskSpec
 from ...core.errors import DataMissingError, OclBenchError, SampleError, UsageError
-from ...core.log import progress_bar
+from ...core.log import logger, progress_bar
 from .. import open_data, spread
 from .catalogue import Archive, DataSet
 from .download import download
@@ -94,6 +94,7 @@ def get(archives: Sequence[Archive], root: Path, *, keep: bool = False, progress
         folder = root / archive.into
         done = _marker(root, archive)
         if done.is_file():
+            logger.info("%s: was got earlier; delete %s to get it again", archive.name, done)
             continue
         target = (root / ".downloads" if archive.packed else folder) / archive.name
         with progress_bar(archive.name, archive.bytes, progress, "B") as advance:
@@ -131,7 +132,7 @@ def verify(
         try:
             data = open_data(task, data_root=root, verify=True)
         except DataMissingError as error:
-            missing.append(error)
+            missing.append((task, error))
             continue
         failed = []
         chosen = spread(data, TRIED)
@@ -145,7 +146,9 @@ def verify(
             advance(1)
         checks.append(Check(task.name, len(data), data.revision, len(chosen), tuple(failed)))
     if not checks and missing:
-        raise missing[0]
+        raise missing[0][1]
+    for task, problem in missing:
+        logger.info("%s: not verified, %s", task.name, problem)
     return checks
 
 
@@ -154,10 +157,12 @@ def link(data_set: DataSet, target: Path, root: Path) -> Path:
 
     Raises:
         DataMissingError: the target is not there.
-        UsageError: something is in the place of the link.
+        UsageError: something is in the place of the link, or the target is the root.
     """
     if not target.is_dir():
         raise DataMissingError(f"{target}: there is no such folder")
+    if target.resolve() == root.resolve():
+        raise UsageError(f"{target}: is the data root itself, whose data are found without a link")
     place = root / data_set.folder
     if place.is_symlink() and place.resolve() == target.resolve():
         return place

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def open_clevrtex(request: Request) -> OpenData:
         )
     reader = ClevrtexReader.open(folder, variant, stems, "download its shard again")
     note = f"data: official CLEVRTEX {variant}/{request.split}, {counted(len(reader), 'scene')} of {folder}"
-    note += _partial_note(scenes, numbers)
+    note += partial_note(scenes, numbers)
     return OpenData(reader, "official", f"official-{reader.manifest.content}", folder, reader.ids, note)
 
 
@@ -231,8 +232,11 @@ def _choose(scenes: dict[int, str], numbers: range | None, limit: int | None) ->
     return [stem for number, stem in scenes.items() if numbers is None or number in numbers][:limit]
 
 
-def _partial_note(present: dict[int, str], numbers: range | None) -> str:
-    """A remark on scenes that are missing, '' when the split is complete."""
+def partial_note(present: Collection[int], numbers: range | None) -> str:
+    """A remark on scenes of a split that are missing among those present, '' when it is complete.
+
+    numbers: those of the split, None for all up to the last one that is there.
+    """
     expected = numbers if numbers is not None else range(max(present) + 1)
     missing = [number for number in expected if number not in present]
     if not missing:

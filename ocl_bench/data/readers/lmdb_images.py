@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from ..images import decode_image, decode_numbers
 from ..index import Manifest, take_manifest
 from ..labels import narrowed
 from ..options import parse_options
-from .clevrtex import SCENES, split_numbers
+from .clevrtex import SCENES, partial_note, split_numbers
 from .coco import CocoOptions, panoptic_truth
 from .lmdb_file import LmdbFile, encoded
 from .places import first_folder, usual_places
@@ -71,7 +71,9 @@ def open_clevrtex_lmdb(request: Request, path: Path) -> OpenData:
         (number, key) for number, key in zip(numbers, file.keys, strict=True) if wanted is None or number in wanted
     )
     ids = [f"CLEVRTEX_{variant}_{number:06d}" for number, _ in chosen]
-    return _open(request, file, f"CLEVRTEX {variant}/{request.split}", ids, [key for _, key in chosen], _plain_labels)
+    keys = [key for _, key in chosen]
+    data = _open(request, file, f"CLEVRTEX {variant}/{request.split}", ids, keys, _plain_labels)
+    return replace(data, note=data.note + partial_note(set(numbers), wanted))
 
 
 def find_coco_lmdb(request: Request) -> Path | None:

@@ -4,8 +4,8 @@
 .npy, .npz    (H, W) integers or booleans, or (N, H, W) booleans, one layer for each object; an .npz with one array, or
               with one called mask, masks, labels or segmentation
 .json         one run-length code {"size": [H, W], "counts": ..} for each object, in a list; an entry may also hold it
-              in its field `segmentation`, as Segment Anything and COCO write it; or the shapes of an image that LabelMe
-              saved, see `_from_labelme`
+              in its field `segmentation`, as Segment Anything and COCO write it, and the list may be the field
+              `annotations`, as in the files of SA-1B; or the shapes of an image that LabelMe saved, see `_from_labelme`
 
 JPEG is refused: it blurs the numbers at the borders of objects. So are objects that overlap in layers or codes, as one
 number stands for each pixel.
@@ -102,6 +102,8 @@ def _from_json(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     content = parse_json(read_text(path))
     if isinstance(content, dict) and "shapes" in content:
         return _from_labelme(content, shape)
+    if isinstance(content, dict):
+        content = content.get("annotations", content)
     entries = content if isinstance(content, list) else [content]
     codes: list[Any] = []
     for entry in entries:

@@ -208,8 +208,8 @@ def list_shards(root: Path, dataset: str, split: str) -> list[str]:
     """Names of the files of a split, in order.
 
     Raises:
-        DataMissingError: there is no such file.
-        UsageError: a file is missing, or is there under two names, or files of two versions are mixed.
+        DataMissingError: there is no such file, or one of them is missing.
+        UsageError: a file is there under two names, or files of two versions are mixed.
     """
     # TFDS puts `.tfrecord` before the number; some tools put it at the end.
     pattern = re.compile(rf"{dataset}-{split}(?:\.tfrecord)?-(\d{{5}})-of-(\d{{5}})(?:\.tfrecord)?")
@@ -226,7 +226,7 @@ def list_shards(root: Path, dataset: str, split: str) -> list[str]:
     missing = [number for number in range(totals[0]) if number not in names]
     if missing or len(names) > totals[0]:
         text = f"{len(missing)} of {totals[0]} files of split '{split}' are missing, first number {missing[:1]}"
-        raise UsageError(f"{root}: {text}; download them")
+        raise DataMissingError(f"{root}: {text}; download them")
     return [names[number] for number in sorted(names)]
 
 

@@ -86,7 +86,7 @@ def list_shards(folder: Path, pattern: str) -> list[Path]:
         pattern: regular expression of their names, whose first group is the number.
 
     Raises:
-        UsageError: a number is missing. (Nothing tells how many there should be.)
+        DataMissingError: a number is missing. (Nothing tells how many there should be.)
     """
     if not folder.is_dir():
         return []
@@ -94,7 +94,7 @@ def list_shards(folder: Path, pattern: str) -> list[Path]:
     found = {int(match[1]): path for match, path in named if match}
     missing = next((number for number in range(max(found, default=-1) + 1) if number not in found), None)
     if missing is not None:
-        raise UsageError(f"{folder}: shard {missing} of {max(found) + 1} is missing; copy all of them")
+        raise DataMissingError(f"{folder}: shard {missing} of {max(found) + 1} is missing; copy all of them")
     return [found[number] for number in sorted(found)]
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
+from ...core.log import logger
 from ...evaluation.examination.model_section import check_model
 from ...evaluation.examination.refusals import why_not_ranked
 from ...families import find_family
@@ -185,7 +186,13 @@ def compare(
     comparisons = []
     first, second = side_of(a), side_of(b)
     check_names([first, second], folders)
-    for card in cards_of(first, second, task, folders):
+    cards = cards_of(first, second, task, folders)
+    if task is None and len(cards) > 1:
+        names = ", ".join(card.name for card in cards)
+        logger.info(
+            "comparing %s and %s on %d tasks (--task takes fewer): %s", first.method, second.method, len(cards), names
+        )
+    for card in cards:
         ours, theirs = on_shared_data(first, second, card, folders)
         for result in [*ours, *theirs]:
             _check_unedited(result, card)

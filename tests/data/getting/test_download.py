@@ -177,6 +177,22 @@ def test_redirects_are_followed_but_not_out_of_encryption(site: Site, tmp_path: 
     module._check_redirect("http://a.org/file", "https://b.org/file")
 
 
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.zip", "no-scheme/a.zip", "http:///a.zip"])
+def test_what_is_no_address_is_not_tried_again(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("waited"))
+    with pytest.raises(DataMissingError, match=f"^{url}: is no address of http or https, or redirects to"):
+        download(url, tmp_path / "a.zip")
+
+
+def test_a_redirect_to_what_is_no_address_is_not_tried_again(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("waited"))
+    site.location = "ftp://127.0.0.1/file.zip"
+    with pytest.raises(DataMissingError, match="is no address of http or https, or redirects to"):
+        download(site.url, tmp_path / "a.zip")
+
+
 def test_a_full_disk_is_said_and_the_part_is_kept(site: Site, tmp_path: Path) -> None:
     """/dev/full refuses every byte, as a full disk does."""
     (tmp_path / "file.zip.part").symlink_to("/dev/full")

@@ -130,6 +130,12 @@ def test_cut_and_damaged_archives(tmp_path: Path, kind: str) -> None:
         refused(path, tmp_path, "is damaged or cut|holds no file")
 
 
+def test_a_page_instead_of_an_archive_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"<html>please sign in</html>" * 40)
+    refused(path, tmp_path, r"is damaged or cut \(it is neither zip nor tar; did the server send a page\?\)")
+
+
 def test_a_flipped_byte_in_a_zip_is_seen(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"a": os.urandom(20_000)})
     content = bytearray(path.read_bytes())

@@ -123,7 +123,8 @@ def test_movi_from_the_list_of_the_bucket(tmp_path: Path, server: str) -> None:
         movi_files("movi_c", server)
 
 
-def test_where_and_verify(tmp_path: Path) -> None:
+def test_where_and_verify(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="ocl_bench")
     write_ade(tmp_path / "ADEChallengeData2016")
     write_davis(tmp_path, {"bear": 2})
     tasks = [get_task(name) for name in ("ade20k-segmentation", "davis-2017", "movi-c")]
@@ -131,6 +132,8 @@ def test_where_and_verify(tmp_path: Path) -> None:
     assert "ADE20K" in found["ade20k-segmentation"].found and "DAVIS" in found["davis-2017"].found
     assert found["movi-c"].found == "" and "get it" in found["movi-c"].problem
     checks = {check.task: check for check in verify(tasks, tmp_path)}
+    (text,) = [one for one in caplog.messages if "not verified" in one]
+    assert text.startswith("movi-c: not verified, ") and "get it" in text
     assert set(checks) == {"ade20k-segmentation", "davis-2017"}
     assert checks["ade20k-segmentation"].samples == checks["ade20k-segmentation"].tried == 3
     damaged = tmp_path / "ADEChallengeData2016/annotations/validation/ADE_val_00000002.png"
@@ -151,6 +154,33 @@ def test_link(tmp_path: Path) -> None:
         link(DATA_SETS["ade20k"], tmp_path / "disk", root)
     with pytest.raises(DataMissingError, match="there is no such folder"):
         link(DATA_SETS["ade20k"], tmp_path / "nowhere", root)
+    with pytest.raises(UsageError, match="is the data root itself"):
+        link(DATA_SETS["coco"], root, root)
+
+
+def test_a_link_to_other_data_is_not_kept(tmp_path: Path) -> None:
+    write_ade(tmp_path / "disk/anything")
+    (tmp_path / "disk/empty").mkdir()
+    root = tmp_path / "data"
+    outcome = run("link", "ade20k", str(tmp_path / "disk/empty"), "--data-root", str(root))
+    assert outcome.exit_code == 3 and "nothing was found there" in outcome.output
+    assert not (root / "ADEChallengeData2016").is_symlink() and "written:" not in outcome.output
+    assert run("link", "ade20k", str(tmp_path / "disk/anything"), "--data-root", str(root)).exit_code == 0
+
+
+def test_an_archive_that_was_unpacked_earlier_is_said(
+    tmp_path: Path, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else nobody would understand why data that were deleted do not come back."""
+    write_ade(tmp_path / "made/ADEChallengeData2016")
+    pack(tmp_path / "made/ADEChallengeData2016", tmp_path / "site/ADEChallengeData2016.zip")
+    caplog.set_level("INFO", logger="ocl_bench")
+    get([ade(server)], tmp_path / "data", progress=False)
+    assert not caplog.messages
+    get([ade(server)], tmp_path / "data", progress=False)
+    (text,) = caplog.messages
+    (marker,) = (tmp_path / "data/.downloads").glob("*.done")
+    assert text == f"ADEChallengeData2016.zip: was got earlier; delete {marker} to get it again"
 
 
 def test_every_data_set_serves_a_task_and_can_be_announced(tmp_path: Path) -> None:

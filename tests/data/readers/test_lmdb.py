@@ -75,7 +75,9 @@ def test_splits_of_clevrtex_follow_from_the_order(tmp_path: Path) -> None:
     """Shards are sorted as text: 0, 1, 10, 11, .., 2; the test split is the shards 0 to 4."""
     with_one = pickle.dumps({"image": b"", "segment": b"", "depth": b""})
     write_lmdb(tmp_path / "train.lmdb", [with_one] * 12_001)
-    test = open_clevrtex(tmp_path, split="test").ids
+    data = open_clevrtex(tmp_path, split="test")
+    test = data.ids
+    assert "PARTIAL download, 2999 of 5000 scenes are missing (shards 2, 3, 4)" in data.note
     assert len(test) == 2001 and test[0] == "CLEVRTEX_full_000000" and test[-1] == "CLEVRTEX_full_002000"
     train = open_clevrtex(tmp_path, split="train").ids
     assert train[0] == "CLEVRTEX_full_010000" and len(train) == 10_000

@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "codes": (".json", [compressed((k == CODES).astype(np.uint8)) for k in (1, 2)]),
     "runs": (".json", [uncompressed((k == CODES).astype(np.uint8)) for k in (1, 2)]),
     "segment anything": (".json", [{"segmentation": compressed((k == CODES).astype(np.uint8))} for k in (1, 2)]),
+    "SA-1B": (".json", {"annotations": [{"segmentation": compressed((k == CODES).astype(np.uint8))} for k in (1, 2)]}),
 }  # fmt: skip
 
 

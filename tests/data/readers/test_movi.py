@@ -124,7 +124,7 @@ def test_incomplete_files_are_refused(tmp_path: Path) -> None:
     second.write_bytes(b"\x05" + content[1:])
     assert "checksum" in message()
     second.unlink()
-    assert "1 of 3 files of split 'validation' are missing" in message()
+    assert "1 of 3 files of split 'validation' are missing" in message(DataMissingError)
     second.write_bytes(content)
     copy = folder / "movi_c-validation-00001-of-00003.tfrecord"
     copy.write_bytes(content)

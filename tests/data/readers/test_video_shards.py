@@ -185,7 +185,7 @@ def test_what_is_wrong_with_shards_is_said_in_one_line(tmp_path: Path) -> None:
         open_movi(tmp_path, "train")
     content = first.read_bytes()
     (tmp_path / "movi_c-validation-000002.tar").write_bytes(content)
-    with pytest.raises(UsageError, match="shard 1 of 3 is missing"):
+    with pytest.raises(DataMissingError, match="shard 1 of 3 is missing"):
         open_movi(tmp_path)
     (tmp_path / "movi_c-validation-000002.tar").rename(tmp_path / "movi_c-validation-000001.tar")
     with pytest.raises(UsageError, match="sample '0' is also in another shard"):

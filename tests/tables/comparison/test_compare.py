@@ -327,6 +327,13 @@ def test_the_verb_prints_one_json_document() -> None:
     assert one["low"] < one["difference"] < one["high"]
 
 
+def test_several_tasks_are_named_before_they_are_compared() -> None:
+    found = call("dias:1", "grid", "--results", RESULTS, "--metrics", "no_such_metric")
+    lines = [line for line in found.stderr.splitlines() if line.startswith("comparing")]
+    assert len(lines) == 1 and "dias:1 and grid on" in lines[0] and "clevrtex, " in lines[0] and "--task" in lines[0]
+    assert "comparing" not in call("dias:1", "grid", "-t", "clevrtex", "--results", RESULTS, "--json").stderr
+
+
 def test_the_verb_refuses_in_one_line() -> None:
     found = call("dias", "nothing", "-t", "clevrtex", "--results", RESULTS)
     assert (found.exit_code, found.stdout) == (2, "")
