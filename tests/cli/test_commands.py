@@ -62,14 +62,22 @@ def test_eval_prints_everything_that_belongs_to_a_number(images: Path) -> None:
         "patch-oracle",
     ):
         assert text in result.stdout, text
-    for text in ("signature: crop:none│mask:attention│", "images show one object", "images/s", ".json", ".parquet"):
+    for text in ("signature: crop:none│mask:attention│", "images/s", ".json", ".parquet"):
         assert text in result.stdout, text
+    assert "single object" not in result.stdout, "each image shows two"
     assert "next: ocl-bench leaderboard --task mine" in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last.startswith("result: model=tiny_evaluation-build task=mine metric=mbo_fg value=0.") and " key=" in last
     board = images / "results" / "leaderboards" / "mine.csv"
     assert "tiny_evaluation-build" in board.read_text() and str(board) in result.stdout
     assert "supplied" in result.stderr
+
+
+def test_images_with_a_single_object_are_counted_beside_fg_ari(images: Path) -> None:
+    labels = np.zeros((32, 32), np.uint8)
+    labels[4:14, 4:20] = 1
+    Image.fromarray(labels).save(images / "masks" / "i2.png")
+    assert "\n1 of 4 images show a single object: FG-ARI is 1 there if" in run_eval(images, "--no-pictures").stdout
 
 
 def test_on_a_narrow_terminal_names_are_cut_between_words(images: Path) -> None:

@@ -191,7 +191,7 @@ def test_files_that_do_not_fit_are_named(kind: type[SlotContrast], changes: dict
 def test_cards_and_contract(name: str) -> None:
     card = get_card(name)
     assert not card.weights and card.supervision == "none"
-    assert card.families == ("discovery", "video", "dynamics", "contact")
+    assert card.families == ("discovery", "video", "dynamics", "contact", "reasoning")
     options = {"encoder": "cnn", "attention_prior": True, "blocks": [1], "width": 8, "dim": 12, "input_size": 32}
     options |= {"slots": 3, "slot_dim": 8, "hidden": 16, "decoder_layers": 2}
     checks = check_model(name, "movi-c", options=options)

@@ -297,7 +297,7 @@ def test_the_encoders_see_the_officially_normalised_frame(name: str) -> None:
 def test_card_and_contract() -> None:
     card = get_card("videosaur-paper")
     assert not card.weights and card.supervision == "none"
-    assert card.families == ("discovery", "video", "dynamics", "contact")
+    assert card.families == ("discovery", "video", "dynamics", "contact", "reasoning")
     options = {"encoder": "cnn", "blocks": [1], "width": 8, "dim": 12, "input_size": 32, "slots": 3, "slot_dim": 8}
     checks = check_model("videosaur-paper", "movi-c", options=options | {"hidden": 16})
     assert all(check.passed for check in checks), [check for check in checks if not check.passed]

@@ -85,7 +85,7 @@ def test_a_training_leaves_record_curves_and_the_next_command(trained):
     record = json.loads((out / "encoder" / "training.json").read_text())
     assert record["supervision"] == "boxes"
     assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
-    assert "fps_mbo_fg" in printed and "next: ocl-bench train --model dias" in printed
+    assert "fps_mbo_fg" in printed and "next: ocl-bench train --model slotmatch" in printed
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...metrics import find_metric
 from ...tables.leaderboard.ranking import Board, Row
 from ...tables.leaderboard.shown import folded, short_name
 from ...tables.leaderboard.strata import PROPERTIES, stratify
@@ -40,7 +41,12 @@ def strata_plots(board: Board) -> Iterator[dict[str, Any]]:
                 if one.row in chosen
             ]
             labels = [stratified.split.strata[place].label for place in filled]
-            stratum = {"lines": lines, "labels": labels, "counts": [counts[place] for place in filled]}
+            stratum = {
+                "lines": lines,
+                "labels": labels,
+                "counts": [counts[place] for place in filled],
+                "direction": find_metric(board.task.main).direction,
+            }
             along = {"objects": "number of objects", "size": "mean size of the objects"}[name]
             label = f"{board.task.main} by {along}, supervision: {group.supervision}"
             tab = "official" if group.kind == "official" else "embedded"
