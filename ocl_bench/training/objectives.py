@@ -16,6 +16,7 @@ from ..core.errors import UsageError, first_problem
 from ..core.types import Sample
 from ..data import open_data
 from ..families import find_family
+from ..models.encoder import Encoder
 from ..models.layers.smooth_initialisation import SmoothGaussian
 from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
@@ -87,7 +88,7 @@ class BuildContext:
             return kind(**self.recipe.objective)
         except ValidationError as error:
             field, problem = first_problem(error)
-            text = f"field 'train.objective.{field}': {problem}"
+            text = f"field '{'.'.join(filter(None, ('train.objective', field)))}': {problem}"
             raise UsageError(f"model card {self.card.name}: {text}") from error
 
     def require_boxes(self) -> None:
@@ -147,7 +148,10 @@ def _encoder_objective(context: BuildContext) -> EncoderObjective:
         context.require_boxes()
     clustered = None
     if options.kind == "segments":
-        encoder = _trained_model("encoder", options.encoder, options.encoder_checkpoint).to(context.ranks.device).eval()
+        encoder = _trained_model(context, "encoder", options.encoder, options.encoder_checkpoint)
+        if not isinstance(encoder, Encoder):
+            raise UsageError(f"field 'train.objective.encoder': {options.encoder} is no encoder of tokens")
+        encoder = encoder.to(context.ranks.device).eval()
         clustered = _frozen_features(context, encoder, scenes)
     validator = partial(validate_encoder, task=context.task, limit=context.recipe.validate_limit, device=context.device)
     ranks, batch = context.ranks, context.recipe.batch
@@ -163,9 +167,12 @@ def _frozen_features(
         return frozen_features(encoder, scenes, key, device=device, flip=flip, progress=context.shown)
 
 
-def _trained_model(field: str, name: str, checkpoint: str) -> Any:
-    """Load the model of a card. Raises UsageError if it has no trained weights."""
+def _trained_model(context: BuildContext, field: str, name: str, checkpoint: str) -> Any:
+    """Load the model of a card. Raises UsageError if it has no trained weights, or saw labels that are not declared."""
     loaded = get_model(name, checkpoint=checkpoint or None)
+    if (seen := loaded.card.supervision) not in ("none", context.card.supervision):
+        own = f"card {context.card.name} declares `supervision: {context.card.supervision}`"
+        raise UsageError(f"field 'train.objective.{field}': {name} learnt from {seen}, but {own}; copy and change it")
     if not checkpoint and not loaded.card.weights:
         remedy = f"train it and give --set objective.{field}_checkpoint=FILE"
         raise UsageError(f"field 'train.objective.{field}': no weights of {name} are bundled; {remedy}")
@@ -174,7 +181,7 @@ def _trained_model(field: str, name: str, checkpoint: str) -> Any:
 
 def _take_encoder(context: BuildContext, card: str, checkpoint: str) -> Any:
     """Load the encoder of a card into the model and freeze it. Returns it on the device, in evaluation mode."""
-    encoder = _trained_model("encoder", card, checkpoint)
+    encoder = _trained_model(context, "encoder", card, checkpoint)
     # A model that is not a plain encoder, such as SlotCon, offers its backbone by `as_encoder`.
     encoder = encoder.as_encoder() if hasattr(encoder, "as_encoder") else encoder
     try:
@@ -275,7 +282,7 @@ def _take_teacher(context: BuildContext, options: VideoOptions) -> Any:
         return None
     if not student:
         raise UsageError(f"model card {name}: field 'train.objective.teacher': only a SlotMatch has one; leave it out")
-    teacher = _trained_model("teacher", options.teacher, options.teacher_checkpoint)
+    teacher = _trained_model(context, "teacher", options.teacher, options.teacher_checkpoint)
     if not isinstance(teacher, SlotContrast):
         raise UsageError(f"field 'train.objective.teacher': {options.teacher} is not a SlotContrast; name one")
     if teacher.input_size != context.model.input_size:

@@ -156,6 +156,21 @@ def test_boxes_without_saying_so_are_refused(cards, monkeypatch):
         run.train("encoder", device="cpu", progress=False)
 
 
+@pytest.mark.parametrize(
+    ("model", "encoder", "told"),
+    [
+        ("dias-label-free", "encoder-boxes", "encoder-boxes learnt from boxes, but card dias-label-free declares"),
+        ("slotcontrast", "encoder-boxes", "encoder-boxes learnt from boxes, but card slotcontrast declares"),
+        ("encoder-segments", "encoder-boxes", "encoder-boxes learnt from boxes, but card encoder-segments declares"),
+        ("encoder-segments", "dias-label-free", "dias-label-free is no encoder of tokens"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_the_card_is_refused(model, encoder, told, monkeypatch):
+    monkeypatch.setattr(objectives, "training_scenes", lambda scenes, progress: None)
+    with pytest.raises(UsageError, match=told):
+        run.train(model, device="cpu", progress=False, overrides={"objective.encoder": encoder})
+
+
 def test_a_second_training_with_the_same_out_is_refused(cards, tmp_path):
     with locked(tmp_path / ".lock", ""), pytest.raises(UsageError, match="another training writes there"):
         run.train("encoder", device="cpu", out=tmp_path, progress=False)
