@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from .loop import TrainingOutcome, fit
 from .objectives import build_objective
 from .ranks import Ranks, lost_ranks_named, start_ranks
 from .recipe import Recipe, read_recipe
+
+_WORTH_SAYING = 5.0
+"""Seconds of preparation, above which the log says how long it took."""
 
 
 def train(
@@ -61,7 +65,8 @@ def train(
         model_name: Name of a model card.
         task: Task whose protocol validates the training; by default `train.task` of the card.
         steps: Steps of the whole training, instead of the card's.
-        minutes: Stop this visit after so many minutes, with a checkpoint. The same command continues later.
+        minutes: Stop this visit after so many minutes, preparation of the data included, with a checkpoint. The same
+            command continues later.
         seed: Seed of the weights and of all random choices.
         out: Folder for the results, by default `runs/<model>-seed<seed>`.
         device: `auto`, `cpu` or `cuda`.
@@ -107,9 +112,13 @@ def train(
     tracker = make_tracker(f"{card.name}-seed{seed}", out) if ranks.main else find_tracker(None)("", out)
     settings = {"model": card.name, "options": card.options, "seed": seed, "recipe": recipe.model_dump(mode="json")}
     with lost_ranks_named(ranks, out), lock, tracked(tracker, settings) as summary:
+        start = time.monotonic()
         model = build_untrained(card, seed)
         objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
         data = getattr(objective, "note", "") or recipe.scenes.note
+        prepared = time.monotonic() - start
+        if ranks.main and prepared > _WORTH_SAYING:
+            logger.info("training: the data were ready after %.0f s", prepared)
         trained = fit(
             model,
             objective,
@@ -118,7 +127,7 @@ def train(
             out=out,
             ranks=ranks,
             identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
-            minutes=minutes,
+            minutes=None if minutes is None else max(0.0, minutes - prepared / 60),
             resume=resume,
             compile_model=compile_model,
             progress=progress,

@@ -4,6 +4,7 @@ import json
 import shlex
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -169,6 +170,24 @@ def test_an_encoder_that_does_not_fit_the_card_is_refused(model, encoder, told, 
     monkeypatch.setattr(objectives, "training_scenes", lambda scenes, progress: None)
     with pytest.raises(UsageError, match=told):
         run.train(model, device="cpu", progress=False, overrides={"objective.encoder": encoder})
+
+
+@pytest.mark.parametrize(("minutes", "left"), [(1.0, 0.9), (0.05, 0.0), (None, None)])
+def test_minutes_count_the_preparation_of_the_data(minutes, left, cards, tmp_path, monkeypatch):
+    class ReachedFit(Exception):
+        pass
+
+    def fit(*arguments, minutes, **rest):
+        raise ReachedFit(minutes)
+
+    clock = iter([100.0, 106.0])
+    monkeypatch.setattr(run, "get_card", cards.__getitem__)
+    monkeypatch.setattr(run, "build_objective", lambda *arguments, **rest: None)
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(run, "fit", fit)
+    with pytest.raises(ReachedFit) as reached:
+        run.train("encoder", device="cpu", out=tmp_path, minutes=minutes, progress=False)
+    assert reached.value.args[0] == pytest.approx(left)
 
 
 def test_a_second_training_with_the_same_out_is_refused(cards, tmp_path):
