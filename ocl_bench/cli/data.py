@@ -102,12 +102,14 @@ def link(
     from ..data.getting.work import look
 
     data_set, root = find_data_set(name), _folder(data_root)
+    own = (root / data_set.folder).is_symlink()
     place = link_folder(data_set, target, root)
     places = look(_tasks_of(data_set), root)
     for found in places:
         print_line(f"{'found  ' if found.found else 'missing'}  {found.task}: {found.found or found.problem}")
     if not any(found.found for found in places):
-        place.unlink()  # else it would stand in the way of a link to the right folder
+        if not own:  # a new one would stand in the way of a link to the right folder
+            place.unlink()
         raise DataMissingError(f"{target}: nothing was found there that a task of {name} reads; see docs/data.md")
     typer.echo(f"written: {place} -> {place.resolve()}")
 

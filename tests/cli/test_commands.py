@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from ocl_bench.cli import app
 from ocl_bench.cli.console import print_metrics, print_result
+from ocl_bench.data.getting.catalogue import find_data_set
 from ocl_bench.results.record import json_schema, read_result
 
 
@@ -269,6 +270,15 @@ def test_a_link_to_a_folder_without_data_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = call("data", "link", "ade20k", tmp_path / "empty", "--data-root", tmp_path / "data")
     assert done.exit_code == 3 and "empty: nothing was found there" in done.stderr.splitlines()[-1]
+
+
+def test_a_link_of_the_user_stays_where_its_data_are_not_found(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "data" / find_data_set("ade20k").folder
+    link.symlink_to(tmp_path / "disk", target_is_directory=True)  # a disk that is not mounted now
+    done = call("data", "link", "ade20k", tmp_path / "disk", "--data-root", tmp_path / "data")
+    assert done.exit_code == 3 and link.is_symlink()
 
 
 def test_list_and_show() -> None:
