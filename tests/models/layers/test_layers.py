@@ -256,6 +256,23 @@ def test_broadcast_decoder_prior_moves_the_masks() -> None:
     torch.testing.assert_close(moved, expected)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_broadcast_decoder_gives_the_same_values_and_gradients_in_training_as_in_evaluation(layers: int) -> None:
+    torch.manual_seed(0)
+    decoder = BroadcastDecoder(dim=8, slot_dim=6, tokens=9, layers=layers, hidden=16).double()
+    slots, target, weight = torch.randn(2, 4, 6), torch.randn(2, 9, 8), torch.randn(2, 4, 9)
+    mask, prior = torch.tensor([True, True, False, True]).expand(2, 4), torch.rand(2, 4, 9)
+
+    def results(training: bool) -> list[torch.Tensor]:
+        given = slots.double().requires_grad_()
+        tokens, masks = decoder.train(training)(given, slot_mask=mask, prior=prior.double())
+        loss = (tokens - target).square().mean() + (masks * weight).sum()
+        return [tokens, masks, *torch.autograd.grad(loss, [given, *decoder.parameters()])]
+
+    for trained, evaluated in zip(results(True), results(False), strict=True):
+        torch.testing.assert_close(trained, evaluated, rtol=1e-10, atol=1e-12)
+
+
 def test_random_visible_has_the_distribution_of_the_paper() -> None:
     visible = random_visible(20_000, 256, torch.Generator().manual_seed(0))
     count = visible.sum(1)
