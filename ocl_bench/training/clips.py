@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -31,12 +32,14 @@ from ..data import open_data
 from ..data.base import OpenData, SampleSequence
 from ..data.rendered import ensure_files
 from ..data.scenes.store import Store
-from ..data.scenes.videos import RenderedVideo
 from ..data.stand_ins.layouts import ensure_scenes
 from ..data.transforms import prepare
 from .checkpoint import state_sha256
 from .data import CACHE, hold_out, open_array, open_scenes, reader_pool, save_array, track
 from .recipe import Recipe
+
+MOVING = ("motion", "collisions", "contacts")
+"""Variants of scenes whose samples are videos."""
 
 FRAMES_AT_ONCE = 24
 """Frames that are encoded together for the cache; bounds the memory of the encoder."""
@@ -205,11 +208,13 @@ def videos_of_scenes(
     """Rendered videos with cached features to train on, and rendered videos of split `val` to validate on.
 
     Raises:
-        UsageError: The scenes do not move, or the encoders need frames of another size.
+        UsageError: The scenes do not move.
     """
     scenes = recipe.scenes
-    if scenes.variant != "motion":
-        raise UsageError(f"field 'train.scenes.variant': '{scenes.variant}' does not move; use motion")
+    if scenes.variant not in MOVING:
+        raise UsageError(
+            f"field 'train.scenes.variant': '{scenes.variant}' does not move; use one of {', '.join(MOVING)}"
+        )
     store = ensure_scenes(open_scenes(scenes, scenes.split), scenes.count, progress=progress)
     features, teacher_features = (
         None if encoder is None else cached_features(encoder, store, frozen, options.flip, progress=progress)
@@ -221,9 +226,11 @@ def videos_of_scenes(
 
 
 def cached_features(
-    encoder: nn.Module, store: Store[RenderedVideo], frozen: FrozenEncoders, flip: bool, *, progress: bool = True
+    encoder: nn.Module, store: Store[Any], frozen: FrozenEncoders, flip: bool, *, progress: bool = True
 ) -> FeatureVideos:
     """Features of the rendered videos of a store, computed in float32 and cached under the hash of the encoder.
+
+    Frames of another size are resized as in evaluation, by Pillow's bilinear filter.
 
     Args:
         encoder: Maps (N, 3, H, W) in [0, 1] to (N, F, h, w).
@@ -231,11 +238,8 @@ def cached_features(
         frozen: Gives the device and the expected side of frames.
         flip: Compute the features of the mirrored frames as well.
         progress: Draw a progress bar.
-
-    Raises:
-        UsageError: The videos have another side than `frozen.input_size`.
     """
-    key = f"{store.variant}-r{store.revision}-{store.split}"
+    key = f"{store.variant}-r{store.revision}-{store.split}-{frozen.input_size}"
     base = cache_root() / CACHE / "video-features" / state_sha256(encoder)[:16]
     folders = [base / key, *([base / f"{key}-mirrored"] if flip else [])]
     videos = {f"{index:05d}.npy": index for index in range(len(store))}
@@ -243,9 +247,7 @@ def cached_features(
     def encode(folder: Path, mirrored: bool, names: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in track(sorted(names), "encoding videos" if progress else ""):
-            frames = torch.from_numpy(store[videos[name]].frames).permute(0, 3, 1, 2)
-            if tuple(frames.shape[-2:]) != (frozen.input_size, frozen.input_size):
-                raise UsageError(f"rendered videos have {frames.shape[-1]} pixels a side, not {frozen.input_size}")
+            frames = _sized(store[videos[name]].frames, frozen.input_size)
             features = _encode(encoder, frames.flip(-1) if mirrored else frames, frozen.device)
             write_atomically(folder / name, partial(save_array, features))
 
@@ -253,6 +255,14 @@ def cached_features(
         ensure_files(folder, videos, partial(encode, folder, bool(mirrored)))
     arrays = [tuple(open_array(folder / name) for name in videos) for folder in folders]
     return FeatureVideos(arrays[0], arrays[1] if flip else None)
+
+
+def _sized(frames: np.ndarray, side: int) -> Tensor:
+    """Frames (T, H, W, 3) uint8 as (T, 3, side, side) uint8."""
+    if frames.shape[1:3] != (side, side):
+        resized = (Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR) for frame in frames)
+        frames = np.stack([np.asarray(frame) for frame in resized])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -263,7 +273,7 @@ def _encode(encoder: nn.Module, frames: Tensor, device: torch.device) -> np.ndar
     return np.ascontiguousarray(features)
 
 
-def rendered_data(store: Store[RenderedVideo], task: TaskSpec) -> OpenData:
+def rendered_data(store: Store[Any], task: TaskSpec) -> OpenData:
     """Wrap rendered videos, with their truth, as the data of a task."""
     ids = tuple(f"{store.split}-{index:05d}" for index in range(len(store)))
     note = f"{len(store)} rendered videos of split {store.split} for task {task.name}"
@@ -277,13 +287,14 @@ class _RenderedVideos(SampleSequence[Video]):
     """Reads the videos of a store as samples of the suite."""
 
     ids: tuple[str, ...]
-    store: Store[RenderedVideo]
+    store: Store[Any]
 
     def __getitem__(self, index: int) -> Video:
         position = range(len(self))[index]  # accepts negative numbers and raises IndexError beyond the end
         video, name = self.store[position], self.ids[position]
+        categories = getattr(video, "categories", ())  # bodies that collide have none
         pairs = zip(video.frames, video.objects.astype(np.int16), strict=True)
-        samples = [Sample(name, frame, Truth(labels, video.categories)) for frame, labels in pairs]
+        samples = [Sample(name, frame, Truth(labels, categories)) for frame, labels in pairs]
         return Video(name, samples, tuple(f"{t:05d}" for t in range(len(samples))))
 
 

@@ -20,6 +20,7 @@ from ocl_bench.data import OpenData
 from ocl_bench.data.rendered import RECORD
 from ocl_bench.data.scenes.videos import RenderedVideo, VideoStore, write_video
 from ocl_bench.data.stand_ins.writers import find_writer
+from ocl_bench.data.transforms import prepare
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
 from ocl_bench.training import run
 from ocl_bench.training.clips import (
@@ -114,10 +115,18 @@ def test_features_are_computed_once_for_each_encoder(store: VideoStore, monkeypa
         cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
 
 
-def test_frames_of_another_size_are_refused(store: VideoStore) -> None:
-    other = replace(frozen_encoders(tiny_model()), input_size=64)
-    with pytest.raises(UsageError, match="128 pixels a side, not 64"):
-        cached_features(tiny_model().encoder, store, other, False, progress=False)
+def test_frames_of_another_size_are_resized_as_in_evaluation(store: VideoStore) -> None:
+    encoder = tiny_model().encoder
+    found = cached_features(
+        encoder, store, replace(frozen_encoders(tiny_model()), input_size=64), False, progress=False
+    )
+    video = rendered_data(store, get_task("movi-c")).reader[0]
+    rules = get_task("clevrer-prediction").protocol
+    frames = torch.stack([prepare(frame, rules, 64)[0] for frame in video.frames])
+    with torch.no_grad():
+        expected = encoder(frames).flatten(2).transpose(1, 2)
+    assert expected.shape[1] == 64
+    torch.testing.assert_close(torch.from_numpy(np.array(found.plain[0])).float(), expected, atol=2e-3, rtol=0)
 
 
 def test_features_that_were_changed_are_computed_again(store: VideoStore) -> None:

@@ -294,7 +294,7 @@ OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
         ("slotmatch", ["--option", "input_size=64"], "sees 128 pixels a side, the student 64"),
         ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=grid"], "no weights of grid are bundled; train it"),
         ("slotcontrast", ["--option", "width=16"], "its encoder does not accept the weights of card encoder-large"),
-        ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use motion"),
+        ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use one of motion, collisions"),
         ("slotcontrast", ["--task", "clevrtex"], "is validated on videos; choose a video task"),
         ("slotcontrast", ["--set", "objective.frames=3"], "train.objective.frames"),
         ("slotcontrast", ["--set", "schedule=linear"], "train.schedule"),
