@@ -56,14 +56,18 @@ def next_command(card: ModelCard, task: str, weights: Path, options: Mapping[str
 
 
 def _card_for_encoder(encoder: str) -> ModelCard:
-    """Card of a model to train on an encoder. Cards that name it come first, among them `dias` and those with weights.
+    """Card of a model to train on an encoder. Cards that name it come first, among them `dias` and those with weights,
+    and encoders that learn from this one last.
 
     The default is `dias`.
     """
     cards = [get_card(path.stem) for path in sorted(CARDS.glob("*.yaml"))]
-    models = [card for card in cards if card.role != "encoder"]
-    users = [card for card in models if card.train.get("objective", {}).get("encoder") == encoder]
-    return min(users, key=lambda card: (card.name != "dias", not card.weights), default=get_card("dias"))
+    users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder]
+
+    def rank(card: ModelCard) -> tuple[bool, ...]:
+        return card.name != "dias", card.role == "encoder", not card.weights
+
+    return min(users, key=rank, default=get_card("dias"))
 
 
 def _text(value: Any) -> str:

@@ -86,16 +86,16 @@ def test_a_training_leaves_record_curves_and_the_next_command(trained):
     record = json.loads((out / "encoder" / "training.json").read_text())
     assert record["supervision"] == "boxes"
     assert record["recipe"]["scenes"]["count"] == 4 and record["machine"] and record["commit"] is not None
-    assert "fps_mbo_fg" in printed and "next: ocl-bench train --model slotmatch" in printed
+    assert "fps_mbo_fg" in printed and "next: ocl-bench train --model encoder-segments" in printed
 
 
 @pytest.mark.parametrize(
     ("encoder", "following"),
     [
         ("encoder-boxes", "--model dias --task clevrtex"),
-        ("encoder", "--model slotmatch"),
+        ("encoder", "--model encoder-segments --task clevrtex"),
         ("encoder-segments", "--model dias-label-free --task clevrtex"),
-        ("encoder-large", "--model slotcontrast"),
+        ("encoder-segments-large", "--model slotcontrast"),
     ],
 )
 def test_an_encoder_is_followed_by_a_model_that_uses_it(encoder, following):

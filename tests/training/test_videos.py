@@ -180,17 +180,19 @@ def test_embedded_cards_share_one_recipe(name):
     """Only encoder, teacher and weights differ: controls are trained like the method."""
     recipe, base = (read_recipe(get_card(one).train, one) for one in (name, "slotcontrast"))
     assert recipe.model_copy(update={"objective": {}}) == base.model_copy(update={"objective": {}})
-    assert (recipe.schedule, recipe.floor, recipe.optimizer) == ("exponential", 0.5, "adam")
+    assert (recipe.schedule, recipe.floor, recipe.optimizer) == ("cosine", 0.02, "adam")
     large = name.startswith("slotcontrast")
-    assert recipe.objective["encoder"] == ("encoder-large" if large else "encoder")
+    assert recipe.objective["encoder"] == ("encoder-segments-large" if large else "encoder-segments")
     options, theirs = get_card(name).options, get_card("slotcontrast").options
-    for field in ("slots", "slot_dim", "hidden", "decoder_layers", "attention_prior"):
+    for field in ("slots", "iterations", "first_iterations", "slot_dim", "hidden", "decoder_layers", "attention_prior"):
         assert options[field] == theirs[field]
 
 
 def test_both_encoders_come_from_one_recipe():
-    small, large = get_card("encoder"), get_card("encoder-large")
-    assert small.train == large.train and large.supervision == "none"
+    """The large one is one round further: its segments are those of the small one."""
+    small, large = get_card("encoder-segments"), get_card("encoder-segments-large")
+    again = {**small.train, "objective": {**small.train["objective"], "encoder": "encoder-segments"}}
+    assert again == large.train and large.supervision == "none"
     sizes = [sum(p.numel() for p in Encoder(**card.options).parameters()) for card in (small, large)]
     assert 2.5 < sizes[1] / sizes[0] < 4
     assert Encoder(**small.options).receptive_field == Encoder(**large.options).receptive_field
@@ -246,7 +248,7 @@ def trained(places, monkeypatch):
 
     def of_card(name, options=None, **keywords):
         if name.startswith("encoder"):
-            sizes = SMALL if name == "encoder" else TEACHER
+            sizes = SMALL if name == "encoder-segments" else TEACHER
             options = {field: sizes[field] for field in ("width", "dim", "blocks")}
         elif name in cards:
             options = cards[name].options
@@ -293,7 +295,11 @@ OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
         ("slotmatch", ["--option", "slot_dim=4"], "option teacher_slot_dim: the teacher has 8, the student expects 4"),
         ("slotmatch", ["--option", "input_size=64"], "sees 128 pixels a side, the student 64"),
         ("slotmatch", [*OWN_WEIGHTS, "--set", "objective.teacher=grid"], "no weights of grid are bundled; train it"),
-        ("slotcontrast", ["--option", "width=16"], "its encoder does not accept the weights of card encoder-large"),
+        (
+            "slotcontrast",
+            ["--option", "width=16"],
+            "its encoder does not accept the weights of card encoder-segments-large",
+        ),
         ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use one of motion, collisions"),
         ("slotcontrast", ["--task", "clevrtex"], "is validated on videos; choose a video task"),
         ("slotcontrast", ["--set", "objective.frames=3"], "train.objective.frames"),
