@@ -13,7 +13,8 @@ from PIL import Image
 from ocl_bench.core.errors import UsageError
 from ocl_bench.data import open_data, scenes
 from ocl_bench.data.stand_ins.clevrtex import WriteJob, mask_palette, scene_path
-from ocl_bench.data.stand_ins.stand_in import StandInTree, run_in_processes
+from ocl_bench.data.stand_ins.processes import share_out
+from ocl_bench.data.stand_ins.stand_in import StandInTree
 
 STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 24}
 
@@ -171,5 +172,5 @@ def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeyp
 def test_a_failing_worker_is_one_line(tmp_path):
     job = WriteJob(str(tmp_path), "full", 99, "test", seed=0, size=32, first=0, indices=(0,))
     with pytest.raises(UsageError, match=r"cannot be rendered \(ValueError: .*99") as caught:
-        run_in_processes([job], lambda n: None)
+        share_out([job], lambda n: None, helpers=1, here=False)
     assert "\n" not in str(caught.value)
