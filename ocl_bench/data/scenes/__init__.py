@@ -29,7 +29,7 @@ MIN_VISIBLE = 0.004
 NO_STUFF = 255
 """Where `stuff` has no class: on objects, and in variants without classes."""
 
-_CHUNK = 8
+_CHUNK = 16
 """Scenes that are cast together; the memory of the rays grows with it."""
 
 
