@@ -122,9 +122,9 @@ def _render_chunk(folder: str, variant: str, revision: int, split: str, chunk: i
 
     torch.set_num_threads(1)  # the processes already use all cores
     indices = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
-    rendered = render(variant, revision, split, indices, size=RENDERED)
     margin = (RENDERED - CROPPED) // 2
     crop = slice(margin, margin + CROPPED)
+    rendered = render(variant, revision, split, indices, size=RENDERED, windows=[(crop, crop)] * CHUNK)
     _save_chunk(Path(folder), "images", chunk, rendered.image[:, :, crop, crop])
     _save_chunk(Path(folder), "labels", chunk, rendered.labels[:, crop, crop])
 

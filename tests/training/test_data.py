@@ -20,7 +20,7 @@ class _Rendered:
     labels: torch.Tensor
 
 
-def fake_render(variant, revision, split, indices, *, size):
+def fake_render(variant, revision, split, indices, *, size, windows):
     """Scene i is filled with i; rows are counted in red, columns in blue, and pixel (16, 16) has label i + 1."""
     if revision != 1:
         raise ValueError(f"variant {variant} is at revision 1")

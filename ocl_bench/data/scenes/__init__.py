@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .caster import GROUND, build_world, cast
+from .caster import GROUND, Window, build_world, cast
 from .sampler import REVISIONS, SPLITS, VARIANTS, Scene, describe, sample_scene
 
 __all__ = ["REVISIONS", "SPLITS", "VARIANTS", "RenderedScenes", "render"]
@@ -29,7 +29,7 @@ MIN_VISIBLE = 0.004
 NO_STUFF = 255
 """Where `stuff` has no class: on objects, and in variants without classes."""
 
-_CHUNK = 8
+_CHUNK = 16
 """Scenes that are cast together; the memory of the rays grows with it."""
 
 
@@ -53,15 +53,35 @@ class RenderedScenes:
 
 
 def render(
-    variant: str, revision: int, split: str, indices: Sequence[int], *, size: int = 160, seed: int = 0
+    variant: str,
+    revision: int,
+    split: str,
+    indices: Sequence[int],
+    *,
+    size: int = 160,
+    seed: int = 0,
+    windows: Sequence[Window] | None = None,
 ) -> RenderedScenes:
     """Render the scenes `indices` of a split at size x size pixels; a `seed` other than 0 gives a fresh split.
 
-    Raises ValueError without indices, and for an unknown variant, split or revision.
+    Args:
+        variant: one of `VARIANTS`.
+        revision: of the variant.
+        split: one of `SPLITS`.
+        indices: numbers of the scenes.
+        size: side of the pictures.
+        seed: of the split.
+        windows: rows and columns of the part of each picture that is wanted; image and stuff are valid only there.
+
+    Raises:
+        ValueError: there are no indices, or the variant, split or revision is unknown.
     """
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(indices), _CHUNK)]
     chunks = [
-        _render_chunk(variant, revision, split, list(indices[start : start + _CHUNK]), size, seed)
-        for start in range(0, len(indices), _CHUNK)
+        _render_chunk(
+            [sample_scene(variant, revision, split, i, seed) for i in indices[part]], size, windows and windows[part]
+        )
+        for part in parts
     ]
     if not chunks:
         raise ValueError("indices is empty: give the number of a scene")
@@ -75,10 +95,9 @@ def render(
 
 
 @torch.no_grad()
-def _render_chunk(variant: str, revision: int, split: str, indices: list[int], size: int, seed: int) -> RenderedScenes:
-    scenes = [sample_scene(variant, revision, split, i, seed) for i in indices]
+def _render_chunk(scenes: list[Scene], size: int, windows: Sequence[Window] | None) -> RenderedScenes:
     world = build_world(scenes)
-    image, hit, depth, region = cast(world, size, MIN_VISIBLE)
+    image, hit, depth, region = cast(world, size, MIN_VISIBLE, windows)
     # `cast` removes objects that are hardly visible, so the labels of the others are numbered without gaps.
     visible = [alive.nonzero()[:, 0].tolist() for alive in world.alive]
     number = torch.cumsum(world.alive, dim=1) * world.alive

@@ -1,279 +1,119 @@
-"""A vectorised ray caster: primary hit, hard shadow, solid texture, Blinn-Phong light.
+"""A vectorised ray caster: what rays meet first, hard shadow, solid texture, Blinn-Phong light.
 
 Geometry is float64, which makes masks equal on every processor; colours are float32. The rays of a whole batch of
-scenes are one flat list. An object is tested only against the rays that meet its bounding sphere.
+scenes are one flat list. An object is tested only against the rays inside a box around it or around its shadow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .materials import paint
-from .sampler import HALF_VIEW, Scene
-from .shapes import SHAPE_NAMES, SHAPES
+from .pairs import Boxes, Pairs, pairs_in_picture, pairs_of_pixels
+from .sampler import HALF_VIEW
+from .shading import dark_ground, dark_objects, facing_light, ground_colours, object_colours
+from .tracing import Hits, first_hits, joined, length
+from .world import GROUND, World, build_world, take, true_numbers
 
-GROUND = -1
-"""What a ray hits that meets no object."""
+__all__ = ["GROUND", "Window", "World", "build_world", "cast", "cast_over"]
+
+Window = tuple[slice, slice]
+"""Rows and columns of a part of a picture."""
 
 _SUBSAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 
-@dataclass
-class World:
-    """S scenes of at most K objects as tensors, padded; the ground has at most R regions.
+@dataclass(frozen=True)
+class _Look:
+    """What R rays meet.
 
     Attributes:
-        camera: (S, 3) position.
-        axes: (S, 3, 3) right, up and forward of the camera.
-        light: (S, 3) unit vector towards the light.
-        alive: (S, K) bool, which objects exist.
-        shape: (S, K) index in `SHAPE_NAMES`.
-        centre: (S, K, 3).
-        half: (S, K, 3) half-sizes.
-        yaw: (S, K) rotation around the vertical in radians.
-        surface: fields of `Surface`, each (S, K + R, ...): those of the objects, then those of the regions.
-        borders: (S, R - 1, 5) fields of `Border`; a border that does not exist has an infinite offset.
+        boxes: those of the world.
+        scene: (R,) scene of each ray, sorted.
+        direction: (3, R) from the camera.
+        ground: (R,) distance of the ground.
+        hits: the rays that meet objects.
     """
 
-    camera: Tensor
-    axes: Tensor
-    light: Tensor
-    alive: Tensor
-    shape: Tensor
-    centre: Tensor
-    half: Tensor
-    yaw: Tensor
-    surface: dict[str, Tensor]
-    borders: Tensor
-
-
-@dataclass(frozen=True)
-class Rays:
-    """A flat list of R rays, sorted by scene: index of their scene (R,), origin and direction (R, 3)."""
-
+    boxes: Boxes
     scene: Tensor
-    origin: Tensor
     direction: Tensor
+    ground: Tensor
+    hits: Hits
 
-    def take(self, index: Tensor) -> Rays:
-        """The rays at `index`."""
-        return Rays(self.scene[index], self.origin[index], self.direction[index])
+    @property
+    def hit(self) -> Tensor:
+        """(R,) index in its scene of the object that each ray meets, or `GROUND`."""
+        result = torch.full_like(self.scene, GROUND)
+        result[self.hits.ray] = self.hits.solid % self.boxes.world.width
+        return result
 
+    def point(self, rays: Tensor, distance: Tensor) -> Tensor:
+        """Points (3, n) at some distance (n,) along rays with the numbers `rays` (n,)."""
+        return take(self.boxes.world.camera.T, self.scene[rays]) + distance * take(self.direction, rays)
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise inner product of two (N, 3) tensors."""
-    # einsum is four times faster here than a product and a sum.
-    return torch.einsum("ij,ij->i", a, b)
+    def objects(self, hits: Hits) -> tuple[Tensor, Tensor]:
+        """Colours (3, N) of these hits, and whether the light does not reach them (N,)."""
+        world, point, facing = (
+            self.boxes.world,
+            self.point(hits.ray, hits.distance),
+            facing_light(self.boxes.world, hits),
+        )
+        dark = dark_objects(self.boxes, hits, point, facing)
+        return object_colours(world, hits, point, take(self.direction, hits.ray), facing, dark), dark
 
-
-def build_world(scenes: list[Scene]) -> World:
-    """Pack scenes into padded tensors."""
-    width = max(1, max(len(s.objects) for s in scenes))
-    regions = max(len(s.grounds) for s in scenes)
-    alive = torch.tensor([[k < len(s.objects) for k in range(width)] for s in scenes])
-
-    def column(value: str, empty: np.ndarray | float) -> Tensor:
-        rows = [[getattr(o, value) for o in s.objects] + [empty] * (width - len(s.objects)) for s in scenes]
-        return torch.from_numpy(np.array(rows))
-
-    def surface(value: str) -> Tensor:
-        rows = []
-        for s in scenes:
-            spare = [s.grounds[0]] * (width - len(s.objects))
-            surfaces = [o.surface for o in s.objects] + spare + s.grounds + [s.grounds[0]] * (regions - len(s.grounds))
-            rows.append([getattr(entry, value) for entry in surfaces])
-        return torch.from_numpy(np.array(rows))
-
-    return World(
-        camera=torch.from_numpy(np.stack([s.camera for s in scenes])),
-        axes=torch.from_numpy(np.stack([s.axes for s in scenes])),
-        light=torch.from_numpy(np.stack([s.light for s in scenes])),
-        alive=alive,
-        shape=column("shape", 0),
-        centre=column("centre", np.zeros(3)),
-        half=column("half", np.ones(3)),
-        yaw=column("yaw", 0.0),
-        surface={n: surface(n) for n in ("kind", "first", "second", "frequency", "gloss", "turn", "shift")},
-        borders=_borders(scenes, regions),
-    )
+    def ground_at(self, rays: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Colours (3, n), whether the light does not reach them (n,), and regions (n,) of the ground that rays meet."""
+        point, scene = self.point(rays, self.ground[rays]), self.scene[rays]
+        dark = dark_ground(self.boxes, scene, point, pairs)
+        colours, region = ground_colours(self.boxes.world, scene, point, dark)
+        return colours, dark, region
 
 
-def _borders(scenes: list[Scene], regions: int) -> Tensor:
-    nowhere = (0.0, np.inf, 0.0, 0.0, 0.0)
-    rows = [[astuple(b) for b in s.borders] + [nowhere] * (regions - 1 - len(s.borders)) for s in scenes]
-    return torch.tensor(rows, dtype=torch.float64).reshape(len(scenes), regions - 1, 5)
-
-
-def ground_region(world: World, scene: Tensor, point: Tensor) -> Tensor:
-    """Region of the ground (R,) at points (R, 3) of scenes (R,): that of the last border a point is beyond."""
-    region = torch.zeros_like(scene)
-    for number, border in enumerate(world.borders.unbind(1), start=1):
-        angle, offset, amplitude, frequency, phase = border[scene].unbind(1)
-        x, y = point[:, 0], point[:, 1]
-        along = angle.cos() * y - angle.sin() * x
-        across = angle.cos() * x + angle.sin() * y + amplitude * torch.sin(frequency * along + phase)
-        region[across > offset] = number
-    return region
-
-
-def camera_rays(world: World, scene: Tensor, column: Tensor, row: Tensor, size: int) -> Rays:
-    """Rays through positions of the picture, in pixels from the top left corner; scene, column and row are (R,)."""
-    right, up, forward = world.axes[scene].unbind(1)
-    x = (column / size * 2 - 1) * HALF_VIEW
-    y = (1 - row / size * 2) * HALF_VIEW
-    return Rays(scene, world.camera[scene], forward + x[:, None] * right + y[:, None] * up)
-
-
-def trace(world: World, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """First hit of each ray: object index or GROUND (R,), distance (R,), outward world normal (R, 3).
-
-    Distances are in units of the length of the direction, which need not be 1.
-    """
-    # The ground is hit first of all; objects replace it where they are closer.
-    distance = -rays.origin[:, 2] / rays.direction[:, 2]
-    distance = torch.where(distance > 0, distance, torch.inf)
-    hit = torch.full_like(rays.scene, GROUND)
-    normal = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).repeat(len(hit), 1)
-    for k, column in enumerate(_near(world, rays).unbind(1)):
-        near = column.nonzero()[:, 0]
-        for index, name in _by_shape(world, rays, near, k):
-            t, local = SHAPES[name](*_to_unit_space(world, rays.take(index), k))
-            closer = t < distance[index]
-            index = index[closer]
-            distance[index], hit[index] = t[closer], k
-            normal[index] = _to_world_normal(world, rays.scene[index], k, local[closer])
-    return hit, distance, normal
-
-
-def in_shadow(world: World, rays: Rays) -> Tensor:
-    """Whether an object lies between the origin of each ray and the light, (R,) bool."""
-    dark = torch.zeros(len(rays.scene), dtype=torch.bool)
-    for k, column in enumerate(_near(world, rays).unbind(1)):
-        near = (column & ~dark).nonzero()[:, 0]
-        for index, name in _by_shape(world, rays, near, k):
-            dark[index] = SHAPES[name](*_to_unit_space(world, rays.take(index), k))[0] < torch.inf
-    return dark
-
-
-def _by_shape(world: World, rays: Rays, near: Tensor, k: int) -> Iterator[tuple[Tensor, str]]:
-    """Split the rays with the indices `near` by the shape of object k of their scenes: indices and name."""
-    shapes = world.shape[rays.scene[near], k]
-    for kind in shapes.unique().tolist():
-        yield near[shapes == kind], SHAPE_NAMES[kind]
-
-
-def _near(world: World, rays: Rays) -> Tensor:
-    """(R, K) bool: whether a ray meets the bounding sphere of an object of its scene, in front of its origin."""
-    # This only preselects, so float32 and a radius that is 1 % too large are enough; the hit is computed in float64.
-    origin, direction = rays.origin.float(), F.normalize(rays.direction.float(), dim=1)
-    centre = world.centre.float()
-    # A negative squared radius: no ray meets an object that does not exist.
-    radius2 = torch.where(world.alive, (world.half.float() ** 2).sum(-1) * 1.02 + 1e-3, -1.0)
-    offset = dot(origin, direction)[:, None]
-    length2 = dot(origin, origin)[:, None]
-    parts = []
-    start = 0
-    for scene, count in enumerate(torch.bincount(rays.scene, minlength=len(centre)).tolist()):
-        rows, c, r = slice(start, start + count), centre[scene], radius2[scene]
-        along = direction[rows] @ c.T - offset[rows]
-        distance2 = (c * c).sum(1) - 2 * origin[rows] @ c.T + length2[rows]
-        parts.append((distance2 - along * along < r) & ((along > 0) | (distance2 < r)))
-        start += count
-    return torch.cat(parts)
-
-
-def _turn(vector: Tensor, yaw: Tensor) -> Tensor:
-    """Vectors (R, 3) rotated around the vertical by yaw (R,)."""
-    c, s = yaw.cos(), yaw.sin()
-    x, y, z = vector.unbind(1)
-    return torch.stack([c * x - s * y, s * x + c * y, z], dim=1)
-
-
-def _to_unit_space(world: World, rays: Rays, k: int) -> tuple[Tensor, Tensor]:
-    """Origins and directions in the space in which object k of each ray's scene fills the cube [-1, 1]^3."""
-    yaw, half = -world.yaw[rays.scene, k], world.half[rays.scene, k]
-    origin = _turn(rays.origin - world.centre[rays.scene, k], yaw) / half
-    return origin, _turn(rays.direction, yaw) / half
-
-
-def _to_world_normal(world: World, scene: Tensor, k: int, local: Tensor) -> Tensor:
-    # Normals divide by the half-sizes where points multiply: they transform by the inverse transpose.
-    normal = _turn(local / world.half[scene, k], world.yaw[scene, k])
-    return normal / normal.norm(dim=1, keepdim=True)
-
-
-def shade(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour (R, 3) float32 in [0, 1] and shadow flag (R,) of traced rays."""
-    point = rays.origin + distance[:, None] * rays.direction
-    light = world.light[rays.scene]
-    facing = dot(normal, light)
-    dark = facing <= 0
-    lit = (~dark).nonzero()[:, 0]
-    # Starts a little above the surface: a point on it would be in the shadow of its own object.
-    start = point[lit] + normal[lit] * 2e-3
-    dark[lit] = in_shadow(world, Rays(rays.scene[lit], start, light[lit]))
-    color = _surface_color(world, rays.scene, hit, point)
-    ambient = (0.38 + 0.08 * normal[:, 2]).float()
-    diffuse = (0.68 * facing.clamp_min(0) * ~dark).float()
-    view = -rays.direction / rays.direction.norm(dim=1, keepdim=True)
-    half_way = light + view
-    half_way = half_way / half_way.norm(dim=1, keepdim=True)
-    gloss = world.surface["gloss"][rays.scene, hit.clamp_min(0)] * (hit != GROUND) * ~dark
-    shine = (gloss * dot(normal, half_way).clamp_min(0) ** 40).float()
-    return (color * (ambient + diffuse)[:, None] + shine[:, None]).clamp(0, 1), dark
-
-
-def _surface_color(world: World, scene: Tensor, hit: Tensor, point: Tensor) -> Tensor:
-    """Colour (R, 3) float32 of surface points (R, 3).
-
-    A texture is fixed to its object: points are centred and turned like the object, in world units, then turned and
-    shifted as the texture asks.
-    """
-    on_object = hit != GROUND
-    column = torch.where(on_object, hit, world.alive.shape[1] + ground_region(world, scene, point))
-    at = {name: value[scene, column] for name, value in world.surface.items()}
-    k = hit.clamp_min(0)
-    local = _turn(point - world.centre[scene, k], -world.yaw[scene, k])
-    local = torch.where(on_object[:, None], local, point)
-    texture = torch.einsum("nij,nj->ni", at["turn"], local * at["frequency"][:, None]) + at["shift"]
-    return paint(texture.float(), at["kind"], at["first"].float(), at["second"].float())
-
-
-def cast(world: World, size: int, min_visible: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cast(
+    world: World, size: int, min_visible: float, windows: Sequence[Window] | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Render all scenes: image (S, size, size, 3) float32; object index, depth, region of the ground (S, size, size).
 
     Objects that show less than the share `min_visible` of the pixels are removed from the world before shading, so they
     throw no shadow. The object index comes from one ray through the centre of a pixel. Pixels at an edge of objects,
     shadows or regions get the mean colour of four more rays.
+
+    Args:
+        world: the scenes.
+        size: side of the pictures.
+        min_visible: share of the pixels.
+        windows: for each scene, the part of the picture that is wanted; image and region are valid only there.
     """
-    scenes = len(world.camera)
-    scene, row, column = (
-        v.reshape(-1)
-        for v in torch.meshgrid(torch.arange(scenes), torch.arange(size), torch.arange(size), indexing="ij")
-    )
-    rays = camera_rays(world, scene, column + 0.5, row + 0.5, size)
-    hit, distance, normal = trace(world, rays)
-    _remove_hidden(world, rays, hit, distance, normal, min_visible * size * size)
-    color, dark = shade(world, rays, hit, distance, normal)
-    region = ground_region(world, scene, rays.origin + distance[:, None] * rays.direction) * (hit == GROUND)
-    maps = (flags.view(scenes, size, size) for flags in (hit, dark, region))
-    edge = torch.stack([_edges(flags) for flags in maps]).any(0).reshape(-1).nonzero()[:, 0]
-    color[edge] = _supersample(world, scene[edge], column[edge], row[edge], size)
-    shape = (scenes, size, size)
-    depth = (distance * rays.direction.norm(dim=1)).view(shape).float()
-    return color.view(*shape, 3), hit.view(shape), depth, region.view(shape)
+    shape = (len(world.camera), size, size)
+    look = _look(world, size, min_visible * size * size)
+    hits, hit = look.hits, look.hit
+    shown = None if windows is None else _inside(windows, shape)
+    needed = torch.ones_like(hit, dtype=torch.bool) if shown is None else _grown(shown).flatten()
+    if shown is not None:
+        hits = hits.where(needed[hits.ray])
+    ground = true_numbers((hit == GROUND) & needed)
+    image, region, dark = torch.zeros(3, len(hit)), torch.zeros_like(hit), torch.zeros_like(needed)
+    colours, dark[hits.ray] = look.objects(hits)
+    image.index_copy_(1, hits.ray, colours)
+    colours, dark[ground], region[ground] = look.ground_at(ground, _shadows(look, ground, size))
+    image.index_copy_(1, ground, colours)
+    edge = _edges(((hit * world.regions + region) * 2 + dark).view(shape))
+    _smooth(image, look.boxes, edge if shown is None else edge & shown)
+    distance = look.ground.clone()
+    distance[look.hits.ray] = look.hits.distance
+    depth = (distance * length(look.direction)).float()
+    return _rows(image, shape), hit.view(shape), depth.view(shape), region.view(shape)
 
 
 def cast_over(world: World, size: int, empty: Tensor) -> tuple[Tensor, Tensor]:
     """Render scenes that differ from an empty one by their objects: the same pictures as `cast`, several times as fast.
 
-    Only rays that meet the bounding sphere of an object, or that of its shadow, are cast.
+    The ground is that of the empty scene but for shadows.
 
     Args:
         world: S scenes with one camera, light and ground.
@@ -283,40 +123,108 @@ def cast_over(world: World, size: int, empty: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Image (S, size, size, 3) float32 and object index (S, size, size).
     """
-    scenes, shape = len(world.camera), (len(world.camera), size, size)
-    scene, row, column = (
-        v.reshape(-1)
-        for v in torch.meshgrid(torch.arange(scenes), torch.arange(size), torch.arange(size), indexing="ij")
-    )
-    rays = camera_rays(world, scene, column + 0.5, row + 0.5, size)
-    ground = rays.origin - rays.direction * (rays.origin[:, 2:] / rays.direction[:, 2:])
-    touched = _near(world, rays).any(1) | _near(world, Rays(scene, ground, world.light[scene])).any(1)
-    around = F.max_pool2d(touched.view(shape)[:, None].float(), 3, 1, 1)[:, 0] > 0  # edges lie between two pixels
-    index = around.view(-1).nonzero()[:, 0]
-    near = rays.take(index)
-    found, distance, normal = trace(world, near)
-    hit, dark = torch.full_like(scene, GROUND), torch.zeros_like(scene, dtype=torch.bool)
-    image = empty.reshape(-1, 3).repeat(scenes, 1)
-    hit[index] = found
-    image[index], dark[index] = shade(world, near, found, distance, normal)
-    edge = (_edges(hit.view(shape)) | _edges(dark.view(shape))).view(-1).nonzero()[:, 0]
-    image[edge] = _supersample(world, scene[edge], column[edge], row[edge], size)
-    return image.view(*shape, 3), hit.view(shape)
+    shape = (len(world.camera), size, size)
+    look = _look(world, size, 0.0)
+    hit, dark = look.hit, torch.zeros(len(look.scene), dtype=torch.bool)
+    image = empty.reshape(-1, 3).T.repeat(1, len(world.camera))
+    colours, dark[look.hits.ray] = look.objects(look.hits)
+    image.index_copy_(1, look.hits.ray, colours)
+    ground = true_numbers(hit == GROUND)
+    colours, dark[ground], _ = look.ground_at(ground, _shadows(look, ground, size))
+    image.index_copy_(1, ground, colours)
+    _smooth(image, look.boxes, _edges((hit * 2 + dark).view(shape)))
+    return _rows(image, shape), hit.view(shape)
 
 
-def _remove_hidden(world: World, rays: Rays, hit: Tensor, distance: Tensor, normal: Tensor, pixels: float) -> None:
-    """Remove objects with fewer visible pixels than `pixels` from the world, and trace their rays again, in place."""
+def _look(world: World, size: int, least: float) -> _Look:
+    """What the rays through the centres of all pixels see.
+
+    Objects with fewer pixels than `least` are removed from the world.
+    """
+    x, y = _position(torch.arange(size) + 0.5, torch.arange(size) + 0.5, size)
+    right, up, forward = world.axes.transpose(0, 1)[..., None]  # each (S, 3, 1)
+    direction = (forward + x * right)[:, :, None] + (y * up)[..., None]
+    direction = direction.transpose(0, 1).reshape(3, -1)
+    scene = torch.arange(len(world.camera)).repeat_interleave(size * size)
+    ground = _to_ground(world, scene, direction)
+    pairs = pairs_in_picture(Boxes(world, size).solids, size)
+    hits = first_hits(world, direction, ground, pairs)
     # Repeated, because every object that is removed uncovers others, and none may be judged by a stale count.
     while True:
-        count = torch.zeros(world.alive.shape, dtype=torch.int64)
-        on_object = hit != GROUND
-        count.index_put_((rays.scene[on_object], hit[on_object]), torch.ones(1, dtype=torch.int64), accumulate=True)
-        hidden = world.alive & (count < pixels)
+        hidden = world.alive & (_count(world, hits) < least)
         if not hidden.any():
-            return
+            return _Look(Boxes(world, size), scene, direction, ground, hits)
         world.alive = world.alive & ~hidden
-        again = (on_object & hidden[rays.scene, hit.clamp_min(0)]).nonzero()[:, 0]
-        hit[again], distance[again], normal[again] = trace(world, rays.take(again))
+        lost = hidden.flatten()[hits.solid]
+        again = torch.zeros(len(ground), dtype=torch.bool)
+        again[hits.ray[lost]] = True
+        left = pairs.where(again[pairs.ray] & world.alive.flatten()[pairs.solid])
+        hits = joined(world, [hits.where(~lost), first_hits(world, direction, ground, left)])
+
+
+def _position(column: Tensor, row: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """How far rays through positions of the picture, in pixels from the top left, go to the right and up; float32."""
+    return (column / size * 2 - 1) * HALF_VIEW, (1 - row / size * 2) * HALF_VIEW
+
+
+def _to_ground(world: World, scene: Tensor, direction: Tensor) -> Tensor:
+    """Distance (R,) at which rays meet the ground."""
+    distance = -world.camera[:, 2][scene] / direction[2]
+    return torch.where(distance > 0, distance, torch.inf)
+
+
+def _count(world: World, hits: Hits) -> Tensor:
+    """(S, K) number of hits of each object."""
+    return torch.bincount(hits.solid, minlength=world.alive.numel()).view(world.alive.shape)
+
+
+def _shadows(look: _Look, ground: Tensor, size: int) -> Pairs:
+    """Pixels that show the ground, by their place in `ground`, with the objects whose shadows may fall on them."""
+    pairs = pairs_in_picture(look.boxes.shadows, size)
+    place = torch.full_like(look.scene, -1)
+    place[ground] = torch.arange(len(ground))
+    pairs = Pairs(place[pairs.ray], pairs.solid)
+    return pairs.where(pairs.ray >= 0)
+
+
+def _smooth(image: Tensor, boxes: Boxes, edge: Tensor) -> None:
+    """Give the pixels at edges (S, size, size) bool the mean colour of four rays each, in place."""
+    world, size, rays = boxes.world, boxes.size, len(_SUBSAMPLES)
+    pixel = true_numbers(edge)
+    scene, row, column = pixel // (size * size), pixel // size % size, pixel % size
+    across, down = torch.tensor(_SUBSAMPLES).T
+    x, y = _position((column + 0.5)[:, None] + across, (row + 0.5)[:, None] + down, size)
+    right, up, forward = take(world.axes.flatten(1).T, scene).view(3, 3, -1, 1)  # each (3, E, 1)
+    direction = (forward + x * right + y * up).flatten(1)
+    pairs = pairs_of_pixels(boxes.solids, scene, column, row)
+    pairs = Pairs((pairs.ray[:, None] * rays + torch.arange(rays)).flatten(), pairs.solid.repeat_interleave(rays))
+    scene = scene.repeat_interleave(rays)
+    ground = _to_ground(world, scene, direction)
+    look = _Look(boxes, scene, direction, ground, first_hits(world, direction, ground, pairs))
+    colours = torch.empty(direction.shape, dtype=torch.float32)
+    colours.index_copy_(1, look.hits.ray, look.objects(look.hits)[0])
+    on_ground = true_numbers(look.hit == GROUND)
+    colours.index_copy_(1, on_ground, look.ground_at(on_ground)[0])
+    one, two, three, four = colours.view(3, -1, rays).unbind(2)
+    image.index_copy_(1, pixel, (one + two + three + four) / rays)
+
+
+def _rows(image: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Colours (3, S * H * W) as pictures (S, H, W, 3)."""
+    return image.T.reshape(*shape, 3)
+
+
+def _inside(windows: Sequence[Window], shape: tuple[int, int, int]) -> Tensor:
+    """Pixels (S, H, W) bool that are wanted."""
+    inside = torch.zeros(shape, dtype=torch.bool)
+    for picture, (rows, columns) in zip(inside, windows, strict=True):
+        picture[rows, columns] = True
+    return inside
+
+
+def _grown(flags: Tensor) -> Tensor:
+    """The pixels (S, H, W) and those around them."""
+    return F.max_pool2d(flags[:, None].float(), 3, 1, 1)[:, 0] > 0
 
 
 def _edges(flags: Tensor) -> Tensor:
@@ -328,11 +236,3 @@ def _edges(flags: Tensor) -> Tensor:
     edge[:, :, 1:] |= across
     edge[:, :, :-1] |= across
     return edge
-
-
-def _supersample(world: World, scene: Tensor, column: Tensor, row: Tensor, size: int) -> Tensor:
-    total = torch.zeros(len(scene), 3)
-    for dx, dy in _SUBSAMPLES:
-        rays = camera_rays(world, scene, column + 0.5 + dx, row + 0.5 + dy, size)
-        total += shade(world, rays, *trace(world, rays))[0]
-    return total / len(_SUBSAMPLES)

@@ -43,14 +43,14 @@ def noise_volume() -> Tensor:
 
 
 def noise(points: Tensor) -> Tensor:
-    """Smooth noise (N,) in [0, 1] at points (N, 3); a cell has side 1, the period is 32."""
+    """Smooth noise (N,) in [0, 1] at points (3, N); a cell has side 1, the period is 32."""
     wrapped = points % _VOLUME
     cell = wrapped.floor()
     fraction = wrapped - cell
     # Interpolation is linear; the cubic removes the edges between cells that this would show.
     smooth = cell + fraction * fraction * (3 - 2 * fraction)
     # grid_sample takes x, y, z of a volume that is stored as z, y, x, from -1 to 1.
-    grid = smooth[:, [2, 1, 0]] * (2 / _VOLUME) - 1
+    grid = (smooth * (2 / _VOLUME) - 1).flip(0).T.contiguous()
     return F.grid_sample(noise_volume(), grid[None, None, None], align_corners=True).reshape(-1)
 
 
@@ -70,31 +70,38 @@ def _band(value: Tensor, width: float) -> Tensor:
     return ((width - distance) * 12).clamp(0, 1)
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Length (N,) of vectors (D, N)."""
+    # Rounded as for rows of vectors, which is part of the scenes: other ways to add the squares differ in the last bit.
+    return vectors.T.contiguous().norm(dim=1)
+
+
 def _bricks(p: Tensor) -> Tensor:
-    row = p[:, 2] * 1.6
-    shifted = p[:, 0] + 0.5 * (row.floor() % 2)
-    return torch.maximum(_band(row, 0.1), torch.maximum(_band(shifted, 0.07), _band(p[:, 1] + 0.5, 0.07)))
+    row = p[2] * 1.6
+    shifted = p[0] + 0.5 * (row.floor() % 2)
+    return torch.maximum(_band(row, 0.1), torch.maximum(_band(shifted, 0.07), _band(p[1] + 0.5, 0.07)))
 
 
 def _dots(p: Tensor) -> Tensor:
-    offset = p - p.round()
-    return ((0.36 - offset.norm(dim=1)) * 12).clamp(0, 1)
+    return ((0.36 - _length(p - p.round())) * 12).clamp(0, 1)
 
 
 TEXTURES: dict[str, Callable[[Tensor], Tensor]] = {
     "plain": lambda p: 0.35 * noise(p * 4),
     "clouds": lambda p: ((fractal_noise(p * 1.5) - 0.5) * 4 + 0.5).clamp(0, 1),
-    "checker": lambda p: p.floor().sum(1) % 2,
-    "stripes": lambda p: _wave(p[:, 0] + 0.1 * noise(p * 2), 4),
+    "checker": lambda p: p.floor().sum(0) % 2,
+    "stripes": lambda p: _wave(p[0] + 0.1 * noise(p * 2), 4),
     "dots": _dots,
-    "rings": lambda p: _wave(p[:, :2].norm(dim=1) * 1.4 + 0.5 * noise(p * 1.3), 2.5),
-    "marble": lambda p: _wave(p[:, 0] + 1.6 * fractal_noise(p * 1.2), 1.5),
-    "lattice": lambda p: torch.stack([_band(p[:, k], 0.13) for k in range(3)]).amax(0),
+    "rings": lambda p: _wave(_length(p[:2]) * 1.4 + 0.5 * noise(p * 1.3), 2.5),
+    "marble": lambda p: _wave(p[0] + 1.6 * fractal_noise(p * 1.2), 1.5),
+    "lattice": lambda p: _band(p, 0.13).amax(0),
     "camouflage": lambda p: ((noise(p * 1.7) - 0.5) * 14 + 0.5).clamp(0, 1),
-    "zigzag": lambda p: _wave(p[:, 0] + 0.6 * (p[:, 1] - p[:, 1].round()).abs() + 0.2 * p[:, 2], 4),
+    "zigzag": lambda p: _wave(p[0] + 0.6 * (p[1] - p[1].round()).abs() + 0.2 * p[2], 4),
     "bricks": _bricks,
     "speckle": lambda p: ((noise(p * 5) - 0.62) * 10).clamp(0, 1),
 }
+"""Name -> share (N,) of the second colour at points (3, N) in texture space."""
+
 FULL_KINDS = tuple(TEXTURES)[:10]
 TEXTURE_NAMES = tuple(TEXTURES)
 
@@ -166,10 +173,10 @@ def material_table() -> tuple[Material, ...]:
 
 
 def paint(points: Tensor, kind: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Colour (N, 3) of surface points (N, 3) in texture space, by kind id (N,) and two colours (N, 3)."""
-    blend = torch.zeros(len(points))
+    """Colour (3, N) of surface points (3, N) in texture space, by kind id (N,) and two colours (3, N)."""
+    blend = torch.zeros(points.shape[1])
     for index, texture in enumerate(TEXTURES.values()):
         chosen = (kind == index).nonzero()[:, 0]
         if len(chosen):
-            blend[chosen] = texture(points[chosen])
-    return torch.lerp(first, second, blend[:, None])
+            blend[chosen] = texture(points[:, chosen])
+    return torch.lerp(first, second, blend)

@@ -81,7 +81,8 @@ def render_salient(revision: int, split: str, indices: Sequence[int], seed: int 
 
     scenes = [sample_salient(revision, split, index, seed) for index in indices]
     with torch.no_grad():
-        image, hit, _, _ = cast(build_world(scenes), SIZE, MIN_VISIBLE)
+        windows = [central_window((SIZE, SIZE), SHAPES[index % len(SHAPES)]) for index in indices]
+        image, hit, _, _ = cast(build_world(scenes), SIZE, MIN_VISIBLE, windows)
         pixels = (image * 255 + 0.5).to(torch.uint8).numpy()
     return [
         crop_scene(pixels[k], hit[k].numpy(), [thing.category for thing in scene.objects], SHAPES[index % len(SHAPES)])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ import numpy as np
 
 from ...core.files import write_atomically
 from ...core.paths import cache_root
+from ..serving import serve_jobs
 from .sampler import REVISIONS
 
 Rendered = TypeVar("Rendered")
@@ -121,12 +121,13 @@ def read_arrays(path: Path) -> Iterator[Any]:
 
 
 def serve(kind: type[Store[Any]]) -> None:
-    """Run as a worker process: read a store and its chunks as JSON from stdin, and print their numbers of scenes."""
-    import torch
+    """Run as a worker process, see `serve_jobs`: a job is a store and its chunks as JSON."""
 
-    torch.set_num_threads(1)
-    job = json.loads(sys.stdin.read())
-    kind(**job["store"]).render(job["chunks"], lambda n: print(n, flush=True))
+    def render(line: str, on_chunk: Callable[[int], None]) -> None:
+        job = json.loads(line)
+        kind(**job["store"]).render(job["chunks"], on_chunk)
+
+    serve_jobs(render)
 
 
 _STORES = {
@@ -190,7 +191,8 @@ class SceneStore(Store[ClassedScene]):
         """Render these scenes and write them as one file."""
         from . import render
 
-        scenes = render(self.variant, self.revision, self.split, indices, size=SIZE, seed=self.seed)
+        windows = [central_window((SIZE, SIZE), SHAPES[index % len(SHAPES)]) for index in indices]
+        scenes = render(self.variant, self.revision, self.split, indices, size=SIZE, seed=self.seed, windows=windows)
         cropped = [
             crop_scene(
                 scenes.image[k].permute(1, 2, 0).numpy(),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import colorsys
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.files import write_atomically
+from ..serving import serve_jobs
 
 SHARD = 1000
 """Scenes per numbered folder in the official data."""
@@ -41,6 +42,15 @@ class WriteJob:
     size: int
     first: int
     indices: tuple[int, ...]
+
+    @property
+    def module(self) -> str:
+        """The module whose `main` does such jobs."""
+        return __name__
+
+    def run(self, on_chunk: Callable[[int], None]) -> None:
+        """Render and write the scenes in this process."""
+        write_scenes(self, on_chunk)
 
     def to_json(self) -> str:
         """The job as text for a worker process; `from_json` reads it."""
@@ -114,22 +124,22 @@ def write_scene(
     write_atomically(path, lambda place: Image.fromarray(image).save(place, format="PNG", compress_level=1))
 
 
-def mask_palette() -> list[int]:
-    """256 different colours as a flat list R, G, B, ..: black for the background, then hues a golden angle apart."""
+@cache
+def mask_palette() -> tuple[int, ...]:
+    """256 different colours as a flat tuple R, G, B, ..: black for the background, then hues a golden angle apart."""
     # All must differ, because some loaders (DIAS) tell objects apart by colour and not by palette number.
     colours = [(0, 0, 0)]
     for i in range(1, 256):
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 1 - 0.5 * (i % 3) / 2, 1 - 0.45 * (i % 5) / 4)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return [value for colour in colours for value in colour]
+    return tuple(value for colour in colours for value in colour)
 
 
 def main() -> None:
-    """Run as a worker process: read a job as JSON from stdin, and print the number of scenes after each chunk."""
-    import torch
+    """Run as a worker process, see `serve_jobs`."""
+    from .. import scenes  # noqa: F401 - the ray caster is loaded before a job is asked for
 
-    torch.set_num_threads(1)
-    write_scenes(WriteJob.from_json(sys.stdin.read()), lambda n: print(n, flush=True))
+    serve_jobs(lambda line, on_chunk: WriteJob.from_json(line).run(on_chunk))
 
 
 def _palette_image(labels: np.ndarray) -> Image.Image:

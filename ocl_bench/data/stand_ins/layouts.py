@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..base import Request
 from ..rendered import ensure_files, ensure_folder
 from ..scenes.store import Store, open_store
 from . import stand_in
+from .processes import cannot_write, share_out
 from .writers import find_writer
 
 WRITERS = {"clevrer": 2}
@@ -25,6 +26,9 @@ WRITERS = {"clevrer": 2}
 
 FIRST = {"train": 0, "test": 500_000}
 """Number of scene 0 in file names, so that no name occurs in two splits."""
+
+_WORTH_A_PROCESS = 8
+"""Fewer files than this are rendered in this process alone: starting torch in another one takes as long."""
 
 _SPLITS = {
     "ade20k": ("train", "val"),
@@ -72,6 +76,10 @@ class StoreJob:
     def folder(self) -> str:
         """The folder of the chunks."""
         return str(self.store.folder)
+
+    def run(self, advance: Callable[[int], None]) -> None:
+        """Render the chunks in this process."""
+        self.store.render(self.chunks, advance)
 
     def to_json(self) -> str:
         """The job as text, which `main` of the store's module reads."""
@@ -122,7 +130,7 @@ def ensure_layout(request: Request, layout: str) -> LayoutTree:
         ensure_folder(root, write, verify=request.verify)
     except OSError as error:
         # A damaged chunk of scenes is met here as well: its own name says what to delete.
-        raise stand_in.cannot_write(error.filename or str(root), error.strerror or str(error)) from error
+        raise cannot_write(error.filename or str(root), error.strerror or str(error)) from error
     note = f"data: embedded stand-in in the layout of {layout}, {count} rendered scenes ({request.split})"
     if seed:
         note += f", fresh seed {seed} (never ranked)"
@@ -149,18 +157,14 @@ def ensure_scenes(store: Store, count: int, *, progress: bool = True, verify: bo
 
     def render(names: Sequence[str]) -> None:
         pending = sorted(chunks[name] for name in names)
-        workers = 1 if len(pending) <= 2 else min(stand_in.processors(), len(pending))
-        jobs = [StoreJob(store, tuple(pending[w::workers])) for w in range(workers)]
+        jobs = [StoreJob(store, (chunk,)) for chunk in pending]
+        helpers = stand_in.processors() - 1 if len(pending) >= _WORTH_A_PROCESS else 0
         text = f"rendering {store.variant}/{store.split}"
         with progress_bar(text, len(pending) * store.chunk, progress, "scenes") as advance:
-            if len(jobs) == 1:
-                with stand_in.in_this_process(jobs[0].folder):
-                    store.render(jobs[0].chunks, advance)
-            else:
-                stand_in.run_in_processes(jobs, advance, jobs[0].module)
+            share_out(jobs, advance, helpers)
 
     try:
         ensure_files(store.folder, chunks, render, verify=verify)
     except OSError as error:
-        raise stand_in.cannot_write(error.filename or str(store.folder), error.strerror or str(error)) from error
+        raise cannot_write(error.filename or str(store.folder), error.strerror or str(error)) from error
     return store.first(count)

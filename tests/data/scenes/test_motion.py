@@ -12,13 +12,15 @@ import pytest
 import torch
 
 from ocl_bench.data.scenes import videos
-from ocl_bench.data.scenes.caster import Rays, build_world, trace
+from ocl_bench.data.scenes.caster import build_world
 from ocl_bench.data.scenes.motion import FRAMES, MAX_OBJECTS, MIN_OBJECTS, Camera, sample_video
+from ocl_bench.data.scenes.pairs import Pairs
 from ocl_bench.data.scenes.sampler import HALF_VIEW, Scene, SceneObject
 from ocl_bench.data.scenes.shapes import SHAPE_NAMES
+from ocl_bench.data.scenes.tracing import first_hits
 from ocl_bench.data.scenes.videos import MIN_VISIBLE, RenderedVideo, VideoStore, read_video, render_video, write_video
 from ocl_bench.data.stand_ins.layouts import StoreJob
-from ocl_bench.data.stand_ins.stand_in import run_in_processes
+from ocl_bench.data.stand_ins.processes import share_out
 
 GOLDEN_MASKS = "bd432bd55a8f1186"
 GOLDEN_GREY = [66.015, 78.454, 106.107, 67.101, 81.95, 106.049, 65.644, 78.016, 105.549]
@@ -145,8 +147,13 @@ def test_in_most_videos_an_object_is_hidden_behind_another(sampled: list[tuple[S
         count = len(centres)
         start = torch.from_numpy(camera.position).repeat_interleave(count, 0)
         aim = torch.from_numpy(centres.transpose(1, 0, 2).reshape(-1, 3)) - start
-        rays = Rays(torch.arange(FRAMES).repeat_interleave(count), start, aim)
-        hit = trace(build_world(list(scenes)), rays)[0].view(FRAMES, count).numpy()
+        ray = torch.arange(FRAMES * count).repeat_interleave(count)
+        pairs = Pairs(ray, ray // count * count + torch.arange(count).repeat(FRAMES * count))
+        far = torch.full((FRAMES * count,), torch.inf, dtype=torch.float64)
+        hits = first_hits(build_world(list(scenes)), aim.T.contiguous(), far, pairs)
+        hit = np.full(FRAMES * count, -1)
+        hit[hits.ray] = hits.solid % count
+        hit = hit.reshape(FRAMES, count)
         inside = np.abs(camera.look_at(centres)[0]).max(axis=2).T < 1
         shares.append(((hit != np.arange(count)) & inside).any())
     assert np.mean(shares) >= 0.7, "0.85 of many videos"
@@ -254,7 +261,7 @@ def test_a_worker_process_renders_the_same(first_video: RenderedVideo) -> None:
     store = VideoStore()
     assert store.files(2) == {"00000.npz": 0, "00001.npz": 1} and len(store) == 0
     done: list[int] = []
-    run_in_processes([StoreJob(store, (0,))], done.append, "ocl_bench.data.scenes.videos")  # type: ignore[arg-type]
+    share_out([StoreJob(store, (0,))], done.append, helpers=1, here=False)
     assert done == [1] and [(store.folder / name).is_file() for name in store.files(2)] == [True, False]
     filled = replace(store, count=1)
     assert len(filled) == 1 and [len(video.categories) for video in filled] == [len(first_video.categories)]

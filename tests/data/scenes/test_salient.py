@@ -109,7 +109,7 @@ def test_the_store_gives_back_what_was_rendered(
     job = json.dumps({"store": asdict(store), "chunks": [1]})
     monkeypatch.setattr("sys.stdin", io.StringIO(job))
     salient.main()
-    assert capsys.readouterr().out == "16\n" and json.loads(store.to_json()) == asdict(store)
+    assert capsys.readouterr().out == "ready\n16\nready\n" and json.loads(store.to_json()) == asdict(store)
     assert all((store.folder / name).is_file() for name in store.files(32))
     full = replace(store, count=20)
     assert len(full) == len(list(full)) == 20

@@ -132,7 +132,8 @@ def test_first_hit_agrees_with_marching_through_the_implicit_shape(name: str) ->
     generator = torch.Generator().manual_seed(3)
     origin = torch.nn.functional.normalize(torch.randn(400, 3, generator=generator, dtype=torch.float64), dim=1) * 4
     direction = torch.rand(400, 3, generator=generator, dtype=torch.float64) * 2 - 1 - origin
-    t, normal = SHAPES[name](origin, direction)
+    t, normals = SHAPES[name](origin.T, direction.T)
+    normal = normals(torch.arange(400)).T
     steps = torch.linspace(0, 2, 4001, dtype=torch.float64)
     points = origin[:, None] + steps[None, :, None] * direction[:, None]
     inside = INSIDE[name](points.reshape(-1, 3)).view(400, -1)
@@ -149,13 +150,13 @@ def test_first_hit_agrees_with_marching_through_the_implicit_shape(name: str) ->
 
 
 def test_textures_stay_in_range_and_use_both_colours() -> None:
-    points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * 20
+    points = torch.rand(3, 4000, generator=torch.Generator().manual_seed(0)) * 20
     for name, texture in TEXTURES.items():
         blend = texture(points)
         assert blend.min() >= 0 and blend.max() <= 1.0001, name
         assert blend.std() > 0.02, name
     kind = torch.full((4000,), list(TEXTURES).index("checker"))
-    colors = paint(points, kind, torch.zeros(4000, 3), torch.ones(4000, 3))
+    colors = paint(points, kind, torch.zeros(3, 4000), torch.ones(3, 4000))
     assert 0.4 < colors.mean() < 0.6
 
 

@@ -19,7 +19,8 @@ from ocl_bench.data.scenes import NO_STUFF, render, store
 from ocl_bench.data.scenes.classes import CLASSES
 from ocl_bench.data.scenes.store import CHUNK, ClassedScene, SceneStore, crop_scene
 from ocl_bench.data.stand_ins import layouts
-from ocl_bench.data.stand_ins.layouts import ensure_scenes
+from ocl_bench.data.stand_ins.layouts import StoreJob, ensure_scenes
+from ocl_bench.data.stand_ins.processes import share_out
 
 STAND_IN = {"scenes": "things", "variant": "things", "revision": 1, "samples": 8, "fit_samples": 20}
 CARDS: dict[str, dict[str, Any]] = {
@@ -155,9 +156,9 @@ def test_an_object_that_the_crop_removes_leaves_no_gap() -> None:
 def test_worker_processes_render_what_this_process_renders(
     private_places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layouts.stand_in, "processors", lambda: 2)
-    store_of_workers = ensure_scenes(SceneStore(split="train"), 33, progress=False)
-    assert sorted(content(store_of_workers.folder)) == ["00000.npz", "00001.npz", "00002.npz"]
+    store_of_workers = SceneStore(split="train", count=32)
+    share_out([StoreJob(store_of_workers, (chunk,)) for chunk in (0, 1)], lambda n: None, helpers=1, here=False)
+    assert sorted(content(store_of_workers.folder)) == ["00000.npz", "00001.npz"]
     scenes = list(store_of_workers)
     monkeypatch.setenv("OCL_BENCH_CACHE", str(private_places / "here"))
     here = replace(SceneStore(split="train"), count=33)

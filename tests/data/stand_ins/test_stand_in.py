@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from interruptions import interrupt_replacing
 from layout_trees import card
@@ -13,7 +14,8 @@ from PIL import Image
 from ocl_bench.core.errors import UsageError
 from ocl_bench.data import open_data, scenes
 from ocl_bench.data.stand_ins.clevrtex import WriteJob, mask_palette, scene_path
-from ocl_bench.data.stand_ins.stand_in import StandInTree, run_in_processes
+from ocl_bench.data.stand_ins.processes import share_out
+from ocl_bench.data.stand_ins.stand_in import StandInTree
 
 STAND_IN = {"scenes": "clevrtex", "variant": "full", "revision": 1, "samples": 24}
 
@@ -160,16 +162,40 @@ def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeyp
     tree = StandInTree("full", scenes.REVISIONS["full"][-1], "test")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "here"))
     one = files(tree.ensure(3, progress=False))
-    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "there"))
-    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.processors", lambda: 2)
-    written = files(tree.ensure(33, progress=False))
-    assert {name: written[name] for name in one} == one
-    assert len(written) == 99
+    done: list[int] = []
+    jobs = [WriteJob(str(tmp_path / "there"), "full", 1, "test", 0, 32, 0, indices) for indices in ((0,), (1, 2))]
+    share_out(jobs, done.append, helpers=2, here=False)
+    assert sorted(done) == [1, 2] and files(tmp_path / "there") == one
+
+
+@pytest.mark.slow
+def test_this_process_does_not_wait_for_others_that_are_still_starting(tmp_path):
+    jobs = [WriteJob(str(tmp_path), "full", 1, "test", 0, 32, 0, (index,)) for index in range(3)]
+    done: list[int] = []
+    share_out(jobs, done.append, helpers=2)
+    assert done == [1, 1, 1] and len(files(tmp_path)) == 9
+    assert not psutil.Process().children()
+
+
+def test_many_scenes_are_shared_out_and_few_are_not(rendered, monkeypatch):
+    asked: list[tuple[int, int]] = []
+
+    def share(jobs, advance, helpers):
+        asked.append((sum(len(job.indices) for job in jobs), helpers))
+        for job in jobs:
+            job.run(advance)
+
+    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.processors", lambda: 3)
+    monkeypatch.setattr("ocl_bench.data.stand_ins.stand_in.share_out", share)
+    tree = StandInTree("full", 1, "test")
+    tree.ensure(127, progress=False)
+    tree.ensure(255, progress=False)
+    assert asked == [(127, 0), (128, 2)]
 
 
 @pytest.mark.slow
 def test_a_failing_worker_is_one_line(tmp_path):
     job = WriteJob(str(tmp_path), "full", 99, "test", seed=0, size=32, first=0, indices=(0,))
     with pytest.raises(UsageError, match=r"cannot be rendered \(ValueError: .*99") as caught:
-        run_in_processes([job], lambda n: None)
+        share_out([job], lambda n: None, helpers=1, here=False)
     assert "\n" not in str(caught.value)
