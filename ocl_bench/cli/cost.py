@@ -24,15 +24,36 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, help="Clips or images in a pass.")] = 1,
     clip: Annotated[int, typer.Option(min=1, help="Frames of a clip, for models of videos.")] = 4,
     size: Annotated[int | None, typer.Option(min=8, help="Side of a frame; by default the model's own.")] = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Passes of each model that are not timed.")] = 2,
-    repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model.")] = 20,
+    warmup: Annotated[int, typer.Option(min=0, help="Passes of each model, or steps, that are not timed.")] = 2,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed passes of each model, or steps.")] = 20,
     streaming: Annotated[bool, typer.Option("--streaming", help="Frame by frame, with the state so far.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Where the time of a training step goes, and images/s.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --train: scenes to render; by default 64.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="With --train: key=value for the recipe, such as batch=8; repeatable.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the ratio of times as a figure for `claims`.", callback=out_file)
+        Path | None,
+        typer.Option(
+            help="Write the ratio of times as a figure for `claims`; with --train all as JSON.", callback=out_file
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """What a model costs: parameters, FLOPs, time, memory; alone or against another (docs/profile.md)."""
+    """What a model costs: parameters, FLOPs, time, memory; alone, against another, or in training (docs/profile.md)."""
+    if train:
+        given = {
+            "--against": against, "--against-option": against_option, "--streaming": streaming, "--size": size,
+            "--untrained": untrained, "--dtype": dtype != "float32", "--batch": batch != 1, "--clip": clip != 4,
+        }  # fmt: skip
+        if wrong := [name for name, value in given.items() if value]:
+            raise UsageError(f"{wrong[0]}: not with --train, which follows the recipe; change its fields by --set")
+        _profile_training(model, option, set, limit, device, threads, warmup, repeats, out, json)
+        return
+    if limit is not None or set:
+        raise UsageError(f"{'--set' if set else '--limit'}: needs --train")
     import sys
 
     from ..core.machine import choose_device, thread_count
@@ -57,3 +78,46 @@ def profile(
         print_profile(make_console(), found)
     if out is not None:
         logger.info("written: %s", write_figure(out, found, sys.argv[1:]))
+
+
+def _profile_training(
+    model: str,
+    option: list[str] | None,
+    set: list[str] | None,
+    limit: int | None,
+    device: str,
+    threads: int | None,
+    warmup: int,
+    repeats: int,
+    out: Path | None,
+    json: bool,
+) -> None:
+    """Measure steps of a training, and print and write what they cost."""
+    from json import dumps
+
+    from ..core.files import write_atomically
+    from ..core.machine import thread_count
+    from ..training.step_cost import step_cost
+
+    with own_stdout(json):
+        cost = step_cost(
+            model,
+            options=parse_options(option),
+            overrides=parse_options(set),
+            limit=limit,
+            device=device,
+            threads=threads or thread_count(),
+            warmup=warmup,
+            repeats=repeats,
+        )
+    if json:
+        print_json(cost.to_dict())
+    else:
+        from .console import make_console
+        from .profile import print_step_cost
+
+        print_step_cost(make_console(), cost)
+    if out is not None:
+        text = dumps(cost.to_dict(), indent=2) + "\n"
+        write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"))
+        logger.info("written: %s", out)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..evaluation.cost.measure import ModelCost, Profile
+    from ..training.step_cost import StepCost
 
 _LINES: tuple[tuple[str, str, Callable[[ModelCost], str]], ...] = (
     ("parameters at inference", "parameters", lambda cost: f"{cost.parameters.inference:,}"),
@@ -53,6 +54,26 @@ def print_profile(console: Console, profile: Profile) -> None:
         console.print(f"ratio: {profile.costs[1].model} to {profile.costs[0].model}; of the time per frame, with 95 %")
     console.print(f"memory: {method(profile.setup.device)}")
     console.print(f"setup: {escape(describe(profile))}")
+
+
+def print_step_cost(console: Console, cost: StepCost) -> None:
+    """Print a line for each part of a training step, the rates, and the setup below."""
+    table = Table(title=f"a training step of {escape(cost.model)}: {cost.batch} {cost.unit}", title_justify="left")
+    for column in ("part", "time", "share", "of the processors"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    whole = sum(part.wall for part in cost.parts.values())
+    for name, part in cost.parts.items():
+        table.add_row(
+            name, f"{1000 * part.wall:,.4g} ms", f"{part.wall / whole:.0%}", f"{1000 * part.processor:,.4g} ms"
+        )
+    console.print(table)
+    rates = cost.rates
+    console.print(f"{rates['in_turn']:,.4g} {cost.unit} per second, one part after the other")
+    console.print(f"{rates['prepared_aside']:,.4g} where a processor is free to prepare the next batch, as train does")
+    console.print(f"{rates['processor']:,.4g} per second of one processor, whatever other programs do")
+    load = "" if cost.load_before is None else f"; load {cost.load_before} before"
+    console.print(f"the data of {cost.scenes} scenes were ready after {cost.setup_seconds:.1f} s, not counted above")
+    console.print(f"setup: {escape(cost.machine)}; {cost.precision}; median of {cost.steps} steps{load}")
 
 
 def _ratio(profile: Profile, name: str) -> str:

@@ -188,13 +188,14 @@ class DIAS(nn.Module):
         """
         inputs = self.project(features)
         initial, warm = self.initial_slots(inputs, noise, query_noise)
-        slots, attention = self.aggregation(inputs, initial)
+        keyed = self.aggregation.keys_and_values(inputs)
+        slots, attention = self.aggregation(inputs, initial, keyed=keyed)
         merged, slot_mask, final_attention = None, None, attention[-1]
         if self.merge_threshold is not None:
             if merge:
                 merged = merge_slots(slots, self.merge_threshold)
                 slots, slot_mask = merged.slots, merged.mask
-            slots, extra = self.aggregation(inputs, slots, slot_mask, self.merge_iterations)
+            slots, extra = self.aggregation(inputs, slots, slot_mask, self.merge_iterations, keyed)
             final_attention = extra[-1]
         prior = {"prior": final_attention} if self.attention_prior else {}
         reconstruction, masks = self.decoder(slots, features, visible=visible, slot_mask=slot_mask, **prior)

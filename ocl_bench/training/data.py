@@ -304,7 +304,9 @@ def object_boxes(labels: Tensor, most: int) -> Tensor:
     Row k belongs to label k + 1. x2 and y2 are exclusive.
     """
     height, width = labels.shape[-2:]
-    present = labels.unsqueeze(1) == torch.arange(1, most + 1, device=labels.device).view(1, most, 1, 1)
+    # Numbers of the labels' own type: the comparison of bytes with wide integers would widen all pixels.
+    numbers = torch.arange(1, most + 1, device=labels.device).to(labels.dtype)
+    present = labels.unsqueeze(1) == numbers.view(1, most, 1, 1)
     columns, rows = present.any(2), present.any(3)
     x, y = torch.arange(width, device=labels.device), torch.arange(height, device=labels.device)
     # The smallest and largest place where a label occurs; absent pixels get a value that never wins.

@@ -14,7 +14,7 @@ All are InfoNCE losses over L2-normalised tokens (van den Oord et al., arXiv:180
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from ..core.schedules import generator, sample_indices
 from ..models.clustering import token_segments
+from ..models.encoder import STRIDE
 from .data import CROPPED, MOST_OBJECTS, ChunkedArray, TrainingScenes, object_boxes
+from .parts import part
 from .validation import ValidatedObjective
-from .views import Geometry, Photometry, draw_geometry, draw_photometry, photometric_view, shared_geometry
+from .views import Geometry, Photometry, draw_geometry, draw_photometry, mirrored, photometric_view, shared_geometry
 
 Gather = Callable[[Tensor], Tensor]
 """Concatenates the rows of all ranks, with gradients, see `Ranks.gather`."""
@@ -89,9 +91,11 @@ def info_nce(anchors: Tensor, candidates: Tensor, positive: Tensor, excluded: Te
         excluded: (N, M) bool, candidates that are not negatives. The positive always takes part.
         temperature: Divides the cosine similarities.
     """
-    logits = anchors.float() @ candidates.float().T / temperature  # float32 also under autocast's bfloat16 tokens
-    excluded = excluded.scatter(1, positive.unsqueeze(1), False)
-    return F.cross_entropy(logits.masked_fill(excluded, float("-inf")), positive)
+    # float32 also under autocast's bfloat16 tokens. Anchors are divided, because the product is much larger.
+    logits = (anchors.float() / temperature) @ candidates.float().T
+    with torch.no_grad():  # in place and unrecorded: the softmax gives these places the gradient 0 anyway
+        logits.masked_fill_(excluded.scatter(1, positive.unsqueeze(1), False), float("-inf"))
+    return F.cross_entropy(logits, positive)
 
 
 def neighbour_loss(
@@ -191,10 +195,11 @@ def draw_box_pairs(labels: Tensor, anchors: int, balance: float, source: torch.G
     usable = labels >= 0
     if not bool(usable.any(1).all()):
         raise ValueError("all tokens of a training scene lie in several boxes")
-    same = (labels.unsqueeze(1) == labels.unsqueeze(2)) & usable.unsqueeze(1)
-    size = same.sum(2).clamp(min=1).float()
+    known = labels.clamp(min=0)
+    counts = torch.zeros(len(labels), int(known.max()) + 1).scatter_add_(1, known, usable.float())
+    size = torch.gather(counts, 1, known).clamp(min=1)
     anchor = torch.multinomial(usable / size**balance, anchors, replacement=True, generator=source)
-    rows = torch.gather(same, 1, anchor.unsqueeze(2).expand(-1, -1, labels.shape[1]))
+    rows = torch.gather(labels, 1, anchor).unsqueeze(2) == labels.unsqueeze(1)
     others = rows.scatter(2, anchor.unsqueeze(2), False)
     rows = torch.where(others.any(2, keepdim=True), others, rows)
     positive = torch.multinomial(rows.flatten(0, 1).float(), 1, generator=source).view_as(anchor)
@@ -213,6 +218,7 @@ class EncoderObjective(ValidatedObjective):
         validator: Returns the validation numbers of a model.
         gather: Concatenates the candidates of all ranks.
         clustered: Tokens of the scenes by the encoder of `segments`, rows (P, D); None for other kinds.
+        segments: Segments (P,) int16 of the scenes that have been seen, by their number: the encoder is frozen.
     """
 
     scenes: TrainingScenes
@@ -222,6 +228,7 @@ class EncoderObjective(ValidatedObjective):
     validator: Callable[[nn.Module], dict[str, float]]
     gather: Gather = lambda rows: rows
     clustered: ChunkedArray | None = None
+    segments: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def batch(self, step: int) -> dict[str, Any]:
         """Scenes, view parameters and token pairs of a step. Every tensor has one row per image."""
@@ -252,30 +259,50 @@ class EncoderObjective(ValidatedObjective):
         if self.clustered is None:
             boxes = object_boxes(self.scenes.labels[indices], MOST_OBJECTS) / CROPPED
             return token_labels(boxes, geometry, grid)
-        rows = [token_segments(tokens, self.options.clusters) for tokens in self.clustered[indices]]
-        segments = torch.stack(rows).view(-1, grid, grid)
+        missing = [index for index in dict.fromkeys(indices.tolist()) if index not in self.segments]
+        for index, tokens in zip(missing, self.clustered[missing] if missing else (), strict=True):
+            self.segments[index] = token_segments(tokens, self.options.clusters).short()
+        segments = torch.stack([self.segments[index] for index in indices.tolist()]).long().view(-1, grid, grid)
         return torch.where(geometry.flip.view(-1, 1, 1), segments.flip(2), segments).flatten(1)
 
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
         """InfoNCE loss of this rank's anchors against the candidates of all ranks."""
-        image = shared_geometry(inputs["image"].float() / 255, Geometry.unstack(inputs["geometry"]))
-        names = ("view_a", "view_b")[: self.options.views]
-        views = [photometric_view(image, Photometry.unstack(inputs[name])) for name in names]
-        tokens = F.normalize(model(torch.cat(views)).float().flatten(2).transpose(1, 2), dim=-1)
-        first, second = tokens.chunk(2) if len(views) == 2 else (tokens, tokens)
-        anchors = _rows(first, inputs["anchor"])
+        with part("augmentation"):
+            views = self._views(inputs)
+        first, second = self._drawn_tokens(model, views, inputs["anchor"], inputs["positive"])
+        anchors = F.normalize(first.float(), dim=-1)
         number = inputs["number"].repeat_interleave(self.options.anchors)
         # Labels of an image are 0..MOST_OBJECTS, or 0..clusters - 1.
         group = inputs["group"].flatten() + max(MOST_OBJECTS + 1, self.options.clusters) * number
         # Candidates of all ranks are concatenated in rank order, so the global number of this rank's first image says
         # where its own positives begin.
         positive = inputs["number"][0] * self.options.anchors + torch.arange(len(anchors), device=anchors.device)
-        candidates = self.gather(_rows(second, inputs["positive"]))
+        candidates = self.gather(F.normalize(second.float(), dim=-1))
         compare, key = (neighbour_loss, number) if self.options.kind == "neighbour" else (boxes_loss, group)
         total = compare(anchors, candidates, positive, key, self.gather(key), self.options.temperature)
         return {"total": total}
 
+    def _views(self, inputs: dict[str, Any]) -> list[Tensor]:
+        """One or two views (B, 3, S, S) in [0, 1] of each image."""
+        geometry = Geometry.unstack(inputs["geometry"])
+        if self.options.zoom == 1:  # whole images need no resampling
+            image = mirrored(inputs["image"], geometry.flip).float().div_(255)
+        else:
+            image = shared_geometry(inputs["image"].float().div_(255), geometry)
+        names = ("view_a", "view_b")[: self.options.views]
+        return [photometric_view(image, Photometry.unstack(inputs[name])) for name in names]
 
-def _rows(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Pick tokens (B, P, D) at positions (B, A); returns (B * A, D)."""
-    return torch.gather(tokens, 1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])).flatten(0, 1)
+    @staticmethod
+    def _drawn_tokens(model: Any, views: list[Tensor], anchor: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of anchors and positives, each (B * A, D); only tokens that were drawn are computed."""
+        images, tokens = len(anchor), (views[0].shape[-2] // STRIDE) * (views[0].shape[-1] // STRIDE)
+        first = tokens * torch.arange(images, device=anchor.device).unsqueeze(1)
+        second = first + (images * tokens if len(views) == 2 else 0)  # positives are tokens of the last view
+        drawn = torch.cat([(first + anchor).flatten(), (second + positive).flatten()])
+        if hasattr(model, "tokens_at"):
+            places, rows = drawn.unique(return_inverse=True)
+            chosen = model.tokens_at(torch.cat(views), places).index_select(0, rows)
+        else:  # an encoder of other code
+            chosen = model(torch.cat(views)).flatten(2).transpose(1, 2).flatten(0, 1)[drawn]
+        anchors, positives = chosen.chunk(2)
+        return anchors, positives

@@ -25,6 +25,7 @@ from ..core.trackers import Tracker
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .log_file import LogFile
+from .parts import part
 from .progress import training_progress
 from .ranks import Ranks
 from .recipe import Recipe
@@ -175,6 +176,21 @@ def fit(
     return TrainingOutcome(state.step, state.step >= recipe.steps, state.numbers, state.spent)
 
 
+def steps_of(model: nn.Module, objective: Objective, recipe: Recipe, ranks: Ranks) -> Callable[[int], None]:
+    """A function that makes the step of a number, batch included, for measurements: nothing is written."""
+    model.to(ranks.device).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    run = _Run(model, objective, recipe, ranks, Path(), parameters, _optimizer(recipe, parameters))
+
+    def step(number: int) -> None:
+        run.state.step = number
+        with part("preparation"):
+            inputs = objective.batch(number)
+        run.step(inputs)
+
+    return step
+
+
 @dataclass
 class _Run:
     """The objects that all steps of one training share, and the step itself."""
@@ -206,16 +222,18 @@ class _Run:
                 fraction = self.state.step / self.recipe.steps
                 group["weight_decay"] = cosine(self.recipe.weight_decay, self.recipe.weight_decay_end, fraction)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.ranks.autocast():
+        with part("forward"), self.ranks.autocast():
             terms = self.objective.loss(self.model, self.ranks.share(inputs), self.state.step / self.recipe.steps)
-        terms["total"].backward()
-        # Gradients are averaged before they are clipped: the norm is that of the whole batch on any number of ranks.
-        self.ranks.average_gradients(self.parameters)
-        if self.recipe.clip_each:
-            clip_each(self.parameters, self.recipe.clip_each)
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        self.optimizer.step()
+        with part("backward"):
+            terms["total"].backward()
+        with part("optimiser"):
+            # Gradients are averaged before they are clipped: the norm is that of the whole batch on all ranks.
+            self.ranks.average_gradients(self.parameters)
+            if self.recipe.clip_each:
+                clip_each(self.parameters, self.recipe.clip_each)
+            if self.recipe.clip:
+                torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+            self.optimizer.step()
         for name in [name for name in terms if name.startswith("count_")]:
             self.counts[name] = terms.pop(name).detach() + self.counts.get(name, 0)
         return {name: value.detach() for name, value in terms.items()}
@@ -349,12 +367,12 @@ def _restore(
 
 
 def _compile(model: nn.Module) -> None:
-    """Compile the function that the loop calls: `model.loss` if it exists, otherwise `forward`."""
-    loss = getattr(model, "loss", None)
-    if callable(loss):
-        model.loss = torch.compile(loss)  # type: ignore[assignment]
-    else:
-        model.compile()
+    """Compile the function that the objective calls: `loss`, or `tokens_at` of an encoder, otherwise `forward`."""
+    for name in ("loss", "tokens_at"):
+        if callable(function := getattr(model, name, None)):
+            setattr(model, name, torch.compile(function))
+            return
+    model.compile()
 
 
 class _Batches:

@@ -26,6 +26,7 @@ from .batched_views import recoloured, sampled_crops
 from .crops import Looks, apply_looks, draw_uniform, resized_crops
 from .lars import teacher_momentum
 from .object_crops import CropOptions, ObjectCrops, draw_object_looks
+from .parts import part
 from .patch_masks import PatchMaskOptions, draw_patch_masks
 from .ranks import Ranks
 from .validation import ValidatedObjective
@@ -209,8 +210,10 @@ class OdisObjective(ValidatedObjective):
         """Loss terms of the model, and the counts of `_COUNTS`."""
         step = round(step_fraction * self.steps)
         torch.manual_seed(stream_seed(self.seed, f"drop-path-{self.ranks.rank}", step))  # no checkpoint stores it
+        with part("augmentation"):
+            views = self.views(inputs)
         terms: dict[str, Tensor] = model.loss(  # type: ignore[operator]
-            self.views(inputs),
+            views,
             epoch=step * self.batch_size / len(self.source),
             momentum=teacher_momentum(step_fraction, 1, self.options.momentum),
             ranks=RankOps(self.ranks.size, self.ranks.rank, self.ranks.gather_all, self.ranks.mean),

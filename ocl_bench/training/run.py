@@ -177,7 +177,7 @@ def _record(
         "supervision": card.supervision,
         "finished": trained.finished,
         "trained_on": ranks.device.type,
-        "machine": _machine(ranks),
+        "machine": describe_machine(ranks),
         "recipe": recipe.model_dump(mode="json") | {"precision": "bf16" if ranks.bf16 else "fp32"},
         "seed": seed,
         "steps": trained.steps,
@@ -189,7 +189,7 @@ def _record(
     }
 
 
-def _machine(ranks: Ranks) -> str:
+def describe_machine(ranks: Ranks) -> str:
     """One line that describes processor, ranks and torch."""
     if ranks.device.type == "cuda":
         name = torch.cuda.get_device_name(ranks.device)

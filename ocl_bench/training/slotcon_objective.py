@@ -29,6 +29,7 @@ from ..models.ranks import RankOps
 from .crops import CropPairs, Looks, apply_looks, draw_looks, draw_pairs, draw_uniform, pillow_crop, resized_crops
 from .data import PaddedImages, reader_pool
 from .lars import teacher_momentum
+from .parts import part
 from .ranks import Ranks
 from .validation import ValidatedObjective
 
@@ -168,8 +169,10 @@ class SlotConObjective(ValidatedObjective):
     def loss(self, model: nn.Module, inputs: dict[str, Any], step_fraction: float) -> dict[str, Tensor]:
         """Loss terms of the model. Counts are pairs of crops without overlap, and directions without shared slots."""
         ranks = self.ranks
+        with part("augmentation"):
+            views = self.views(inputs)
         terms: dict[str, Tensor] = model.loss(  # type: ignore[operator]
-            self.views(inputs),
+            views,
             inputs["boxes"].unbind(1),
             inputs["flips"].unbind(1),
             momentum=teacher_momentum(step_fraction, 1, self.options.momentum),

@@ -7,6 +7,7 @@ depend on the device or on how a batch is split over ranks.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -106,20 +107,38 @@ def shared_geometry(image: Tensor, geometry: Geometry) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def mirrored(image: Tensor, flip: Tensor) -> Tensor:
+    """Images (B, 3, H, W) of any type, those with `flip` (B,) above 0 mirrored left to right."""
+    return torch.where(flip.view(-1, 1, 1, 1) > 0, image.flip(-1), image)
+
+
 def photometric_view(image: Tensor, view: Photometry) -> Tensor:
     """Apply photometric views to images (B, 3, H, W) in [0, 1]. The result stays in [0, 1]."""
     gain = torch.stack([view.red, view.green, view.blue], dim=1).view(-1, 3, 1, 1)
-    mean = image.mean((1, 2, 3), keepdim=True)
-    changed = (image - mean) * view.contrast.view(-1, 1, 1, 1) + mean + view.brightness.view(-1, 1, 1, 1)
-    return (changed * gain + view.noise.view(-1, 1, 1, 1) * _noise(image, view)).clamp(0, 1)
+    contrast, brightness = (values.view(-1, 1, 1, 1) for values in (view.contrast, view.brightness))
+    # ((image - mean) contrast + mean + brightness) gain + noise, as one factor and one number for each channel.
+    start = (image.mean((1, 2, 3), keepdim=True) * (1 - contrast) + brightness) * gain
+    changed = torch.addcmul(start, image, contrast * gain)
+    return changed.addcmul_(_noise(image, view), view.noise.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def _noise(image: Tensor, view: Photometry) -> Tensor:
     """Standard normal noise (B, 3, H, W): windows of the noise picture, which continues periodically."""
-    bank = _noise_bank(image.device)
-    row = (view.noise_row.long().view(-1, 1) + torch.arange(image.shape[2], device=image.device)) % BANK
-    column = (view.noise_column.long().view(-1, 1) + torch.arange(image.shape[3], device=image.device)) % BANK
+    bank, (height, width) = _noise_bank(image.device), image.shape[2:]
+    if image.device.type == "cpu" and max(height, width) <= BANK:
+        # Windows of a larger picture are copied row by row, several times faster than by the number of each pixel.
+        wide = _continued_bank(height, width)
+        places = zip(view.noise_row.long().tolist(), view.noise_column.long().tolist(), strict=True)
+        return torch.stack([wide[:, top : top + height, left : left + width] for top, left in places])
+    row = (view.noise_row.long().view(-1, 1) + torch.arange(height, device=image.device)) % BANK
+    column = (view.noise_column.long().view(-1, 1) + torch.arange(width, device=image.device)) % BANK
     return bank[:, row.unsqueeze(2), column.unsqueeze(1)].transpose(0, 1)
+
+
+@lru_cache(maxsize=2)
+def _continued_bank(height: int, width: int) -> Tensor:
+    """The noise picture on the CPU with as many rows and columns of its continuation below and on the right."""
+    return F.pad(_noise_bank(torch.device("cpu")), (0, width, 0, height), mode="circular")
 
 
 _BANKS: dict[torch.device, Tensor] = {}

@@ -61,7 +61,12 @@ class SlotAttention(nn.Module):
             self.mlp = nn.Sequential(nn.Linear(slot_dim, 4 * slot_dim), activation(), nn.Linear(4 * slot_dim, slot_dim))
 
     def forward(
-        self, inputs: Tensor, slots: Tensor, slot_mask: Tensor | None = None, num_iter: int | None = None
+        self,
+        inputs: Tensor,
+        slots: Tensor,
+        slot_mask: Tensor | None = None,
+        num_iter: int | None = None,
+        keyed: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Refine the slots.
 
@@ -70,12 +75,12 @@ class SlotAttention(nn.Module):
             slots: (B, K, C) initial slots.
             slot_mask: (B, K) bool, True = takes part.
             num_iter: number of rounds; None = `iterations`.
+            keyed: result of `keys_and_values` for the inputs, where they are aggregated more than once.
 
         Returns:
             The slots (B, K, C) and the attention map (B, K, P) of *every* round; each map sums to 1 over the slots.
         """
-        tokens = self.norm_inputs(inputs)
-        keys, values = self.to_keys(tokens), self.to_values(tokens)
+        keys, values = self.keys_and_values(inputs) if keyed is None else keyed
         maps, initial = [], slots
         rounds = self.iterations if num_iter is None else num_iter
         # The gradient runs through all rounds, unless `bilevel`; neither DIAS nor SlotContrast truncates it.
@@ -91,6 +96,11 @@ class SlotAttention(nn.Module):
             maps.append(attention)  # before the small constant of `_shares`, as both official codes return it
             slots = self._update(normed if self.normalised_state else slots, self._shares(attention) @ values)
         return slots, maps
+
+    def keys_and_values(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each (B, P, C), of tokens (B, P, D)."""
+        tokens = self.norm_inputs(inputs)
+        return self.to_keys(tokens), self.to_values(tokens)
 
     def _shares(self, attention: Tensor) -> Tensor:
         """Normalise attention (B, K, P) over the tokens; a small constant guards slots that won nothing."""
