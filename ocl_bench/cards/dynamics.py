@@ -30,6 +30,7 @@ class DynamicsProtocol(Protocol):
         rollouter: size of the fitted rollouter, see `models.slotformer.SIZES`.
     """
 
+    unit: ClassVar[Literal["images", "videos"]] = "videos"
     heads: ClassVar[tuple[str | None, ...]] = ("rollouter",)
 
     burn_in: int = Field(default=6, ge=2, le=1000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..core import entry_points
 from ..core.errors import UsageError
 from .contact import ContactProtocol
@@ -41,6 +43,18 @@ def default_families(role: str) -> tuple[str, ...]:
     if role in ("model", "control"):
         return names
     return tuple(name for name in names if name not in PROTOCOLS or not PROTOCOLS[name].asks)
+
+
+def unit_of(family: str) -> Literal["images", "videos"]:
+    """What one row of a result describes. Raises UsageError for an unknown family.
+
+    Unlike `Family.unit` it needs none of the code that scores, which imports torch.
+    """
+    if family in PROTOCOLS:
+        return PROTOCOLS[family].unit
+    protocol_of(family)
+    unit: Literal["images", "videos"] = entry_points.offered(entry_points.FAMILIES)[family].load().unit
+    return unit
 
 
 def protocol_of(family: str) -> type[Protocol]:

@@ -126,6 +126,9 @@ class Protocol(Card):
     """Whether models are asked questions. Floors, ceilings and encoders do such a family only if their card names it:
     most of them have neither answers nor slots."""
 
+    unit: ClassVar[Literal["images", "videos"]] = "images"
+    """What one row of a result of a bundled family describes (`Family.unit`)."""
+
     crop: str = Field(default="none", pattern=r"^(none|square|((short-)?center-(0\.\d+|1(\.0+)?))|short-center)$")
     input: int = Field(default=128, ge=8, le=LARGEST_SIDE)
     score_at: int | None = Field(default=None, ge=8, le=LARGEST_SIDE)
@@ -354,6 +357,8 @@ class VideoProtocol(_Resizing):
         skip_first: True leaves the first frame of each video out of all metrics. The model still sees it: models whose
             slots start from it are scored on what follows. None scores all frames, as False does.
     """
+
+    unit: ClassVar[Literal["images", "videos"]] = "videos"
 
     max_proposals: int | None = Field(default=None, ge=1)
     boundary: float | None = Field(default=None, gt=0)

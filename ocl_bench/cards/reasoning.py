@@ -22,6 +22,7 @@ class ReasoningProtocol(Protocol):
         aloe: size of that head, see `models.aloe.SIZES`.
     """
 
+    unit: ClassVar[Literal["images", "videos"]] = "videos"
     heads: ClassVar[tuple[str | None, ...]] = (None, "aloe")
     asks: ClassVar[bool] = True
 

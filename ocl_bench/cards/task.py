@@ -6,6 +6,7 @@ part of the key of each result.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,6 +177,9 @@ class TaskSpec(Card):
         Fields that only some families have, and `fit`, count only where they are used: adding a field does not change
         the hashes of older cards. The content of a box file is part of the revision of the data, not of this hash.
         """
+        return _hash_of(_ThisCard(self))
+
+    def _computed_hash(self) -> str:
         content = self.model_dump(mode="json", exclude={"title": True, "reference": True, "data": _ABOUT_DATA})
         content["data"]["options"].pop(BOXES_FILE, None)
         shared = {name: content["protocol"][name] for name in Protocol.model_fields}
@@ -202,6 +206,27 @@ class TaskSpec(Card):
         head = [f"head:{fit.head}"] if fit is not None else []
         fields = [*self.protocol.signature(source, self.data.options), *head]
         return "│".join([*([metric] if metric else []), *fields, f"v{self.version}"])
+
+
+class _ThisCard:
+    """A card by its identity: cards are frozen, and a board of thousands of results asks for one hash again and again.
+
+    Nothing is kept in the card itself, since a copy of it with other fields would bring the old hash along.
+    """
+
+    def __init__(self, card: TaskSpec) -> None:
+        self.card = card
+
+    def __hash__(self) -> int:
+        return id(self.card)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ThisCard) and self.card is other.card
+
+
+@lru_cache(maxsize=64)  # it keeps the cards, too, so that no other one gets the same identity
+def _hash_of(one: _ThisCard) -> str:
+    return one.card._computed_hash()
 
 
 def _of_field(error: ValidationError, kind: type[Protocol], family: str) -> PydanticCustomError:

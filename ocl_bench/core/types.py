@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .questions import Answers, Question
+
+if TYPE_CHECKING:  # torch takes more than a second, and boards need none of it
+    from torch import Tensor
 
 VOID = -1
 """Label of a pixel without annotation."""
@@ -170,11 +171,15 @@ class Batch:
         Row b depends only on (noise_seed, stream, ids[b]), so a prediction does not change with the order of the
         samples, the batch, the worker or the rank.
         """
+        import torch
+
         return torch.stack([_sample_noise(self.noise_seed, stream, i, shape) for i in self.ids])
 
 
 def _sample_noise(seed: int, stream: str, sample_id: str, shape: Sequence[int]) -> Tensor:
     """Noise of one sample, from a generator of its own. It is on the CPU: GPU generators give other numbers."""
+    import torch
+
     digest = hashlib.blake2b(f"{seed}|{stream}|{sample_id}".encode(), digest_size=8).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") % (2**63))
     return torch.randn(tuple(shape), generator=generator)
@@ -232,8 +237,12 @@ class Prediction:
 
     def with_weights(self) -> Prediction:
         """The same prediction with weights as `masks`: logits (..., K, h, w) go through a softmax over the slots."""
+        if not self.mask_logits:
+            return self
+        import torch
+
         masks = self.masks
-        if not self.mask_logits or not isinstance(masks, Tensor) or not masks.is_floating_point() or masks.ndim < 4:
+        if not isinstance(masks, torch.Tensor) or not masks.is_floating_point() or masks.ndim < 4:
             return self  # nothing to convert, or a mistake, which the check of the task's family reports
         precise = masks if masks.dtype == torch.float64 else masks.float()
         return replace(self, masks=precise.softmax(-3), mask_logits=False, softmax=True)

@@ -10,25 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from ..core.errors import UsageError
 from ..core.files import check_regular, digest, read_bytes, write_atomically
 from ..core.log import logger
 from ..core.paths import cache_root
+from ..core.stamps import ABSENT as ABSENT
+from ..core.stamps import SETTLED_NS as SETTLED_NS
+from ..core.stamps import Stamp as Stamp
+from ..core.stamps import stamp as stamp
 
 _VERSION = 1
 """Add 1 when the form of the files changes: older ones are then not read, and rendered files are rendered again."""
-
-SETTLED_NS = 2_000_000_000
-"""A file that was changed less than this before it was hashed may change again within one tick of the clock of its file
-system, and then shows the same times: its hash is not trusted later."""
 
 _BATCH, _PIECE = 64, 1 << 20
 """Files that a thread takes at a time, and bytes that it reads at a time."""
@@ -38,34 +36,6 @@ _THREADS = 8
 
 _MANY_FILES, _MANY_BYTES = 20_000, 2_000_000_000
 """From this on, reading takes long enough to be announced."""
-
-
-class Stamp(NamedTuple):
-    """What a file system says about a file without reading it; -1 everywhere when there is no such file.
-
-    The time of the last change of the entry itself (ctime) is there because tools that copy or repair may set the
-    modification time back.
-    """
-
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-ABSENT = Stamp(-1, -1, -1)
-
-
-def stamp(path: str | Path) -> Stamp:
-    """The stamp of a regular file; `ABSENT` for all others. A link counts as what it points to."""
-    try:
-        status = os.stat(path)
-    # A NUL in the name is a ValueError.
-    except (OSError, ValueError):
-        return ABSENT
-    # A pipe would be read for ever, and the size of a folder depends on the file system.
-    if not stat.S_ISREG(status.st_mode):
-        return ABSENT
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def annotation_hashes(root: Path, files: Mapping[str, Stamp], *, afresh: bool = False) -> dict[str, str]:

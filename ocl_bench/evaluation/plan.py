@@ -13,7 +13,6 @@ from ..cards.task import TaskSpec
 from ..core.errors import NotApplicableError, UsageError
 from ..core.files import digest, ids_hash, path_name
 from ..core.machine import choose_device, thread_count
-from ..data.extensions import extensions_of
 from ..families import find_family, get_adapter
 from ..families.base import Adapter, Family
 from ..metrics.catalogue import METRIC_VERSION
@@ -21,6 +20,7 @@ from ..models.declared import Declared
 from ..models.loading import LoadedModel, get_model
 from ..results.record import DataSection
 from ..results.store import key_of
+from .extensions import extensions_of
 from .workers import Workers, check_workers
 
 if TYPE_CHECKING:

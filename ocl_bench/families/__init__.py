@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING
 from ..cards.task import TaskSpec
 from ..core import entry_points
 from ..core.errors import UsageError
-from .base import Adapter, Family
-from .contact import CONTACT
-from .discovery import DISCOVERY
-from .dynamics import DYNAMICS
-from .knn import KNN
-from .probed_detection import DETECTION
-from .reasoning import REASONING
-from .recognition import RECOGNITION
-from .segmentation import SEGMENTATION
-from .video import VIDEO
 
 if TYPE_CHECKING:
     from ..models.loading import LoadedModel
+    from .base import Adapter, Family
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (DISCOVERY, DETECTION, SEGMENTATION, RECOGNITION, KNN, VIDEO, DYNAMICS, CONTACT, REASONING)
-}
-"""The bundled families by name. Installed packages can add others through entry points `ocl_bench.families`."""
+    FAMILIES: dict[str, Family]
+
+
+def __getattr__(name: str) -> dict[str, Family]:
+    """`FAMILIES`, whose adapters need torch, when it is asked for: boards need only what sums up rows."""
+    if name != "FAMILIES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .table import FAMILIES
+
+    return FAMILIES
 
 
 def find_family(name: str) -> Family:
     """The family called `name`, bundled or from an installed package. Raises UsageError for an unknown name."""
+    from .base import Family
+    from .table import FAMILIES
+
     if name in FAMILIES:  # first, so that a package cannot replace a bundled family
         return FAMILIES[name]
     added = entry_points.offered(entry_points.FAMILIES)

@@ -161,5 +161,11 @@ def _segments(mask: Tensor, shape: tuple[int, int]) -> np.ndarray:
 
 
 VIDEO = Family(
-    "video", VideoProtocol, lambda task, model: VideoAdapter(task), "videos", "label maps", "storyboard", "frames"
+    "video",
+    VideoProtocol,
+    lambda task, model: VideoAdapter(task),
+    VideoProtocol.unit,
+    "label maps",
+    "storyboard",
+    "frames",
 )

@@ -8,19 +8,21 @@ cache), in one call on a GPU. One-hot masks are never built.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.types import OVERLAP
 from .ignored import IgnoreIndex, with_void
 
-LabelMaps: TypeAlias = np.ndarray | Tensor
+if TYPE_CHECKING:  # boards know metrics by their names, and need no torch
+    from torch import Tensor
+
+LabelMaps: TypeAlias = "np.ndarray | Tensor"
 VoidRule = Literal["drop", "count"]
 OverlapRule = Literal["drop", "error"]
 
@@ -165,8 +167,10 @@ def _flat_maps(truth: LabelMaps, prediction: LabelMaps) -> tuple[Any, Any]:
             "(B, H, W) label maps (take the argmax over the slots first)"
         )
     shape = (truth.shape[0], int(np.prod(truth.shape[1:])))
-    device = next((m.device for m in (truth, prediction) if isinstance(m, Tensor) and m.is_cuda), None)
+    device = next((m.device for m in (truth, prediction) if not isinstance(m, np.ndarray) and m.is_cuda), None)
     if device is not None:
+        import torch
+
         first, second = (torch.as_tensor(maps, device=device).long() for maps in (truth, prediction))
         return first.reshape(shape), second.reshape(shape)
     return as_array(truth).reshape(shape), as_array(prediction).reshape(shape)
@@ -174,15 +178,15 @@ def _flat_maps(truth: LabelMaps, prediction: LabelMaps) -> tuple[Any, Any]:
 
 def as_array(maps: LabelMaps) -> np.ndarray:
     """The maps as a NumPy array; tensors are copied from their device."""
-    return maps.numpy(force=True) if isinstance(maps, Tensor) else maps
+    return maps if isinstance(maps, np.ndarray) else maps.numpy(force=True)
 
 
 def _check_labels(name: str, maps: LabelMaps) -> None:
     """Raise UsageError unless the maps are arrays or tensors of integers with two or more dimensions."""
-    if isinstance(maps, Tensor):
-        integer = not (maps.is_floating_point() or maps.is_complex() or maps.dtype == torch.bool)
-    elif isinstance(maps, np.ndarray):
+    if isinstance(maps, np.ndarray):
         integer = maps.dtype.kind in "iu"
+    elif (torch := sys.modules.get("torch")) is not None and isinstance(maps, torch.Tensor):
+        integer = not (maps.is_floating_point() or maps.is_complex() or maps.dtype == torch.bool)
     else:
         raise UsageError(f"{name}: got {type(maps).__name__}; pass a NumPy array or a torch tensor of labels")
     if not integer:
@@ -205,7 +209,9 @@ def _prediction_columns(prediction: Any) -> tuple[Any, int]:
         raise UsageError(f"prediction: label {low} is negative; every pixel must belong to a slot (0, 1, ...)")
     if high < MAX_PREDICTED_COLUMNS:
         return prediction, high + 1
-    if isinstance(prediction, Tensor):  # only CUDA tensors arrive here; they stay on their device
+    if not isinstance(prediction, np.ndarray):  # only CUDA tensors arrive here; they stay on their device
+        import torch
+
         renumbered = torch.stack([torch.unique(row, return_inverse=True)[1] for row in prediction])
         return renumbered, int(renumbered.max()) + 1
     compact = np.stack([np.unique(row, return_inverse=True)[1] for row in prediction])
@@ -215,7 +221,9 @@ def _prediction_columns(prediction: Any) -> tuple[Any, int]:
 def _count(truth: Any, prediction: Any, rows: int, columns: int, special: int) -> np.ndarray:
     """(B, rows, columns) int64 counts; row `special + g` is truth label g."""
     batch, cells = len(truth), rows * columns
-    if isinstance(truth, Tensor):
+    if not isinstance(truth, np.ndarray):
+        import torch
+
         offset = torch.arange(batch, device=truth.device, dtype=torch.int32)[:, None] * rows + special
         code = (truth.to(torch.int32) + offset) * columns + prediction.to(torch.int32)
         on_device = torch.bincount(code.reshape(-1), minlength=batch * cells)

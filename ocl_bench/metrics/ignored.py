@@ -12,8 +12,6 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..core.types import VOID
 
@@ -41,13 +39,13 @@ def with_void(truth: Any, ignore_index: IgnoreIndex) -> Any:
     void = truth == (IGNORED if ignore_index == "auto" else ignore_index)
     if not void.any():
         return truth
-    wide = truth.long() if isinstance(truth, Tensor) else truth.astype(np.int64)
+    is_array = isinstance(truth, np.ndarray)
+    wide = truth.astype(np.int64) if is_array else truth.long()
     if ignore_index == "auto":
         flat = wide.reshape(len(wide), -1)
-        largest = flat.max(1).values if isinstance(flat, Tensor) else flat.max(1)
+        largest = flat.max(1) if is_array else flat.max(1).values
         void &= (largest <= IGNORED).reshape(-1, *[1] * (truth.ndim - 1))
-    where = torch.where if isinstance(wide, Tensor) else np.where
-    return where(void, VOID, wide)
+    return np.where(void, VOID, wide) if is_array else wide.masked_fill(void, VOID)
 
 
 def spread_to_255(labels: np.ndarray) -> list[int]:

@@ -7,6 +7,7 @@ A folder of results has one folder for each task. It contains `<model>.json` for
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UsageError
 from ..core.files import digest, file_sha256
 from ..core.paths import bundled, results_root
+from ..core.stamps import stamp
 from ..metrics.catalogue import METRIC_VERSION
+from .index import ModelNames
 from .record import DataSection, Result, read_result
 from .rows import read_rows
 
@@ -50,17 +53,58 @@ def search(folders: Iterable[Path], task: str | None = None) -> Iterator[StoredR
 
     A file that is reached through several folders is yielded once.
     """
+    return (_stored(path, source) for _, path, source in _places(folders, task))
+
+
+def _places(folders: Iterable[Path], task: str | None) -> Iterator[tuple[Path, Path, str]]:
+    """Folder, path and source of every result file, once each."""
     seen = set()
     for folder in folders:
         for path in sorted(_files(folder, task)):
-            if path.resolve() in seen:  # the user's folder may be, or link to, the committed one
-                continue
-            seen.add(path.resolve())
-            source = path.relative_to(folder).as_posix()
-            try:
-                yield StoredResult(path, source, read_result(path))
-            except UsageError as error:
-                yield StoredResult(path, source, None, str(error).removeprefix(f"{path}: "))
+            place = os.path.realpath(path)
+            if place not in seen:  # the user's folder may be, or link to, the committed one
+                seen.add(place)
+                yield folder, path, path.relative_to(folder).as_posix()
+
+
+def _stored(path: Path, source: str) -> StoredResult:
+    try:
+        return StoredResult(path, source, read_result(path))
+    except UsageError as error:
+        return StoredResult(path, source, None, str(error).removeprefix(f"{path}: "))
+
+
+def of_model(folders: Iterable[Path], task: str, model: str) -> list[Result]:
+    """The readable results of a model on a task. model: its name, without a training seed.
+
+    Files that are remembered as another model's are not read (`results.index`).
+    """
+    named = list(_named(folders, task, model))
+    return [result for name, result in named if name == model and result is not None and result.task.name == task]
+
+
+def model_names_in(folders: Iterable[Path]) -> set[str]:
+    """Names, without training seeds, of the models that have a readable result."""
+    return {name for name, _ in _named(folders, None, None) if name is not None}
+
+
+def _named(folders: Iterable[Path], task: str | None, wanted: str | None) -> Iterator[tuple[str | None, Result | None]]:
+    """The model of each result file and its content, which is read where it is wanted or nothing is remembered."""
+    known: dict[Path, ModelNames] = {}
+    try:
+        for folder, path, source in _places(folders, task):
+            names = known.get(folder) or known.setdefault(folder, ModelNames.load(folder))
+            mark = stamp(path)
+            name, result = names.of(source, mark), None
+            if name is None or name == wanted:
+                result = _stored(path, source).result
+                name = None if result is None else result.model.name.partition(":")[0]
+                if name is not None:
+                    names.note(source, mark, name)
+            yield name, result
+    finally:
+        for names in known.values():
+            names.keep()
 
 
 def _files(folder: Path, task: str | None) -> Iterator[Path]:
@@ -85,7 +129,7 @@ def find(folders: Iterable[Path], task: str | None = None) -> list[Result]:
 
     Results that lie in the folder of a different task are left out. Use `search` to also get unreadable files.
     """
-    results = [stored.result for stored in search(folders, task) if stored.result is not None]
+    results = (stored.result for stored in search(folders, task) if stored.result is not None)
     return [result for result in results if task is None or result.task.name == task]
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from results_for_boards import TASK, image_values, write
 
 HEAVY = {
     "accelerate",
@@ -47,6 +49,15 @@ def test_command_line_starts_without_heavy_imports(arguments: tuple[str, ...]) -
     modules = imported(command(*arguments))
     assert "ocl_bench.cli" in modules
     assert not modules & HEAVY
+
+
+def test_a_board_of_known_results_needs_no_torch(tmp_path: Path) -> None:
+    """What two results decide together was computed before: the page, the CSV and what is printed come from JSON."""
+    for name in ("one", "other"):
+        write(tmp_path / "r", name, image_values(0.5))
+    arguments = ("leaderboard", "--task", TASK.name, "--results", str(tmp_path / "r"), "--out", str(tmp_path / "out"))
+    assert imported(command(*arguments)) >= {"scipy", "pandas"}
+    assert not imported(command(*arguments)) & {"torch", "scipy", "pandas", "pyarrow", "matplotlib"}
 
 
 def test_package_import_is_light() -> None:

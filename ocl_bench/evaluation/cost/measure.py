@@ -157,7 +157,8 @@ def profile_models(
         counts = []
         for subject in subjects:
             logger.info("%s: counting parameters, operations and memory", subject.choice.name)
-            counts.append((count_parameters(subject), count_operations(subject), peak_memory(subject)))
+            plain = subject.in_float32
+            counts.append((count_parameters(plain), count_operations(plain), peak_memory(subject)))
         names = " and ".join(choice.name for choice in choices)
         logger.info("timing %s: %d passes each after %d", names, setup.repeats, setup.warmup)
         times = in_turns([subject.run for subject in subjects], setup.warmup, setup.repeats, clock)

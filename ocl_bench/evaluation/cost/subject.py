@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -113,6 +114,16 @@ class Subject:
     def frames(self) -> int:
         """The number of frames (or images) of one pass."""
         return self.setup.batch * (self.setup.clip if self.video else 1)
+
+    @property
+    def in_float32(self) -> Subject:
+        """The same model and input, to count parameters and operations, which are those of any dtype.
+
+        Autocast casts nothing of an operation that a counter breaks up, and the product of two types fails.
+        """
+        plain = copy(self)
+        plain.setup = replace(self.setup, dtype="float32")
+        return plain
 
     def run(self) -> None:
         """Run one pass over the clips or images, and wait until the device has finished.

@@ -16,11 +16,11 @@ from ...cards.names import get_task, is_task
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.files import parse_json, read_text
-from ...data.extensions import extensions_of
 from ...metrics import find_metric
 from ...results.migrations import migrate
 from ...results.record import Result
 from ...results.store import key_of
+from ..extensions import extensions_of
 from .model_section import check_model
 from .rows import ROUNDING, FieldProblems, check_counts, check_row_values, check_values, find_rows
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 from ...cards.names import CARDS, get_task, is_task
@@ -16,12 +17,10 @@ from ...core.errors import UsageError
 from ...core.files import digest, file_sha256
 from ...core.paths import cache_root
 from ...core.remembered import sources_hash
-from ...data.extensions import extensions_of
-from ...families.summary import edited_value
 from ...results.ranks_with import Reason, Reference, reasons_against_ranking
 from ...results.record import Result
 from ...results.store import rows_of, where, wrong_columns
-from .examine_file import examine_file
+from ..extensions import extensions_of
 
 _OF_CARD = re.compile(r"task\..*|fit(\..*)?|data\.revision|metrics\.[^.]+")
 """Fields that only the card with which a result was made can judge."""
@@ -70,6 +69,9 @@ def unusable_rows(result: Result, error: Exception) -> str:
 
 def _problem(result: Result, card: TaskSpec | None) -> Reason | None:
     """The first problem of a file that is not remembered. An edited value comes first: it says most."""
+    from ...families.summary import edited_value  # slow to import, and most files are remembered
+    from .examine_file import examine_file
+
     assert result.path is not None
     same = card is not None and card.hash == result.task.hash
     found = examine_file(result.path.resolve(), card)
@@ -102,6 +104,7 @@ def _remember(mark: Path) -> None:
         return
 
 
+@cache
 def _sources() -> str:
     """Hash of what decides: the sources of all checks and the cards of the models. A file passes each version anew."""
     rooms = ("core", "metrics", "cards", "results", "families", "evaluation/examination")

@@ -17,7 +17,7 @@ from ...results.published import PublishedTable, load_all, published_folder
 from ...results.store import default_folders
 from ...tables.comparison.claims import judge_all
 from ...tables.leaderboard.board_csv import to_csv
-from ...tables.leaderboard.build import all_tasks, make_board
+from ...tables.leaderboard.build import all_tasks, make_boards
 from ...tables.leaderboard.ranking import Board
 from ..render import render, write_page
 from .entries import model_pages, paper_pages
@@ -78,9 +78,9 @@ def build_site(
     out, folders = Path(out), default_folders() if results is None else [Path(folder) for folder in results]
     rows = published or published_folder()
     boards = []
-    for name in all_tasks(folders, rows):
-        logger.info("board of %s", name)
-        boards.append(make_board(folders, name, published=rows))
+    for board in make_boards(folders, all_tasks(folders, rows), rows):
+        logger.info("board of %s", board.task.name)
+        boards.append(board)
     files = result_files(boards, folders)
     copy_sources(boards, files, out)
     linked = copy_reports(reports, files, out) if reports is not None else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...families import FAMILIES
+from ...cards.families import PROTOCOLS
 from ...tables.leaderboard.index_page import FAMILY_TITLES, best_measured, best_reported, row_counts
 from ...tables.leaderboard.ranking import Board
 from .rows import Line, tabs_of
@@ -28,7 +28,7 @@ def family_of(board: Board) -> str:
 
 def by_family(boards: Sequence[Board]) -> list[Board]:
     """Boards in the order of their families, in which the index and all lists show them."""
-    order = [*FAMILIES, ""]
+    order = [*PROTOCOLS, ""]
     return sorted(boards, key=lambda board: order.index(family_of(board)))
 
 
@@ -37,7 +37,7 @@ def index_content(boards: Sequence[Board], *, pictures: bool = True) -> dict[str
     counts = [row_counts(board) for board in boards]
     official, published, embedded = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
     families = []
-    for family in [*FAMILIES, ""]:
+    for family in [*PROTOCOLS, ""]:
         own = [_task(board, pictures) for board in boards if family_of(board) == family]
         if own:
             families.append({"title": FAMILY_TITLES.get(family, family.capitalize()), "tasks": own})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...families import find_family
+from ...cards.families import unit_of
 from ...results.ranks_with import Reference
 from ...tables.leaderboard.index_page import FAMILY_TITLES
 from ...tables.leaderboard.ranking import Board
@@ -75,7 +75,7 @@ def task_content(board: Board, reports: Mapping[str, str]) -> tuple[dict[str, An
     """What the template and the script of a task need. reports: as for `entry_links`."""
     task = board.task
     meanings = {metric: meaning_of(metric) for metric in task.metrics}
-    units = find_family(task.card.family).unit if task.card is not None else "images"
+    units = unit_of(task.card.family) if task.card is not None else "images"
     tabs = tabs_of(board)
     family = task.card.family if task.card is not None else ""
     papers = {line.paper.key: line.paper for tab in tabs for line in tab.lines if line.paper is not None}

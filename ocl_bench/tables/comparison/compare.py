@@ -17,12 +17,12 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cards.families import unit_of
 from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...core.log import logger
 from ...evaluation.examination.model_section import check_model
 from ...evaluation.examination.refusals import why_not_ranked
-from ...families import find_family
 from ...metrics.statistics import (
     PERMUTATIONS,
     RESAMPLES,
@@ -249,7 +249,7 @@ def measure(pairs: PairedResults, *, permute: bool = True) -> Comparison:
         data=first.data.kind,
         revision=first.data.revision,
         task_hash=first.task.hash,
-        unit=find_family(pairs.ours.card.family).unit,
+        unit=unit_of(pairs.ours.card.family),
         n=pairs.n,
         n_failed=pairs.failed,
         n_without_value=pairs.without_value,

@@ -15,7 +15,7 @@ from ...core.files import digest
 from ...evaluation.examination.refusals import why_not_ranked
 from ...results.ranks_with import Reason
 from ...results.record import Result
-from ...results.store import find, tasks_in
+from ...results.store import of_model, tasks_in
 
 DataKey = tuple[str, str, str]
 """Kind, revision and hash of the sample ids. Results are joined image by image only when all three are equal."""
@@ -32,12 +32,12 @@ def is_file(name: str) -> bool:
 def tasks_of(folders: Sequence[Path], name: str) -> list[str]:
     """Names of the tasks on which a method has a result that `find_method` would use."""
     names = sorted({path.name for folder in folders for path in tasks_in(folder)})
-    return [task for task in names if any(_usable(result, name) for result in find(folders, task))]
+    return [task for task in names if any(_usable(result, name) for result in _results(folders, task, name))]
 
 
 def reasons_against(folders: Sequence[Path], name: str, task: str) -> list[str]:
     """Why `find_method` leaves out results of a method: one line `<path>: <reason>` for each such file."""
-    results = [result for result in find(folders, task) if _is_of(result, name)]
+    results = [result for result in _results(folders, task, name) if _is_of(result, name)]
     return [f"{result.path}: {reason.message}" for result in results for reason in _reasons(result)[:1]]
 
 
@@ -63,7 +63,7 @@ def find_method(
         UsageError: one training seed has results with different options, checkpoints, dtypes or card versions.
     """
     grouped: dict[DataKey, dict[int | None, list[Result]]] = {}
-    usable = [result for result in find(folders, task) if _usable(result, name)]
+    usable = [result for result in _results(folders, task, name) if _usable(result, name)]
     for result in [result for result in usable if result.task.hash == card_hash] or usable:
         seeds = grouped.setdefault(data_key(result), {})
         seeds.setdefault(result.model.training_seed, []).append(result)
@@ -77,6 +77,11 @@ def find_method(
 def data_key(result: Result) -> DataKey:
     """The `DataKey` of a result."""
     return result.data.kind, result.data.revision, result.data.ids_sha256
+
+
+def _results(folders: Sequence[Path], task: str, name: str) -> list[Result]:
+    """The results of all training seeds of a method `name` or `name:seed`."""
+    return of_model(folders, task, name.partition(":")[0])
 
 
 def _usable(result: Result, name: str) -> bool:

@@ -13,8 +13,7 @@ from ...cards.task import TaskSpec
 from ...core.errors import UsageError
 from ...results.config import read_config
 from ...results.record import Result, read_result
-from ...results.seeds import base_name
-from ...results.store import find
+from ...results.store import find, model_names_in
 from .methods import DataKey, data_key, find_method, is_file, reasons_against, tasks_of
 
 Method = str | Sequence[str] | Sequence[Result]
@@ -69,7 +68,7 @@ def check_names(sides: Sequence[Side], folders: Sequence[Path]) -> None:
             known = model_names()
             if name in known:
                 continue
-            known = sorted({*known, *(base_name(result) for result in find(folders))})
+            known = sorted({*known, *model_names_in(folders)})
             if name not in known:
                 raise UsageError(
                     f"unknown model '{name}': no model and no result has this name; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ...families import find_family
+from ...cards.families import unit_of
 from ...results.papers import find_paper
 from ...results.published import PublishedRow, PublishedTable
 from .board_csv import fixed
@@ -100,7 +100,7 @@ def _group_section(board: Board, group: Group, rows: Sequence[Row], committed: b
 def _legend(board: Board, rows: Sequence[Row]) -> str:
     """One line on marks, brackets and counts of a table of results."""
     task = board.task
-    units = find_family(task.card.family).unit if task.card is not None else "images"
+    units = unit_of(task.card.family) if task.card is not None else "images"
     counts = sorted({cell.n_valid for row in rows if (cell := row.cells.get(task.main)) and cell.n_valid is not None})
     number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
     return (

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import filecmp
 import json
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from ...results.ranks_with import Reference, reference_of_card
 from ...results.record import Result
 from ...results.seeds import base_name, method_of
 from ...results.store import StoredResult, default_folders, search, task_names_in
+from .ahead import Helpers
 from .board_csv import to_csv
 from .board_page import to_markdown
 from .facts import NOT_RECORDED, facts_of
@@ -67,8 +69,7 @@ def build_leaderboard(
     published = published or published_folder()
     written = []
     boards = []
-    for spec in [task] if task is not None else all_tasks(folders, published):
-        board = make_board(folders, spec, published=published)
+    for board in make_boards(folders, [task] if task is not None else all_tasks(folders, published), published):
         written += [_write(Path(out) / name, text) for name, text in _pages(board, split, committed)]
         boards.append(board)
         on_board(board)
@@ -109,6 +110,25 @@ def stale_files(committed: Path | None = None) -> list[str]:
 def all_tasks(folders: Iterable[Path], published: Path) -> list[str]:
     """Names of the bundled tasks, and of those that have results or published rows."""
     return sorted(task_names_in(folders) | set(task_names()) | {path.stem for path in published.glob("*.yaml")})
+
+
+def make_boards(
+    folders: Sequence[Path], tasks: Sequence[str | Path | TaskSpec], published: Path | None = None
+) -> Iterator[Board]:
+    """Yield the board of each task, in this order; where that takes long, other processes work ahead (`ahead`)."""
+    with Helpers(folders, published) as helpers:
+        for place, task in enumerate(tasks):
+            board = make_board(folders, task, published=published)
+            helpers.start_if_slow([str(later) for later in tasks[place + 1 :] if not isinstance(later, TaskSpec)])
+            yield board
+
+
+def work_ahead() -> None:
+    """What a helper does: make the boards of a job, read from stdin, for what they leave in the cache."""
+    job = json.load(sys.stdin)
+    published = None if job["published"] is None else Path(job["published"])
+    for task in job["tasks"]:
+        make_board([Path(folder) for folder in job["folders"]], task, published=published)
 
 
 def make_board(folders: Sequence[Path], task: str | Path | TaskSpec, *, published: Path | None = None) -> Board:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...families import FAMILIES
+from ...cards.families import PROTOCOLS
 from .board_csv import fixed
 from .board_page import markdown_table
 from .shown import folded, folded_published, short_name
@@ -38,7 +38,7 @@ def index_page(boards: Sequence[Board], *, committed: bool = False) -> str:
         lines += [f"[All published numbers](published.md) · {links} · [submit a result](../docs/submit.md)", ""]
     else:
         lines += ["[All published numbers](published.md)", ""]
-    families = [*FAMILIES, ""]
+    families = [*PROTOCOLS, ""]
     for family in families:
         own = [board for board in boards if _family(board) == family]
         if own:

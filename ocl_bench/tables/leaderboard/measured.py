@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ...cards.task import TaskSpec
 from ...core.remembered import sources_hash
-from ...families.summary import set_statistic
 from ...metrics.catalogue import find_metric
 from ...metrics.of_set import Mean
 from ...metrics.statistics_of_set import Statistic, mean_statistic
@@ -93,6 +92,8 @@ def _values(sha256: str, path: Path, metric: str) -> pandas.Series:
 
 @lru_cache(maxsize=8)  # the best row of a group is compared with every other one
 def _statistic(measured: Measured, metric: str) -> Statistic:
+    from ...families.summary import set_statistic  # slow to import, and what it gives is mostly remembered
+
     seeds = []
     for sha256, path in zip(measured.hashes, measured.files, strict=True):
         assert measured.card is not None

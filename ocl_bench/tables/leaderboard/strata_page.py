@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from ...families import find_family
+from ...cards.families import unit_of
 from .board_csv import optional
 from .board_page import cell_text, group_heading, markdown_table
 from .strata import StratifiedBoard
@@ -34,7 +34,7 @@ def to_csv(strata: StratifiedBoard) -> str:
 def to_markdown(strata: StratifiedBoard) -> str:
     """A table for each group with one column for each stratum, then the results that are left out."""
     task, split = strata.board.task, strata.split
-    units = find_family(task.card.family).unit if task.card is not None else "images"
+    units = unit_of(task.card.family) if task.card is not None else "images"
     lines = [
         f"# {task.name} v{task.version} by {split.name}",
         "",

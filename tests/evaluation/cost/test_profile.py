@@ -203,6 +203,13 @@ def test_lower_precision_counts_the_same(own: str) -> None:
     assert counts[0] == counts[1]
 
 
+def test_a_model_of_videos_can_be_profiled_in_lower_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operations are counted in float32: autocast does not see the parts of those that the counter breaks up."""
+    monkeypatch.setattr(measuring, "peak_memory", lambda subject: None)
+    found = profile_models([ModelChoice("slotmatch")], ProfileSetup(dtype="bfloat16", repeats=2, warmup=0, clip=2))
+    assert found.setup.dtype == "bfloat16" and found.costs[0].operations.total > 0
+
+
 @pytest.mark.parametrize("name", ["oracle", "grid", "kmeans-features", "pixels", "dias", "slotcon", "odis"])
 def test_cards_of_every_kind_can_be_profiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a model is asked for differs by its families; each at its own size."""
