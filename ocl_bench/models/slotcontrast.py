@@ -78,6 +78,8 @@ class SlotContrast(nn.Module):
         hidden, decoder_layers: width and number of the decoder's hidden layers.
         attention_prior: add the log of the last attention to the decoder's logits. It is not in the paper and
             helps short trainings.
+        positions: add where a token is to what slot attention reads. It is not in the paper, whose encoder says it
+            already; the tokens of a CNN do not, and their slots then cannot tell where an object is.
         contrast_weight: weight of the contrast; the reconstruction has weight 1.
         temperature, batch_contrast: see `losses.slot_contrast`.
         mask_source: whether `predict` returns the decoder's masks or the attention.
@@ -106,6 +108,7 @@ class SlotContrast(nn.Module):
         hidden: int = 1024,
         decoder_layers: int = 3,
         attention_prior: bool = False,
+        positions: bool = False,
         contrast_weight: float = 0.5,
         temperature: float = 0.1,
         batch_contrast: bool = True,
@@ -133,7 +136,8 @@ class SlotContrast(nn.Module):
         # Learnt vectors without noise, in training and evaluation alike, unlike the Gaussian of slot attention: a slot
         # keeps its number through a video and between teacher and student.
         self.initial_slots = nn.Parameter(torch.randn(1, slots, slot_dim) * slot_dim**-0.5)
-        # No positions are added to the features; DINOv2's already carry them.
+        # Officially no positions are added to the features; DINOv2's already carry them.
+        self.place = nn.Linear(PLACE, slot_dim) if positions else None
         self.project = nn.Sequential(
             nn.LayerNorm(feature_dim),
             nn.Linear(feature_dim, 2 * feature_dim),
@@ -184,15 +188,24 @@ class SlotContrast(nn.Module):
         tokens = torch.cat([self.encoder(piece) for piece in frames.split(chunk or max(1, len(frames)))])
         return tokens.unflatten(0, video.shape[:2])
 
-    def recurrence(self, features: Tensor, state: Tensor | None = None, initial: Tensor | None = None) -> Recurrence:
+    def recurrence(
+        self,
+        features: Tensor,
+        state: Tensor | None = None,
+        initial: Tensor | None = None,
+        grid: Sequence[int] | None = None,
+    ) -> Recurrence:
         """Follow the objects through T frames: correct the slots by each frame, then predict the next frame's.
 
         Args:
             features: (B, T, P, F) from `encode_frames`.
             state: (B, K, D), `predicted` of the frame before; None at the beginning of a video.
             initial: (B, K, D), with which a video begins; None = the learnt ones.
+            grid: (h, w) of the tokens of frames of another size; None = that of the model.
         """
         inputs = self.project(features)
+        if self.place is not None:
+            inputs = inputs + self.place(places(grid or self.grid).to(inputs))
         if initial is None and state is None:
             initial = self.initial_slots.expand(len(features), -1, -1).clone()
         slots = cast(Tensor, initial if state is None else state)
@@ -310,7 +323,8 @@ class SlotContrast(nn.Module):
         pieces = []
         for piece in video.split(self.chunk, dim=1):
             tokens = self._encode(piece, self.chunk)
-            recurrence = self.recurrence(tokens.flatten(3).transpose(2, 3), state, initial)
+            grid = (tokens.shape[-2], tokens.shape[-1])
+            recurrence = self.recurrence(tokens.flatten(3).transpose(2, 3), state, initial, grid)
             state = recurrence.predicted[:, -1]
             pieces.append((tokens, recurrence))
         return pieces
@@ -339,6 +353,22 @@ class SlotContrast(nn.Module):
         state = translate_official(state)
         check_sizes(state, self.state_dict(), self.patch)
         return state
+
+
+PLACE = 14
+"""Numbers that say where a token is, see `places`."""
+
+
+def places(grid: Sequence[int]) -> Tensor:
+    """Where the tokens of a grid (h, w) are: (h * w, PLACE) float32 in row-major order, all numbers in [-1, 1].
+
+    y and x of the centre of a token, and sine and cosine of both at half, one and two periods a frame. The waves let
+    a slot prefer a region and not only a direction.
+    """
+    y, x = (2 * (torch.arange(side) + 0.5) / side - 1 for side in grid)
+    centres = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
+    angles = torch.cat([centres * (torch.pi / 2 * periods) for periods in (1, 2, 4)], dim=1)
+    return torch.cat([centres, angles.sin(), angles.cos()], dim=1)
 
 
 EMBEDDED: dict[str, Any] = {"encoder": "cnn", "input_size": 128, "slots": 11, "slot_dim": 64}

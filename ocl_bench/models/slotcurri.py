@@ -69,7 +69,8 @@ class SlotCurri(SlotContrast):
             kept = 0 if pieces else 1  # the last frame of the video
             again, frames = seen, tokens[:, : tokens.shape[1] - kept]
             if frames.shape[1]:
-                back = self.recurrence(frames.flip(1).flatten(3).transpose(2, 3), state)
+                flat = frames.flip(1).flatten(3).transpose(2, 3)
+                back = self.recurrence(flat, state, grid=frames.shape[-2:])
                 state = back.predicted[:, -1]
                 again = _joined(back, seen, kept)
             pieces.insert(0, (tokens, again))
