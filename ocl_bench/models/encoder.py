@@ -48,7 +48,7 @@ class _Residual(nn.Module):
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """What is added to the features (n, C) of n positions; only for a kernel of 1."""
-        norm, first, gelu, second = self.body
+        norm, first, gelu, second = cast("tuple[nn.Module, nn.Conv2d, nn.Module, nn.Conv2d]", tuple(self.body))
         inner = gelu(F.linear(_norm_rows(norm, rows), first.weight.flatten(1), first.bias))
         return F.linear(inner, second.weight.flatten(1), second.bias)
 
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         """
         if any(block.kernel != 1 for block in self._residuals()):
             return self(image).flatten(2).transpose(1, 2).flatten(0, 1)[places]
-        first, gelu, second = self.stem
+        first, gelu, second = cast("tuple[nn.Module, nn.Module, nn.Conv2d]", tuple(self.stem))
         early = gelu(first(_normalised(image))).permute(0, 2, 3, 1)
         rows = early.flatten(0, 2).index_select(0, _read_by(places, early.shape[1:3]))
         # Each row of `windows` has what one application of the second convolution reads; 1 x 1 kernels are matrices.
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
         x = F.linear(windows, second.weight.permute(0, 2, 3, 1).flatten(1), second.bias)
         for block in self._residuals():
             x = x + block.of_rows(x)
-        norm, head = self.head
+        norm, head = cast("tuple[_ChannelNorm, nn.Conv2d]", tuple(self.head))
         fine = F.normalize(F.linear(_norm_rows(norm, x), head.weight.flatten(1), head.bias), dim=1)
         return F.normalize(fine.view(len(places), 4, -1).mean(1), dim=1) * self.dim**0.5
 

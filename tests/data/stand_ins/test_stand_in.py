@@ -172,9 +172,10 @@ def test_worker_processes_write_the_same_bytes_as_this_process(tmp_path, monkeyp
 def test_this_process_does_not_wait_for_others_that_are_still_starting(tmp_path):
     jobs = [WriteJob(str(tmp_path), "full", 1, "test", 0, 32, 0, (index,)) for index in range(3)]
     done: list[int] = []
+    before = set(psutil.Process().children())  # other tests in this process may have left some
     share_out(jobs, done.append, helpers=2)
     assert done == [1, 1, 1] and len(files(tmp_path)) == 9
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 def test_many_scenes_are_shared_out_and_few_are_not(rendered, monkeypatch):

@@ -12,7 +12,6 @@ import pytest
 from ocl_bench import compare
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.paths import bundled
-from ocl_bench.evaluation.examination import refusals
 from ocl_bench.evaluation.examination.refusals import why_not_ranked
 from ocl_bench.results.record import read_result
 from ocl_bench.tables.comparison.methods import find_method
@@ -112,7 +111,7 @@ def test_results_as_they_were_written_stay_ranked_and_are_examined_once(
     def fails(*given: Any) -> None:
         raise AssertionError("examined twice")
 
-    monkeypatch.setattr(refusals, "examine_file", fails)
+    monkeypatch.setattr("ocl_bench.evaluation.examination.examine_file.examine_file", fails)
     assert make_board([tmp_path / "results"], "clevrtex").excluded == ()
     edited(tmp_path / "results", "metrics.ari.se", 0.5)
     with pytest.raises(AssertionError, match="examined twice"):
