@@ -22,7 +22,7 @@ The training objective calls `SlotContrast.loss(model.encode_frames(video))` in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -36,7 +36,9 @@ from .checkpoints.slotcontrast import BACKBONES, PATCH, VARIANTS, check_sizes, r
 from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder
 from .layers.merging import merge_clip
+from .layers.places import PLACE, places
 from .layers.predictor import SlotPredictor
+from .layers.recurrence import Recurrence
 from .layers.slot_attention import SlotAttention
 from .layers.vit import VisionTransformer
 from .losses import slot_contrast
@@ -44,22 +46,6 @@ from .options import also_takes, check_choice, check_distance, check_range
 from .ranks import RankOps
 from .reading import PatchEncoder
 from .streaming import check_finite, check_whole, checked_state
-
-
-@dataclass(frozen=True)
-class Recurrence:
-    """The slots of B videos through T frames, with K slots of D channels and P tokens in a frame.
-
-    Attributes:
-        slots: (B, T, K, D), corrected by what the frame shows.
-        predicted: (B, T, K, D), predictions of the next frame's slots. The last one is the state with which the
-            video can be continued.
-        attention: (B, T, K, P), attention of the last iteration; sums to 1 over the slots.
-    """
-
-    slots: Tensor
-    predicted: Tensor
-    attention: Tensor
 
 
 class SlotContrast(nn.Module):
@@ -353,22 +339,6 @@ class SlotContrast(nn.Module):
         state = translate_official(state)
         check_sizes(state, self.state_dict(), self.patch)
         return state
-
-
-PLACE = 14
-"""Numbers that say where a token is, see `places`."""
-
-
-def places(grid: Sequence[int]) -> Tensor:
-    """Where the tokens of a grid (h, w) are: (h * w, PLACE) float32 in row-major order, all numbers in [-1, 1].
-
-    y and x of the centre of a token, and sine and cosine of both at half, one and two periods a frame. The waves let
-    a slot prefer a region and not only a direction.
-    """
-    y, x = (2 * (torch.arange(side) + 0.5) / side - 1 for side in grid)
-    centres = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
-    angles = torch.cat([centres * (torch.pi / 2 * periods) for periods in (1, 2, 4)], dim=1)
-    return torch.cat([centres, angles.sin(), angles.cos()], dim=1)
 
 
 EMBEDDED: dict[str, Any] = {"encoder": "cnn", "input_size": 128, "slots": 11, "slot_dim": 64}

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.types import Batch, Prediction
+from .layers.recurrence import Recurrence
 from .options import also_takes, check_choice
-from .slotcontrast import CNN, Recurrence, SlotContrast, assemble
+from .slotcontrast import CNN, SlotContrast, assemble
 from .streaming import check_whole
 
 

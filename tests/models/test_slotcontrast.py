@@ -207,6 +207,20 @@ def test_streaming_is_clip_mode(pieces: list[int]) -> None:
     torch.testing.assert_close(alone.masks, whole.masks[1:])
 
 
+def test_positions_tell_slot_attention_where_a_token_is() -> None:
+    """In frames of one colour slots see the same everywhere without them; also on another grid, and in pieces."""
+    for side, grid in ((32, (4, 4)), (48, (6, 6))):
+        video = torch.full((1, 3, 3, side, side), 0.5, dtype=torch.float64)
+        for positions in (False, True):
+            model = tiny(positions=positions, mask_source="attention").double()
+            masks = model.predict(as_batch(video)).masks
+            assert masks is not None and masks.shape[-2:] == grid
+            inside = masks[..., 1:-1, 1:-1]  # the convolution pads the rim
+            assert bool(inside.flatten(-2).std(-1).max() > 1e-6) == positions
+            last = streamed(model, video, [1, 2])[-1].masks
+            torch.testing.assert_close(last, masks[:, 1:], rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_chunks_change_nothing(chunk: int) -> None:
     video, whole, pieces = clip(), tiny(chunk=64), tiny(chunk=chunk)

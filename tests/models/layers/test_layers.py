@@ -12,6 +12,7 @@ from ocl_bench.models.encoder import Encoder
 from ocl_bench.models.layers.decoders import BroadcastDecoder, RandomMaskDecoder, random_visible
 from ocl_bench.models.layers.initialisation import SharedGaussian, zero_biases
 from ocl_bench.models.layers.merging import merge_clip, merge_slots
+from ocl_bench.models.layers.places import PLACE, places
 from ocl_bench.models.layers.slot_attention import SlotAttention
 from ocl_bench.models.layers.vit import VisionTransformer
 
@@ -254,6 +255,14 @@ def test_broadcast_decoder_prior_moves_the_masks() -> None:
     plain, moved = decoder(slots)[1], decoder(slots, prior=prior)[1]
     expected = plain * prior / (plain * prior).sum(1, keepdim=True)
     torch.testing.assert_close(moved, expected)
+
+
+def test_places_say_where_a_token_is() -> None:
+    found = places((2, 4))
+    assert found.shape == (8, PLACE) and found.abs().max() <= 1
+    assert found[:, :2].tolist() == [[y, x] for y in (-0.5, 0.5) for x in (-0.75, -0.25, 0.25, 0.75)]
+    assert len({tuple(row) for row in found.tolist()}) == 8
+    torch.testing.assert_close(found[:, 2:4], torch.sin(found[:, :2] * torch.pi / 2))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
