@@ -55,7 +55,8 @@ def test_each_row_is_that_of_the_results(row: list[str]) -> None:
     floors = {name: value for name, value in values.items() if is_floor_of(name, model, task)}
     assert named(row[3])[0] in floors
     low = float(re.search(r"\[([-+.0-9]+),", row[6])[1])
-    assert row[5].strip().startswith("**") == (low > 0)
+    if low:  # an end that is printed as 0.000 may lie on either side
+        assert row[5].strip().startswith("**") == (low > 0)
     assert low <= 0 or number > max(floors.values())
 
 
