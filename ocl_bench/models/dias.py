@@ -35,6 +35,7 @@ from .encoder import STRIDE, Encoder
 from .layers.decoders import BroadcastDecoder, RandomMaskDecoder
 from .layers.initialisation import SharedGaussian, zero_biases
 from .layers.merging import MergedSlots, merge_slots
+from .layers.places import PLACE, places
 from .layers.slot_attention import SlotAttention
 from .layers.smooth_initialisation import PREHEAT_WEIGHT, SmoothGaussian
 from .layers.vit import DINO_OFFSET, VisionTransformer
@@ -88,6 +89,8 @@ class DIAS(nn.Module):
         decoder_heads: attention heads of the transformer.
         decoder_hidden: width of the MLP's hidden layers.
         attention_prior: add the log of the last aggregation's attention to the decoder's logits (not in the paper).
+        positions: add where a token is to what slot attention reads (not in the paper, whose encoder says it already;
+            the tokens of a CNN do not, and their slots then cannot tell where an object is).
         distill: use the self-distillation loss.
         distill_target: "first" distils the first aggregation's last map into its first one, as the official code;
             "merged" distils the map after merging into the first one (`losses.distillation_to_merged_loss`).
@@ -114,6 +117,7 @@ class DIAS(nn.Module):
         decoder_heads: int = 4,
         decoder_hidden: int = 256,
         attention_prior: bool = False,
+        positions: bool = False,
         distill: bool = True,
         distill_target: Literal["first", "merged"] = "first",
         merge_threshold: float | None = None,
@@ -146,6 +150,7 @@ class DIAS(nn.Module):
             self.decoder = BroadcastDecoder(feature_dim, slot_dim, tokens, decoder_layers, decoder_hidden)
         for part in (self.project, self.initialisation, self.aggregation, self.decoder):  # official `reset_parameters`
             zero_biases(part)
+        self.place = nn.Linear(PLACE, feature_dim) if positions else None
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
@@ -187,6 +192,9 @@ class DIAS(nn.Module):
             query_noise: (B, K, C) standard normal, of a training step with smooth initial slots.
         """
         inputs = self.project(features)
+        if self.place is not None:
+            side = math.isqrt(self.tokens)
+            inputs = inputs + self.place(places((side, side)).to(inputs))
         initial, warm = self.initial_slots(inputs, noise, query_noise)
         keyed = self.aggregation.keys_and_values(inputs)
         slots, attention = self.aggregation(inputs, initial, keyed=keyed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -153,6 +153,30 @@ class CachedVideos:
 
 
 @dataclass(frozen=True)
+class FrameFeatures:
+    """Features of all frames of some videos, one video after the other, for models of images.
+
+    Attributes:
+        videos: One memory map (T, P, F) float16 for each video.
+    """
+
+    videos: tuple[np.ndarray, ...]
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        """Video and frame of each row."""
+        return [(number, frame) for number, video in enumerate(self.videos) for frame in range(len(video))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Features (n, P, F) of the chosen frames."""
+        places = (self._places[int(index)] for index in indices)
+        return torch.from_numpy(np.stack([self.videos[video][frame] for video, frame in places]))
+
+
+@dataclass(frozen=True)
 class ReadVideos:
     """Videos of a reader, prepared by a task's protocol. A broken frame raises SampleError.
 
@@ -203,9 +227,16 @@ class FrozenEncoders:
 
 
 def videos_of_scenes(
-    task: TaskSpec, recipe: Recipe, options: VideoOptions, frozen: FrozenEncoders, *, progress: bool
+    task: TaskSpec, recipe: Recipe, flip: bool, frozen: FrozenEncoders, *, progress: bool
 ) -> tuple[CachedVideos, OpenData]:
     """Rendered videos with cached features to train on, and rendered videos of split `val` to validate on.
+
+    Args:
+        task: Gives the name of the validation data.
+        recipe: Names the scenes and the number of validation videos.
+        flip: Also cache the features of the mirrored videos.
+        frozen: Encoders of the features.
+        progress: Draw progress bars.
 
     Raises:
         UsageError: The scenes do not move.
@@ -217,7 +248,7 @@ def videos_of_scenes(
         )
     store = ensure_scenes(open_scenes(scenes, scenes.split), scenes.count, progress=progress)
     features, teacher_features = (
-        None if encoder is None else cached_features(encoder, store, frozen, options.flip, progress=progress)
+        None if encoder is None else cached_features(encoder, store, frozen, flip, progress=progress)
         for encoder in (frozen.encoder, frozen.teacher_encoder)
     )
     assert features is not None

@@ -18,6 +18,7 @@ from ..core.schedules import generator, sample_indices
 from ..models.dias import distillation_weight
 from ..models.layers.decoders import random_visible
 from ..models.layers.smooth_initialisation import DETACHED_SHARE
+from .clips import FrameFeatures
 from .data import ChunkedArray
 from .validation import ValidatedObjective
 
@@ -59,8 +60,8 @@ class SlotObjective(ValidatedObjective):
         validator: Returns the validation numbers of a model.
     """
 
-    features: ChunkedArray
-    mirrored: ChunkedArray | None
+    features: ChunkedArray | FrameFeatures
+    mirrored: ChunkedArray | FrameFeatures | None
     options: SlotOptions
     seed: int
     batch_size: int

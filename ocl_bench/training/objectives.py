@@ -15,6 +15,7 @@ from ..cards.task import TaskSpec
 from ..core.errors import UsageError, first_problem
 from ..core.types import Sample
 from ..data import open_data
+from ..data.base import OpenData
 from ..families import find_family
 from ..models.encoder import Encoder
 from ..models.layers.smooth_initialisation import SmoothGaussian
@@ -22,7 +23,16 @@ from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
 from .checkpoint import state_sha256
-from .clips import CachedVideos, FrozenEncoders, ReadVideos, VideoOptions, videos_of_reader, videos_of_scenes
+from .clips import (
+    MOVING,
+    CachedVideos,
+    FrameFeatures,
+    FrozenEncoders,
+    ReadVideos,
+    VideoOptions,
+    videos_of_reader,
+    videos_of_scenes,
+)
 from .data import (
     ChunkedArray,
     TrainingScenes,
@@ -196,12 +206,11 @@ def _take_encoder(context: BuildContext, card: str, checkpoint: str) -> Any:
 
 def _slot_objective(context: BuildContext) -> SlotObjective:
     options, model = context.options(SlotOptions), context.model
-    scenes = _scenes(context)
     model.requires_grad_(True)  # all but the encoder, which the next line freezes again
     frozen = _take_encoder(context, options.encoder, options.encoder_checkpoint)
-    features = _frozen_features(context, frozen, scenes)
-    mirrored = _frozen_features(context, frozen, scenes, flip=True) if options.flip else None
-    validator = partial(validate_masks, task=context.task, limit=context.recipe.validate_limit, device=context.device)
+    features, mirrored, held_out = _slot_features(context, frozen, options.flip)
+    limit, device = context.recipe.validate_limit, context.device
+    validator = partial(validate_masks, task=context.task, limit=limit, device=device, data=held_out)
     return SlotObjective(
         features,
         mirrored,
@@ -214,6 +223,30 @@ def _slot_objective(context: BuildContext) -> SlotObjective:
         smooth=isinstance(model.initialisation, SmoothGaussian),
         validator=validator,
     )
+
+
+Features = ChunkedArray | FrameFeatures
+"""Tokens of images, rows (P, D)."""
+
+
+def _slot_features(
+    context: BuildContext, encoder: Any, flip: bool
+) -> tuple[Features, Features | None, OpenData | None]:
+    """Tokens of the training images, those of the mirrored ones, and data to validate on where the task's do not fit.
+
+    Scenes that move are taken frame by frame. Raises UsageError if they meet a task of images.
+    """
+    if context.recipe.scenes.variant not in MOVING:
+        scenes = _scenes(context)
+        mirrored = _frozen_features(context, encoder, scenes, flip=True) if flip else None
+        return _frozen_features(context, encoder, scenes), mirrored, None
+    if find_family(context.task.family).unit != "videos":
+        raise UsageError(f"--task {context.task.name}: the scenes are videos; choose a video task to validate on")
+    frozen = FrozenEncoders(encoder, None, context.model.input_size, context.ranks.device)
+    with context.ranks.state.local_main_process_first():
+        videos, held_out = videos_of_scenes(context.task, context.recipe, flip, frozen, progress=context.shown)
+    plain, turned = videos.features.plain, videos.features.mirrored
+    return FrameFeatures(plain), None if turned is None else FrameFeatures(turned), held_out
 
 
 def _slotcon_objective(context: BuildContext) -> SlotConObjective:
@@ -308,7 +341,7 @@ def _video_objective(context: BuildContext) -> VideoObjective:
     shown, root = context.shown, context.data_root
     with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            source, held_out = videos_of_scenes(task, recipe, options, encoders, progress=shown)
+            source, held_out = videos_of_scenes(task, recipe, options.flip, encoders, progress=shown)
         else:
             source, held_out = videos_of_reader(task, recipe, options, encoders, root, progress=shown)
     validator = partial(validate_masks, task=task, limit=recipe.validate_limit, device=context.device, data=held_out)

@@ -215,6 +215,17 @@ def test_flags_change_the_loss_and_only_as_promised() -> None:
     assert all(dict(dias.named_parameters())[name].grad is not None for name in trainable)
 
 
+@pytest.mark.parametrize("positions", [False, True])
+def test_only_with_positions_do_slots_say_where_a_token_is(positions: bool) -> None:
+    torch.manual_seed(0)
+    model = small(positions=positions)
+    tokens = torch.randn(1, model.tokens, model.feature_dim)
+    noise = torch.randn(1, model.slots, model.slot_dim)
+    with torch.no_grad():
+        here, there = (model.decompose(one, noise).slots for one in (tokens, tokens.roll(1, dims=1)))
+    assert torch.allclose(here, there, atol=1e-4) is not positions
+
+
 def test_loss_falls_on_a_toy_problem() -> None:
     """Two kinds of tokens, half an image each: a few steps must explain more than the mean does."""
     torch.manual_seed(0)

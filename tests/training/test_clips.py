@@ -24,6 +24,7 @@ from ocl_bench.data.transforms import prepare
 from ocl_bench.models.slotcontrast import SlotContrast, assemble
 from ocl_bench.training import run
 from ocl_bench.training.clips import (
+    FrameFeatures,
     FrozenEncoders,
     ReadVideos,
     VideoOptions,
@@ -113,6 +114,15 @@ def test_features_are_computed_once_for_each_encoder(store: VideoStore, monkeypa
         next(model.encoder.parameters()).add_(1)
     with pytest.raises(TypeError):  # another encoder needs the frames
         cached_features(model.encoder, store, frozen_encoders(model), False, progress=False)
+
+
+def test_frames_of_videos_one_after_the_other(store: VideoStore) -> None:
+    model = tiny_model()
+    videos = cached_features(model.encoder, store, frozen_encoders(model), False, progress=False).plain
+    frames = FrameFeatures(videos)
+    assert len(frames) == 5 + 4 + 3 + 1
+    expected = np.stack([videos[0][4], videos[1][0], videos[3][0], videos[0][4]])
+    assert np.array_equal(frames[np.array([4, 5, 12, 4])].numpy(), expected)
 
 
 def test_frames_of_another_size_are_resized_as_in_evaluation(store: VideoStore) -> None:

@@ -225,7 +225,18 @@ def places(tmp_path_factory):
             cards[name] = small.model_copy(
                 update={"train": {**full.train, **TRAIN, "scenes": scenes, "objective": objective}}
             )
+        cards["dias"] = model_of_images(cards["slotcontrast"].train)
         yield out, cards
+
+
+def model_of_images(videos):
+    """A small DIAS that learns from the frames of the videos, its slots saying where they are."""
+    full = get_card("dias-label-free")
+    sizes = {name: TEACHER[name] for name in ("width", "dim", "blocks")} | {"decoder_heads": 2, "positions": True}
+    encoder = {name: videos["objective"][name] for name in ("encoder", "encoder_checkpoint")}
+    train = {**full.train, **TRAIN, "task": "movi-c", "scenes": videos["scenes"], "options": {}}
+    train["objective"] = {**full.train["objective"], **encoder}
+    return full.model_copy(update={"options": {**full.options, **sizes, "slots": 4}, "train": train})
 
 
 def square_video(number, frames=3):
@@ -282,6 +293,17 @@ def test_teacher_and_student_train_on_rendered_videos(places, trained):
     assert len(kept) == 2, "of two encoders, nothing else"
 
 
+def test_models_of_images_train_on_the_frames_of_rendered_videos(places, trained):
+    _, cards = places
+    folder, record = trained("dias")
+    assert record["data"] == "4 embedded videos of motion r1, train split"
+    assert {"val_mbo_video", "val_mbo_frame"} <= record["numbers"].keys()
+    weights = load_file(folder / "dias-label-free.safetensors")
+    assert weights["place.weight"].shape == (TEACHER["dim"], 14)
+    for name, tensor in load_file(cards["dias"].train["objective"]["encoder_checkpoint"]).items():
+        assert torch.equal(weights[f"encoder.{name}"], tensor), "the encoder is frozen"
+
+
 OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
 
 
@@ -302,6 +324,7 @@ OWN_WEIGHTS = ["--set", 'objective.teacher_checkpoint=""']
         ),
         ("slotcontrast", ["--set", "scenes.variant=full"], "does not move; use one of motion, collisions"),
         ("slotcontrast", ["--task", "clevrtex"], "is validated on videos; choose a video task"),
+        ("dias", ["--task", "clevrtex"], "the scenes are videos; choose a video task to validate on"),
         ("slotcontrast", ["--set", "objective.frames=3"], "train.objective.frames"),
         ("slotcontrast", ["--set", "schedule=linear"], "train.schedule"),
     ],
