@@ -84,7 +84,7 @@ def committed(folder: str, pattern: str) -> set[str]:
 def test_wheel_holds_package_cards_weights_and_boards(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = committed("ocl_bench", "*.py") | committed("ocl_bench/models/cards", "*.yaml")
-    expected |= committed("ocl_bench/models/weights", "*.safetensors") | {"ocl_bench/py.typed"}
+    expected |= committed("ocl_bench/models", "*.safetensors") | {"ocl_bench/py.typed"}
     expected |= committed("ocl_bench/pages", "*.j2") | committed("ocl_bench/pages", "*.css")
     expected |= committed("ocl_bench/pages", "*.js")
     expected |= {f"ocl_bench/_bundled/docs/{name}.md" for name in ("why-numbers-differ", "submit")}

@@ -1,4 +1,4 @@
-"""Fits the head of a task, or reads it from the cache."""
+"""Fits the head of a task, or reads it from the package or the cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from ..core.errors import UsageError
+from ..core.files import path_name
 from ..core.log import logger
 from ..core.machine import fixed_arithmetic
-from ..core.paths import cache_root
+from ..core.paths import PACKAGE, cache_root
 from ..families.base import Batches, Head, HeadAdapter
 from .bank import with_bank
 from .loop import predictions
@@ -42,9 +43,10 @@ def with_head(plan: Plan, check: Callable[[], None] = lambda: None) -> Plan:
 
 
 def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: None) -> Head:
-    """The head of a plan, fitted on `train` or read from the cache.
+    """The head of a plan, fitted on `train`, or read from the package or the cache.
 
     It is not cached when the model is a live object, whose state no key can name. With `plan.refit` it is fitted again.
+    A bundled head of another key (other weights, recipe or fit split) is not read.
     `check` is that of `cached`.
 
     Returns:
@@ -66,6 +68,9 @@ def head_for(plan: Plan, train: OpenData, check: Callable[[], None] = lambda: No
     kept = head_path(plan.fit_key).with_suffix(".videos")
     if plan.refit:
         shutil.rmtree(kept, ignore_errors=True)
+    bundled = None if plan.refit else read_sealed(bundled_head(plan.task.name, plan.model.name), plan.fit_key)
+    if bundled is not None:
+        return bundled
     head = cached(plan.fit_key, lambda: fitted(kept), again=plan.refit, check=check)
     shutil.rmtree(kept, ignore_errors=True)
     return head
@@ -79,6 +84,11 @@ def _batches(plan: Plan, train: OpenData, left_out: list[int], kept: Path | None
         return
     for items, prediction in predictions(plan, train, left_out):
         yield [item.truth for item in items], prediction
+
+
+def bundled_head(task: str, model: str) -> Path:
+    """Where the package has the head of a model on a task, if it has one (`benchmarks/bundle_heads.py`)."""
+    return PACKAGE / "models" / "heads" / task / f"{path_name(model)}.safetensors"
 
 
 def head_path(key: str) -> Path:

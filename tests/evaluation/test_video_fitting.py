@@ -5,16 +5,25 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 from sliding_squares import Centres, Sliding, dynamics_task, sliding
+from torch import Tensor
 
+from ocl_bench.cards.names import get_task
 from ocl_bench.core.errors import SampleError, UsageError
+from ocl_bench.core.files import ids_hash
+from ocl_bench.core.paths import PACKAGE, bundled
 from ocl_bench.core.types import Video
+from ocl_bench.data import OpenData
+from ocl_bench.evaluation import heads
 from ocl_bench.evaluation.plan import make_plan
 from ocl_bench.evaluation.run import run
-from ocl_bench.results.record import Result
+from ocl_bench.evaluation.sealed import read_sealed, write_sealed
+from ocl_bench.results.record import FitSection, Result
+from ocl_bench.results.store import read_result
 
 TASK = dynamics_task(fit={"head": "rollouter", "steps": 3, "batch": 2})
 DATA, TRAIN = sliding(2, first=100), sliding(5)
@@ -94,6 +103,43 @@ def test_a_finished_fit_is_kept(model: Path) -> None:
     assert not set(clips(model)) & set(TRAIN.ids)
     evaluated(model, force=True)
     assert set(TRAIN.ids) <= set(clips(model))
+
+
+def test_a_bundled_head_is_read_instead_of_a_fit(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "PACKAGE", tmp_path / "package")
+    fitted = evaluated(model)
+    (known,) = (tmp_path / "cache" / "heads").glob("*/*.safetensors")
+    shipped = heads.bundled_head(TASK.name, fitted.model.name)
+    write_sealed(shipped, known.stem, cast(dict[str, Tensor], read_sealed(known, known.stem)))
+    known.unlink()
+    clips(model)
+    evaluated(model, data=sliding(3, first=200))
+    assert not set(clips(model)) & set(TRAIN.ids)
+    assert numbers(evaluated(model, force=True)) == numbers(fitted)
+    assert set(TRAIN.ids) <= set(clips(model)), "fitted again when asked"
+    write_sealed(shipped, "ab" * 32, {"weight": torch.zeros(1)})
+    known.unlink()
+    evaluated(model, data=sliding(3, first=300))
+    assert set(TRAIN.ids) <= set(clips(model)), "that of other weights is not read"
+
+
+BUNDLED = sorted((PACKAGE / "models" / "heads").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_bundled_heads_belong_to_the_bundled_weights_and_cards(path: Path) -> None:
+    """No video is rendered: the fit split is that of the committed result."""
+    task, name = get_task(path.parent.name), path.stem
+    result = read_result(bundled("leaderboards") / "results" / task.name / f"{name}.json")
+    fit = cast(FitSection, result.fit)
+    ids = tuple(f"video_{number:05d}" for number in range(fit.samples))
+    assert ids_hash(ids) == fit.ids_sha256
+    split = OpenData((), fit.kind, fit.revision, PACKAGE, ids, "")  # type: ignore[arg-type]
+    plan = replace(make_plan(name, task, data=sliding(2), train=sliding(2)), train=split)
+    assert plan.task.fit == task.fit
+    head = read_sealed(path, plan.fit_key)
+    assert head is not None, "of other weights or another recipe: run benchmarks/bundle_heads.py again"
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in head.values())
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "of another video"])
