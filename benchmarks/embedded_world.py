@@ -34,6 +34,8 @@ MODELS = {
     "slotcon": ("cocostuff-segmentation", "voc-segmentation", "ade20k-segmentation", "coco-discovery"),
     "slotcontrast": ("movi-c", "ytvis-2021", "davis-2017"),
     "slotmatch": ("movi-c", "ytvis-2021", "davis-2017"),
+    "slotcontrast-clevrer": ("clevrer-prediction", "clevrer-contact", "clevrer-reasoning"),
+    "dias-clevrer": ("clevrer-prediction", "clevrer-contact", "clevrer-reasoning"),
 }
 """The bundled model of each paper, and iBOT, the baseline of ODIS: the cards that it is made for."""
 
@@ -49,7 +51,7 @@ class Line:
     """A model on a task.
 
     Attributes:
-        closest: comparison with the floor whose difference has the lowest lower end.
+        closest: comparison with the floor whose difference has the least end in favour of the model.
         untrained: name of the best untrained network and its value, if the task has one.
         ceiling: the same of the ceiling: masks made of whole patches where the task has that row, else the truth.
     """
@@ -63,7 +65,17 @@ class Line:
     @property
     def is_above(self) -> bool:
         """Whether the model is above every floor, by the interval."""
-        return self.closest.low is not None and self.closest.low > 0
+        return self.closest.low is not None and surely(self.closest) > 0
+
+
+def surely(one: Comparison) -> float:
+    """By how much the model is better than the floor at the end of the interval that speaks against the model.
+
+    Without an interval it is the difference itself. Errors, of which less is better, change their sign.
+    """
+    if one.low is None or one.high is None:
+        return one.direction * one.difference
+    return one.low if one.direction > 0 else -one.high
 
 
 def by_method(task: str) -> Named:
@@ -93,7 +105,7 @@ def line_of(model: str, task: str) -> Line:
     return Line(
         model,
         task,
-        min(compared, key=lambda one: one.difference if one.low is None else one.low),
+        min(compared, key=surely),
         max(untrained, key=lambda one: sign * one[1]) if untrained else None,
         ceilings[0] if ceilings else None,
     )
