@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..core.errors import UsageError
@@ -45,6 +44,8 @@ def link_slots(slots: Tensor, tracks: Tracks | None) -> tuple[Tensor, Tracks]:
         The order (T, K'), in which slot `order[t, k]` of frame t continues track k, and the new state. K' is the
         larger of the numbers of slots and tracks; empty ones fill up the smaller number.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and models of images need it never
+
     slots = slots.detach().float().cpu()
     remembered = slots.new_zeros(0, slots.shape[2]) if tracks is None or tracks.slots is None else tracks.slots
     started = len(remembered) > 0
@@ -131,6 +132,8 @@ def _numbers(before: Tensor | None, places: Tensor, count: int) -> Tensor:
 
 def _best_pairs(before: Tensor, now: Tensor, tracks: int, segments: int) -> tuple[np.ndarray, np.ndarray]:
     """Match tracks and segments by intersection over union; return the matched tracks and their segments."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and models of images need it never
+
     # One code for each pair of labels: counting the codes gives the table of intersections in one pass.
     code = before.flatten() * segments + now.flatten()
     shared = torch.bincount(code, minlength=tracks * segments).view(tracks, segments).double().numpy()

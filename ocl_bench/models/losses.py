@@ -42,7 +42,6 @@ def group_loss(
     return F.cross_entropy(student / student_temperature, target)
 
 
-@torch.compiler.disable  # the number of slots differs from step to step
 def slot_loss(
     queries: Tensor,
     keys: Tensor,

@@ -238,6 +238,7 @@ class SlotCon(nn.Module):
         constants = self.centre, self.student_temperature, self.teacher_temperature
         return group_loss(first, teacher_second, *constants) + group_loss(second, teacher_first, *constants)
 
+    @torch.compiler.disable  # the number of slots differs from step to step
     def _slot_term(
         self,
         slots: Sequence[Tensor],

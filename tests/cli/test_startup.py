@@ -56,8 +56,20 @@ def test_a_board_of_known_results_needs_no_torch(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write(tmp_path / "r", name, image_values(0.5))
     arguments = ("leaderboard", "--task", TASK.name, "--results", str(tmp_path / "r"), "--out", str(tmp_path / "out"))
-    assert imported(command(*arguments)) >= {"scipy", "pandas"}
+    assert imported(command(*arguments)) >= {"pandas"}
     assert not imported(command(*arguments)) & {"torch", "scipy", "pandas", "pyarrow", "matplotlib"}
+
+
+def test_an_evaluation_of_dias_imports_no_compiler_and_no_training() -> None:
+    """They took more processor time than torch itself. `scipy.stats` is not needed for intervals."""
+    code = (
+        "import ocl_bench.cli.evaluation, ocl_bench.models.dias\n"
+        "from ocl_bench.metrics.statistics import bootstrap_mean\n"
+        "bootstrap_mean([0.1, 0.2])"
+    )
+    modules = imported(code)
+    assert {"torch", "ocl_bench.models.losses", "ocl_bench.training.follow_up"} <= modules
+    assert not modules & {"torch._dynamo", "ocl_bench.training.objectives", "scipy.stats"}
 
 
 def test_package_import_is_light() -> None:
