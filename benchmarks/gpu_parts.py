@@ -5,10 +5,9 @@ from __future__ import annotations
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from pipeline import BATCH, steady, write_data
 from torch import Tensor, nn
+from watching import looking
 
 from ocl_bench.core.machine import synchronise
 from ocl_bench.core.types import Batch, Prediction
@@ -270,7 +270,7 @@ def pipeline_of(task: str, scale: Scale, device: str) -> Result:
         )  # fmt: skip
         plan = replace(plan, workers=scale.workers)
         bare = seconds_alone(model, scale, device)
-        with how_busy() as shares:
+        with looking(how_busy, 0.5) as shares:
             everything = range(len(plan.data.ids))
             run = steady(lambda advance: Runner(plan).shards([everything], lambda number, shard: None, advance))
     image = run.image * BATCH / scale.image_batch  # `steady` takes the batches for those of its own script
@@ -291,24 +291,13 @@ def seconds_alone(model: Grouped, scale: Scale, device: str) -> float:
     return (time.perf_counter() - begin) / count / scale.image_batch
 
 
-@contextmanager
-def how_busy() -> Iterator[list[float]]:
-    """Share of the time in which the GPU computed, looked at twice a second by `nvidia-smi`; nothing without it."""
-    shares, ended = list[float](), threading.Event()
+def how_busy() -> float | None:
+    """Share of the time in which the GPU computes, as `nvidia-smi` says; None without it."""
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-
-    def look() -> None:
-        while not ended.wait(0.5):
-            try:
-                shares.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 100)
-            except (OSError, subprocess.CalledProcessError, ValueError):
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    yield shares
-    ended.set()
-    thread.join()
+    try:
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 100
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None
 
 
 def profile_of(dtype: str, scale: Scale, device: str) -> Result:

@@ -24,10 +24,8 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/helpers"))
 
 from layout_trees import annotation, square, write_coco, write_json
+from watching import looking, memory_of
 
 from ocl_bench.cards.names import get_task
 from ocl_bench.cards.task import TaskSpec
@@ -240,35 +239,12 @@ def asleep(plan: Plan, rounds: int, threads: int, seconds: float) -> None:
     )
 
 
-@contextmanager
-def watched() -> Iterator[list[int]]:
-    """The memory of this process and its children, in bytes, looked at five times a second."""
-    seen, ended = list[int](), threading.Event()
-
-    def look() -> None:
-        me = psutil.Process()
-        while not ended.wait(0.2):
-            total = 0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:  # it has just ended
-                    continue
-            seen.append(total)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    yield seen
-    ended.set()
-    thread.join()
-
-
 def memory(name: str, root: Path, images: int) -> None:
     """Part 3."""
     peaks = []
     for count in (images, 4 * images):
         plan = plan_of(name, root, Instant(), count)
-        with watched() as seen:
+        with looking(memory_of, 0.2) as seen:
             timed(plan, 1, WORKERS)
         peaks.append(max(seen) / 2**20)
     print(f"  memory             {peaks[0]:.0f} MB for {images} images, {peaks[1]:.0f} MB for {4 * images}")
