@@ -34,7 +34,7 @@ from .checkpoints.names import rename_keys
 from .layers.alignment import align
 from .layers.normalisation import normalise
 from .layers.resnet import ARCHITECTURES, ResNet, resnet
-from .losses import distillation_monitors, group_loss, slot_loss
+from .losses import distillation_monitors, group_loss, sinkhorn_targets, slot_loss
 from .options import also_takes, check_choice, check_range
 from .ranks import RankOps
 
@@ -114,6 +114,8 @@ class SlotCon(nn.Module):
         teacher_temperature: of the teacher in the group loss, and of the grouping in both networks.
         slot_temperature: of the slot loss.
         centre_momentum: share of the old centre that each step keeps.
+        assignment: how the teacher's cosines become targets of the group loss: `centre` (the paper's) or `sinkhorn`,
+            see `losses.sinkhorn_targets`, which is not in the paper.
 
     Raises:
         UsageError: an option is out of range.
@@ -134,6 +136,7 @@ class SlotCon(nn.Module):
         teacher_temperature: float = 0.07,
         slot_temperature: float = 0.2,
         centre_momentum: float = 0.9,
+        assignment: Literal["centre", "sinkhorn"] = "centre",
     ) -> None:
         super().__init__()
         if not (use_group_loss or use_slot_loss):
@@ -145,6 +148,8 @@ class SlotCon(nn.Module):
             check_range(f"{name}_temperature", value, 0 < value < float("inf"), "a number above 0")
         for name, value in {"group_weight": group_weight, "centre_momentum": centre_momentum}.items():
             check_range(name, value, 0 <= value <= 1, "a number from 0 to 1")
+        check_choice("assignment", assignment, ("centre", "sinkhorn"))
+        self.assignment = assignment
         self.input_size, self.group_weight = input_size, group_weight
         self.use_group_loss, self.use_slot_loss = use_group_loss, use_slot_loss
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
@@ -194,7 +199,7 @@ class SlotCon(nn.Module):
         teacher_slots, teacher_dots = zip(*teacher, strict=True)
         terms, total = {}, torch.zeros((), dtype=dots[0].dtype, device=dots[0].device)
         if self.use_group_loss:
-            terms["group"] = self._group_term(dots, teacher_dots, boxes, flips)
+            terms["group"] = self._group_term(dots, teacher_dots, boxes, flips, ranks)
             terms |= self._monitors(torch.cat(teacher_dots), torch.cat(projections), ranks)
             # The loss uses the centre of the step before.
             self._update_centre(torch.cat(teacher_dots), ranks)
@@ -218,9 +223,17 @@ class SlotCon(nn.Module):
         mean = ranks.mean(dots.mean((0, 2, 3)))
         self.centre.lerp_(mean.unsqueeze(0).to(self.centre.dtype), 1 - self.centre_momentum)
 
+    def _targets(self, dots: Tensor, ranks: RankOps) -> Tensor:
+        """The teacher's probabilities of prototypes (B, K, h, w) from its cosines."""
+        if self.assignment == "sinkhorn":
+            rows = dots.movedim(1, -1)
+            target = sinkhorn_targets(rows.flatten(0, -2), self.teacher_temperature, ranks=ranks)
+            return target.view_as(rows).movedim(-1, 1)
+        return ((dots - self.centre[..., None, None]) / self.teacher_temperature).softmax(1)
+
     def _monitors(self, dots: Tensor, vectors: Tensor, ranks: RankOps) -> dict[str, Tensor]:
         """What the teacher says of pixels, from its cosines (B, K, h, w) and projections (B, D, h, w)."""
-        target = ((dots - self.centre[..., None, None]) / self.teacher_temperature).softmax(1)
+        target = self._targets(dots, ranks)
         unit = F.normalize(vectors.float(), dim=1)
         target, unit = (x.movedim(1, -1).flatten(0, -2) for x in (target, unit))
         return distillation_monitors(target, unit, ranks)
@@ -231,12 +244,18 @@ class SlotCon(nn.Module):
         teacher: Sequence[Tensor],
         boxes: tuple[Tensor, Tensor],
         flips: tuple[Tensor, Tensor],
+        ranks: RankOps,
     ) -> Tensor:
         """Group loss of both directions; officially it is their sum, not their mean."""
         first, second = (align(*inputs) for inputs in zip(student, boxes, flips, strict=True))
         teacher_first, teacher_second = (align(*inputs) for inputs in zip(teacher, boxes, flips, strict=True))
-        constants = self.centre, self.student_temperature, self.teacher_temperature
-        return group_loss(first, teacher_second, *constants) + group_loss(second, teacher_first, *constants)
+        return self._group_loss(first, teacher_second, ranks) + self._group_loss(second, teacher_first, ranks)
+
+    def _group_loss(self, student: Tensor, teacher: Tensor, ranks: RankOps) -> Tensor:
+        """Group loss of aligned cosines (B, K, h, w)."""
+        if self.assignment == "centre":
+            return group_loss(student, teacher, self.centre, self.student_temperature, self.teacher_temperature)
+        return F.cross_entropy(student / self.student_temperature, self._targets(teacher, ranks))
 
     @torch.compiler.disable  # the number of slots differs from step to step
     def _slot_term(

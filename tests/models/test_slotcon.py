@@ -264,6 +264,32 @@ def test_ablations_leave_one_term(off: str, kept: str) -> None:
         tiny(use_group_loss=False, use_slot_loss=False)
 
 
+def test_sinkhorn_targets_use_all_prototypes_where_a_centre_does_not() -> None:
+    """Cosines to the last prototype hardly vary: subtracting their mean cannot make it win a pixel."""
+    torch.manual_seed(0)
+    cosines = torch.randn(4, 7, 6, 6) * 0.2
+    cosines[:, -1] *= 0.1
+    shares = {}
+    for assignment in ("centre", "sinkhorn"):
+        model = tiny(teacher_temperature=0.05, assignment=assignment)
+        model.centre.copy_(cosines.mean((0, 2, 3)))
+        target = model._targets(cosines, RankOps())
+        torch.testing.assert_close(target.sum(1), torch.ones(4, 6, 6))
+        shares[assignment] = target.mean((0, 2, 3))
+    assert shares["centre"][-1] < 0.05
+    assert shares["sinkhorn"].min() > 0.05  # of 1 / 7; three iterations do not settle an extreme case
+
+
+def test_a_step_with_sinkhorn_differs_in_the_group_loss_alone() -> None:
+    centre, model = tiny().train(), tiny(assignment="sinkhorn").train()
+    before, terms = (net.loss(*step_inputs(), momentum=0.99) for net in (centre, model))  # type: ignore[arg-type]
+    assert terms["slot"] == before["slot"] and terms["group"] != before["group"]
+    assert terms["monitor_mean_target_entropy"] > 0.99
+    terms["total"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
 def test_crops_that_share_nothing_give_a_constant() -> None:
     """Both maps are zeros: the student's row is uniform, which costs ln K per direction and teaches nothing."""
     model = tiny(use_slot_loss=False).train()
@@ -454,6 +480,7 @@ def test_stride_16_takes_the_same_weights() -> None:
         ({"group_weight": 2}, "option group_weight: 2 is invalid; use a number from 0 to 1"),
         ({"group_weight": float("nan")}, "option group_weight: nan"),
         ({"centre_momentum": 3}, "option centre_momentum: 3"),
+        ({"assignment": "even"}, "option assignment: 'even' is unknown"),
         ({"teacher_temperature": 0}, "option teacher_temperature: 0 is invalid; use a number above 0"),
     ],
 )
