@@ -63,6 +63,7 @@ def build(
     margin: int = 0,
     use_boxes: bool = True,
     attention: bool = False,
+    token_blocks: int = 1,
 ) -> HuggingFaceViT:
     """Download a model (or find it in the hub's cache) and load it.
 
@@ -70,7 +71,7 @@ def build(
         repo: name on the hub, or a folder.
         revision: commit of the repository.
         input_size: side in pixels, a multiple of the patch.
-        token, margin, use_boxes, attention: see `reading.Reading`.
+        token, margin, use_boxes, attention, token_blocks: see `reading.Reading`.
 
     Raises:
         UsageError: the model is not supported, or transformers is not installed.
@@ -94,7 +95,8 @@ def build(
         backbone.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise UsageError(f"option repo: {repo}: {str(error).splitlines()[-1].strip()}") from error
-    return HuggingFaceViT(backbone, Reading(token, "cls", margin, use_boxes, attention), input_size).eval()
+    reading = Reading(token, "cls", margin, use_boxes, attention, token_blocks)
+    return HuggingFaceViT(backbone, reading, input_size).eval()
 
 
 def shape_of(config: dict[str, Any], repo: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ else follows iBOT (bytedance/ibot, commit da316d8: `main_ibot.py`, `models/head.
 Comments name the places where a public follow-up (KarahanS/Cross-Time-Self-Distillation) decided instead.
 
 The training objective calls `Odis.loss(views, epoch=.., momentum=.., ranks=..)` in training mode, once per step.
-
 `layers.patches.patches_of_boxes` makes the object masks, `layers.normalisation.normalise` the pixels of the views.
 """
 
@@ -94,7 +93,7 @@ class Odis(nn.Module):
         freeze_last_layer: epochs in which the prototypes are not trained.
         drop_path: stochastic depth of the student's last block.
         input_size: side in pixels of the images that the model is evaluated on.
-        token, margin, use_boxes, attention: see `reading.Reading`.
+        token, margin, use_boxes, attention, token_blocks: see `reading.Reading`.
 
     Raises:
         UsageError: an option is unknown or contradicts another one.
@@ -134,6 +133,7 @@ class Odis(nn.Module):
         margin: int = 0,
         use_boxes: bool = True,
         attention: bool = False,
+        token_blocks: int = 1,
     ) -> None:
         super().__init__()
         # Object 1 and patch 1 is ODIS, image 1 and patch 1 is iBOT, image 1 alone is DINO.
@@ -168,7 +168,7 @@ class Odis(nn.Module):
         described = {"pool": "pool", "token": "cls" if layout == "cls" else "obj"}[object_from]
         self.input_size, self.patch, self.objects = input_size, self.student.backbone.patch, objects
         object_token = "cls" if layout == "cls" else "obj"
-        self.reading = Reading(token or described, object_token, margin, use_boxes, attention)
+        self.reading = Reading(token or described, object_token, margin, use_boxes, attention, token_blocks)
         self.reading.check(self.teacher.backbone)
         self.reads_boxes = self.reading.reads_boxes
 

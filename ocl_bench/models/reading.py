@@ -17,6 +17,7 @@ from ..core.types import Batch, Prediction
 from .layers.normalisation import normalise
 from .layers.patches import patches_of_boxes
 from .layers.vit import VisionTransformer, dinov2_small_registers
+from .options import check_range
 
 PARTS = ("obj", "cls", "mean", "pool")
 
@@ -65,6 +66,8 @@ class Reading:
         margin: patches that are added to each side of a box.
         use_boxes: whether to use `Batch.boxes`.
         attention: whether to return as `masks` the attention of `object_token` in the last block, one for each head.
+        token_blocks: dense features are the patches after each of so many last blocks, joined along the channels from
+            the earliest block to the last one. The embedding is always that of the last block.
     """
 
     token: str
@@ -72,9 +75,13 @@ class Reading:
     margin: int = 0
     use_boxes: bool = True
     attention: bool = False
+    token_blocks: int = 1
 
     def check(self, backbone: VisionTransformer) -> None:
-        """Raise UsageError for a token that the model does not have."""
+        """Raise UsageError for a token or a number of blocks that the model does not have."""
+        depth, blocks = len(backbone.blocks), self.token_blocks
+        whole = isinstance(blocks, int) and not isinstance(blocks, bool)
+        check_range("token_blocks", blocks, whole and 1 <= blocks <= depth, f"1 to {depth}, the blocks of the model")
         for part in self.parts:
             if part not in PARTS:
                 raise UsageError(f"option token: {part!r} is unknown; use {', '.join(PARTS)}, or several joined by +")
@@ -93,7 +100,7 @@ class Reading:
 
     @torch.no_grad()
     def predict(self, backbone: VisionTransformer, batch: Batch) -> Prediction:
-        """Predict tokens (B, D, h, w) and an embedding (B, parts x D), both after the final norm.
+        """Predict tokens (B, token_blocks x D, h, w) and an embedding (B, parts x D), all after the final norm.
 
         `extra` counts unusual boxes. Raises UsageError for images with sides that are not multiples of the patch.
         """
@@ -108,9 +115,10 @@ class Reading:
             within, counts = self._within(batch.boxes, image, backbone.patch)
         # Several object tokens all get the same patches: a box has no token of its own at inference.
         mask = None if within is None else within.unsqueeze(1).expand(-1, max(1, backbone.objects), -1)
-        tokens = backbone(image, mask)
+        blocks = backbone.last_blocks(image, mask, self.token_blocks)
+        tokens = blocks[-1]
         prediction = Prediction(
-            tokens=backbone.to_grid(tokens, image),
+            tokens=torch.cat([backbone.to_grid(block, image) for block in blocks], dim=1),
             embedding=torch.cat([self._part(part, tokens, backbone, within) for part in self.parts], dim=1),
             embedding_source=f"token:{self.token}",
             extra=counts,

@@ -307,6 +307,10 @@ def test_pooling_instead_of_a_token() -> None:
         ({"token": "cls"}, "option token: the model has no 'cls' token; use obj"),
         ({**IBOT, "token": "obj+mean"}, "option token: the model has no 'obj' token; use cls"),
         ({"token": "max"}, "option token: 'max' is unknown"),
+        ({"token_blocks": 3}, "option token_blocks: 3 is invalid; use 1 to 2, the blocks of the model"),
+        ({"token_blocks": 0}, "option token_blocks: 0 is invalid"),
+        ({"token_blocks": True}, "option token_blocks: True is invalid"),
+        ({"token_blocks": "all"}, "option token_blocks: 'all' is invalid"),
         ({"preset": "huge"}, "option preset: 'huge' is unknown"),
         ({"arch": "vit_giant"}, "option arch: 'vit_giant' is unknown"),
     ],
@@ -340,6 +344,30 @@ def test_prediction_is_the_teachers_after_the_final_norm() -> None:
     assert larger.tokens is not None and larger.tokens.shape == (2, 16, 6, 6)
     with pytest.raises(UsageError, match="images of 36x36 pixels: the sides must be multiples of the patch, 8"):
         model.predict(batch_of(1, side=36))
+
+
+@pytest.mark.parametrize("options", [{}, IBOT, {"layout": "cls_obj"}])
+def test_dense_features_of_the_last_blocks_are_joined(options: dict) -> None:
+    """By hand: each block after the one before it, the final norm, the patches as a map, the earliest block first."""
+    model = tiny(depth=3, token_blocks=2, attention=True, **options)
+    vit, batch = model.teacher.backbone, batch_of(2, (torch.tensor([[0.0, 0, 16, 8]]), torch.zeros(0, 4)))
+    mask = torch.ones(2, 1, 16, dtype=torch.bool)
+    mask[0, :, 2:] = False
+    with torch.no_grad():
+        torch.nn.init.normal_(vit.norm.weight)  # a norm that does something
+        x = vit.embed(normalise(batch.image))
+        visible, first = vit._visible(mask)
+        outputs = [x := block(x, visible, first) for block in vit.blocks]
+        maps = [vit.norm(x)[:, vit.prefix :].transpose(1, 2).reshape(2, 16, 4, 4) for x in outputs]
+        plain = tiny(depth=3, attention=True, **options)
+        plain.load_state_dict(model.state_dict())
+        prediction, default = model.predict(batch), plain.predict(batch)
+    assert prediction.tokens is not None and torch.equal(prediction.tokens, torch.cat(maps[1:], dim=1))
+    assert default.tokens is not None and torch.equal(default.tokens, maps[2])
+    assert not torch.allclose(maps[1], maps[2])
+    assert torch.equal(prediction.embedding, default.embedding)  # type: ignore[arg-type]
+    assert torch.equal(prediction.masks, default.masks)  # type: ignore[arg-type]
+    assert prediction.embedding_source == default.embedding_source
 
 
 def test_boxes_restrict_the_object_token_and_odd_ones_are_counted() -> None:

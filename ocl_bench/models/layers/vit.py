@@ -305,6 +305,18 @@ class VisionTransformer(nn.Module):
             x = block(x, visible, first)
         return self.norm(x)
 
+    def last_blocks(self, image: Tensor, object_mask: Tensor | None = None, count: int = 1) -> list[Tensor]:
+        """Return the tokens (B, N, D) after each of the last `count` blocks, each after the final norm, in order.
+
+        The last of them are those of `forward`, to the bit. DINO and DINOv2 call this `get_intermediate_layers`.
+        """
+        x, (visible, first) = self.embed(image), self._visible(object_mask)
+        outputs = []
+        for block in self.blocks:
+            x = block(x, visible, first)
+            outputs.append(x)
+        return [self.norm(output) for output in outputs[-count:]]
+
     def _visible(self, object_mask: Tensor | None) -> tuple[Tensor | None, int]:
         """Extend a mask of patches (B, O, P) to one of all tokens (B, O, N), and return the object tokens' position.
 

@@ -274,6 +274,25 @@ def test_models_of_transformers_load_and_agree(family: str, tmp_path: Path) -> N
     assert ours.backbone.position_offset == (None if family == "registers" else 0.1)
 
 
+@pytest.mark.parametrize("family", ["vit", "dinov2", "registers"])
+def test_features_of_the_last_blocks_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    """`hidden_states` are before the final norm."""
+    model = theirs(family)
+    model.save_pretrained(tmp_path)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-6
+    batch = images()
+    with torch.no_grad():
+        hidden = model(normalise(batch.image), output_hidden_states=True).hidden_states[-2:]
+        expected = torch.cat([model.layernorm(one)[:, 3 if family == "registers" else 1 :] for one in hidden], dim=2)
+    tokens = hugging_face.build(repo=str(tmp_path), input_size=28, token_blocks=2).predict(batch).tokens
+    assert tokens is not None
+    torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UsageError, match="option token_blocks: 99 is invalid; use 1 to"):
+        hugging_face.build(repo=str(tmp_path), input_size=28, token_blocks=99)
+
+
 def test_the_epsilon_of_the_file_would_change_the_result(tmp_path: Path) -> None:
     """Tokens that hardly vary: what dino-vits16's `layer_norm_eps` of 1e-12 does is not small there."""
     model = theirs("vit")
