@@ -37,7 +37,7 @@ PAGES = {
     "knn": ("imagenet-knn", "infonce-images", 32, 3),
     "segmentation": ("voc-segmentation", "slotcon", 24, 4),
     "recognition": ("coco-recognition", "dias", 24, 4),
-    "prediction": ("clevrer-prediction", "slotcontrast", 3, 1),
+    "prediction": ("clevrer-prediction", "slotcontrast-clevrer", 3, 1),
 }
 """Task, model, scored samples and drawn samples of each page."""
 
