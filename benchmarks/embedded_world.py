@@ -69,13 +69,11 @@ class Line:
 
 
 def surely(one: Comparison) -> float:
-    """By how much the model is better than the floor at the end of the interval that speaks against the model.
+    """By how much the model is better than the floor at the lower end of the interval, or at all where it has none.
 
-    Without an interval it is the difference itself. Errors, of which less is better, change their sign.
+    A comparison counts differences in favour of its first side, also of errors.
     """
-    if one.low is None or one.high is None:
-        return one.direction * one.difference
-    return one.low if one.direction > 0 else -one.high
+    return one.difference if one.low is None else one.low
 
 
 def by_method(task: str) -> Named:

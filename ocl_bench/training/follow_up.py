@@ -56,18 +56,25 @@ def next_command(card: ModelCard, task: str, weights: Path, options: Mapping[str
 
 
 def _card_for_encoder(encoder: str) -> ModelCard:
-    """Card of a model to train on an encoder. Cards that name it come first, among them `dias` and those with weights,
-    and encoders that learn from this one last.
+    """Card of a model to train on an encoder. Cards that name it come first, among them `dias`, those that learn from
+    the same kind of scenes and those with weights, and encoders that learn from this one last.
 
     The default is `dias`.
     """
     cards = [get_card(path.stem) for path in sorted(CARDS.glob("*.yaml"))]
     users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder]
 
+    kind = _kind_of_scenes(get_card(encoder))
+
     def rank(card: ModelCard) -> tuple[bool, ...]:
-        return card.name != "dias", card.role == "encoder", not card.weights
+        return card.name != "dias", card.role == "encoder", _kind_of_scenes(card) != kind, not card.weights
 
     return min(users, key=rank, default=get_card("dias"))
+
+
+def _kind_of_scenes(card: ModelCard) -> str:
+    """Variant of the scenes that a model learns from."""
+    return str(card.train.get("scenes", {}).get("variant", ""))
 
 
 def _text(value: Any) -> str:
