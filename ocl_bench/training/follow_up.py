@@ -47,7 +47,7 @@ def next_command(card: ModelCard, task: str, weights: Path, options: Mapping[str
     if card.role != "encoder":
         model_options = flags("option", options)
         return _command_line("eval", "--model", card.name, "--task", task, "--checkpoint", str(weights), *model_options)
-    user = _card_for_encoder(card.name)
+    user = _card_for_encoder(card)
     task_arguments = [] if "task" in user.train else ["--task", task]
     changes = {"objective.encoder": card.name, "objective.encoder_checkpoint": str(weights)}
     if user.train["objective"]["encoder"] == card.name:
@@ -55,16 +55,16 @@ def next_command(card: ModelCard, task: str, weights: Path, options: Mapping[str
     return _command_line("train", "--model", user.name, *task_arguments, *flags("set", changes))
 
 
-def _card_for_encoder(encoder: str) -> ModelCard:
+def _card_for_encoder(encoder: ModelCard) -> ModelCard:
     """Card of a model to train on an encoder. Cards that name it come first, among them `dias`, those that learn from
     the same kind of scenes and those with weights, and encoders that learn from this one last.
 
     The default is `dias`.
     """
     cards = [get_card(path.stem) for path in sorted(CARDS.glob("*.yaml"))]
-    users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder]
+    users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder.name]
 
-    kind = _kind_of_scenes(get_card(encoder))
+    kind = _kind_of_scenes(encoder)
 
     def rank(card: ModelCard) -> tuple[bool, ...]:
         return card.name != "dias", card.role == "encoder", _kind_of_scenes(card) != kind, not card.weights
