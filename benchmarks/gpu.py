@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from gpu_parts import LOSSES, PAPER, PARTS, TOY, Result, Scale
-from worlds import replace_table
+from worlds import show_tables
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import write_atomically
@@ -153,10 +153,7 @@ def main() -> None:
             raise SystemExit(f"error: {error}") from error
     left = [name for name in PARTS if name not in found["parts"]]
     print(f"not measured yet, give the same command again: {', '.join(left)}" if left else "all parts are measured")
-    for name, text in tables(found).items():
-        print(text, end="\n\n")
-        if arguments.write:
-            replace_table(arguments.write, name, text)
+    show_tables(tables(found), arguments.write)
 
 
 if __name__ == "__main__":

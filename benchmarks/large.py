@@ -29,7 +29,7 @@ from pathlib import Path
 
 from large_parts import PARTS, Sizes
 from large_runs import Result
-from worlds import replace_table
+from worlds import show_tables
 
 from ocl_bench.core.errors import UsageError
 from ocl_bench.core.files import write_atomically
@@ -162,10 +162,7 @@ def main() -> None:
         found = measure(arguments.out, arguments.parts, arguments.scale)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from error
-    for name, text in tables(found).items():
-        print(text, end="\n\n")
-        if arguments.write:
-            replace_table(arguments.write, name, text)
+    show_tables(tables(found), arguments.write)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,6 +227,14 @@ def replace_table(page: Path, name: str, text: str) -> None:
     begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
     before, rest = page.read_text().split(begin)
     page.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1])
+
+
+def show_tables(tables: Mapping[str, str], page: Path | None) -> None:
+    """Print tables by name, and write them into their places on a page if there is one."""
+    for name, text in tables.items():
+        print(text, end="\n\n")
+        if page:
+            replace_table(page, name, text)
 
 
 def table(world: World, seeds: Sequence[int], out: Path) -> str:

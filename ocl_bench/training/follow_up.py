@@ -63,7 +63,6 @@ def _card_for_encoder(encoder: ModelCard) -> ModelCard:
     """
     cards = [get_card(path.stem) for path in sorted(CARDS.glob("*.yaml"))]
     users = [card for card in cards if card.train.get("objective", {}).get("encoder") == encoder.name]
-
     kind = _kind_of_scenes(encoder)
 
     def rank(card: ModelCard) -> tuple[bool, ...]:
