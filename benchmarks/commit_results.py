@@ -5,8 +5,9 @@
 
 `dias:1` becomes dias-seed1.json with dias-seed1.parquet beside it. The script skips results with a limit, partial
 results, results on freshly seeded stand-ins, and results of plug-ins. If a model has several results, it takes the
-newest one. `--rewrite` writes the committed results again in the current format, for example after the storage of rows
-was improved. Values do not change.
+newest one. Files are named by model, so a result with other options than the committed one is refused. `--rewrite`
+writes the committed results again in the current format, for example after the storage of rows was improved. Values do
+not change.
 """
 
 from __future__ import annotations
@@ -29,17 +30,37 @@ def committable(result: Result) -> bool:
     return whole and result.model.name.partition(":")[0] in model_names()
 
 
+def check_options(result: Result, path: Path) -> None:
+    """Raises UsageError where the committed result at `path`, if there is one, has other options of the model."""
+    if not path.exists():
+        return
+    committed = read_result(path).model.options
+    if committed != result.model.options:
+        raise UsageError(
+            f"{path}: was made with the options {committed}, the new result with {result.model.options}; "
+            "remove the committed result if the new one shall take its place"
+        )
+
+
 def copy(results: Path, task: str, folder: Path) -> None:
-    """Copy the newest committable result of each model on a task into `folder`."""
+    """Copy the newest committable result of each model on a task into `folder`.
+
+    Raises:
+        UsageError: A committed result of a model has other options. Nothing is written then.
+    """
     newest: dict[str, tuple[Result, Path]] = {}
     for path in sorted((results / task).glob("*/*.json")):
         result = read_result(path)
         name = result.model.name
         if committable(result) and (name not in newest or newest[name][0].identity.created < result.identity.created):
             newest[name] = (result, path)
-    for name, (result, path) in sorted(newest.items()):
-        write_result(result, read_rows(path), folder / task, stem=name.replace(":", "-seed"))
-        print(folder / task / f"{name.replace(':', '-seed')}.json")
+    targets = {name: folder / task / f"{name.replace(':', '-seed')}.json" for name in sorted(newest)}
+    for name, target in targets.items():
+        check_options(newest[name][0], target)
+    for name, target in targets.items():
+        result, path = newest[name]
+        write_result(result, read_rows(path), target.parent, stem=target.stem)
+        print(target)
 
 
 def rewrite(path: Path) -> int:

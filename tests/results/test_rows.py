@@ -18,7 +18,7 @@ from places import OLD_RESULTS, ROOT
 from ocl_bench.cards.names import get_task
 from ocl_bench.core.errors import UsageError
 from ocl_bench.families.summary import summarise
-from ocl_bench.results.record import read_result
+from ocl_bench.results.record import read_result, write_result
 from ocl_bench.results.rows import read_rows, write_rows
 
 
@@ -142,3 +142,23 @@ def test_rewriting_refuses_rows_that_the_result_did_not_record(tmp_path: Path, c
         commit_results.rewrite(tmp_path / "grid.json")
     assert (tmp_path / "grid.parquet").read_bytes() == content
     assert json.loads((tmp_path / "grid.json").read_text())["schema"] == 1
+
+
+def test_a_result_with_other_options_does_not_replace_a_committed_one(
+    tmp_path: Path, commit_results: ModuleType
+) -> None:
+    """Files are named by model: floors on the slots of two models would otherwise overwrite each other."""
+    made, committed = tmp_path / "results/coco/grid", tmp_path / "committed"
+    made.mkdir(parents=True)
+    (committed / "coco").mkdir(parents=True)
+    result = read_result(OLD_RESULTS / "grid.json")
+    rows = read_rows(OLD_RESULTS / "grid.json")
+    write_result(result, rows, made, stem="key")
+    commit_results.copy(tmp_path / "results", "coco", committed)
+    commit_results.copy(tmp_path / "results", "coco", committed)  # the same options: replaced
+    stored = (committed / "coco/grid.json").read_bytes()
+    model = result.model.model_copy(update={"options": {**result.model.options, "rows": 9}})
+    write_result(result.model_copy(update={"model": model}), rows, made, stem="key")
+    with pytest.raises(UsageError, match=r"grid\.json: was made with the options .*'rows': 9"):
+        commit_results.copy(tmp_path / "results", "coco", committed)
+    assert (committed / "coco/grid.json").read_bytes() == stored
