@@ -325,9 +325,9 @@ class VisionTransformer(nn.Module):
         if object_mask is None:
             return None, 0
         count = max(1, self.objects)
-        prefix = torch.zeros(count, self.prefix, dtype=torch.bool, device=object_mask.device)
         # A token always sees itself, so no row is empty: a softmax over nothing would be NaN.
-        prefix[:, self.first_object : self.first_object + count].fill_diagonal_(True)
+        own = torch.eye(count, dtype=torch.bool, device=object_mask.device)
+        prefix = F.pad(own, (self.first_object, self.prefix - self.first_object - count))
         prefix[:, 0] |= bool(self.objects) and self.object_sees_class
         visible = torch.cat([prefix.expand(len(object_mask), -1, -1), object_mask], dim=2)
         if object_mask.device.type not in WHOLE_MASKS:
