@@ -30,6 +30,7 @@ def profile(
     train: Annotated[
         bool, typer.Option("--train", help="Where the time of a training step goes, and images/s.")
     ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="With --train: use torch.compile.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="With --train: scenes to render; by default 64.")] = None,
     set: Annotated[
         list[str] | None, typer.Option(help="With --train: key=value for the recipe, such as batch=8; repeatable.")
@@ -50,10 +51,10 @@ def profile(
         }  # fmt: skip
         if wrong := [name for name, value in given.items() if value]:
             raise UsageError(f"{wrong[0]}: not with --train, which follows the recipe; change its fields by --set")
-        _profile_training(model, option, set, limit, device, threads, warmup, repeats, out, json)
+        _profile_training(model, option, set, limit, device, threads, warmup, repeats, compile, out, json)
         return
-    if limit is not None or set:
-        raise UsageError(f"{'--set' if set else '--limit'}: needs --train")
+    if needed := [name for name, value in {"--set": set, "--limit": limit, "--compile": compile}.items() if value]:
+        raise UsageError(f"{needed[0]}: needs --train")
     import sys
 
     from ..core.machine import choose_device, thread_count
@@ -89,6 +90,7 @@ def _profile_training(
     threads: int | None,
     warmup: int,
     repeats: int,
+    compile: bool,
     out: Path | None,
     json: bool,
 ) -> None:
@@ -109,6 +111,7 @@ def _profile_training(
             threads=threads or thread_count(),
             warmup=warmup,
             repeats=repeats,
+            compile_model=compile,
         )
     if json:
         print_json(cost.to_dict())

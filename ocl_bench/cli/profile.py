@@ -73,7 +73,8 @@ def print_step_cost(console: Console, cost: StepCost) -> None:
     console.print(f"{rates['processor']:,.4g} per second of one processor, whatever other programs do")
     load = "" if cost.load_before is None else f"; load {cost.load_before} before"
     console.print(f"the data of {cost.scenes} scenes were ready after {cost.setup_seconds:.1f} s, not counted above")
-    console.print(f"setup: {escape(cost.machine)}; {cost.precision}; median of {cost.steps} steps{load}")
+    how = f"{cost.precision}{', compiled' if cost.compiled else ''}"
+    console.print(f"setup: {escape(cost.machine)}; {how}; median of {cost.steps} steps{load}")
 
 
 def _ratio(profile: Profile, name: str) -> str:

@@ -142,7 +142,7 @@ def fit(
     log = LogFile(out / "log.jsonl", state.step, ranks.main, tracker)
     undecided = Undecided(recipe.undecided, recipe.steps, out)
     if compile_model:
-        _compile(model)
+        compile_loss(model)
     if run.validates_after(state.step) and ranks.any(log.lacks(state.step)):
         log.validation(state.step, run.validate())  # stopped after the checkpoint and before the validation
     deadline = None if minutes is None else state.started + 60 * minutes
@@ -366,7 +366,7 @@ def _restore(
     return _TrainingState(step=checkpoint.step, seconds=checkpoint.seconds)
 
 
-def _compile(model: nn.Module) -> None:
+def compile_loss(model: nn.Module) -> None:
     """Compile the function that the objective calls: `loss`, or `tokens_at` of an encoder, otherwise `forward`."""
     for name in ("loss", "tokens_at"):
         if callable(function := getattr(model, name, None)):

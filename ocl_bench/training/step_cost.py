@@ -12,7 +12,7 @@ from typing import Any
 from ..cards.model import ModelCard
 from ..cards.names import get_card, get_task
 from ..core.machine import fixed_arithmetic
-from .loop import steps_of
+from .loop import compile_loss, steps_of
 from .objectives import build_objective
 from .parts import PARTS, Part, Stopwatch, timed
 from .ranks import start_ranks
@@ -41,6 +41,7 @@ class StepCost:
         unit: `images` or `clips`.
         scenes: Number of scenes or videos that the batches were drawn from.
         precision: `fp32` or `bf16`.
+        compiled: Whether the loss was compiled; the first step, which compiles it, must not be a timed one.
         machine: Device, threads and torch.
         load_before: Programs that wanted a processor before the measurement; None where it is unknown.
         setup_seconds: Until the first step: rendering what the cache lacks, frozen features, fresh weights.
@@ -54,6 +55,7 @@ class StepCost:
     unit: str
     scenes: int
     precision: str
+    compiled: bool
     machine: str
     load_before: float | None
     setup_seconds: float
@@ -95,6 +97,7 @@ def step_cost(
     threads: int = 1,
     warmup: int = 2,
     repeats: int = 20,
+    compile_model: bool = False,
 ) -> StepCost:
     """Measure some steps of the training of a card, with fresh weights; nothing is written but the cache.
 
@@ -107,6 +110,7 @@ def step_cost(
         threads: Threads of torch.
         warmup: Steps that are not timed.
         repeats: Timed steps.
+        compile_model: Use `torch.compile`, as `train --compile` does.
 
     Raises:
         UsageError: The card has no recipe, or a name, an option or a field is wrong.
@@ -120,6 +124,8 @@ def step_cost(
     with fixed_arithmetic(threads):
         network = build_untrained(card, 0)
         objective = build_objective(network, card, get_task(recipe.task), recipe, 0, ranks, progress=True)
+        if compile_model:
+            compile_loss(network)
         step, setup = steps_of(network, objective, recipe, ranks), time.monotonic() - start
         # From the end of the warm-up on: before, the rate of learning is next to nothing.
         watches = [Stopwatch(ranks.device) for _ in range(warmup + repeats)]
@@ -134,6 +140,7 @@ def step_cost(
         "clips" if recipe.objective.get("kind") == "video" else "images",
         recipe.scenes.count,
         "bf16" if ranks.bf16 else "fp32",
+        compile_model,
         machine,
         load,
         setup,

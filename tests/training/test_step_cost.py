@@ -77,10 +77,10 @@ def test_time_inside_an_inner_part_counts_for_the_inner_one_only(monkeypatch: py
 
 def test_rates_from_the_parts() -> None:
     costs = dict.fromkeys(PARTS, PartCost(0.5, 0.1)) | {"preparation": PartCost(1.0, 0.1)}
-    cost = StepCost("m", {}, {"batch": 6}, "images", 4, "fp32", "here", None, 0.0, 2, costs)
+    cost = StepCost("m", {}, {"batch": 6}, "images", 4, "fp32", False, "here", None, 0.0, 2, costs)
     assert cost.rates == pytest.approx({"in_turn": 2.0, "prepared_aside": 3.0, "processor": 12.0})
     slow = StepCost(
-        "m", {}, {"batch": 6}, "images", 4, "fp32", "here", None, 0.0, 2, costs | {"preparation": PartCost(4, 4)}
+        "m", {}, {"batch": 6}, "images", 4, "fp32", False, "here", None, 0.0, 2, costs | {"preparation": PartCost(4, 4)}
     )
     assert slow.rates["prepared_aside"] == pytest.approx(1.5)  # the preparation is then what all the rest waits for
 
@@ -124,6 +124,16 @@ def test_slot_models_have_no_augmentation() -> None:
     assert "images per second" in done.stdout and "4 scenes" in done.stdout
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_loss_is_compiled_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda loss: compiled.append(loss) or loss)
+    for asked in ([], ["--compile"]):
+        done = profile("--model", "dias", "--train", "--repeats", 2, "--warmup", 0, "--limit", 4, *asked)
+        assert done.exit_code == 0, done.output
+        assert ("compiled" in done.stdout) == bool(compiled) == bool(asked)
+
+
 @pytest.mark.parametrize(("name", "scenes"), [("odis", 64), ("slotcontrast", 4), ("encoder-boxes", 64)])
 def test_few_scenes_are_rendered_for_a_measurement(name: str, scenes: int) -> None:
     card = get_card(name)
@@ -140,6 +150,7 @@ def test_few_scenes_are_rendered_for_a_measurement(name: str, scenes: int) -> No
         (("--model", "dias", "--train", "--batch", 2), "--batch: not with --train"),
         (("--model", "dias", "--limit", 2), "--limit: needs --train"),
         (("--model", "dias", "--set", "batch=2"), "--set: needs --train"),
+        (("--model", "dias", "--compile"), "--compile: needs --train"),
         (("--model", "grid", "--train"), "field 'train' is empty"),
         (("--model", "dias", "--train", "--set", "batch=no"), "field 'train.batch'"),
     ],
