@@ -113,6 +113,11 @@ def scene_boxes(background: Background, scenes: SceneSelection) -> ChunkedArray:
     return _growing(background, cache_root() / CACHE / "boxes" / scenes.key, kinds, scenes.count, produce)["boxes"]
 
 
+def finish_store(background: Background, scenes: SceneSelection) -> None:
+    """Wait until nobody renders into the store of these scenes any more."""
+    background.finish(str(data.open_scenes(scenes, scenes.split).folder))
+
+
 def _from_store(
     background: Background, scenes: SceneSelection, rows_of: Callable[[Sequence[Any]], Mapping[str, Tensor]]
 ) -> Callable[[Job, Keep], None]:
@@ -160,7 +165,9 @@ def _render_store(background: Background, store: Store[Any], count: int) -> Job:
 
         ensure_files(store.folder, files, render)
 
-    return background.start(work, len(files), order, f"rendering ahead, {store.variant}, files of {store.chunk} scenes")
+    return background.start(
+        work, len(files), order, f"rendering ahead, {store.variant}-r{store.revision}-{store.split}", store.chunk
+    )
 
 
 def _written(store: Store[Any], place: str, numbers: list[int]) -> list[str]:
@@ -301,4 +308,4 @@ class _Part:
 
 def _mark(row: np.ndarray) -> int:
     """Checksum of a row, and never 0, which stands where there is none."""
-    return zlib.crc32(np.ascontiguousarray(row)) + 1
+    return zlib.crc32(np.ascontiguousarray(row).data) + 1

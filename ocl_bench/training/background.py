@@ -35,8 +35,10 @@ class Stopped(Exception):
 class Job:
     """Units 0 .. `count` - 1, which a thread makes: first those that somebody waits for, then those of `order`."""
 
-    def __init__(self, work: Callable[[Job], None], count: int, order: Iterable[int], title: str, shown: bool) -> None:
-        self.count = count
+    def __init__(
+        self, work: Callable[[Job], None], count: int, order: Iterable[int], title: str, shown: bool, scenes: int = 1
+    ) -> None:
+        self.count, self._scenes = count, scenes
         self._work, self._order, self._asked = work, deque(order), deque[int]()
         self._done, self._taken = np.zeros(count, bool), np.zeros(count, bool)
         self._changed = threading.Condition()
@@ -71,7 +73,8 @@ class Job:
             self._taken[:] = self._done[:] = ~missing
             self._begun = True
             self._changed.notify_all()
-        bar = progress_bar(self._title, int(missing.sum()), self._shown and not is_watched(), "scenes")
+        total = int(missing.sum()) * self._scenes
+        bar = progress_bar(self._title, total, self._shown and not is_watched(), "scenes")
         self._advance = self._show.enter_context(bar)
 
     def take(self, most: int) -> list[int]:
@@ -99,7 +102,7 @@ class Job:
         with self._changed:
             self._done[units] = True
             self._changed.notify_all()
-        self._advance(len(units))
+        self._advance(len(units) * self._scenes)
 
     # What the training calls.
 
@@ -122,6 +125,11 @@ class Job:
                     raise Stopped
                 self._changed.wait()
 
+    def finish(self) -> None:
+        """Return when all units are made and the job has ended. Raises what stopped it before."""
+        self.wait(range(self.count))
+        self._thread.join()
+
     def stop(self) -> None:
         """Take no further unit, and end when those that were begun are made."""
         with self._changed:
@@ -134,7 +142,8 @@ class Job:
     def note(self) -> str:
         """How far the job is, in words; empty when it has ended or shows nothing."""
         running = self._shown and self._begun and self._thread.is_alive()
-        return f"{self._title}: {int(self._done.sum())} of {self.count}" if running else ""
+        done, total = int(self._done.sum()) * self._scenes, self.count * self._scenes
+        return f"{self._title}: {done} of {total} scenes" if running else ""
 
 
 class Background:
@@ -155,7 +164,9 @@ class Background:
         """Numbers of `count` samples in the order in which the first epoch of the training needs them."""
         return sample_indices(self.seed, 0, count, count)
 
-    def start(self, work: Callable[[Job], None], count: int, order: Iterable[int], title: str = "") -> Job:
+    def start(
+        self, work: Callable[[Job], None], count: int, order: Iterable[int], title: str = "", scenes: int = 1
+    ) -> Job:
         """Start a job.
 
         Args:
@@ -163,8 +174,9 @@ class Background:
             count: Number of units.
             order: Units in the order in which they are needed.
             title: What is done, to show how far it is; empty shows nothing.
+            scenes: Scenes in a unit.
         """
-        job = Job(work, count, order, title, self.shown)
+        job = Job(work, count, order, title, self.shown, scenes)
         self._jobs.append(job)
         return job
 
@@ -174,6 +186,11 @@ class Background:
             if name not in self._named:
                 self._named[name] = start()
             return self._named[name]
+
+    def finish(self, name: str) -> None:
+        """Wait for the end of the job of this name, if there is one. Raises what stopped it."""
+        if name in self._named:
+            self._named[name].finish()
 
     def note(self) -> str:
         """How far the jobs are, in words; empty when there is nothing to say."""
@@ -202,7 +219,7 @@ def in_processes(
         UsageError: A process has died.
     """
     with _processes(make, processors()) as idle:
-        running: dict[Any, list[int]] = {}
+        running: dict[Connection, list[int]] = {}
         while True:
             job.take(0)  # raises Stopped, whatever the processes do
             while idle and (units := job.take(group)):
@@ -211,13 +228,14 @@ def in_processes(
                 running[idle.pop()] = units
             if not running:
                 return
-            for process in connection.wait(list(running), _GLANCE):
+            answered = connection.wait(list(running), _GLANCE)
+            for process in [process for process in running if process in answered]:
                 with _death_named():
-                    made, error = process.recv()  # type: ignore[union-attr]
+                    made, error = process.recv()
                 if error is not None:
                     raise error
                 keep(running.pop(process), made)
-                idle.append(process)  # type: ignore[arg-type]
+                idle.append(process)
 
 
 @contextmanager
@@ -276,7 +294,6 @@ def _serve(make: Callable[[list[int]], Any], training: Connection) -> None:
         except EOFError:
             return
         try:
-            answer = make(units), None
-        except Exception as error:  # it is raised in the training
-            answer = None, error
-        training.send(answer)
+            training.send((make(units), None))
+        except Exception as error:
+            training.send((None, error))  # it is raised in the training

@@ -162,16 +162,16 @@ def _scenes(context: BuildContext) -> TrainingScenes:
 
 
 def _encoder_objective(context: BuildContext) -> EncoderObjective:
-    scenes, options = _scenes(context), context.options(EncoderOptions)
+    options, encoder = context.options(EncoderOptions), None
     if options.kind == "boxes":
         context.require_boxes()
-    clustered = None
     if options.kind == "segments":
         encoder = _trained_model(context, "encoder", options.encoder, options.encoder_checkpoint)
         if not isinstance(encoder, Encoder):
             raise UsageError(f"field 'train.objective.encoder': {options.encoder} is no encoder of tokens")
         encoder = encoder.to(context.ranks.device).eval()
-        clustered = _frozen_features(context, encoder, scenes)
+    scenes = _scenes(context)
+    clustered = None if encoder is None else _frozen_features(context, encoder, scenes)
     validator = partial(validate_encoder, task=context.task, limit=context.recipe.validate_limit, device=context.device)
     ranks, batch = context.ranks, context.recipe.batch
     return EncoderObjective(scenes, options, context.seed, batch, validator, ranks.gather, clustered)

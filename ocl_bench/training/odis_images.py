@@ -186,7 +186,12 @@ def images_of_scenes(
     bank: Sequence[Sample] = ()
     queries: Sequence[Sample] = ()
     if scenes.variant == "salient":
-        samples = partial(salient_samples, scenes, progress=False)
+
+        def samples(numbers: range) -> list[Sample]:
+            if background is not None:
+                ahead.finish_store(background, scenes)
+            return salient_samples(scenes, numbers, progress=False)
+
         bank = Later(partial(samples, range(min(options.bank, scenes.count))))
         queries = Later(partial(samples, range(scenes.count, scenes.count + held_out)))
     elif scenes.variant == "things":

@@ -115,12 +115,11 @@ def train(
     settings = {"model": card.name, "options": card.options, "seed": seed, "recipe": recipe.model_dump(mode="json")}
     # Several ranks prepare all data first: one of them renders, the others read what is complete.
     ahead = Background(seed, progress) if ranks.size == 1 and os.name == "posix" else None
+    shared: dict[str, Any] = {"seed": seed, "ranks": ranks, "progress": progress}
     with lost_ranks_named(ranks, out), lock, tracked(tracker, settings) as summary, ahead or nullcontext():
         start = time.monotonic()
         model = build_untrained(card, seed)
-        objective = build_objective(
-            model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root, background=ahead
-        )
+        objective = build_objective(model, card, spec, recipe, **shared, data_root=data_root, background=ahead)
         data = getattr(objective, "note", "") or recipe.scenes.note
         prepared = time.monotonic() - start
         if ranks.main and prepared > _WORTH_SAYING:
@@ -129,17 +128,15 @@ def train(
             model,
             objective,
             recipe,
-            seed=seed,
             out=out,
-            ranks=ranks,
             identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
             minutes=None if minutes is None else max(0.0, minutes - prepared / 60),
             resume=resume,
             compile_model=compile_model,
-            progress=progress,
             tracker=tracker,
             begun=start,
             note=ahead.note if ahead else str,
+            **shared,
         )
         record = _record(card, spec, recipe, seed, ranks, trained, data)
         summary |= record["numbers"]

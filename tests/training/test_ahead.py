@@ -18,6 +18,7 @@ from ocl_bench.core.errors import UsageError
 from ocl_bench.models.encoder import Encoder
 from ocl_bench.training import ahead, background, data, objectives, run
 from ocl_bench.training.background import Background, Job, Stopped, in_processes
+from ocl_bench.training.held_out import Later
 from ocl_bench.training.recipe import SceneSelection
 
 SCENES = SceneSelection(count=10)
@@ -207,6 +208,7 @@ def test_scenes_with_classes_are_those_of_data_prepared_before(variant, tmp_path
         assert images.images[[17, 3]].shape[0] == 2 and boxes[[5]].shape == (1, 16, 4)
         for array in (images.images, images.sizes, boxes):
             array.wait(range(20))
+        ahead.finish_store(jobs, chosen)
     found = files(tmp_path / "cache")
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "other"))
     data.padded_scenes(chosen, progress=False)
@@ -234,6 +236,13 @@ def test_a_training_is_the_same_whether_its_cache_is_empty_or_full(painter, tmp_
     assert len(painter.made) == 12 and records[0]["sha256"] == records[1]["sha256"]
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("empty", "full")]
     assert logs[0] == logs[1] and len(logs[0].splitlines()) == 5
+
+
+def test_samples_of_a_validation_are_made_when_it_comes():
+    made = []
+    samples = Later(lambda: made.append("once") or ["a", "b"])
+    assert made == []
+    assert (len(samples), samples[1], list(samples), made) == (2, "b", ["a", "b"], ["once"])
 
 
 def test_a_revision_that_is_gone_is_refused_before_the_first_step():
