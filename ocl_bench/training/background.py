@@ -131,10 +131,13 @@ class Job:
         self._thread.join()
 
     def stop(self) -> None:
-        """Take no further unit, and end when those that were begun are made."""
+        """Take no further unit, and wait for nothing."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def join(self) -> None:
+        """Return when a stopped job has ended."""
         if self._begun:  # otherwise it may wait for another process, and does nothing afterwards
             self._thread.join()
 
@@ -200,8 +203,10 @@ class Background:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for job in self._jobs:
+        for job in self._jobs:  # all of them before one is waited for: they wait for each other
             job.stop()
+        for job in self._jobs:
+            job.join()
 
 
 def in_processes(
