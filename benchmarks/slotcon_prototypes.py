@@ -21,7 +21,7 @@ from ocl_bench.data.transforms import prepare
 from ocl_bench.models.checkpoints.names import load_weights
 from ocl_bench.models.layers.normalisation import normalise
 from ocl_bench.models.slotcon import build, group
-from ocl_bench.training.data import held_out_scenes
+from ocl_bench.training.held_out import held_out_scenes
 from ocl_bench.training.recipe import Recipe
 from ocl_bench.training.slotcon_objective import STAND_IN_CLASSES, WINNER
 

@@ -35,7 +35,8 @@ from ..data.scenes.store import Store
 from ..data.stand_ins.layouts import ensure_scenes
 from ..data.transforms import prepare
 from .checkpoint import state_sha256
-from .data import CACHE, hold_out, open_array, open_scenes, reader_pool, save_array, track
+from .data import CACHE, open_array, open_scenes, reader_pool, save_array, track
+from .held_out import hold_out
 from .recipe import Recipe
 
 MOVING = ("motion", "collisions", "contacts")

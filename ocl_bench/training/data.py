@@ -23,8 +23,6 @@ from ..core.files import check_regular, write_atomically
 from ..core.log import progress_bar
 from ..core.paths import cache_root
 from ..core.processors import processors
-from ..core.types import Sample, Truth
-from ..data.base import OpenData, subset
 from ..data.rendered import ensure_files
 from ..data.scenes.salient import SIZE as SALIENT_SIZE
 from ..data.scenes.store import SIZE, open_store
@@ -55,16 +53,22 @@ READER_THREADS = 4
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """N rows in memory maps of `CHUNK` rows each. `array[indices]` copies the chosen rows."""
+    """N rows in memory maps of `CHUNK` rows each. `array[indices]` copies the chosen rows.
+
+    wait: returns when these rows are there; None where all of them are.
+    """
 
     chunks: tuple[np.ndarray, ...]
     count: int
+    wait: Callable[[Sequence[int] | np.ndarray], None] | None = None
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Rows (n, ...) in the order of `indices`."""
+        if self.wait is not None:
+            self.wait(indices)
         rows = [self.chunks[int(i) // CHUNK][int(i) % CHUNK] for i in indices]
         return torch.from_numpy(np.stack(rows))
 
@@ -106,27 +110,32 @@ def training_scenes(scenes: SceneSelection, *, workers: int | None = None, progr
         _in_parallel(make, missing, workers, f"rendering {scenes.key}" if progress else "")
 
     try:
-        _ensure_chunks(folder, ("images", "labels"), scenes.count, render)
+        ensure_chunks(folder, ("images", "labels"), scenes.count, render)
     except ValueError as error:
         raise UsageError(f"field 'train.scenes': {error}") from error
     return TrainingScenes(
-        images=_open_chunks(folder, "images", scenes.count),
-        labels=_open_chunks(folder, "labels", scenes.count),
+        images=open_chunks(folder, "images", scenes.count),
+        labels=open_chunks(folder, "labels", scenes.count),
         key=scenes.key,
     )
 
 
 def _render_chunk(folder: str, variant: str, revision: int, split: str, chunk: int) -> None:
     """Render one chunk and store it."""
+    images, labels = render_rows(variant, revision, split, range(chunk * CHUNK, (chunk + 1) * CHUNK))
+    save_chunk(Path(folder), "images", chunk, images)
+    save_chunk(Path(folder), "labels", chunk, labels)
+
+
+def render_rows(variant: str, revision: int, split: str, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images and labels of `TrainingScenes` of these scenes. The process goes on with one thread of torch."""
     from ..data.scenes import render  # loads the ray caster only when something has to be rendered
 
     torch.set_num_threads(1)  # the processes already use all cores
-    indices = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
     margin = (RENDERED - CROPPED) // 2
     crop = slice(margin, margin + CROPPED)
-    rendered = render(variant, revision, split, indices, size=RENDERED, windows=[(crop, crop)] * CHUNK)
-    _save_chunk(Path(folder), "images", chunk, rendered.image[:, :, crop, crop])
-    _save_chunk(Path(folder), "labels", chunk, rendered.labels[:, crop, crop])
+    rendered = render(variant, revision, split, list(indices), size=RENDERED, windows=[(crop, crop)] * len(indices))
+    return rendered.image[:, :, crop, crop], rendered.labels[:, crop, crop]
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ def padded_scenes(scenes: SceneSelection, *, progress: bool = True) -> PaddedIma
     folder = cache_root() / CACHE / "images" / scenes.key
     pad = partial(_pad_chunk, folder, SIDES[scenes.variant])
     chunks_of_scenes(scenes, folder, ("images", "sizes"), pad, progress=progress)
-    images, sizes = (_open_chunks(folder, kind, scenes.count) for kind in ("images", "sizes"))
+    images, sizes = (open_chunks(folder, kind, scenes.count) for kind in ("images", "sizes"))
     return PaddedImages(images, sizes, scenes.key)
 
 
@@ -177,10 +186,10 @@ def scene_boxes(scenes: SceneSelection, *, progress: bool = True) -> ChunkedArra
         def make(missing: list[int]) -> None:
             for chunk in missing:
                 maps = torch.from_numpy(np.array(labels.chunks[chunk]))
-                _save_chunk(folder, "boxes", chunk, object_boxes(maps, MOST_OBJECTS))
+                save_chunk(folder, "boxes", chunk, object_boxes(maps, MOST_OBJECTS))
 
-        _ensure_chunks(folder, ("boxes",), scenes.count, make)
-    return _open_chunks(folder, "boxes", scenes.count)
+        ensure_chunks(folder, ("boxes",), scenes.count, make)
+    return open_chunks(folder, "boxes", scenes.count)
 
 
 def chunks_of_scenes(
@@ -210,30 +219,7 @@ def chunks_of_scenes(
             if len(rendered) == CHUNK and index // CHUNK in missing:
                 save(index // CHUNK, rendered)
 
-    _ensure_chunks(folder, kinds, scenes.count, make)
-
-
-def held_out_scenes(scenes: SceneSelection, count: int, *, progress: bool = True) -> list[Sample]:
-    """Scenes of the same variant from split `val`. Neither training nor evaluation uses this split."""
-    store = ensure_scenes(open_scenes(scenes, "val"), count, progress=progress)
-    return [
-        Sample(f"val-{i}", scene.image, Truth(scene.objects.astype(np.int16), classes=scene.semantic.astype(np.int16)))
-        for i, scene in enumerate(store)
-    ]
-
-
-def hold_out(data: OpenData, split: str, count: int) -> tuple[OpenData, OpenData]:
-    """Split the data of a training split into training data and `count` validation samples, evenly spread.
-
-    Raises:
-        UsageError: No sample would be left to train on.
-    """
-    if len(data) <= count:
-        raise UsageError(
-            f"{data.root}: split {split} has {len(data)} samples, {count} are held out; lower `validate_limit`"
-        )
-    held = [position * len(data) // count for position in range(count)]
-    return subset(data, sorted(set(range(len(data))) - set(held))), subset(data, held)
+    ensure_chunks(folder, kinds, scenes.count, make)
 
 
 def open_scenes(scenes: SceneSelection, split: str) -> Any:
@@ -246,16 +232,26 @@ def open_scenes(scenes: SceneSelection, split: str) -> Any:
 
 def _pad_chunk(folder: Path, side: int, chunk: int, scenes: Sequence[Any]) -> None:
     """Pad the images of one chunk and store them."""
+    for kind, rows in padded_rows(side, scenes).items():
+        save_chunk(folder, kind, chunk, rows)
+
+
+def padded_rows(side: int, scenes: Sequence[Any]) -> dict[str, Tensor]:
+    """Images and sizes of `PaddedImages` of these scenes."""
     padded = np.zeros((len(scenes), 3, side, side), dtype=np.uint8)
     for row, scene in zip(padded, scenes, strict=True):
         row[:, : scene.image.shape[0], : scene.image.shape[1]] = scene.image.transpose(2, 0, 1)
-    _save_chunk(folder, "images", chunk, torch.from_numpy(padded))
     sizes = np.array([scene.image.shape[:2] for scene in scenes], dtype=np.int64)
-    _save_chunk(folder, "sizes", chunk, torch.from_numpy(sizes))
+    return {"images": torch.from_numpy(padded), "sizes": torch.from_numpy(sizes)}
 
 
 def _box_chunk(folder: Path, chunk: int, scenes: Sequence[Any]) -> None:
-    """Store the boxes of one chunk: those of the scene where it has boxes, otherwise those of its objects' pixels."""
+    """Store the boxes of one chunk."""
+    save_chunk(folder, "boxes", chunk, box_rows(scenes))
+
+
+def box_rows(scenes: Sequence[Any]) -> Tensor:
+    """Rows of `scene_boxes`: boxes of the scene where it has boxes, otherwise those of its objects' pixels."""
     rows = torch.full((len(scenes), MOST_OBJECTS, 4), float("nan"))
     for row, scene in zip(rows, scenes, strict=True):
         if hasattr(scene, "boxes"):
@@ -263,7 +259,7 @@ def _box_chunk(folder: Path, chunk: int, scenes: Sequence[Any]) -> None:
             row[: len(boxes)] = boxes
         else:
             row.copy_(object_boxes(torch.from_numpy(scene.objects)[None].int(), MOST_OBJECTS)[0])
-    _save_chunk(folder, "boxes", chunk, rows)
+    return rows
 
 
 def frozen_features(
@@ -285,17 +281,27 @@ def frozen_features(
         flip: Encode the mirrored images instead.
         progress: Draw a progress bar.
     """
-    folder = cache_root() / CACHE / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
+    folder = features_folder(encoder_key, scenes, flip)
 
     def make(missing: list[int]) -> None:
         for chunk in track(missing, "encoding scenes" if progress else ""):
-            images = torch.from_numpy(np.array(scenes.images.chunks[chunk])).to(device).float() / 255
-            with torch.no_grad():
-                features = encode(images.flip(-1) if flip else images)
-            _save_chunk(folder, "features", chunk, features.flatten(2).transpose(1, 2).half())
+            images = torch.from_numpy(np.array(scenes.images.chunks[chunk]))
+            save_chunk(folder, "features", chunk, feature_rows(encode, images, device, flip))
 
-    _ensure_chunks(folder, ("features",), len(scenes), make)
-    return _open_chunks(folder, "features", len(scenes))
+    ensure_chunks(folder, ("features",), len(scenes), make)
+    return open_chunks(folder, "features", len(scenes))
+
+
+def features_folder(encoder_key: str, scenes: TrainingScenes, flip: bool) -> Path:
+    """Folder of the features that an encoder has of these scenes, or of the mirrored ones."""
+    return cache_root() / CACHE / "features" / encoder_key[:16] / (scenes.key + ("-flipped" if flip else ""))
+
+
+def feature_rows(encode: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, flip: bool) -> Tensor:
+    """Rows (B, P, D) of `frozen_features` of images (B, 3, H, W) uint8."""
+    pixels = images.to(device).float() / 255
+    with torch.no_grad():
+        return encode(pixels.flip(-1) if flip else pixels).flatten(2).transpose(1, 2).half()
 
 
 def object_boxes(labels: Tensor, most: int) -> Tensor:
@@ -320,21 +326,23 @@ def object_boxes(labels: Tensor, most: int) -> Tensor:
     return boxes.masked_fill(~columns.any(2, keepdim=True), float("nan"))
 
 
-def _chunk_path(folder: Path, kind: str, chunk: int) -> Path:
+def chunk_path(folder: Path, kind: str, chunk: int) -> Path:
+    """File of one chunk of an array."""
     return folder / f"{kind}-{chunk:06d}.npy"
 
 
-def _ensure_chunks(folder: Path, kinds: Sequence[str], count: int, make: Callable[[list[int]], None]) -> None:
+def ensure_chunks(folder: Path, kinds: Sequence[str], count: int, make: Callable[[list[int]], None]) -> None:
     """Call `make` with the numbers of those chunks of `count` rows that are not in the cache as they were written."""
     numbers = range(-(-count // CHUNK))
-    chunks = {_chunk_path(folder, kind, number).name: number for number in numbers for kind in kinds}
+    chunks = {chunk_path(folder, kind, number).name: number for number in numbers for kind in kinds}
     ensure_files(folder, chunks, lambda names: make(sorted({chunks[name] for name in names})))
 
 
-def _save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
+def save_chunk(folder: Path, kind: str, chunk: int, rows: Tensor) -> None:
+    """Write one chunk of an array."""
     array = np.ascontiguousarray(rows.cpu().numpy())
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(_chunk_path(folder, kind, chunk), partial(save_array, array))
+    write_atomically(chunk_path(folder, kind, chunk), partial(save_array, array))
 
 
 def save_array(array: np.ndarray, path: Path) -> None:
@@ -343,8 +351,9 @@ def save_array(array: np.ndarray, path: Path) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def _open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
-    chunks = (open_array(_chunk_path(folder, kind, chunk)) for chunk in range(-(-count // CHUNK)))
+def open_chunks(folder: Path, kind: str, count: int) -> ChunkedArray:
+    """The array whose chunks are all there."""
+    chunks = (open_array(chunk_path(folder, kind, chunk)) for chunk in range(-(-count // CHUNK)))
     return ChunkedArray(tuple(chunks), count)
 
 

@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..core.errors import UsageError
 from ..core.log import logger
 from ..core.schedules import cosine, learning_rate
 from ..core.trackers import Tracker
+from .batches import Batches
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .lars import LARS
 from .log_file import LogFile
@@ -109,6 +109,8 @@ def fit(
     compile_model: bool = False,
     progress: bool = True,
     tracker: Tracker | None = None,
+    begun: float | None = None,
+    note: Callable[[], str] = str,
 ) -> TrainingOutcome:
     """Train a model up to `recipe.steps` and write `last.pt` and `log.jsonl` into `out`.
 
@@ -125,6 +127,8 @@ def fit(
         compile_model: Use `torch.compile`.
         progress: Draw a progress bar.
         tracker: Gets the numbers of the log, too; it is started already.
+        begun: When the preparation began, by `time.monotonic`: the log says how long the first step took to come.
+        note: Says what is done in the background, for the progress bar.
 
     Raises:
         UsageError: `last.pt` belongs to another recipe, seed or identity, the batch cannot be split evenly over the
@@ -148,8 +152,8 @@ def fit(
     deadline = None if minutes is None else state.started + 60 * minutes
     saved, stop, stopped_by = state.step, False, 0
     with (
-        training_progress(recipe.steps, state.step, progress and ranks.main) as show,
-        _Batches(objective, state.step) as batches,
+        training_progress(recipe.steps, state.step, progress and ranks.main, begun, note) as show,
+        Batches(objective.batch, state.step) as batches,
         _interrupts(ranks.size == 1) as interrupted,
     ):
         while state.step < recipe.steps and not stop:
@@ -373,26 +377,3 @@ def compile_loss(model: nn.Module) -> None:
             setattr(model, name, torch.compile(function))
             return
     model.compile()
-
-
-class _Batches:
-    """Prepares the next batch in a thread while the model is trained on the current one."""
-
-    def __init__(self, objective: Objective, first: int) -> None:
-        self.objective, self.step = objective, first
-        self.pool = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> _Batches:
-        self.next = self.pool.submit(self.objective.batch, self.step)
-        return self
-
-    def take(self, end: int) -> dict[str, Any]:
-        """The batch of the current step. Starts to prepare the next one unless the training ends at it."""
-        inputs = self.next.result()
-        self.step += 1
-        if self.step < end:
-            self.next = self.pool.submit(self.objective.batch, self.step)
-        return inputs
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)

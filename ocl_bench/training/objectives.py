@@ -22,6 +22,8 @@ from ..models.layers.smooth_initialisation import SmoothGaussian
 from ..models.loading import get_model
 from ..models.slotcontrast import SlotContrast
 from ..models.slotmatch import SlotMatch
+from . import ahead
+from .background import Background
 from .checkpoint import state_sha256
 from .clips import (
     MOVING,
@@ -37,16 +39,14 @@ from .data import (
     ChunkedArray,
     TrainingScenes,
     frozen_features,
-    held_out_scenes,
-    hold_out,
-    padded_scenes,
     training_scenes,
 )
 from .dias_objective import SlotObjective, SlotOptions
 from .encoder_objectives import EncoderObjective, EncoderOptions
+from .held_out import Later, held_out_scenes, hold_out
 from .loop import Objective
 from .neighbours import validate_neighbours
-from .odis_images import images_of_reader, images_of_scenes
+from .odis_images import images_of_reader, images_of_scenes, scenes_and_boxes
 from .odis_objective import OdisObjective, OdisOptions
 from .ranks import Ranks
 from .recipe import Recipe
@@ -69,6 +69,7 @@ class BuildContext:
         ranks: Device and processes.
         progress: Whether the user wants progress bars.
         data_root: Folder with the images or videos of the task, if it is not the default one.
+        background: Renders and encodes scenes while the model is trained; None does so before.
     """
 
     model: Any
@@ -79,6 +80,7 @@ class BuildContext:
     ranks: Ranks
     progress: bool = True
     data_root: Path | None = None
+    background: Background | None = None
 
     @property
     def shown(self) -> bool:
@@ -118,10 +120,12 @@ def build_objective(
     *,
     progress: bool = True,
     data_root: Path | str | None = None,
+    background: Background | None = None,
 ) -> Objective:
     """Build the objective that `train.objective.kind` names.
 
-    Missing scenes are rendered and encoded on the first rank of each machine while its other ranks wait.
+    Missing scenes are rendered and encoded in the background. Without one, or where there are few, this is done at
+    once, on the first rank of each machine while its other ranks wait.
 
     Args:
         model: Model with fresh weights. The weights of its frozen encoder are loaded into it.
@@ -132,6 +136,7 @@ def build_objective(
         ranks: Device and processes.
         progress: Draw progress bars.
         data_root: Folder with the data of the task; only for the kinds `slotcon`, `odis` and `video`.
+        background: Renders and encodes scenes.
 
     Raises:
         UsageError: An option is wrong, weights or data are missing, or the objective reads boxes although the card
@@ -143,26 +148,30 @@ def build_objective(
     if data_root is not None and kind not in ("slotcon", "odis", "video"):
         raise UsageError(f"--data-root {data_root}: model {card.name} is trained on rendered scenes only")
     root = Path(data_root) if data_root is not None else None
-    return _BUILDERS[kind](BuildContext(model, card, task, recipe, seed, ranks, progress, root))
+    if recipe.scenes.count <= ahead.FEW:
+        background = None
+    return _BUILDERS[kind](BuildContext(model, card, task, recipe, seed, ranks, progress, root, background))
 
 
 def _scenes(context: BuildContext) -> TrainingScenes:
     """Open the rendered scenes of the recipe."""
+    if context.background is not None:
+        return ahead.training_scenes(context.background, context.recipe.scenes)
     with context.ranks.state.local_main_process_first():
         return training_scenes(context.recipe.scenes, progress=context.shown)
 
 
 def _encoder_objective(context: BuildContext) -> EncoderObjective:
-    scenes, options = _scenes(context), context.options(EncoderOptions)
+    options, encoder = context.options(EncoderOptions), None
     if options.kind == "boxes":
         context.require_boxes()
-    clustered = None
     if options.kind == "segments":
         encoder = _trained_model(context, "encoder", options.encoder, options.encoder_checkpoint)
         if not isinstance(encoder, Encoder):
             raise UsageError(f"field 'train.objective.encoder': {options.encoder} is no encoder of tokens")
         encoder = encoder.to(context.ranks.device).eval()
-        clustered = _frozen_features(context, encoder, scenes)
+    scenes = _scenes(context)
+    clustered = None if encoder is None else _frozen_features(context, encoder, scenes)
     validator = partial(validate_encoder, task=context.task, limit=context.recipe.validate_limit, device=context.device)
     ranks, batch = context.ranks, context.recipe.batch
     return EncoderObjective(scenes, options, context.seed, batch, validator, ranks.gather, clustered)
@@ -173,6 +182,8 @@ def _frozen_features(
 ) -> ChunkedArray:
     """Tokens of the training scenes, or of their mirrored images, by a frozen encoder."""
     key, device = state_sha256(encoder), context.ranks.device
+    if context.background is not None:
+        return ahead.frozen_features(context.background, encoder, scenes, key, device=device, flip=flip)
     with context.ranks.state.local_main_process_first():
         return frozen_features(encoder, scenes, key, device=device, flip=flip, progress=context.shown)
 
@@ -256,9 +267,10 @@ def _slotcon_objective(context: BuildContext) -> SlotConObjective:
     source: SceneSource | ReaderSource
     with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            source, note = SceneSource(padded_scenes(recipe.scenes, progress=context.shown)), recipe.scenes.note
+            images, _ = scenes_and_boxes(recipe.scenes, context.background, boxes=False, progress=context.shown)
+            source, note = SceneSource(images), recipe.scenes.note
             if recipe.scenes.variant == "things":  # only these scenes have class maps to validate on
-                held_out = held_out_scenes(recipe.scenes, recipe.validate_limit, progress=context.shown)
+                held_out = Later(partial(held_out_scenes, recipe.scenes, recipe.validate_limit, progress=False))
         else:
             data = open_data(task, data_root=context.data_root, split=options.split, progress=context.shown)
             train_data, held_out_data = hold_out(data, options.split, recipe.validate_limit)
@@ -278,7 +290,7 @@ def _odis_objective(context: BuildContext) -> OdisObjective:
         context.require_boxes()
     with context.ranks.state.local_main_process_first():
         if options.images == "scenes":
-            images = images_of_scenes(recipe, options, progress=context.shown)
+            images = images_of_scenes(recipe, options, context.background, progress=context.shown)
         else:
             images = images_of_reader(context.task, recipe, options, context.data_root, progress=context.shown)
     if context.ranks.size > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,19 @@ from ..data.base import OpenData
 from ..data.readers.imagenet_boxes import open_table
 from ..data.scenes.store import open_store
 from ..data.stand_ins.layouts import ensure_scenes
+from . import ahead
+from .background import Background
 from .crops import pillow_crop
 from .data import (
+    SIDES,
     ChunkedArray,
     PaddedImages,
-    held_out_scenes,
-    hold_out,
     object_boxes,
     padded_scenes,
     reader_pool,
     scene_boxes,
 )
+from .held_out import Later, held_out_scenes, hold_out
 from .object_crops import CropOptions, ObjectCrops, draw_object_crops
 from .odis_objective import OdisOptions, OdisSource
 from .recipe import Recipe, SceneSelection
@@ -149,7 +152,26 @@ class OdisImages:
     note: str
 
 
-def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) -> OdisImages:
+def scenes_and_boxes(
+    scenes: SceneSelection, background: Background | None, *, boxes: bool, progress: bool
+) -> tuple[PaddedImages, ChunkedArray | None]:
+    """Images of training scenes, and if wanted the boxes of all objects.
+
+    Args:
+        scenes: Which scenes.
+        background: Renders scenes with classes while the model is trained. Without it, and other scenes, at once.
+        boxes: Give boxes.
+        progress: Draw progress bars for what is rendered at once.
+    """
+    if background is None or scenes.variant not in SIDES:
+        images = padded_scenes(scenes, progress=progress)
+        return images, scene_boxes(scenes, progress=progress) if boxes else None
+    return ahead.padded_scenes(background, scenes), ahead.scene_boxes(background, scenes) if boxes else None
+
+
+def images_of_scenes(
+    recipe: Recipe, options: OdisOptions, background: Background | None, *, progress: bool
+) -> OdisImages:
     """Rendered scenes to train and validate on.
 
     Scenes with a salient object are validated on the scenes that follow the last training scene.
@@ -160,15 +182,20 @@ def images_of_scenes(recipe: Recipe, options: OdisOptions, *, progress: bool) ->
     if options.boxes_file is not None:
         raise UsageError("field 'train.objective.boxes_file': scenes have their own boxes; set objective.images=reader")
     scenes, held_out = recipe.scenes, recipe.validate_limit
-    boxes = scene_boxes(scenes, progress=progress) if options.boxes else None
-    source = BoxedScenes(padded_scenes(scenes, progress=progress), boxes)
+    source = BoxedScenes(*scenes_and_boxes(scenes, background, boxes=options.boxes, progress=progress))
     bank: Sequence[Sample] = ()
     queries: Sequence[Sample] = ()
     if scenes.variant == "salient":
-        bank = salient_samples(scenes, range(min(options.bank, scenes.count)), progress=progress)
-        queries = salient_samples(scenes, range(scenes.count, scenes.count + held_out), progress=progress)
+
+        def samples(numbers: range) -> list[Sample]:
+            if background is not None:
+                ahead.finish_store(background, scenes)
+            return salient_samples(scenes, numbers, progress=False)
+
+        bank = Later(partial(samples, range(min(options.bank, scenes.count))))
+        queries = Later(partial(samples, range(scenes.count, scenes.count + held_out)))
     elif scenes.variant == "things":
-        queries = held_out_scenes(scenes, held_out, progress=progress)
+        queries = Later(partial(held_out_scenes, scenes, held_out, progress=False))
     return OdisImages(source, bank, queries, scenes.note + (", boxes of all objects" if options.boxes else ""))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import platform
 import time
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from ..core.trackers import find_tracker, tracked
 from ..models.declared import check_training_seed
 from ..models.options import check_sizes
 from ..results.provenance import git_state
+from .background import Background
 from .checkpoint import export_weights
 from .follow_up import flags, next_command, resume_command
 from .loop import TrainingOutcome, fit
@@ -111,10 +113,13 @@ def train(
     lock = locked(out / ".lock", busy, wait=False) if ranks.main else nullcontext()
     tracker = make_tracker(f"{card.name}-seed{seed}", out) if ranks.main else find_tracker(None)("", out)
     settings = {"model": card.name, "options": card.options, "seed": seed, "recipe": recipe.model_dump(mode="json")}
-    with lost_ranks_named(ranks, out), lock, tracked(tracker, settings) as summary:
+    # Several ranks prepare all data first: one of them renders, the others read what is complete.
+    ahead = Background(seed, progress) if ranks.size == 1 and os.name == "posix" else None
+    shared: dict[str, Any] = {"seed": seed, "ranks": ranks, "progress": progress}
+    with lost_ranks_named(ranks, out), lock, tracked(tracker, settings) as summary, ahead or nullcontext():
         start = time.monotonic()
         model = build_untrained(card, seed)
-        objective = build_objective(model, card, spec, recipe, seed, ranks, progress=progress, data_root=data_root)
+        objective = build_objective(model, card, spec, recipe, **shared, data_root=data_root, background=ahead)
         data = getattr(objective, "note", "") or recipe.scenes.note
         prepared = time.monotonic() - start
         if ranks.main and prepared > _WORTH_SAYING:
@@ -123,24 +128,22 @@ def train(
             model,
             objective,
             recipe,
-            seed=seed,
             out=out,
-            ranks=ranks,
             identity={"model": card.name, "options": card.options, **getattr(objective, "identity", {})},
             minutes=None if minutes is None else max(0.0, minutes - prepared / 60),
             resume=resume,
             compile_model=compile_model,
-            progress=progress,
             tracker=tracker,
+            begun=start,
+            note=ahead.note if ahead else str,
+            **shared,
         )
         record = _record(card, spec, recipe, seed, ranks, trained, data)
         summary |= record["numbers"]
         weights = out / f"{card.name}.safetensors"
         if ranks.main:
             record["sha256"] = export_weights(model, weights)
-            text = json.dumps(record, indent=2) + "\n"
-            write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
-            draw_curves(out, f"{card.name}, seed {seed}")
+            _write_record(out, record)
     if trained.finished:
         command = next_command(card, spec.name, weights, options or {})
     else:
@@ -187,6 +190,13 @@ def _record(
         "numbers": {f"val_{name}": round(value, 5) for name, value in trained.numbers.items()},
         "validation": {"task": task.name, "split": "val", "limit": recipe.validate_limit},
     }
+
+
+def _write_record(out: Path, record: dict[str, Any]) -> None:
+    """Write `training.json` and `curves.png`."""
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomically(out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+    draw_curves(out, f"{record['model']}, seed {record['seed']}")
 
 
 def describe_machine(ranks: Ranks) -> str:

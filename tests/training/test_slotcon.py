@@ -28,6 +28,7 @@ from ocl_bench.metrics import semantic
 from ocl_bench.models.loading import get_model
 from ocl_bench.models.slotcon import group, presence
 from ocl_bench.training import data, run
+from ocl_bench.training.held_out import held_out_scenes
 from ocl_bench.training.recipe import Recipe, SceneSelection, read_recipe
 from ocl_bench.training.slotcon_objective import ReaderSource, SlotConOptions, validate_vocabulary
 
@@ -315,7 +316,7 @@ def test_scenes_with_and_without_classes_are_padded(card):
         assert image.shape == (height, width, 3)
         stored = padded.images[[index]][0].permute(1, 2, 0).numpy()
         assert (stored[:height, :width] == image).all() and not stored[height:].any() and not stored[:, width:].any()
-    held_out = data.held_out_scenes(SceneSelection(variant="things", count=20), 3, progress=False)
+    held_out = held_out_scenes(SceneSelection(variant="things", count=20), 3, progress=False)
     assert (held_out[2].image == classed_scene(102).image).all() and held_out[2].truth.classes.max() < 27
 
 

@@ -74,6 +74,10 @@ class Store(ABC, Generic[Rendered]):
         for number in range(-(-self.count // self.chunk)):
             yield from self.read(self._path(number))[: self.count - number * self.chunk]
 
+    def file(self, number: int) -> list[Rendered]:
+        """The scenes of a file. Raises OSError naming the file when it is damaged."""
+        return self.read(self._path(number))
+
     def files(self, count: int) -> dict[str, int]:
         """Name -> number of the files of the first `count` scenes."""
         return {self._path(number).name: number for number in range(-(-count // self.chunk))}
