@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ...core.errors import UsageError
-from ...core.plot_style import PALETTE, new_figure, save_figure, style
+from ...core.plot_style import PALETTE, new_figure, place_image, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,9 +132,7 @@ def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], s
     for row, picture in enumerate(tiles(panel)):
         y = bottom + (2 - row) * tile
         box = ((x + margin) / width, (y + margin) / height, (tile - 2 * margin) / width, (tile - 2 * margin) / height)
-        axes = figure.add_axes(box)
-        axes.imshow(picture, interpolation="antialiased")
-        axes.set_axis_off()
+        place_image(figure, picture, box)
 
 
 def tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,6 +160,8 @@ def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np
     Returns:
         Colours (3,) uint8 or None for every label of `prediction`.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and many evaluations need it in a thread only
+
     counted = truth >= 0
     objects, rows = np.unique(truth[counted], return_inverse=True)
     segments = np.unique(prediction)
