@@ -12,9 +12,12 @@ from ocl_bench.core.plot_style import new_figure, place_image, save_figure, styl
 BOX = (0.1, 0.2, 0.5, 0.6)
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (24, 40), (300, 200)])
+@pytest.mark.parametrize("shape", [(41, 41), (24, 40), (300, 200)])
 def test_a_picture_is_placed_as_axes_would_show_it(tmp_path: Path, shape: tuple[int, int]) -> None:
-    """Pictures were drawn in axes once: their files stay the same, and text finds its place on them."""
+    """Pictures were drawn in axes once: their files stay the same, and text finds its place on them.
+
+    The sizes are such that no pixel is read between two others, where rounding would decide.
+    """
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     with style():
         figure = new_figure(2.0, 1.5)
