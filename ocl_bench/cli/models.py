@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import UsageError
+from ..core.imports import imports_at_once
 from .options import (
     BatchSize,
     Checkpoint,
@@ -116,10 +117,11 @@ def evaluate_model(
         "training_seed": training_seed,
         "supervision": supervision,
     }
-    from ..core.trackers import find_tracker
-    from ..evaluation.matrix import exit_code_of, several
-    from ..results.tracking import track_results
-    from .evaluation import evaluate_and_report, evaluate_several
+    with imports_at_once():
+        from ..core.trackers import find_tracker
+        from ..evaluation.matrix import exit_code_of, several
+        from ..results.tracking import track_results
+        from .evaluation import evaluate_and_report, evaluate_several
 
     make_tracker = find_tracker(log)
     kept: dict[str, Any] = {"results": results, "force": force, "save_predictions": save_predictions}

@@ -14,6 +14,7 @@ from .paths import PACKAGE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 PALETTE = np.array(
     [
@@ -42,6 +43,7 @@ STYLE_FILE = PACKAGE / "core" / "figures.mplstyle"
 
 FORMATS = ("pdf", "svg", "png")
 """What a figure is written as, by the suffix of its file."""
+DOTS_PER_INCH = 200
 _METADATA: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 """Time and version stay out of the files: equal figures are equal files."""
 
@@ -70,7 +72,28 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, dots_per_inch: int = 200) -> Path:
+def place_image(figure: Figure, picture: np.ndarray, box: tuple[float, float, float, float]) -> Transform:
+    """Show a picture (H, W, 3) uint8 as large as it fits in the middle of a box.
+
+    box: left, bottom, width and height as shares of the figure.
+
+    Returns:
+        Where shares of the picture, from its lower left corner, are in the figure.
+    """
+    from matplotlib.image import BboxImage
+    from matplotlib.transforms import Bbox, BboxTransformTo, TransformedBbox
+
+    # Without axes, whose ticks, labels and spines take most of the time and are not shown.
+    space, (width, height) = Bbox.from_bounds(*box), figure.get_size_inches() * DOTS_PER_INCH
+    fitted = space.shrunk_to_aspect(picture.shape[0] / picture.shape[1], space, height / width)
+    place = TransformedBbox(fitted.anchored("C", space), figure.transSubfigure)
+    image = BboxImage(place, interpolation="antialiased", resample=True, clip_box=place)
+    image.set_data(picture)
+    figure.add_artist(image)
+    return BboxTransformTo(place)
+
+
+def save_figure(figure: Figure, path: Path, dots_per_inch: int = DOTS_PER_INCH) -> Path:
     """Write the figure atomically and without a time stamp, in the format of the suffix (PNG for an unknown one)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

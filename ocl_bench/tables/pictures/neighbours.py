@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.plot_style import new_figure, save_figure, style
+from ...core.plot_style import new_figure, place_image, save_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 SHOWN = 7
 """Number of neighbours of a query that are drawn."""
@@ -63,12 +68,18 @@ def write_neighbours(path: Path, queries: Sequence[Query], *, title: str) -> Pat
                 cells.append((left, query.neighbours[column], f"{name}  {cosine:.3f}", colour))
             for left, image, words, colour in cells:
                 box = ((left + 0.03) / width, (bottom + 0.03) / height, (tile - 0.06) / width, (tile - 0.06) / height)
-                axes = figure.add_axes(box)
-                axes.imshow(image, interpolation="antialiased")
-                axes.set(xticks=[], yticks=[])
-                for side in axes.spines.values():
-                    side.set(visible=True, color=colour, linewidth=2)
+                _frame(figure, place_image(figure, image, box), colour)
                 figure.text(
                     (left + 0.03) / width, (bottom + tile + 0.01) / height, words, ha="left", va="bottom", size=5
                 )
         return save_figure(figure, path)
+
+
+def _frame(figure: Figure, place: Transform, colour: str) -> None:
+    """Draw the four sides of a picture."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Line
+
+    for ends in ([(0, 0), (0, 1)], [(1, 0), (1, 1)], [(0, 0), (1, 0)], [(0, 1), (1, 1)]):
+        look: dict[str, Any] = {"edgecolor": colour, "linewidth": 2, "capstyle": "projecting"}
+        figure.add_artist(PathPatch(Line(ends), transform=place, facecolor="none", zorder=2.5, **look))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ...core.errors import UsageError
-from ...core.plot_style import PALETTE, new_figure, save_figure, style
+from ...core.plot_style import PALETTE, new_figure, place_image, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,9 +132,7 @@ def _draw_column(figure: Any, panel: Panel, place: tuple[float, float, float], s
     for row, picture in enumerate(tiles(panel)):
         y = bottom + (2 - row) * tile
         box = ((x + margin) / width, (y + margin) / height, (tile - 2 * margin) / width, (tile - 2 * margin) / height)
-        axes = figure.add_axes(box)
-        axes.imshow(picture, interpolation="antialiased")
-        axes.set_axis_off()
+        place_image(figure, picture, box)
 
 
 def tiles(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,12 +160,14 @@ def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np
     Returns:
         Colours (3,) uint8 or None for every label of `prediction`.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and many evaluations need it in a thread only
+
     counted = truth >= 0
-    objects, rows = np.unique(truth[counted], return_inverse=True)
-    segments = np.unique(prediction)
-    columns = np.searchsorted(segments, prediction[counted])
-    table = np.zeros((len(objects), len(segments)))
-    np.add.at(table, (rows.reshape(-1), columns), 1)
+    objects, rows = _numbered(truth[counted])
+    segments, columns = _numbered(prediction)
+    pair = rows * len(segments) + columns[counted]
+    table = np.bincount(pair, minlength=len(objects) * len(segments)).astype(np.float64)
+    table = table.reshape(len(objects), len(segments))
     union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
     iou = np.divide(table, union, out=np.zeros_like(table), where=union > 0)
     # The assignment also pairs leftovers that do not overlap at all: those stay unmatched.
@@ -181,6 +180,18 @@ def predicted_colours(truth: np.ndarray, prediction: np.ndarray) -> dict[int, np
         colours[segment] = _colour(spare)
         spare += 1
     return colours
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that occur, ascending, and the place of each of `labels` among them, in the shape of `labels`."""
+    if not labels.size or int(labels.max()) - int(labels.min()) > labels.size:
+        values, places = np.unique(labels, return_inverse=True)
+        return values, places.reshape(labels.shape)
+    # Without sorting, which takes most of the time where there are many pixels and few labels.
+    low = int(labels.min())
+    counts = np.bincount(labels.ravel() - low)
+    values = np.flatnonzero(counts)
+    return values + low, (np.cumsum(counts > 0) - 1)[labels - low]
 
 
 def _colour(index: int) -> np.ndarray:
@@ -199,13 +210,17 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: dict[int, np.ndarray
     Returns:
         (H, W, 3) uint8.
     """
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    red, green, blue = np.moveaxis(image.astype(np.float32), 2, 0)
+    grey = ((red + green + blue) / 3)[..., None]
     out = np.repeat(0.45 * grey + 25, 3, axis=2)
-    for label, colour in colours.items():
-        if colour is not None:
-            where = labels == label
-            # A little of the image's light keeps its shading visible below the colour.
-            out[where] = 0.72 * colour + 0.28 * grey[where]
+    values, places = _numbered(labels)
+    tints = np.full((len(values), 3), np.nan)
+    for place, value in enumerate(values):
+        if (colour := colours.get(int(value))) is not None:
+            tints[place] = 0.72 * colour
+    where = ~np.isnan(tints[:, 0])[places]
+    # A little of the image's light keeps its shading visible below the colour.
+    out[where] = tints[places[where]] + 0.28 * grey[where]
     out[labels < 0] = _VOID
     outline = _contours(labels)
     if outline.mean() <= MOST_OUTLINE:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.plot_style import new_figure, save_figure, style
+from ...core.plot_style import new_figure, place_image, save_figure, style
 from .overlays import fit, overlay, predicted_colours, truth_colours
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 FRAMES = 8
 """Number of frames of a video that are drawn, spread evenly."""
@@ -78,18 +79,16 @@ def write_storyboard(path: Path, strips: Sequence[Strip], *, metric: str, title:
                 figure.text(0.16 / width, middle, label, rotation=90, ha="center", va="center", size=7)
                 for column, picture in enumerate(pictures):
                     box = ((left + column * tile + 0.02) / width, (bottom + 0.02) / height)
-                    axes = figure.add_axes((*box, (tile - 0.04) / width, (tile - 0.04) / height))
-                    axes.imshow(picture, interpolation="antialiased")
-                    axes.set_axis_off()
+                    place = place_image(figure, picture, (*box, (tile - 0.04) / width, (tile - 0.04) / height))
                     if row == 0:
-                        _write(axes, strip.text(column))
+                        _write(figure, place, strip.text(column))
         return save_figure(figure, path)
 
 
-def _write(axes: Axes, text: str) -> None:
+def _write(figure: Figure, place: Transform, text: str) -> None:
     """Write into the upper left corner of a frame."""
     behind = {"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
-    axes.text(0.02, 0.97, text, transform=axes.transAxes, color="white", size=5, va="top", bbox=behind)
+    figure.text(0.02, 0.97, text, transform=place, color="white", size=5, va="top", bbox=behind)
 
 
 def _rows(strip: Strip) -> list[tuple[str, list[np.ndarray]]]:
