@@ -95,7 +95,7 @@ def test_a_storyboard_says_which_frames_are_predicted(
 
     plan = make_plan(Centres(), TASK, data=sliding(3, first=100), train=sliding(6), device="cpu")
     texts: list[str] = []
-    monkeypatch.setattr(storyboard, "_write", lambda axes, text: texts.append(text))
+    monkeypatch.setattr(storyboard, "_write", lambda figure, place, text: texts.append(text))
     monkeypatch.setattr(of_result, "_plan_of", lambda result, where: plan)
     (picture,) = sample_pictures(result, 1)
     assert picture.width > picture.height
